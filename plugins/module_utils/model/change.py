@@ -1,0 +1,68 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What will be different, as data: made by decide, shown by report, lowered by an engine."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Mapping
+
+
+class _Unknown:
+    """A value that only doing reveals."""
+
+    _text = "known after apply"
+
+    def __repr__(self) -> str:
+        return f"({self._text})"
+
+
+UNKNOWN = _Unknown()
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a change is about: a pool, or a volume of a pool."""
+
+    pool: str
+    volume: str | None = None
+
+    def __str__(self) -> str:
+        return f"pool {self.pool}" if self.volume is None else f"volume {self.pool}/{self.volume}"
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Something that must still hold just before a destructive change is executed.
+
+    ``kind`` is "identity" (the file at ``path`` is still the one that was looked at), "unused" (nothing has begun to use
+    it) or "content" (a directory still holds exactly ``expected``).
+    """
+
+    kind: str
+    path: str
+    expected: tuple = ()
+
+
+@dataclass(frozen=True)
+class Change:
+    """One difference between what is and what is declared.
+
+    ``before`` and ``after`` hold facts (see report/facts.py for their names) and only those that this change touches; None
+    means that the subject is not there. ``after`` claims identity and declared fields, everything else is UNKNOWN or left out.
+    ``wanted`` is the noun that lowering needs. ``needs`` names volumes of the same task that must be there first.
+    """
+
+    subject: Subject
+    action: str
+    summary: str
+    before: Mapping[str, Any] | None = None
+    after: Mapping[str, Any] | None = None
+    wanted: Any = None
+    destroys: str = ""
+    requires: tuple[Condition, ...] = ()
+    needs: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)

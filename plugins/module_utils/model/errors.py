@@ -1,0 +1,52 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The one error type of the collection and its stable codes."""
+
+from __future__ import annotations
+
+# Codes on which check mode and a real run may differ: an earlier task of the play may make what is missing.
+MISSING_CODES = ("pool_missing", "pool_inactive", "backing_missing", "source_missing")
+
+
+class StorageError(Exception):
+    """A refusal or a failure that a user can act on.
+
+    ``code`` is stable and listed in docs/errors.md, ``subject`` says which pool, volume or device, ``hint`` what to
+    do next. ``command``, ``rc`` and ``stderr`` are set when a command failed.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        message: str,
+        *,
+        subject: str = "",
+        hint: str = "",
+        command: str = "",
+        rc: int | None = None,
+        stderr: str = "",
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.subject = subject
+        self.hint = hint
+        self.command = command
+        self.rc = rc
+        self.stderr = stderr
+
+    def as_dict(self) -> dict:
+        """The ``error`` value of a module's result."""
+        error = {"code": self.code, "subject": self.subject, "message": self.message, "hint": self.hint}
+        if self.command:
+            error.update(command=self.command, rc=self.rc, stderr=self.stderr)
+        return error
+
+    def __str__(self) -> str:
+        text = self.message
+        if self.command:
+            text += f" (command: {self.command}; exit status {self.rc}; {self.stderr.strip() or 'no message'})"
+        return f"{text}. {self.hint}" if self.hint else text

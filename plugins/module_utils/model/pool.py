@@ -1,0 +1,111 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The pool, as libvirt's pool XML has it: the same noun for what is declared and what is found.
+
+``None`` means "not declared" or "not there". Sizes are bytes, modes are bits, owners are ids.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Permissions:
+    """Owner and group as numeric ids, mode as bits, label as SELinux text."""
+
+    mode: int | None = None
+    owner: int | None = None
+    group: int | None = None
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class SourceHost:
+    name: str
+    port: int | None = None
+
+
+@dataclass(frozen=True)
+class SourceDevice:
+    path: str
+    part_separator: bool | None = None
+
+
+@dataclass(frozen=True)
+class Adapter:
+    """A SCSI or FC host adapter. ``parent_address`` is ``DDDD:BB:SS.F`` as in sysfs; wwnn and wwpn are hex text."""
+
+    type: str | None = None
+    name: str | None = None
+    parent: str | None = None
+    parent_address: str | None = None
+    unique_id: int | None = None
+    wwnn: str | None = None
+    wwpn: str | None = None
+    parent_wwnn: str | None = None
+    parent_wwpn: str | None = None
+    parent_fabric_wwn: str | None = None
+    managed: bool | None = None
+
+
+@dataclass(frozen=True)
+class Auth:
+    """``type`` is chap or ceph; the secret itself is never here, only a reference to it (one of uuid and usage)."""
+
+    type: str
+    username: str
+    secret_uuid: str | None = None
+    secret_usage: str | None = None
+
+
+@dataclass(frozen=True)
+class Source:
+    hosts: tuple[SourceHost, ...] | None = None
+    devices: tuple[SourceDevice, ...] | None = None
+    dir: str | None = None
+    adapter: Adapter | None = None
+    name: str | None = None
+    initiator: str | None = None
+    format: str | None = None
+    auth: Auth | None = None
+    protocol_version: str | None = None
+    vendor: str | None = None
+    product: str | None = None
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A definition. ``extras`` are elements that the collection has no word for, each as canonical XML text."""
+
+    name: str
+    type: str | None = None
+    uuid: str | None = None
+    path: str | None = None
+    permissions: Permissions = Permissions()
+    source: Source = Source()
+    cow: bool | None = None
+    mount_options: tuple[str, ...] | None = None
+    config_options: tuple[tuple[str, str], ...] | None = None
+    refresh_allocation: str | None = None
+    extras: tuple[str, ...] = ()
+
+
+def overlay(base: Pool, declared: Pool) -> Pool:
+    """``base`` with every declared field of ``declared`` laid over it; nested nouns are laid field by field."""
+    return _overlay(base, declared)
+
+
+def _overlay(base, declared):
+    changed = {}
+    for field in fields(declared):
+        value = getattr(declared, field.name)
+        if value is None or value == ():
+            continue
+        if isinstance(value, (Permissions, Source)):
+            value = _overlay(getattr(base, field.name), value)
+        changed[field.name] = value
+    return replace(base, **changed)

@@ -1,0 +1,109 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The table of pool types and volume formats: data only, and the one place that says what each can do.
+
+Facts are those of libvirt 9.0 (formatstorage, storage driver). Argument checks, error hints and the tables in docs/ come
+from here. A pool type without a backend can be defined, listed and undefined, and nothing else.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class PoolType:
+    """``required`` and ``optional`` name fields of Source. ``target`` says where the path comes from: declared, a template of
+    the source name, or none for network types. ``live``, ``restart`` class what may change in an existing pool; every other
+    field is its identity. ``active`` is the line of the documentation that says what "active" means."""
+
+    name: str
+    required: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    target: str = "declared"
+    formats: tuple[str, ...] = ()
+    default_format: str | None = None
+    named_by_source: bool = False
+    features: tuple[str, ...] = ()
+    volume_formats: tuple[str, ...] = ()
+    creates: tuple[str, ...] = ()
+    live: tuple[str, ...] = ("mode", "owner", "group", "label")
+    restart: tuple[str, ...] = ("path",)
+    backend: bool = False
+    active: str = ""
+
+
+FILE_FORMATS = (
+    "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2", "qed", "vmdk",
+)  # fmt: skip
+_FS_FORMATS = ("auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs")
+_LABELS = ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2")
+_PARTITIONS = ("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended")
+_MADE = ("raw", "qcow2")
+
+POOL_TYPES: dict[str, PoolType] = {
+    row.name: row
+    for row in (
+        PoolType(
+            "dir",
+            features=("cow",),
+            volume_formats=FILE_FORMATS,
+            creates=_MADE,
+            backend=True,
+            active="the pool was started since boot (its state file is there) and its directory exists",
+        ),
+        PoolType(
+            "fs", ("devices",), ("format",), formats=_FS_FORMATS, default_format="auto",
+            features=("cow", "mount_options"), volume_formats=FILE_FORMATS,
+        ),
+        PoolType(
+            "netfs", ("hosts", "dir"), ("format", "protocol_version"), formats=("auto", "nfs", "glusterfs", "cifs"),
+            default_format="auto", features=("mount_options",), volume_formats=FILE_FORMATS,
+        ),
+        PoolType(
+            "logical", ("name",), ("devices", "format"), target="/dev/{name}", formats=("unknown", "lvm2"),
+            default_format="lvm2", named_by_source=True,
+        ),
+        PoolType("disk", ("devices",), ("format",), formats=_LABELS, default_format="unknown", volume_formats=_PARTITIONS),
+        PoolType("iscsi", ("hosts", "devices"), ("initiator", "auth")),
+        PoolType("iscsi-direct", ("hosts", "devices", "initiator"), ("auth",), target="none"),
+        PoolType("scsi", ("adapter",)),
+        PoolType("mpath"),
+        PoolType(
+            "rbd", ("hosts", "name"), ("auth",), target="none", named_by_source=True,
+            features=("config_options", "refresh_allocation"), volume_formats=("raw",),
+        ),
+        PoolType("sheepdog", ("hosts", "name"), target="none", named_by_source=True),
+        PoolType("gluster", ("hosts", "name"), ("dir",), target="none", named_by_source=True, volume_formats=FILE_FORMATS),
+        PoolType("zfs", ("name",), ("devices",), target="/dev/zvol/{name}", named_by_source=True),
+        PoolType("vstorage", ("name",), named_by_source=True, volume_formats=FILE_FORMATS),
+    )
+}  # fmt: skip
+
+# Informational fields that libvirt accepts for every type.
+ALWAYS_OPTIONAL = ("vendor", "product")
+
+
+@dataclass(frozen=True)
+class VolumeFormat:
+    """What a volume format can hold and how it rounds. ``granule`` is bytes: a size is met when it is held within one granule.
+    ``in_place`` lists the facts that can be changed on an existing volume (qemu-img(1): resize, amend, rebase)."""
+
+    name: str
+    granule: int = 1
+    options: tuple[str, ...] = ()
+    in_place: tuple[str, ...] = ("capacity", "mode", "owner", "group")
+
+
+VOLUME_FORMATS: dict[str, VolumeFormat] = {
+    "raw": VolumeFormat("raw", options=("nocow",)),
+    "qcow2": VolumeFormat(
+        "qcow2",
+        granule=512,
+        options=("backing", "compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation", "nocow"),
+        in_place=("capacity", "mode", "owner", "group", "backing", "compat", "lazy_refcounts"),
+    ),
+}

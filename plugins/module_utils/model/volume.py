@@ -1,0 +1,71 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The volume, as libvirt's volume XML has it: the same noun for what is declared and what is found."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .pool import Permissions
+
+
+@dataclass(frozen=True)
+class Backing:
+    """What an image is backed by. ``path`` is absolute; ``volume`` is set when it is a volume of the same pool.
+
+    ``format`` is what was declared or what the image's header says, never probed; None when neither says.
+    """
+
+    path: str | None = None
+    format: str | None = None
+    volume: str | None = None
+
+
+@dataclass(frozen=True)
+class Content:
+    """What a new volume starts with: exactly one of an absolute ``path`` on the host, a ``volume`` of the same pool, or inline ``data``."""
+
+    path: str | None = None
+    volume: str | None = None
+    format: str | None = None
+    data: bytes | None = None
+
+
+@dataclass(frozen=True)
+class Volume:
+    """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when it is not a volume.
+
+    Declared only: ``content``, ``preallocation``, ``nocow``, ``at_least``. Found only: ``type``, ``path``, ``key``, ``physical``,
+    ``data_file``, ``encrypted``, ``link_target``, ``identity``, ``problem``.
+    """
+
+    name: str
+    capacity: int | None = None
+    allocation: int | None = None
+    format: str | None = None
+    permissions: Permissions = Permissions()
+    backing: Backing | None = None
+    compat: str | None = None
+    cluster_size: int | None = None
+    lazy_refcounts: bool | None = None
+    extended_l2: bool | None = None
+    # declared only
+    content: Content | None = None
+    preallocation: str | None = None
+    nocow: bool | None = None
+    at_least: bool = False
+    # found only
+    type: str | None = None
+    path: str | None = None
+    key: str | None = None
+    physical: int | None = None
+    data_file: str | None = None
+    encrypted: bool = False
+    link_target: str | None = None
+    foreign: str = ""
+    problem: str = ""
+    identity: tuple[int, ...] | None = None
+    timestamps: tuple[tuple[str, float], ...] = ()
