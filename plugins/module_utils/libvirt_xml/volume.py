@@ -1,0 +1,180 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Volume definitions: libvirt's XML to the declared noun, and any volume to the XML that libvirt shows for it."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..model.pool import Pool
+from ..model.types import POOL_TYPES
+from ..model.units import parse_size
+from ..model.volume import Backing, Volume
+from . import _tree
+from .fields import attribute_of, read_permissions, text_of, write_permissions
+
+_TYPES = ("file", "block", "dir", "network", "netdir", "ploop")
+_NUMBER = re.compile(r"\s*[0-9]+\Z", re.ASCII)
+_COMPAT = re.compile(r"[0-9]+\.[0-9]+\Z", re.ASCII)
+_FEATURES = ("lazy_refcounts", "extended_l2")
+_FEATURES_COMPAT = "1.1"
+_TIMES = ("atime", "mtime", "ctime", "btime")
+# Every element that a definition may hold, by the path of its parent; what is only ever shown is read over.
+_KNOWN = {
+    ".": ("name", "key", "source", "capacity", "allocation", "physical", "target", "backingStore"),
+    "target": ("path", "format", "permissions", "timestamps", "compat", "nocow", "clusterSize", "features"),
+    "target/permissions": ("mode", "owner", "group", "label"),
+    "target/features": _FEATURES,
+    "backingStore": ("path", "format", "permissions", "timestamps"),
+    "backingStore/permissions": ("mode", "owner", "group", "label"),
+}
+
+
+# ---- reading
+
+
+def parse_volume(text: bytes | str) -> Volume:
+    """What a ``<volume>`` document declares. Raises ``invalid_xml`` and ``invalid_size``.
+
+    Key, path, type, physical size and timestamps are only ever shown, so they are read over. Anything that we have no word for
+    is refused, as it would be lost.
+    """
+    root = _tree.parse(text)
+    if root.tag != "volume":
+        raise _tree.invalid(f"The XML is not a volume: its outermost element is {root.tag}")
+    if root.get("type", _TYPES[0]) not in _TYPES:
+        raise _tree.invalid(f"{root.get('type')!r} is not a type of volume", f"Use one of: {', '.join(_TYPES)}.")
+    name = text_of(root, "name")
+    if name is None:
+        raise _tree.invalid("The volume has no name")
+    _check_known(root, name)
+    features = _read_features(root)
+    return Volume(
+        name=name,
+        capacity=_size(root, "capacity", name),
+        allocation=_size(root, "allocation", name),
+        format=attribute_of(root, "target/format", "type"),
+        permissions=read_permissions(root.find("target")),
+        backing=_read_backing(root),
+        compat=_compat(root, features),
+        cluster_size=_size(root, "target/clusterSize", name),
+        nocow=True if root.find("target/nocow") is not None else None,
+        **features,
+    )
+
+
+def _check_known(root: Any, name: str) -> None:
+    unknown = [
+        (path + "/" + node.tag).replace("./", "")
+        for path, known in _KNOWN.items()
+        for parent in root.findall(path)
+        for node in parent
+        if _tree.is_element(node) and node.tag not in known
+    ]
+    if unknown:
+        raise _tree.invalid(
+            f"Not supported in the XML of a volume: {', '.join(sorted(set(unknown)))}",
+            "Remove it; nothing that is declared is dropped silently.",
+            subject=name,
+        )
+
+
+def _size(root: Any, path: str, subject: str) -> int | None:
+    text = text_of(root, path)
+    if text is None:
+        return None
+    unit = attribute_of(root, path, "unit") or ""
+    # The unit has an attribute of its own: in libvirt's XML the text is a bare number.
+    return parse_size(f"{text} {unit}" if _NUMBER.match(text) else f"{text!r}", path, subject)
+
+
+def _read_features(root: Any) -> dict[str, bool]:
+    """A features element says all of them: what is not in it is off."""
+    block = root.find("target/features")
+    return {} if block is None else {name: block.find(name) is not None for name in _FEATURES}
+
+
+def _compat(root: Any, features: dict[str, bool]) -> str | None:
+    compat = text_of(root, "target/compat")
+    if compat is None:
+        return _FEATURES_COMPAT if features else None
+    if not _COMPAT.match(compat):
+        raise _tree.invalid(f"target/compat: {compat!r} is not a version such as 1.1")
+    return compat
+
+
+def _read_backing(root: Any) -> Backing | None:
+    """Without a path there is no backing, as in libvirt."""
+    path = text_of(root, "backingStore/path")
+    return None if path is None else Backing(path=path, format=attribute_of(root, "backingStore/format", "type"))
+
+
+# ---- writing
+
+
+def render_volume(volume: Volume, pool: Pool) -> str:
+    """The volume as libvirt would show it, or as it would be told to make it: what is None is left out."""
+    root = _tree.new_root("volume")
+    _tree.set_attributes(root, {"type": volume.type})
+    _text(root, "name", volume.name)
+    _text(root, "key", volume.key)
+    _tree.child(root, "source")
+    _bytes(root, "capacity", volume.capacity)
+    _bytes(root, "allocation", volume.allocation)
+    _bytes(root, "physical", volume.physical or None)
+    _write_target(_tree.child(root, "target"), volume, pool)
+    if volume.backing is not None:
+        _write_backing(root, volume.backing, pool)
+    return _tree.to_text(root)
+
+
+def _text(parent: Any, tag: str, text: str | None) -> None:
+    if text is not None:
+        _tree.set_text(_tree.child(parent, tag), text)
+
+
+def _bytes(parent: Any, tag: str, size: int | None, unit: str = "bytes") -> None:
+    if size is not None:
+        _text(parent, tag, str(size))
+        _tree.set_attributes(_tree.child(parent, tag), {"unit": unit})
+
+
+def _write_format(parent: Any, name: str | None, pool: Pool) -> None:
+    row = POOL_TYPES.get(pool.type or "")
+    if name is not None and (row is None or row.volume_formats):
+        _tree.set_attributes(_tree.child(parent, "format"), {"type": name})
+
+
+def _write_target(target: Any, volume: Volume, pool: Pool) -> None:
+    _text(target, "path", volume.path)
+    _write_format(target, volume.format, pool)
+    write_permissions(target, volume.permissions)
+    _write_timestamps(target, dict(volume.timestamps))
+    _text(target, "compat", volume.compat)
+    if volume.nocow:
+        _tree.child(target, "nocow")
+    _bytes(target, "clusterSize", volume.cluster_size, "B")
+    flags = {name: getattr(volume, name) for name in _FEATURES}
+    if any(value is not None for value in flags.values()):
+        block = _tree.child(target, "features")
+        for name in [name for name, value in flags.items() if value]:
+            _tree.child(block, name)
+
+
+def _write_timestamps(target: Any, times: dict[str, float]) -> None:
+    for name in [name for name in _TIMES if name in times]:
+        seconds, _point, fraction = f"{times[name]:.9f}".partition(".")
+        _text(_tree.child(target, "timestamps"), name, f"{seconds}.{fraction}" if int(fraction) else seconds)
+
+
+def _write_backing(root: Any, backing: Backing, pool: Pool) -> None:
+    path = backing.path
+    if path is None and backing.volume is not None and pool.path is not None:
+        path = f"{pool.path}/{backing.volume}"
+    block = _tree.child(root, "backingStore")
+    _text(block, "path", path)
+    _write_format(block, backing.format, pool)
