@@ -1,0 +1,134 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What qemu-img(1) must be told, and what it would refuse. Nothing is run here.
+
+The format of every file is named (``-f``, ``-F``), so that nothing is probed; sizes are bytes; paths are absolute, so that none
+looks like an option or a protocol. qemu-img doesn't sync what it writes: whoever publishes the file does.
+"""
+
+from __future__ import annotations
+
+from ..model.types import VOLUME_FORMATS
+from ..model.units import format_size
+from ..model.volume import Volume
+
+PACKAGE = (
+    "package qemu-utils on Debian and Ubuntu, qemu-img on Fedora, RHEL and Arch Linux, "
+    "qemu-img (before Leap 15.6: qemu-tools) on SUSE"
+)
+
+DEFAULT_COMPAT = "1.1"
+DEFAULT_CLUSTER_SIZE = 65536
+COMPATS = ("0.10", "1.1")
+PREALLOCATIONS = ("off", "metadata", "falloc", "full")
+_OPTIONS = ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation", "nocow")
+_L1_LIMIT = 32 * 2**20
+
+# libvirt's names of formats that QEMU has another name for.
+_TO_QEMU = {"iso": "raw", "ploop": "parallels"}
+
+
+def create(volume: Volume, path: str) -> tuple[str, ...]:
+    """Makes ``volume`` at ``path``. Without a capacity it gets that of its backing file."""
+    argv = ["qemu-img", "create", "-q", "-f", _driver(volume.format)]
+    if volume.backing is not None:
+        argv += ["-b", _absolute(volume.backing.path), "-F", _driver(volume.backing.format)]
+    argv += [*_options(volume), _absolute(path)]
+    if volume.capacity is not None:
+        argv.append(str(volume.capacity))
+    return tuple(argv)
+
+
+def convert(source: str, source_format: str, volume: Volume, path: str) -> tuple[str, ...]:
+    """Makes ``volume`` at ``path`` from what ``source`` holds; it gets the source's capacity."""
+    names = ["-f", _driver(source_format), "-O", _driver(volume.format)]
+    return ("qemu-img", "convert", "-q", *names, *_options(volume), _absolute(source), _absolute(path))
+
+
+def resize(path: str, format: str, size: int, shrink: bool = False) -> tuple[str, ...]:
+    allowed = ("--shrink",) if shrink else ()
+    return ("qemu-img", "resize", "-q", "-f", _driver(format), *allowed, _absolute(path), str(size))
+
+
+def amend(path: str, *, compat: str | None = None, lazy_refcounts: bool | None = None) -> tuple[str, ...]:
+    """Changes an existing qcow2 image. One with extended L2 entries can't go back to compat 0.10."""
+    options = []
+    if compat is not None:
+        options.append(_option("compat", compat))
+    if lazy_refcounts is not None:
+        options.append(_option("lazy_refcounts", lazy_refcounts))
+    return ("qemu-img", "amend", "-q", "-f", "qcow2", "-o", ",".join(options), _absolute(path))
+
+
+def rebase(path: str, backing: str, backing_format: str) -> tuple[str, ...]:
+    """Puts a qcow2 image on another backing file, and copies into it what would differ."""
+    names = ["-f", "qcow2", "-b", _absolute(backing), "-F", _driver(backing_format)]
+    return ("qemu-img", "rebase", "-q", *names, _absolute(path))
+
+
+def _absolute(path: str | None) -> str:
+    assert path is not None and path.startswith("/"), f"{path!r} is not an absolute path"
+    return path
+
+
+def _driver(format: str | None) -> str:
+    assert format, "the format is not known"
+    return _TO_QEMU.get(format, format)
+
+
+def _option(name: str, value: str | int | bool) -> str:
+    """One option of ``-o``, where a comma within a value is written twice."""
+    text = ("on" if value else "off") if isinstance(value, bool) else str(value)
+    return f"{name}={text.replace(',', ',,')}"
+
+
+def _options(volume: Volume) -> list[str]:
+    """What was declared and is not qemu-img's own default (older ones don't know all options), but always ``compat``."""
+    known = VOLUME_FORMATS[volume.format].options if volume.format in VOLUME_FORMATS else ()
+    options = []
+    for name in _OPTIONS:
+        value = getattr(volume, name)
+        if name == "compat":
+            value = value or DEFAULT_COMPAT
+        if name in known and value and value != "off":
+            options.append(_option(name, value))
+    return ["-o", ",".join(options)] if options else []
+
+
+def qcow2_limit(cluster_size: int | None = None, extended_l2: bool | None = None) -> int:
+    """The largest capacity: QEMU's L1 table has at most 32 MiB, each entry of 8 bytes leads to one cluster of L2 entries."""
+    cluster = cluster_size or DEFAULT_CLUSTER_SIZE
+    return _L1_LIMIT // 8 * (cluster // (16 if extended_l2 else 8)) * cluster
+
+
+def qcow2_problem(volume: Volume) -> str:
+    """Why qemu-img can't make this combination of declared options, "" when it can."""
+    compat = volume.compat or DEFAULT_COMPAT
+    cluster = volume.cluster_size or DEFAULT_CLUSTER_SIZE
+    if compat not in COMPATS:
+        return f"compat is {compat}, and can be {' or '.join(COMPATS)}"
+    if volume.cluster_size is not None and not (512 <= volume.cluster_size <= 2**21 and cluster & (cluster - 1) == 0):
+        return f"cluster_size is {volume.cluster_size} bytes, and must be a power of two between 512 bytes and 2 MiB"
+    if volume.preallocation is not None and volume.preallocation not in PREALLOCATIONS:
+        return f"preallocation is {volume.preallocation}, and can be {', '.join(PREALLOCATIONS)}"
+    if compat == "0.10":
+        for name in ("lazy_refcounts", "extended_l2"):
+            if getattr(volume, name):
+                return f"{name} needs compat 1.1"
+    if volume.extended_l2 and cluster < 16384:
+        return f"extended_l2 needs a cluster_size of at least 16 KiB, not {format_size(cluster)}"
+    # qemu-img(1) doesn't say it; the program does, since 5.2: "Backing file and preallocation can only be used at the same time if
+    # extended_l2 is on". Without subclusters a preallocated cluster would hide what the backing file holds.
+    if volume.backing is not None and volume.preallocation not in (None, "off") and not volume.extended_l2:
+        return f"preallocation {volume.preallocation} on a backing file needs extended_l2"
+    limit = qcow2_limit(cluster, volume.extended_l2)
+    if volume.capacity is not None and volume.capacity > limit:
+        more = "without extended_l2 twice that; " if volume.extended_l2 else ""
+        return (
+            f"capacity is {format_size(volume.capacity)}, and {format_size(limit)} is the most that clusters of "
+            f"{format_size(cluster)} can reach ({more}larger clusters reach further)"
+        )
+    return ""
