@@ -221,8 +221,8 @@ def _render(pool: Pool, original: bytes | str | None, level: int) -> str:
 
 def _merge(found: Pool, declared: Pool) -> Pool:
     """``declared`` laid over ``found``, with the lists that are declared to be empty."""
-    source = {name: () for name in _SOURCE_LISTS if getattr(declared.source, name) == ()}
-    lists = {name: () for name in _LISTS if getattr(declared, name) == ()}
+    source: dict[str, Any] = {name: () for name in _SOURCE_LISTS if getattr(declared.source, name) == ()}
+    lists: dict[str, Any] = {name: () for name in _LISTS if getattr(declared, name) == ()}
     merged = overlay(found, declared)
     return replace(merged, source=replace(merged.source, **source), **lists)
 

@@ -214,7 +214,7 @@ def _pci_attributes(text: str) -> dict[str, str | None]:
 
 
 def _read_fc_host(node: Any) -> Adapter:
-    wwns = {name: _wwn(node, name) for name in _FC_WWNS}
+    wwns: dict[str, Any] = {name: _wwn(node, name) for name in _FC_WWNS}
     if wwns["wwnn"] is None or wwns["wwpn"] is None:
         raise _tree.invalid("source/adapter: an fc_host needs wwnn and wwpn")
     if (wwns["parent_wwnn"] is None) != (wwns["parent_wwpn"] is None):

@@ -92,13 +92,13 @@ def _size(root: Any, path: str, subject: str) -> int | None:
     return parse_size(f"{text} {unit}" if _NUMBER.match(text) else f"{text!r}", path, subject)
 
 
-def _read_features(root: Any) -> dict[str, bool]:
+def _read_features(root: Any) -> dict[str, Any]:
     """A features element says all of them: what is not in it is off."""
     block = root.find("target/features")
     return {} if block is None else {name: block.find(name) is not None for name in _FEATURES}
 
 
-def _compat(root: Any, features: dict[str, bool]) -> str | None:
+def _compat(root: Any, features: dict[str, Any]) -> str | None:
     compat = text_of(root, "target/compat")
     if compat is None:
         return _FEATURES_COMPAT if features else None

@@ -1,0 +1,47 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Directory pools: the storage is a directory, starting and stopping it is only a note.
+
+libvirt's name for the type is dir (formatstorage: "Directory pool").
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model import operations as ops
+from ..model.change import Change
+from ..model.found import Storage
+from ..model.pool import Pool
+from .filetree import observe_directory
+
+SUMMARY = "a directory of image files"
+
+
+def observe(pool: Pool, made_inode: int | None, holds: bool) -> Storage:
+    """The directory of the pool, or of a definition that has none yet."""
+    return observe_directory(pool.path or "", made_inode, holds)
+
+
+def is_up(pool: Pool, storage: Storage, started: bool) -> bool:
+    """A directory pool is active when it was started and its directory is there."""
+    return started and storage.kind == "ready"
+
+
+def lower(change: Change, record: str) -> list[Any]:
+    """``record`` is the file that notes which directory we made."""
+    pool: Pool = change.wanted
+    path, permissions = pool.path or "", pool.permissions
+    if change.action == "build":
+        operations: list[Any] = [ops.MakeDirectory(path, permissions.mode or 0, record)]
+        if permissions.owner is not None or permissions.group is not None:
+            operations.append(ops.SetPermissions(path, None, permissions.owner, permissions.group))
+        return operations
+    if change.action == "permissions":
+        return [ops.SetPermissions(path, permissions.mode, permissions.owner, permissions.group)]
+    if change.action == "delete":
+        return [ops.RemoveDirectory(path), ops.Remove(record)]
+    return []

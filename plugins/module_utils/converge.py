@@ -1,0 +1,110 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What every module does: look, decide, lower; then, unless in check mode, execute and look again."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
+
+from .decide.decision import Decision
+from .model.change import UNKNOWN, Change
+from .model.errors import StorageError
+from .model.found import Found
+from .model.goal import Scope
+from .model.operations import Step
+
+
+@dataclass(frozen=True)
+class Aim:
+    """A declaration with its rules: how far to look, what is at stake, what to change, and what is claimed to hold then."""
+
+    goal: Any
+    scope: Scope
+    definitions: bool
+    at_stake: Callable[[Any, Found], Sequence[str]]
+    decide: Callable[[Any, Found], Decision]
+    facts: Callable[[Change, Found], Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """``outcomes`` go with ``steps``; both are empty for what was not done. ``unmet`` are claims that did not hold afterwards."""
+
+    before: Found
+    found: Found
+    decision: Decision
+    steps: tuple[Step, ...]
+    outcomes: tuple[Any, ...] = ()
+    error: StorageError | None = None
+    unmet: tuple[str, ...] = ()
+
+
+def converge(aim: Aim, engine: Any, check: bool) -> Result:
+    """Raises StorageError only for what was refused before anything was decided; later failures are in the result."""
+    with nullcontext() if check else engine.lock(aim.scope.pool.name, aim.definitions):
+        found = engine.observe(aim.scope)
+        found = engine.observe_users(found, aim.at_stake(aim.goal, found))
+        decision = aim.decide(aim.goal, found)
+        steps = tuple(engine.lower(decision.changes, found))
+        stop = decision.refusal or (None if check else next(iter(decision.missing), None))
+        if stop is not None or check or not steps:
+            return Result(found, found, decision, steps, error=stop)
+        return _apply(aim, engine, found, decision, steps)
+
+
+def _apply(aim: Aim, engine: Any, found: Found, decision: Decision, steps: tuple[Step, ...]) -> Result:
+    from .engines.execute import execute
+
+    outcomes = execute(steps, engine)
+    after = engine.observe(aim.scope)
+    error = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
+    done = [step.change for step, outcome in zip(steps, outcomes) if step.change is not None and outcome.status == "done"]
+    unmet = tuple(claim for claim in _unmet(done, after, aim.facts))
+    return Result(found, after, decision, steps, outcomes, error, unmet)
+
+
+def _unmet(changes: Sequence[Any], after: Found, facts: Callable[[Change, Found], Any]) -> list[str]:
+    """The claims of the last change of each subject and fact, held against what is there now."""
+    claims: dict[tuple[str, str], Any] = {}
+    seen: dict[str, Any] = {}
+    for change in changes:
+        subject = str(change.subject)
+        seen[subject] = facts(change, after)
+        if change.after is None:
+            claims = {key: value for key, value in claims.items() if key[0] != subject}
+            claims[(subject, "")] = None
+            continue
+        claims.pop((subject, ""), None)
+        claims.update({(subject, name): value for name, value in _flat(change.after)})
+    return [
+        f"{subject}: {name or 'it'} should be {value!r}, but is {_get(seen[subject], name)!r}"
+        for (subject, name), value in claims.items()
+        if not _holds(value, _get(seen[subject], name))
+    ]
+
+
+def _holds(claim: Any, fact: Any) -> bool:
+    if isinstance(claim, dict) and isinstance(fact, dict):
+        return all(_holds(value, fact.get(name)) for name, value in claim.items())
+    return claim is UNKNOWN or claim == fact
+
+
+def _flat(facts: Any) -> list[tuple[str, Any]]:
+    flat = []
+    for name, value in facts.items():
+        if isinstance(value, dict) and name in ("definition", "target"):
+            flat += [(f"{name}.{inner}", deeper) for inner, deeper in value.items()]
+        else:
+            flat.append((name, value))
+    return flat
+
+
+def _get(facts: Any, name: str) -> Any:
+    for part in name.split(".", 1) if name else ():
+        facts = facts.get(part) if isinstance(facts, dict) else None
+    return facts

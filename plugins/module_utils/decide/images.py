@@ -1,0 +1,295 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What a new volume is made from, settled: formats, sizes and paths, and every reason why it can't be made."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..model.errors import StorageError
+from ..model.found import Found, Image
+from ..model.goal import VolumeGoal, VolumesGoal
+from ..model.units import SIZE_LIMIT, format_size
+from ..model.volume import Backing, Content, Volume
+
+
+def _refuse(code: str, message: str, goal: VolumesGoal, name: str, hint: str) -> StorageError:
+    return StorageError(code, message, subject=f"volume {goal.pool}/{name}", hint=hint)
+
+
+def settle(entry: VolumeGoal, goal: VolumesGoal, found: Found, missing: list[StorageError]) -> Volume:
+    """The declared volume with everything filled in that follows from what was found. Raises where it can't be made;
+    adds to ``missing`` what an earlier task of the play may make."""
+    volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
+    volume = _settle_content(entry, volume, goal, found, missing)
+    if volume.format is None and volume.content is None:
+        volume = replace(volume, format="raw")
+    volume = _settle_backing(volume, goal, found, missing)
+    _check_kind(volume, goal)
+    _check_capacity(volume, goal, found)
+    return volume
+
+
+def _entry(goal: VolumesGoal, name: str | None) -> VolumeGoal | None:
+    return next((entry for entry in goal.volumes if entry.volume.name == name), None)
+
+
+def _look_up(key: str, goal: VolumesGoal, found: Found) -> tuple[Image | None, VolumeGoal | None]:
+    """What is known of a volume or path that another volume is made from: what is there, and what this task makes of it."""
+    image = found.images.get(key)
+    declared = None if key.startswith("/") else _entry(goal, key)
+    return image, declared
+
+
+# --- content ---------------------------------------------------------------------------------------------------------
+
+
+def _settle_content(
+    entry: VolumeGoal, volume: Volume, goal: VolumesGoal, found: Found, missing: list[StorageError]
+) -> Volume:
+    content = volume.content
+    if content is None:
+        return volume
+    if content.data is not None:
+        return _settle_inline(volume, content, goal)
+    key = content.path or content.volume or ""
+    image, declared = _look_up(key, goal, found)
+    if declared is not None and declared.state == "present" and (image is None or image.volume is None):
+        made = declared.volume
+        source_format = content.format or made.format or "raw"
+        return _with_source(volume, content, found, source_format, made.capacity, goal)
+    if image is None or image.volume is None:
+        missing.append(
+            _refuse("source_missing", f"the source {key} is not there", goal, volume.name, "Name what is there.")
+        )
+        return replace(volume, content=replace(content, path=content.path or found.volume_path(key)))
+    _check_source(entry, volume, content, image, key, goal)
+    header = image.volume
+    source_format = content.format or header.format or "raw"
+    capacity = header.physical if source_format == "raw" else header.capacity
+    return _with_source(volume, content, found, source_format, capacity, goal)
+
+
+def _with_source(
+    volume: Volume, content: Content, found: Found, source_format: str, capacity: int | None, goal: VolumesGoal
+) -> Volume:
+    path = content.path or found.volume_path(content.volume or "")
+    if volume.capacity is None:
+        volume = replace(volume, capacity=capacity)
+    elif capacity is not None and volume.capacity < capacity:
+        if not volume.at_least:
+            raise _refuse(
+                "capacity_too_small",
+                f"the source has {format_size(capacity)}, more than the {format_size(volume.capacity)} asked for",
+                goal, volume.name, "Ask for at least as much, or leave capacity out to take the source's.",
+            )  # fmt: skip
+        volume = replace(volume, capacity=capacity)
+    return replace(
+        volume, format=volume.format or source_format, content=replace(content, path=path, format=source_format)
+    )
+
+
+def _settle_inline(volume: Volume, content: Content, goal: VolumesGoal) -> Volume:
+    size = len(content.data or b"")
+    if volume.format not in (None, "raw"):
+        raise _refuse(
+            "invalid_option", "inline content makes raw volumes only", goal, volume.name, "Leave format out, or say raw."
+        )
+    if volume.capacity is not None and volume.capacity < size:
+        raise _refuse(
+            "capacity_too_small", f"the content has {size} bytes, more than the capacity", goal, volume.name,
+            "Ask for at least as much, or leave capacity out.",
+        )  # fmt: skip
+    return replace(volume, format="raw", capacity=size if volume.capacity is None else volume.capacity)
+
+
+def _check_source(
+    entry: VolumeGoal, volume: Volume, content: Content, image: Image, key: str, goal: VolumesGoal
+) -> None:
+    header = image.volume
+    assert header is not None
+    name = volume.name
+    if header.foreign or header.type not in ("file", "block"):
+        raise _refuse("source_refused", f"{key} is {header.foreign or header.type}", goal, name, "Name an image file.")
+    if content.format == "raw":
+        pass  # taken byte for byte, whatever a header in it says
+    elif header.problem:
+        raise _refuse("source_refused", f"{key}: {header.problem}", goal, name, "Repair it, or import it as format: raw.")
+    elif header.encrypted or header.data_file is not None or header.backing is not None:
+        what = (
+            "is encrypted" if header.encrypted
+            else f"keeps its data in another file ({header.data_file})" if header.data_file is not None
+            else f"is backed by {header.backing.path if header.backing else ''}"
+        )  # fmt: skip
+        raise _refuse(
+            "source_refused", f"{key} {what}, which was not declared", goal, name,
+            "Import a self-contained image (qemu-img convert makes one), or format: raw to take its bytes as they are.",
+        )  # fmt: skip
+    elif content.format is not None and header.format != content.format:
+        raise _refuse(
+            "format_mismatch", f"{key} is {header.format}, not {content.format}", goal, name, "Declare what it is."
+        )
+    elif header.format not in ("raw", "qcow2"):
+        raise _refuse(
+            "format_unsupported", f"{key} is a {header.format} image", goal, name,
+            "Convert it to qcow2 or raw first, or import its bytes with format: raw.",
+        )  # fmt: skip
+    if image.writers and "in_use" not in entry.allow:
+        raise _refuse(
+            "source_in_use", f"{key} is open for writing: {', '.join(image.writers)}", goal, name,
+            "Stop the writer first; a copy made now would not be consistent.",
+        )  # fmt: skip
+
+
+# --- backing ---------------------------------------------------------------------------------------------------------
+
+
+def _settle_backing(volume: Volume, goal: VolumesGoal, found: Found, missing: list[StorageError]) -> Volume:
+    backing = volume.backing
+    if backing is None:
+        return volume
+    if volume.format != "qcow2":
+        raise _refuse(
+            "invalid_option", f"a {volume.format} volume can't have a backing", goal, volume.name,
+            "Declare format: qcow2.",
+        )  # fmt: skip
+    key = backing.path or backing.volume or ""
+    image, declared = _look_up(key, goal, found)
+    path = backing.path or found.volume_path(backing.volume or "")
+    if declared is not None and declared.state == "absent":
+        raise _refuse(
+            "backing_missing_later", f"its backing {key} is removed by the same task", goal, volume.name,
+            "Keep the backing, or give another one.",
+        )  # fmt: skip
+    if declared is not None and (image is None or image.volume is None):
+        made = settle(declared, goal, found, missing)
+        _check_declared_format(backing, made.format, key, goal, volume.name)
+        return _with_backing(volume, Backing(path, made.format, backing.volume), made.capacity, goal)
+    if image is None or image.volume is None:
+        missing.append(
+            _refuse("backing_missing", f"the backing {key} is not there", goal, volume.name, "Make it first.")
+        )
+        return replace(volume, backing=replace(backing, path=path))
+    backing_format = _checked_backing_format(volume, backing, image, declared, key, goal, missing)
+    capacity = image.volume.physical if backing_format == "raw" else image.volume.capacity
+    return _with_backing(volume, Backing(path, backing_format, backing.volume), capacity, goal)
+
+
+def _check_declared_format(backing: Backing, actual: str | None, key: str, goal: VolumesGoal, name: str) -> None:
+    if backing.format is not None and actual is not None and backing.format != actual:
+        raise _refuse(
+            "format_mismatch", f"its backing {key} is {actual}, not {backing.format}", goal, name, "Declare what it is."
+        )
+
+
+def _checked_backing_format(
+    volume: Volume,
+    backing: Backing,
+    image: Image,
+    declared: VolumeGoal | None,
+    key: str,
+    goal: VolumesGoal,
+    missing: list[StorageError],
+) -> str:
+    """A format that was declared, here or in the backing volume's own entry; a header alone is never believed, since a
+    guest can write one into a raw disk."""
+    header = image.volume
+    assert header is not None
+    name = volume.name
+    if header.foreign or header.type not in ("file", "block"):
+        raise _refuse("backing_refused", f"{key} is {header.foreign or header.type}", goal, name, "Name an image file.")
+    said = backing.format or (declared.volume.format if declared is not None else None)
+    if said == "raw":
+        return "raw"
+    if said is None and header.format != "raw":
+        raise _refuse(
+            "backing_format", f"{key} looks like {header.format}, but its format was not declared", goal, name,
+            f"Say backing: {{{'path' if backing.path else 'volume'}: {key}, format: {header.format}}} if you trust it.",
+        )  # fmt: skip
+    if header.problem or image.problem:
+        raise _refuse(
+            image.code or "backing_refused", f"{key}: {header.problem or image.problem}", goal, name,
+            "Give a backing whose whole chain is made of files on this host.",
+        )  # fmt: skip
+    if said is not None and said != header.format:
+        raise _refuse(
+            "format_mismatch", f"its backing {key} is {header.format}, not {said}", goal, name, "Declare what it is."
+        )
+    _check_chain(volume, image, key, goal, missing)
+    return said or "raw"
+
+
+def _check_chain(volume: Volume, image: Image, key: str, goal: VolumesGoal, missing: list[StorageError]) -> None:
+    loop = volume.path in image.missing or (volume.identity is not None and volume.identity in image.chain)
+    if loop:
+        raise _refuse(
+            "backing_loop", f"{key} is itself built on {volume.path}", goal, volume.name, "Give another backing."
+        )
+    if image.missing:
+        missing.append(
+            _refuse(
+                "backing_missing", f"{key} is built on {image.missing[0]}, which is not there", goal, volume.name,
+                "Restore that file first.",
+            )
+        )  # fmt: skip
+
+
+def _with_backing(volume: Volume, backing: Backing, capacity: int | None, goal: VolumesGoal) -> Volume:
+    if volume.capacity is None:
+        volume = replace(volume, capacity=capacity)
+    elif capacity is not None and volume.capacity < capacity:
+        if not volume.at_least:
+            raise _refuse(
+                "capacity_too_small",
+                f"its backing has {format_size(capacity)}, more than the {format_size(volume.capacity)} asked for",
+                goal, volume.name, "Ask for at least as much, or leave capacity out to take the backing's.",
+            )  # fmt: skip
+        volume = replace(volume, capacity=capacity)
+    return replace(volume, backing=backing)
+
+
+# --- the whole -------------------------------------------------------------------------------------------------------
+
+
+def _check_kind(volume: Volume, goal: VolumesGoal) -> None:
+    if volume.format not in (None, "raw", "qcow2"):
+        raise _refuse(
+            "format_unsupported", f"volumes of format {volume.format} can't be made", goal, volume.name,
+            "Declare format: raw or qcow2.",
+        )  # fmt: skip
+    if volume.format == "raw":
+        given = [
+            name for name in ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation")
+            if getattr(volume, name) is not None
+        ]  # fmt: skip
+        if given:
+            raise _refuse(
+                "invalid_option", f"raw volumes have no {', '.join(given)}", goal, volume.name,
+                "Leave it out, or declare format: qcow2.",
+            )  # fmt: skip
+
+
+def _check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
+    capacity = volume.capacity
+    if capacity is None:
+        if volume.backing is None and volume.content is None:
+            raise _refuse(
+                "capacity_missing", f"volume {volume.name} is not there, and no capacity was given", goal, volume.name,
+                "Give capacity, or what it is made from (backing or source).",
+            )  # fmt: skip
+        return
+    limit = found.file_limit if volume.format == "raw" else None
+    if capacity > (limit or SIZE_LIMIT):
+        raise _refuse(
+            "capacity_too_large",
+            f"{format_size(capacity)} is more than a file of this filesystem can hold ({format_size(limit or SIZE_LIMIT)})",
+            goal, volume.name, "Ask for less, or declare format: qcow2.",
+        )  # fmt: skip
+    reserved = max(volume.allocation or 0, 0)
+    if reserved > capacity:
+        raise _refuse(
+            "invalid_option", "allocation is more than capacity", goal, volume.name, "Ask for at most the capacity."
+        )

@@ -1,0 +1,184 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Parameters of storage_pool as a goal, with every check that needs no host."""
+
+from __future__ import annotations
+
+import os
+import uuid as uuid_library
+from dataclasses import fields
+from typing import Any, Callable, Mapping
+
+from ..model.errors import StorageError
+from ..model.goal import PoolGoal, Scope
+from ..model.pool import Adapter, Auth, Permissions, Pool, Source, SourceDevice, SourceHost
+from ..model.types import ALWAYS_OPTIONAL, POOL_TYPES
+from ..model.units import parse_mode
+from .names import pool_name
+
+OwnerId = Callable[[Any], Any]
+_STATES = {"undefined": "absent"}
+_ADAPTER_FIELDS = tuple(field.name for field in fields(Adapter))
+
+
+def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -> PoolGoal:
+    """Raises StorageError for whatever is wrong with the parameters."""
+    name = pool_name(params["name"]) if params["name"] is not None else None
+    state = _STATES.get(params["state"], params["state"])
+    pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
+    _check_fields(pool)
+    if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
+        raise _wrong(
+            "missing_option", pool, "state: deleted needs the type and the path or source of the pool",
+            "Add them, so that a second run can look and find nothing left.",
+        )  # fmt: skip
+    return PoolGoal(pool, state, params["autostart"], params["build"], frozenset(params["allow"] or ()))
+
+
+def pool_scope(goal: PoolGoal) -> Scope:
+    deleting = goal.state == "deleted"
+    return Scope(goal.pool, volumes=None if deleting else (), neighbours=True, holds=deleting)
+
+
+def _wrong(code: str, pool: Pool, message: str, hint: str) -> StorageError:
+    return StorageError(code, message, subject=f"pool {pool.name}", hint=hint)
+
+
+def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
+    from ..libvirt_xml.pool import parse_pool
+
+    given = [option for option in ("type", "uuid", "path", "owner", "group", "mode", "source") if params[option] is not None]
+    pool = parse_pool(params["xml"])
+    if given:
+        raise _wrong("invalid_option", pool, f"xml and {', '.join(given)} exclude each other", "Say it in one of the two.")
+    if name is not None and name != pool.name:
+        raise _wrong("invalid_option", pool, f"the xml names the pool {pool.name}, the task {name}", "Make them agree.")
+    pool_name(pool.name)
+    return pool
+
+
+def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group_id: OwnerId) -> Pool:
+    source = _source(params["source"] or {}, name)
+    row = POOL_TYPES.get(params["type"] or "")
+    if not name and row is not None and row.named_by_source and source.name:
+        name = pool_name(source.name)
+    if not name:
+        raise StorageError("missing_option", "the pool has no name", hint="Give name, or xml with one.")
+    subject = f"pool {name}"
+    mode = None if params["mode"] is None else parse_mode(params["mode"], "mode", subject)
+    return Pool(
+        name,
+        params["type"],
+        _uuid(params["uuid"], name),
+        _path(params["path"], name),
+        Permissions(mode, owner_id(params["owner"]), group_id(params["group"])),
+        source,
+        (params["features"] or {}).get("cow"),
+        None if params["mount_options"] is None else tuple(params["mount_options"]),
+        None if params["config_options"] is None else tuple(sorted(params["config_options"].items())),
+    )
+
+
+def _uuid(text: str | None, name: str) -> str | None:
+    if text is None:
+        return None
+    try:
+        return str(uuid_library.UUID(text.strip()))
+    except ValueError:
+        raise StorageError(
+            "invalid_uuid", f"uuid: {text!r} is not a uuid", subject=f"pool {name}", hint="Leave it out to get one."
+        ) from None
+
+
+def _path(text: str | None, name: str) -> str | None:
+    if text is None:
+        return None
+    path = os.path.normpath(text) if text.startswith("/") else ""
+    if not path or path.startswith("//") or path == "/" or "\x00" in text or ".." in text.split("/"):
+        raise StorageError(
+            "invalid_path", f"path: {text!r} is not an absolute path below /", subject=f"pool {name}",
+            hint="Give an absolute path without '..', such as /var/lib/libvirt/images.",
+        )  # fmt: skip
+    return path
+
+
+# --- source ----------------------------------------------------------------------------------------------------------
+
+
+def _source(given: Mapping[str, Any], name: str) -> Source:
+    pick = {key: value for key, value in given.items() if value is not None}
+    return Source(
+        hosts=_hosts(pick),
+        devices=_devices(pick),
+        dir=pick.get("dir"),
+        adapter=_adapter(pick.get("adapter")),
+        name=pick.get("name"),
+        initiator=pick.get("initiator"),
+        format=pick.get("format"),
+        auth=_auth(pick.get("auth"), name),
+        protocol_version=pick.get("protocol_version"),
+        vendor=pick.get("vendor"),
+        product=pick.get("product"),
+    )
+
+
+def _host(text: str) -> SourceHost:
+    """``name``, ``name:port``, ``[address]:port``; a bare IPv6 address has no port."""
+    head, colon, port = text.rpartition(":")
+    if colon and port.isdigit() and (":" not in head or head.endswith("]")):
+        return SourceHost(head.strip("[]"), int(port))
+    return SourceHost(text.strip("[]"))
+
+
+def _hosts(pick: Mapping[str, Any]) -> tuple[SourceHost, ...] | None:
+    texts = pick.get("hosts") or ([pick["host"]] if "host" in pick else None)
+    return None if texts is None else tuple(_host(text) for text in texts)
+
+
+def _devices(pick: Mapping[str, Any]) -> tuple[SourceDevice, ...] | None:
+    paths = pick.get("devices") or [pick[key] for key in ("device", "iqn") if key in pick]
+    return tuple(SourceDevice(path, pick.get("part_separator")) for path in paths) or None
+
+
+def _adapter(given: Mapping[str, Any] | None) -> Adapter | None:
+    return None if given is None else Adapter(**{key: given.get(key) for key in _ADAPTER_FIELDS if key in given})
+
+
+def _auth(given: Mapping[str, Any] | None, name: str) -> Auth | None:
+    if given is None:
+        return None
+    if (given.get("secret_uuid") is None) == (given.get("secret_usage") is None):
+        raise StorageError(
+            "invalid_option", "source.auth needs exactly one of secret_uuid and secret_usage", subject=f"pool {name}",
+            hint="Name the libvirt secret that holds the password.",
+        )  # fmt: skip
+    return Auth(given["type"], given["username"], given.get("secret_uuid"), given.get("secret_usage"))
+
+
+def _check_fields(pool: Pool) -> None:
+    """What the type has no use for is refused, not dropped."""
+    row = POOL_TYPES.get(pool.type or "")
+    if row is None:
+        return
+    known = (*row.required, *row.optional, *ALWAYS_OPTIONAL)
+    given = [field.name for field in fields(Source) if getattr(pool.source, field.name) not in (None, ())]
+    extra = [f"source.{name}" for name in given if name not in known]
+    for name, option in (("cow", "features"), ("mount_options", "mount_options"), ("config_options", "config_options")):
+        if getattr(pool, name) is not None and name not in row.features:
+            extra.append(option)
+    if row.target == "none":
+        extra += ["path"] if pool.path is not None else []
+    if extra:
+        raise _wrong(
+            "invalid_option", pool, f"pools of type {row.name} have no {', '.join(extra)}", "Leave it out, or check the type."
+        )
+    if pool.source.format is not None and pool.source.format not in row.formats:
+        raise _wrong(
+            "invalid_option", pool, f"source.format: {pool.source.format} is not one of {', '.join(row.formats)}",
+            "Give one of these.",
+        )  # fmt: skip
+
+

@@ -1,0 +1,197 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Parameters of storage_volume as a goal, with every check that needs no host."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Callable, Mapping
+
+from ..model.errors import StorageError
+from ..model.goal import Scope, VolumeGoal, VolumesGoal
+from ..model.pool import Permissions, Pool
+from ..model.units import parse_mode, parse_size
+from ..model.volume import Backing, Content, Volume
+from .names import pool_name, volume_name
+
+OwnerId = Callable[[Any], Any]
+_DEFAULTS = {"state": "present", "capacity_policy": "exact", "recreate": "never"}
+_DESCRIBING = (
+    "capacity", "allocation", "format", "owner", "group", "mode", "backing", "source", "options",
+)  # fmt: skip
+
+
+def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -> VolumesGoal:
+    """Raises StorageError for whatever is wrong with the parameters."""
+    pool = pool_name(params["pool"])
+    accounts = (_cached(owner_id), _cached(group_id))
+    entries = params["volumes"]
+    if entries is None:
+        goals = (_volume_goal(params, pool, *accounts),) if params["name"] is not None or params["xml"] else ()
+        if not goals and params["exclusive"] is None:
+            raise StorageError(
+                "missing_option", "no volume is named", subject=f"pool {pool}", hint="Give name, xml, volumes or exclusive."
+            )
+    else:
+        if params["name"] is not None:
+            raise StorageError(
+                "invalid_option", "name and volumes exclude each other", subject=f"pool {pool}", hint="Name it in volumes."
+            )
+        goals = tuple(_volume_goal(_inherited(entry, params), pool, *accounts) for entry in entries)
+    _check_unique(goals, pool)
+    return VolumesGoal(pool, goals, params["exclusive"])
+
+
+def volumes_scope(goal: VolumesGoal) -> Scope:
+    """Only the named volumes and what they are made from; all of them where ``exclusive`` asks."""
+    volumes = [entry.volume for entry in goal.volumes if entry.state == "present"]
+    names = {entry.volume.name for entry in goal.volumes}
+    return Scope(
+        Pool(goal.pool),
+        volumes=None if goal.exclusive is not None else tuple(sorted(names)),
+        images=_keys(volume.backing for volume in volumes),
+        sources=_keys(volume.content for volume in volumes),
+        contents=tuple((v.name, len(v.content.data)) for v in volumes if v.content and v.content.data is not None),
+    )
+
+
+def _keys(references: Any) -> tuple[str, ...]:
+    keys = {reference.path or reference.volume for reference in references if reference is not None}
+    return tuple(sorted(key for key in keys if key))
+
+
+def _cached(resolve: OwnerId) -> OwnerId:
+    known: dict[Any, Any] = {}
+
+    def resolved(value: Any) -> Any:
+        if value not in known:
+            known[value] = resolve(value)
+        return known[value]
+
+    return resolved
+
+
+def _inherited(entry: Mapping[str, Any], params: Mapping[str, Any]) -> dict[str, Any]:
+    """An entry with every option that it does not give taken from the task; dicts replace, they are not merged."""
+    merged = {name: value for name, value in entry.items() if value is not None}
+    return {**params, "volumes": None, "exclusive": None, "name": None, "xml": None, **merged}
+
+
+def _check_unique(goals: tuple[VolumeGoal, ...], pool: str) -> None:
+    seen = set()
+    for goal in goals:
+        if goal.volume.name in seen:
+            raise StorageError(
+                "duplicate_volume", f"the volume {goal.volume.name} is listed twice", subject=f"volume {pool}/{goal.volume.name}",
+                hint="Say everything about a volume in one entry.",
+            )  # fmt: skip
+        seen.add(goal.volume.name)
+
+
+def _volume_goal(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group_id: OwnerId) -> VolumeGoal:
+    if params["xml"]:
+        volume = _from_xml(params, pool)
+    elif params["name"] is None:
+        raise StorageError("missing_option", "an entry of volumes has no name", subject=f"pool {pool}", hint="Give it one.")
+    else:
+        volume = _from_options(params, pool, owner_id, group_id)
+    settings = {name: params[name] or default for name, default in _DEFAULTS.items()}
+    return VolumeGoal(volume, settings["state"], settings["recreate"], frozenset(params["allow"] or ()))
+
+
+def _from_xml(params: Mapping[str, Any], pool: str) -> Volume:
+    from ..libvirt_xml.volume import parse_volume
+
+    volume = parse_volume(params["xml"])
+    subject = f"volume {pool}/{volume.name}"
+    given = [name for name in _DESCRIBING if params[name] is not None]
+    if given:
+        raise StorageError(
+            "invalid_option", f"xml and {', '.join(given)} exclude each other", subject=subject, hint="Say it in one of the two."
+        )
+    if params["name"] is not None and params["name"] != volume.name:
+        raise StorageError(
+            "invalid_option", f"the xml names the volume {volume.name}, the task {params['name']}", subject=subject,
+            hint="Make them agree.",
+        )  # fmt: skip
+    volume_name(volume.name)
+    return volume
+
+
+def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group_id: OwnerId) -> Volume:
+    name = volume_name(params["name"])
+    subject = f"volume {pool}/{name}"
+    options = params["options"] or {}
+
+    def size(option: str, value: Any) -> int | None:
+        return None if value is None else parse_size(value, option, subject)
+
+    capacity = size("capacity", params["capacity"])
+    return Volume(
+        name,
+        capacity=capacity,
+        allocation=size("allocation", params["allocation"]),
+        format=params["format"],
+        permissions=Permissions(
+            None if params["mode"] is None else parse_mode(params["mode"], "mode", subject),
+            owner_id(params["owner"]),
+            group_id(params["group"]),
+        ),
+        backing=_backing(params["backing"], subject),
+        compat=options.get("compat"),
+        cluster_size=size("options.cluster_size", options.get("cluster_size")),
+        lazy_refcounts=options.get("lazy_refcounts"),
+        extended_l2=options.get("extended_l2"),
+        content=_content(params["source"], subject),
+        preallocation=options.get("preallocation"),
+        nocow=options.get("nocow"),
+        at_least=params["capacity_policy"] == "at_least",
+    )
+
+
+def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str | None, str | None]:
+    """(absolute path, volume name): exactly one of them."""
+    if (path is None) == (volume is None):
+        raise StorageError(
+            "invalid_option", f"{option} needs exactly one of path and volume", subject=subject, hint="Give one of them."
+        )
+    if volume is not None:
+        return None, volume_name(str(volume))
+    if not str(path).startswith("/") or "\x00" in str(path):
+        raise StorageError(
+            "invalid_path", f"{option}: {path!r} is not an absolute path", subject=subject,
+            hint="Give an absolute path, or the name of a volume of the same pool.",
+        )  # fmt: skip
+    return os.path.normpath(str(path)), None
+
+
+def _backing(given: Any, subject: str) -> Backing | None:
+    """Plain text (a path, or the name of a volume of the same pool) or a dict of path or volume, and format."""
+    if given is None:
+        return None
+    if isinstance(given, str):
+        given = {"path": given} if "/" in given else {"volume": given}
+    strange = sorted(set(given) - {"path", "volume", "format"}) if isinstance(given, Mapping) else ["its type"]
+    if strange:
+        raise StorageError(
+            "invalid_option", f"backing: {', '.join(map(str, strange))} is not understood", subject=subject,
+            hint="Give plain text, or a dict of path or volume, and format.",
+        )  # fmt: skip
+    path, volume = _reference(given.get("path"), given.get("volume"), "backing", subject)
+    return Backing(path, given.get("format"), volume)
+
+
+def _content(given: Mapping[str, Any] | None, subject: str) -> Content | None:
+    if given is None:
+        return None
+    if given.get("content") is not None:
+        if given.get("path") is not None or given.get("volume") is not None or given.get("format") is not None:
+            raise StorageError(
+                "invalid_option", "source.content excludes path, volume and format", subject=subject, hint="Give one of them."
+            )
+        return Content(data=given["content"].encode("utf-8", "surrogateescape"))
+    path, volume = _reference(given.get("path"), given.get("volume"), "source", subject)
+    return Content(path, volume, given.get("format"))

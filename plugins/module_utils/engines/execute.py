@@ -1,0 +1,97 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The only place where something changes: steps are carried out in waves, each step after those that it needs."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any, Callable, Sequence
+
+from ..model.errors import StorageError
+from ..model.operations import Step
+
+DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+_WORKERS = max(2, min(8, 2 * (os.cpu_count() or 1)))
+
+
+@dataclass(frozen=True)
+class Outcome:
+    status: str
+    error: StorageError | None = None
+
+
+def execute(steps: Sequence[Step], engine: Any) -> tuple[Outcome, ...]:
+    """One outcome per step. A failure stops what needs the failed step and nothing else; steps marked ``always`` run last."""
+    outcomes: dict[int, Outcome] = {}
+    pending = [index for index, step in enumerate(steps) if not step.always]
+    while pending:
+        ready = [index for index in pending if all(need in outcomes for need in steps[index].needs)]
+        blocked = {index: _blocked(steps[index], steps, outcomes) for index in ready}
+        runnable = [index for index in ready if blocked[index] is None]
+        outcomes.update({index: outcome for index, outcome in blocked.items() if outcome is not None})
+        outcomes.update(_run_wave(runnable, steps, engine))
+        pending = [index for index in pending if index not in outcomes]
+    for index, step in enumerate(steps):
+        if step.always:
+            outcomes[index] = _run_step(step, engine)
+    return tuple(outcomes[index] for index in range(len(steps)))
+
+
+def _blocked(step: Step, steps: Sequence[Step], outcomes: dict[int, Outcome]) -> Outcome | None:
+    for need in step.needs:
+        outcome = outcomes[need]
+        if outcome.status == DONE:
+            continue
+        if steps[need].change is None:
+            return Outcome(FAILED, outcome.error)
+        error = StorageError(
+            "not_done",
+            f"not done, since {getattr(steps[need].change, 'summary', '')} failed",
+            subject=str(getattr(step.change, "subject", "")),
+            hint="Run the task again when the cause is gone.",
+        )
+        return Outcome(SKIPPED, error)
+    return None
+
+
+def _run_wave(indices: Sequence[int], steps: Sequence[Step], engine: Any) -> dict[int, Outcome]:
+    broken = _conditions_broken(indices, steps, engine)
+
+    def one(index: int) -> Outcome:
+        if index in broken:
+            return Outcome(FAILED, broken[index])
+        return _run_step(steps[index], engine)
+
+    return dict(zip(indices, _map(one, indices, engine.parallel)))
+
+
+def _map(function: Callable[[int], Outcome], items: Sequence[int], parallel: bool) -> list[Outcome]:
+    if len(items) < 2 or not parallel:
+        return [function(item) for item in items]
+    from concurrent.futures import ThreadPoolExecutor
+
+    with ThreadPoolExecutor(_WORKERS) as pool:
+        return list(pool.map(function, items))
+
+
+def _conditions_broken(indices: Sequence[int], steps: Sequence[Step], engine: Any) -> dict[int, StorageError]:
+    """What must still hold is looked at once for the whole wave, right before it."""
+    conditions = {
+        index: steps[index].change.requires  # type: ignore[attr-defined]
+        for index in indices
+        if getattr(steps[index].change, "requires", ())
+    }
+    return engine.broken(conditions) if conditions else {}
+
+
+def _run_step(step: Step, engine: Any) -> Outcome:
+    try:
+        for operation in step.operations:
+            engine.execute(operation)
+    except StorageError as error:
+        return Outcome(FAILED, error)
+    return Outcome(DONE)

@@ -1,0 +1,274 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The native engine: libvirt's own definition and state files, without a daemon, and a backend per pool type."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import uuid
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any, Iterator, Mapping, Sequence
+
+from ..host.apply import Applier, changed_meanwhile, identity_of
+from ..host.locks import locked
+from ..libvirt_xml.pool import parse_pool, render_definition, render_state
+from ..model import operations as ops
+from ..model.change import Change, Condition
+from ..model.errors import StorageError
+from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.goal import Scope
+from ..model.pool import Pool, overlay
+from .places import Places
+
+_NO_BACKEND = "this type has no backend yet"
+
+
+def _backend(pool_type: str | None) -> Any:
+    """The backend module of a pool type; None where there is none yet. Imported only when needed: see docs/architecture.md."""
+    if pool_type == "dir":
+        from ..backends import dir as backend
+
+        return backend
+    return None
+
+
+def _read(path: str) -> str | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            return file.read()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise StorageError(
+            "not_readable", f"{path}: {error.strerror}", subject=path, hint="Run as a user who may read it (become: true)."
+        ) from error
+
+
+def _unwritable(path: str) -> str:
+    """Why nothing can be written at ``path`` or, where it is not there, in its nearest parent; empty when it can."""
+    while not os.path.exists(path) and path != "/":
+        path = os.path.dirname(path)
+    return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} is not writable"
+
+
+class NativeEngine:
+    """``execute`` is the only method that changes the host; everything else looks, or makes data."""
+
+    parallel = True
+    name = "native"
+
+    def __init__(self, places: Places, timeout: float) -> None:
+        self.places = places
+        self.timeout = timeout
+        self._applier = Applier()
+
+    # --- locks -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def lock(self, pool: str, definitions: bool) -> Iterator[None]:
+        """The lock of one pool, and that of all definitions where they are to change."""
+        names = [("definitions.lock", "the set of pool definitions")] if definitions else []
+        names.append((f"pool-{pool}.lock", f"pool {pool}"))
+        with locked(self.places.locks, names, self.timeout) as descriptors:
+            self._applier = Applier(descriptors)
+            yield
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def _definition_path(self, name: str) -> str:
+        return os.path.join(self.places.config, f"{name}.xml")
+
+    def _state_path(self, name: str) -> str:
+        return os.path.join(self.places.run, f"{name}.xml")
+
+    def _autostart_path(self, name: str) -> str:
+        return os.path.join(self.places.config, "autostart", f"{name}.xml")
+
+    def _record_path(self, path: str) -> str:
+        return os.path.join(self.places.records, hashlib.sha256(os.fsencode(path)).hexdigest())
+
+    def _made_inode(self, path: str) -> int | None:
+        """The inode of the directory that we made at ``path``, from our record of it."""
+        text = _read(self._record_path(path))
+        match = re.match(r"([0-9]+) ", text or "")
+        return int(match.group(1)) if match else None
+
+    def pool_names(self) -> list[str]:
+        """Every pool that has a definition or a state file."""
+        names = set()
+        for directory in (self.places.config, self.places.run):
+            try:
+                names.update(entry[: -len(".xml")] for entry in os.listdir(directory) if entry.endswith(".xml"))
+            except (FileNotFoundError, NotADirectoryError):
+                continue
+            except OSError as error:
+                raise StorageError("not_readable", f"{directory}: {error.strerror}", subject=directory) from error
+        return sorted(names)
+
+    def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
+        neighbours = []
+        for name in self.pool_names():
+            if name == but:
+                continue
+            try:
+                text = _read(self._definition_path(name)) or _read(self._state_path(name))
+                pool = parse_pool(text or "")
+            except StorageError:
+                continue
+            neighbours.append(Neighbour(pool, os.path.realpath(pool.path) if pool.path else None))
+        return tuple(neighbours)
+
+    def observe(self, scope: Scope) -> Found:
+        """One look at one pool, as deep as the scope asks."""
+        name = scope.pool.name
+        text = _read(self._definition_path(name))
+        state_text = _read(self._state_path(name))
+        definition = parse_pool(text) if text is not None else None
+        live = parse_pool(state_text) if state_text is not None else None
+        existing = definition or live
+        wanted = scope.pool if existing is None else overlay(existing, scope.pool)
+        storage = self._storage(wanted, scope.holds)
+        current = storage if existing is None or existing.path == wanted.path else self._storage(existing, False)
+        started = live is not None
+        backend = _backend(existing.type) if existing is not None else None
+        autostart = self._autostart_path(name)
+        found = Found(
+            name,
+            definition,
+            text,
+            live,
+            autostart=os.path.exists(autostart)
+            and os.path.exists(self._definition_path(name))
+            and os.path.samefile(autostart, self._definition_path(name)),
+            started=started,
+            active=backend is not None and existing is not None and backend.is_up(existing, current, started),
+            storage=storage,
+            current=current,
+            neighbours=self._neighbours(name) if scope.neighbours else (),
+            unwritable=self._unwritable_reason(scope, storage),
+            process=None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
+            resolved={path: os.path.realpath(path) for path in {wanted.path, existing.path if existing else None} if path},
+        )
+        if storage.kind == READY and _backend(wanted.type) is not None:
+            from .native_volumes import observe_volumes
+
+            return observe_volumes(found, scope)
+        if scope.images or scope.sources:
+            from .native_volumes import observe_images
+
+            return observe_images(found, scope)
+        return found
+
+    def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
+        if not scope.neighbours:  # a task about volumes
+            return "" if storage.kind != READY or storage.writable else f"{storage.path} is not writable"
+        paths = [self.places.config, self.places.run]
+        if storage.path and storage.kind == ABSENT:
+            paths.append(os.path.dirname(storage.path))
+        return next(filter(None, map(_unwritable, paths)), "")
+
+    def _storage(self, pool: Pool, holds: bool) -> Storage:
+        backend = _backend(pool.type)
+        if backend is None:
+            return Storage(UNKNOWN_STORAGE, pool.path, _NO_BACKEND)
+        return backend.observe(pool, self._made_inode(pool.path or ""), holds)
+
+    def observe_users(self, found: Found, names: Sequence[str]) -> Found:
+        """Adds who uses the named volumes to what was found."""
+        if not names:
+            return found
+        from .native_users import observe_users
+
+        return observe_users(found, names, self.places.guests, self._neighbours(found.name))
+
+    # --- lowering ----------------------------------------------------------------------------------------------------
+
+    def lower(self, changes: Sequence[Change], found: Found) -> list[ops.Step]:
+        """The operations of each change, as data. Pool changes come one after the other, volume changes as they need each other."""
+        steps: list[ops.Step] = []
+        volume_changes = [change for change in changes if change.subject.volume is not None or change.action == "clean"]
+        fresh = str(uuid.uuid4())
+        for change in changes:
+            if change in volume_changes:
+                if change is volume_changes[0]:
+                    self._append_volumes(steps, volume_changes, found)
+                continue
+            needs = (len(steps) - 1,) if steps else ()
+            steps.append(ops.Step(tuple(self._lower_pool(change, found, fresh)), change, needs))
+        return steps
+
+    def _append_volumes(self, steps: list[ops.Step], changes: Sequence[Change], found: Found) -> None:
+        from ..backends.filetree import lower_volumes
+
+        offset = len(steps)
+        for step in lower_volumes(changes, found):
+            needs = tuple(need + offset for need in step.needs) or ((offset - 1,) if offset else ())
+            steps.append(replace(step, needs=needs))
+
+    def _lower_pool(self, change: Change, found: Found, fresh: str) -> Iterator[Any]:
+        name, pool = change.subject.pool, change.wanted
+        if change.action in ("define", "redefine"):
+            pool = replace(pool, uuid=pool.uuid or fresh)
+            yield ops.MakeDirectory(self.places.config, 0o700)
+            yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
+            if change.action == "redefine" and found.started:
+                yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
+        elif change.action == "start":
+            identity = found.definition.uuid if found.definition else None
+            yield ops.MakeDirectory(self.places.run, 0o700)
+            yield ops.WriteFile(
+                self._state_path(name), render_state(replace(pool, uuid=pool.uuid or identity or fresh), found.definition_text)
+            )
+        elif change.action == "stop":
+            yield ops.Remove(self._state_path(name))
+        elif change.action == "autostart":
+            link = self._autostart_path(name)
+            if change.after and change.after.get("autostart") is False:
+                yield ops.Remove(link)
+            else:
+                yield ops.MakeDirectory(os.path.dirname(link), 0o700)
+                yield ops.MakeLink(link, self._definition_path(name))
+        elif change.action == "undefine":
+            if found.autostart:
+                yield ops.Remove(self._autostart_path(name))
+            yield ops.Remove(self._definition_path(name))
+        else:
+            yield from _backend(pool.type).lower(change, self._record_path(pool.path or ""))
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+        """Which of the conditions, by step, hold no longer; all are looked at together."""
+        failed: dict[int, StorageError] = {}
+        unused: dict[str, int] = {}
+        for index, group in conditions.items():
+            for condition in group:
+                if condition.kind == "unused":
+                    unused[condition.path] = index
+                elif not _same_file(condition):
+                    failed[index] = changed_meanwhile(condition.path, "was replaced or went away")
+        if unused:
+            from ..host.users import users_of
+
+            users, _ = users_of({path: path for path in unused})
+            for path, found in users.items():
+                if found:
+                    failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
+        return failed
+
+    def execute(self, operation: Any) -> None:
+        self._applier.apply(operation)
+
+
+def _same_file(condition: Condition) -> bool:
+    try:
+        return identity_of(os.lstat(condition.path)) == condition.expected
+    except OSError:
+        return False
+

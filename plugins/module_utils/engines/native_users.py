@@ -1,0 +1,130 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Who uses a volume: running programs, guests' definitions, overlays in any pool, pools built on it."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import Iterator, Sequence
+
+from ..backends import filetree
+from ..host.users import users_of
+from ..libvirt_xml.guests import GuestDisks, parse_guest
+from ..model.errors import StorageError
+from ..model.found import Found, Neighbour, User
+
+_FILE_TREES = ("dir", "fs", "netfs", "vstorage")
+_CHAIN_LIMIT = 64
+
+
+def observe_users(
+    found: Found, names: Sequence[str], guest_directories: Sequence[str], neighbours: Sequence[Neighbour]
+) -> Found:
+    """Adds the users of the named volumes. What could not be looked at is said in ``unseen``."""
+    paths = {name: found.volumes[name].path or "" for name in names if name in found.volumes}
+    running, unseen_files = users_of(paths)
+    identities = {_identity(path): name for name, path in paths.items()}
+    identities.pop(None, None)
+    users = {name: list(found_users) for name, found_users in running.items()}
+    unseen = set(unseen_files)
+    for source in (
+        _guests(found.name, paths, identities, guest_directories, unseen),
+        _overlays(found, identities, neighbours, unseen),
+        _pools(identities, neighbours),
+    ):
+        for name, user in source:
+            if user not in users[name]:
+                users[name].append(user)
+    return replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=tuple(sorted(unseen)))
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (status.st_dev, status.st_ino)
+
+
+def _guests(
+    pool: str, paths: dict[str, str], identities: dict, directories: Sequence[str], unseen: set[str]
+) -> Iterator[tuple[str, User]]:
+    for guest in _guest_definitions(directories, unseen):
+        for volume_pool, volume in guest.volumes:
+            if volume_pool == pool and volume in paths:
+                yield volume, User("guest", guest.name)
+        for path in guest.paths:
+            for member in _chain(path):
+                name = identities.get(_identity(member))
+                if name is not None:
+                    yield name, User("guest", guest.name)
+
+
+def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+    for directory in directories:
+        try:
+            entries = [entry for entry in sorted(os.listdir(directory)) if entry.endswith(".xml")]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:
+            unseen.add(f"guests' definitions in {directory}")
+            continue
+        for entry in entries:
+            path = os.path.join(directory, entry)
+            try:
+                with open(path, "rb") as file:
+                    yield parse_guest(file.read())
+            except FileNotFoundError:
+                continue
+            except (OSError, StorageError):
+                unseen.add(f"the guest's definition {path}")
+
+
+def _chain(path: str) -> Iterator[str]:
+    """An image and the files below it, as far as its headers tell."""
+    for _ in range(_CHAIN_LIMIT):
+        yield path
+        volume = filetree.read_volume(path, os.path.basename(path))
+        if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):
+            return
+        path = volume.backing.path or ""
+
+
+def _overlays(
+    found: Found, identities: dict, neighbours: Sequence[Neighbour], unseen: set[str]
+) -> Iterator[tuple[str, User]]:
+    directories = {os.path.realpath(found.storage.path or "")}
+    directories.update(n.resolved for n in neighbours if n.resolved and n.pool.type in _FILE_TREES)
+    for directory in sorted(directories):
+        try:
+            volumes = filetree.list_volumes(directory, None, True)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            unseen.add(f"the images in {directory}")
+            continue
+        for volume in volumes.values():
+            below = (volume.backing.path if volume.backing else None, volume.data_file)
+            for path in below:
+                name = identities.get(_identity(path)) if path else None
+                if name is not None and volume.link_target is None:
+                    yield name, User("overlay", _as_named(found, directory, volume.name))
+
+
+def _as_named(found: Found, directory: str, name: str) -> str:
+    """The path of an overlay, in the pool's own words where it is one of the pool's volumes."""
+    if directory == os.path.realpath(found.storage.path or ""):
+        return found.volume_path(name) or name
+    return os.path.join(directory, name)
+
+
+def _pools(identities: dict, neighbours: Sequence[Neighbour]) -> Iterator[tuple[str, User]]:
+    for neighbour in neighbours:
+        for device in neighbour.pool.source.devices or ():
+            name = identities.get(_identity(device.path))
+            if name is not None:
+                yield name, User("pool", neighbour.pool.name)

@@ -1,0 +1,41 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""User and group names of this host."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+
+from ..model.errors import StorageError
+
+
+def _resolve(value: int | str | None, kind: str, lookup) -> int | None:
+    if value is None:
+        return None
+    text = str(value)
+    if text.isdigit():
+        number = int(text)
+        if number < 2**32 - 1:
+            return number
+    else:
+        try:
+            return lookup(text)
+        except KeyError:
+            pass
+    raise StorageError(
+        f"unknown_{kind}", f"{kind}: there is no {text} on this host", subject=text, hint="Give a name or id of this host."
+    )
+
+
+def owner_id(value: int | str | None) -> int | None:
+    """A user name or number as an id. Raises ``unknown_owner``."""
+    return _resolve(value, "owner", lambda name: pwd.getpwnam(name).pw_uid)
+
+
+def group_id(value: int | str | None) -> int | None:
+    """A group name or number as an id. Raises ``unknown_group``."""
+    return _resolve(value, "group", lambda name: grp.getgrnam(name).gr_gid)

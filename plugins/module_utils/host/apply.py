@@ -1,0 +1,331 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Operations turned into system calls: the only code that changes a host, besides the commands it runs."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+from typing import Any, Callable, Sequence
+
+from ..model import operations as ops
+from ..model.errors import StorageError
+from .renames import rename_exchange, rename_noreplace
+from .run import run
+
+_COPY_BYTES = 1 << 20
+_NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
+_NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
+_NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
+
+_ERRNO_CODES = {
+    errno.ENOSPC: ("no_space", "the filesystem is full", "Free some space and run the task again."),
+    errno.EDQUOT: ("no_space", "the quota is used up", "Free some space and run the task again."),
+    errno.EFBIG: ("capacity_too_large", "the filesystem can't hold a file of that size", "Ask for less."),
+    errno.EACCES: ("not_writable", "permission denied", "Run as a user who may write there (become: true)."),
+    errno.EPERM: ("not_writable", "operation not permitted", "Run as a user who may do that (become: true)."),
+    errno.EROFS: ("not_writable", "the filesystem is read-only", "Mount it read-write."),
+}
+
+
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """What tells one file from another, and from itself after its name was given to another."""
+    return (status.st_dev, status.st_ino)
+
+
+def changed_meanwhile(path: str, what: str) -> StorageError:
+    return StorageError(
+        "changed_meanwhile",
+        f"{path} {what} after it was looked at",
+        subject=path,
+        hint="Nothing of it was touched. Look at what is there now and run the task again.",
+    )
+
+
+def sync_path(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _make_directory(op: ops.MakeDirectory) -> None:
+    parents, path = [], os.path.dirname(op.path)
+    while not os.path.isdir(path):
+        parents.append(path)
+        path = os.path.dirname(path)
+    for parent in reversed(parents):
+        os.mkdir(parent, 0o755)
+    try:
+        os.mkdir(op.path, op.mode)
+    except FileExistsError:
+        if os.path.isdir(op.path):
+            return
+        raise
+    os.chmod(op.path, op.mode)
+    if op.record:
+        inode = os.stat(op.path).st_ino
+        _make_directory(ops.MakeDirectory(os.path.dirname(op.record), 0o755))
+        _write_file(ops.WriteFile(op.record, f"{inode} {op.path}\n"))
+    sync_path(os.path.dirname(op.path))
+
+
+def _set_permissions(op: ops.SetPermissions) -> None:
+    descriptor = os.open(op.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if op.owner is not None or op.group is not None:
+            os.fchown(descriptor, -1 if op.owner is None else op.owner, -1 if op.group is None else op.group)
+        if op.mode is not None:
+            os.fchmod(descriptor, op.mode)
+    finally:
+        os.close(descriptor)
+
+
+def _write_file(op: ops.WriteFile) -> None:
+    staged = op.path + ".new"
+    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, op.mode)
+    with os.fdopen(descriptor, "wb") as file:
+        os.fchmod(file.fileno(), op.mode)
+        file.write(op.text.encode())
+        file.flush()
+        os.fsync(file.fileno())
+    os.rename(staged, op.path)
+    sync_path(os.path.dirname(op.path))
+
+
+def _make_link(op: ops.MakeLink) -> None:
+    staged = op.path + ".new"
+    _unlink(staged)
+    os.symlink(op.target, staged)
+    os.rename(staged, op.path)
+    sync_path(os.path.dirname(op.path))
+
+
+def _unlink(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass
+
+
+def _remove(op: ops.Remove) -> None:
+    _unlink(op.path)
+    sync_path(os.path.dirname(op.path))
+
+
+def _remove_directory(op: ops.RemoveDirectory) -> None:
+    os.rmdir(op.path)
+    sync_path(os.path.dirname(op.path))
+
+
+def _make_raw(op: ops.MakeRaw) -> None:
+    descriptor = os.open(op.path, _NEW, 0o600)
+    try:
+        if op.nocow:
+            _set_nocow(descriptor)
+        os.ftruncate(descriptor, op.capacity)
+        if op.allocation:
+            os.posix_fallocate(descriptor, 0, op.allocation)
+    finally:
+        os.close(descriptor)
+
+
+def _set_nocow(descriptor: int) -> None:
+    """chattr +C: only before the first byte is written (ioctl_iflags(2))."""
+    flags = bytearray(8)
+    fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
+    value = int.from_bytes(flags[:4], "little") | _FS_NOCOW_FL
+    fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, bytearray(value.to_bytes(8, "little")))
+
+
+def _reserve(op: ops.Reserve) -> None:
+    descriptor = os.open(op.path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        os.posix_fallocate(descriptor, 0, op.allocation)
+    finally:
+        os.close(descriptor)
+
+
+def _write_content(op: ops.WriteContent) -> None:
+    descriptor = os.open(op.path, _NEW, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(op.data)
+        file.flush()
+        os.ftruncate(file.fileno(), op.capacity)
+
+
+def _copy_sparse(op: ops.CopySparse) -> None:
+    source = os.open(op.source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        target = os.open(op.path, _NEW, 0o600)
+        try:
+            size = os.fstat(source).st_size
+            os.ftruncate(target, size)
+            for start, end in _data_extents(source, size):
+                _copy_range(source, target, start, end)
+        finally:
+            os.close(target)
+    finally:
+        os.close(source)
+
+
+def _data_extents(descriptor: int, size: int):
+    offset = 0
+    while offset < size:
+        try:
+            start = os.lseek(descriptor, offset, os.SEEK_DATA)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        offset = os.lseek(descriptor, start, os.SEEK_HOLE)
+        yield start, offset
+
+
+def _copy_range(source: int, target: int, start: int, end: int) -> None:
+    while start < end:
+        data = os.pread(source, min(_COPY_BYTES, end - start), start)
+        if not data:
+            return
+        os.pwrite(target, data, start)
+        start += len(data)
+
+
+def publish(op: ops.Publish) -> None:
+    try:
+        try:
+            os.link(op.staged, op.path, follow_symlinks=False)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            if error.errno not in _NO_LINKS:
+                raise
+            _publish_without_links(op)
+            return
+    except FileExistsError:
+        raise changed_meanwhile(op.path, "was made by somebody else") from None
+    os.unlink(op.staged)
+
+
+def _publish_without_links(op: ops.Publish) -> None:
+    try:
+        rename_noreplace(op.staged, op.path)
+    except OSError as error:
+        if error.errno not in _NO_RENAMEAT2:
+            raise
+        os.close(os.open(op.path, _NEW, 0o600))
+        os.rename(op.staged, op.path)
+
+
+def _exchange(op: ops.Exchange) -> None:
+    try:
+        rename_exchange(op.staged, op.path)
+    except FileNotFoundError:
+        raise changed_meanwhile(op.path, "went away") from None
+    if identity_of(os.lstat(op.staged)) != op.identity:
+        rename_exchange(op.staged, op.path)
+        raise changed_meanwhile(op.path, "was replaced")
+    os.unlink(op.staged)
+
+
+def _withdraw(op: ops.Withdraw) -> None:
+    try:
+        os.rename(op.path, op.staged)
+    except FileNotFoundError:
+        return
+    if identity_of(os.lstat(op.staged)) != op.identity:
+        rename_noreplace(op.staged, op.path)
+        raise changed_meanwhile(op.path, "was replaced")
+    os.unlink(op.staged)
+
+
+def _truncate(op: ops.Truncate) -> None:
+    descriptor = os.open(op.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        if identity_of(os.fstat(descriptor)) != op.identity:
+            raise changed_meanwhile(op.path, "was replaced")
+        os.ftruncate(descriptor, op.size)
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class Applier:
+    """Carries out operations under the locks whose descriptors it was given; holds the staging directories it opened."""
+
+    def __init__(self, locks: Sequence[int] = ()) -> None:
+        self._locks = tuple(locks)
+        self._staging: dict[str, int] = {}
+        self._table: dict[type, Callable[[Any], object]] = {
+            ops.Run: lambda op: run(op.argv, keep_fds=self._held(), package=op.package),
+            ops.MakeDirectory: _make_directory,
+            ops.SetPermissions: _set_permissions,
+            ops.WriteFile: _write_file,
+            ops.MakeLink: _make_link,
+            ops.Remove: _remove,
+            ops.RemoveDirectory: _remove_directory,
+            ops.OpenStaging: self._open_staging,
+            ops.CloseStaging: self._close_staging,
+            ops.MakeRaw: _make_raw,
+            ops.Reserve: _reserve,
+            ops.WriteContent: _write_content,
+            ops.CopySparse: _copy_sparse,
+            ops.Sync: lambda op: sync_path(op.path),
+            ops.Publish: publish,
+            ops.Exchange: _exchange,
+            ops.Withdraw: _withdraw,
+            ops.Truncate: _truncate,
+        }
+
+    def apply(self, operation: Any) -> None:
+        """Carries out one operation. Raises StorageError for whatever goes wrong."""
+        try:
+            self._table[type(operation)](operation)
+        except OSError as error:
+            code, text, hint = _ERRNO_CODES.get(error.errno or 0, ("operation_failed", error.strerror or str(error), ""))
+            raise StorageError(
+                code, f"{operation.command}: {text}", subject=str(error.filename or operation.command), hint=hint
+            ) from error
+
+    def _held(self) -> tuple[int, ...]:
+        return self._locks + tuple(self._staging.values())
+
+    def _open_staging(self, op: ops.OpenStaging) -> None:
+        try:
+            os.mkdir(op.path, 0o700)
+        except FileExistsError:
+            pass
+        descriptor = os.open(op.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        self._staging[op.path] = descriptor
+        status = os.fstat(descriptor)
+        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+            raise StorageError(
+                "staging_foreign", f"{op.path} was not made by this user", subject=op.path, hint="Remove it."
+            )
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise StorageError(
+                "locked", f"{op.path} is in use by another task", subject=op.path, hint="Run the task again later."
+            ) from None
+        for name in os.listdir(op.path):
+            os.unlink(os.path.join(op.path, name))
+
+    def _close_staging(self, op: ops.CloseStaging) -> None:
+        descriptor = self._staging.pop(op.path, None)
+        if descriptor is None:
+            return
+        try:
+            for name in os.listdir(op.path):
+                os.unlink(os.path.join(op.path, name))
+            os.rmdir(op.path)
+            sync_path(os.path.dirname(op.path))
+        finally:
+            os.close(descriptor)

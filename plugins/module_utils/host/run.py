@@ -1,0 +1,57 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Commands: no shell, no inherited environment that changes output, an end for every one that only looks."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+from typing import Sequence
+
+from ..model.errors import StorageError
+
+_ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
+
+
+def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
+    """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
+
+    ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is gone.
+    """
+    command = " ".join(shlex.quote(word) for word in argv)
+    try:
+        done = subprocess.run(
+            list(argv),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={**os.environ, **_ENVIRONMENT},
+            pass_fds=tuple(keep_fds),
+            timeout=timeout,
+            check=False,
+        )
+    except FileNotFoundError:
+        raise StorageError(
+            "tool_missing", f"{argv[0]} is not installed on this host", subject=argv[0], hint=f"Install it: {package}."
+        ) from None
+    except subprocess.TimeoutExpired:
+        raise StorageError(
+            "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
+        ) from None
+    if done.returncode != 0:
+        stderr = done.stderr.decode(errors="replace").strip()
+        full = "No space left on device" in stderr
+        raise StorageError(
+            "no_space" if full else "command_failed",
+            f"{argv[0]} failed" + (": the filesystem is full" if full else ""),
+            subject=argv[0],
+            hint="Free some space and run the task again." if full else "",
+            command=command,
+            rc=done.returncode,
+            stderr=stderr,
+        )
+    return done.stdout.decode(errors="replace")

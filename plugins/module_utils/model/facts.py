@@ -1,0 +1,86 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Nouns as plain facts: the words and values of diffs, plans and records. Only what is known is in them."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+from .pool import Permissions, Pool, Source
+from .units import format_mode
+from .volume import Backing, Volume
+
+
+def permissions_facts(permissions: Permissions) -> dict[str, Any]:
+    facts: dict[str, Any] = {}
+    if permissions.mode is not None:
+        facts["mode"] = format_mode(permissions.mode)
+    for name in ("owner", "group", "label"):
+        if getattr(permissions, name) is not None:
+            facts[name] = getattr(permissions, name)
+    return facts
+
+
+def noun_facts(noun: Any) -> dict[str, Any]:
+    """The fields of a dataclass that are not None, nested ones alike."""
+    facts = {}
+    for field in fields(noun):
+        value = getattr(noun, field.name)
+        if value is None:
+            continue
+        if isinstance(value, tuple):
+            value = [noun_facts(item) if hasattr(item, "__dataclass_fields__") else item for item in value]
+        elif hasattr(value, "__dataclass_fields__"):
+            value = noun_facts(value)
+        facts[field.name] = value
+    return facts
+
+
+def source_facts(source: Source) -> dict[str, Any]:
+    return noun_facts(source)
+
+
+def definition_facts(pool: Pool) -> dict[str, Any]:
+    """What a definition says, in the words of the module's options."""
+    facts: dict[str, Any] = {}
+    for name in ("type", "uuid", "path"):
+        if getattr(pool, name) is not None:
+            facts[name] = getattr(pool, name)
+    facts.update(permissions_facts(pool.permissions))
+    source = source_facts(pool.source)
+    if source:
+        facts["source"] = source
+    if pool.cow is not None:
+        facts["features"] = {"cow": pool.cow}
+    if pool.mount_options is not None:
+        facts["mount_options"] = list(pool.mount_options)
+    if pool.config_options is not None:
+        facts["config_options"] = dict(pool.config_options)
+    if pool.refresh_allocation is not None:
+        facts["refresh_allocation"] = pool.refresh_allocation
+    if pool.extras:
+        facts["extras"] = list(pool.extras)
+    return facts
+
+
+def backing_facts(backing: Backing) -> dict[str, Any]:
+    facts: dict[str, Any] = {"path": backing.path}
+    if backing.format is not None:
+        facts["format"] = backing.format
+    return facts
+
+
+def volume_facts(volume: Volume) -> dict[str, Any]:
+    """What can be declared of a volume and read back from it. Allocation is left out: it moves by itself."""
+    facts: dict[str, Any] = {}
+    for name in ("format", "capacity", "compat", "cluster_size", "lazy_refcounts", "extended_l2"):
+        if getattr(volume, name) is not None:
+            facts[name] = getattr(volume, name)
+    if volume.backing is not None:
+        facts["backing"] = backing_facts(volume.backing)
+    facts.update(permissions_facts(volume.permissions))
+    return facts

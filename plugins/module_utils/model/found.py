@@ -1,0 +1,120 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""One look at the host, made of the same nouns as the declaration. Nothing in it is guessed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Mapping
+
+from .pool import Permissions, Pool
+from .volume import Volume
+
+ABSENT, READY, FOREIGN, UNKNOWN_STORAGE = "absent", "ready", "foreign", "unknown"
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there) or unknown (not readable, no
+    backend); ``why`` says it in words. ``made`` is True when our own build made it; ``holds`` lists its entries when asked for."""
+
+    kind: str
+    path: str | None = None
+    why: str = ""
+    permissions: Permissions = Permissions()
+    made: bool = False
+    mount_point: bool = False
+    writable: bool = True
+    holds: tuple[str, ...] = ()
+    identity: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes."""
+
+    capacity: int
+    allocation: int
+    available: int
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another definition of this host. ``resolved`` is its target path with symbolic links followed."""
+
+    pool: Pool
+    resolved: str | None
+
+
+@dataclass(frozen=True)
+class User:
+    """Something that uses a volume. ``kind`` is process, lock, loop, mount, swap, guest, overlay or pool."""
+
+    kind: str
+    who: str
+
+    @property
+    def running(self) -> bool:
+        """Whether the volume is open now, rather than named by a definition."""
+        return self.kind not in ("guest", "overlay", "pool")
+
+    def __str__(self) -> str:
+        return f"{self.kind} {self.who}"
+
+
+@dataclass(frozen=True)
+class Image:
+    """An image file that a declaration refers to: a backing file or a source.
+
+    ``volume`` is None when it is not there; ``chain`` holds the identities of the files it is built on, itself first;
+    ``problem`` and ``code`` say why it can't be relied on; ``writers`` are processes that have it open for writing.
+    """
+
+    volume: Volume | None
+    chain: tuple[tuple[int, ...], ...] = ()
+    missing: tuple[str, ...] = ()
+    problem: str = ""
+    code: str = ""
+    writers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Found:
+    """``storage`` is that of the pool as declared, ``current`` that of the pool as defined (they differ when a path changes).
+
+    ``definition_text`` is the definition file as it is, for patching. ``users`` has an entry for each volume that was asked
+    about, ``unseen`` says what could not be looked at while asking. ``file_limit`` is the largest file in bytes, None if unknown.
+    ``process`` holds the user and groups that we run as, None when we may give files to anybody.
+    ``resolved`` maps paths to what they resolve to. ``digests`` maps volume names to the SHA-256 of their first bytes.
+    """
+
+    name: str
+    definition: Pool | None = None
+    definition_text: str | None = None
+    live: Pool | None = None
+    autostart: bool = False
+    started: bool = False
+    active: bool = False
+    problem: str = ""
+    storage: Storage = Storage(ABSENT)
+    current: Storage = Storage(ABSENT)
+    usage: Usage | None = None
+    neighbours: tuple[Neighbour, ...] = ()
+    unwritable: str = ""
+    volumes: Mapping[str, Volume] = field(default_factory=dict)
+    images: Mapping[str, Image] = field(default_factory=dict)
+    users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
+    unseen: tuple[str, ...] = ()
+    leftovers: tuple[str, ...] = ()
+    staging_problem: str = ""
+    file_limit: int | None = None
+    process: tuple[int, frozenset[int]] | None = None
+    resolved: Mapping[str, str] = field(default_factory=dict)
+    digests: Mapping[str, str] = field(default_factory=dict)
+
+    def volume_path(self, name: str) -> str | None:
+        """The path that a volume of this name has or would have; None where the pool's own path is not known."""
+        return f"{self.storage.path.rstrip('/')}/{name}" if self.storage.path else None

@@ -1,0 +1,61 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What a task declares: nouns plus the state they should have and what may happen to get there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .pool import Pool
+from .volume import Volume
+
+
+@dataclass(frozen=True)
+class PoolGoal:
+    pool: Pool
+    state: str = "active"
+    autostart: bool | None = None
+    build: str = "auto"
+    allow: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class VolumeGoal:
+    volume: Volume
+    state: str = "present"
+    recreate: str = "never"
+    allow: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class VolumesGoal:
+    """The volumes of one pool. ``exclusive`` is a shell pattern: volumes that match and are not listed go."""
+
+    pool: str
+    volumes: tuple[VolumeGoal, ...] = ()
+    exclusive: str | None = None
+    exclusive_allow: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class Scope:
+    """How far an observation looks. ``pool`` names the pool and may carry what is declared of it.
+
+    ``volumes``: names, or None for all. ``headers``: read image headers too. ``images`` and ``sources``: what volumes are made
+    from, as volume names of the pool or absolute paths; of sources it is also asked who writes to them. ``neighbours``: read
+    the other definitions. ``contents``: volume name to number of bytes whose digest is wanted.
+    ``holds``: list what the pool's directory holds. ``deadline``: seconds an observing command may take.
+    """
+
+    pool: Pool
+    volumes: tuple[str, ...] | None = ()
+    headers: bool = True
+    images: tuple[str, ...] = ()
+    sources: tuple[str, ...] = ()
+    neighbours: bool = False
+    contents: tuple[tuple[str, int], ...] = ()
+    holds: bool = False
+    deadline: float = 30.0

@@ -1,0 +1,263 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""How a change is done, still data. Only host/apply.py turns these into system calls.
+
+``command`` is the nearest shell command, for people: it shows up in the plan.
+"""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass
+
+from .units import format_mode
+
+
+def _shell(*words: object) -> str:
+    return " ".join(shlex.quote(str(word)) for word in words)
+
+
+@dataclass(frozen=True)
+class Run:
+    """A command. ``package`` names what to install when it is missing."""
+
+    argv: tuple[str, ...]
+    package: str = ""
+
+    @property
+    def command(self) -> str:
+        return _shell(*self.argv)
+
+
+@dataclass(frozen=True)
+class MakeDirectory:
+    """Makes a directory with exactly this mode, and its parents (0755); an existing one is left alone.
+
+    ``record`` is the file in which it is noted that we made it.
+    """
+
+    path: str
+    mode: int
+    record: str = ""
+
+    @property
+    def command(self) -> str:
+        return _shell("mkdir", "-p", "-m", format_mode(self.mode), self.path)
+
+
+@dataclass(frozen=True)
+class SetPermissions:
+    path: str
+    mode: int | None = None
+    owner: int | None = None
+    group: int | None = None
+
+    @property
+    def command(self) -> str:
+        commands = []
+        if self.owner is not None or self.group is not None:
+            owner = "" if self.owner is None else self.owner
+            group = "" if self.group is None else f":{self.group}"
+            commands.append(_shell("chown", f"{owner}{group}", self.path))
+        if self.mode is not None:
+            commands.append(_shell("chmod", format_mode(self.mode), self.path))
+        return " && ".join(commands)
+
+
+@dataclass(frozen=True)
+class WriteFile:
+    """Replaces a whole file atomically: written beside it as PATH.new, synced, renamed over it."""
+
+    path: str
+    text: str
+    mode: int = 0o600
+
+    @property
+    def command(self) -> str:
+        return f"write {shlex.quote(self.path)}"
+
+
+@dataclass(frozen=True)
+class MakeLink:
+    path: str
+    target: str
+
+    @property
+    def command(self) -> str:
+        return _shell("ln", "-sfn", self.target, self.path)
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Unlinks one file or link; that it is gone already is no error."""
+
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("rm", "-f", self.path)
+
+
+@dataclass(frozen=True)
+class RemoveDirectory:
+    """Removes an empty directory."""
+
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("rmdir", self.path)
+
+
+@dataclass(frozen=True)
+class OpenStaging:
+    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone."""
+
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("mkdir", "-m", "0700", self.path)
+
+
+@dataclass(frozen=True)
+class CloseStaging:
+    """Removes the private directory with whatever is left in it, then syncs the directory it was in."""
+
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("rm", "-r", self.path)
+
+
+@dataclass(frozen=True)
+class MakeRaw:
+    """A new raw image: ``capacity`` bytes, the first ``allocation`` of them reserved on disk."""
+
+    path: str
+    capacity: int
+    allocation: int = 0
+    nocow: bool = False
+
+    @property
+    def command(self) -> str:
+        commands = [_shell("truncate", "-s", self.capacity, self.path)]
+        if self.nocow:
+            commands.insert(0, _shell("touch", self.path) + " && " + _shell("chattr", "+C", self.path))
+        if self.allocation:
+            commands.append(_shell("fallocate", "-l", self.allocation, self.path))
+        return " && ".join(commands)
+
+
+@dataclass(frozen=True)
+class Reserve:
+    """Reserves disk space for the first ``allocation`` bytes of a file."""
+
+    path: str
+    allocation: int
+
+    @property
+    def command(self) -> str:
+        return _shell("fallocate", "-l", self.allocation, self.path)
+
+
+@dataclass(frozen=True)
+class WriteContent:
+    """Inline content at the start of a new file of at least ``capacity`` bytes."""
+
+    path: str
+    data: bytes
+    capacity: int
+
+    @property
+    def command(self) -> str:
+        return f"write {len(self.data)} bytes to {shlex.quote(self.path)}"
+
+
+@dataclass(frozen=True)
+class CopySparse:
+    """Copies a file with its holes, as a new file."""
+
+    source: str
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("cp", "--sparse=always", self.source, self.path)
+
+
+@dataclass(frozen=True)
+class Sync:
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("sync", self.path)
+
+
+@dataclass(frozen=True)
+class Publish:
+    """Gives a prepared file its name, and never replaces one that is there (link(2), RENAME_NOREPLACE)."""
+
+    staged: str
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("mv", "--no-clobber", self.staged, self.path)
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """Puts a prepared file in the place of the one that was looked at, and removes that one (RENAME_EXCHANGE)."""
+
+    staged: str
+    path: str
+    identity: tuple[int, ...]
+
+    @property
+    def command(self) -> str:
+        return _shell("mv", self.staged, self.path)
+
+
+@dataclass(frozen=True)
+class Withdraw:
+    """Takes a file out of the pool, makes sure that it is the one that was looked at, and removes it."""
+
+    path: str
+    staged: str
+    identity: tuple[int, ...]
+
+    @property
+    def command(self) -> str:
+        return _shell("rm", self.path)
+
+
+@dataclass(frozen=True)
+class Truncate:
+    """Sets the size of an existing raw image in place."""
+
+    path: str
+    size: int
+    identity: tuple[int, ...]
+
+    @property
+    def command(self) -> str:
+        return _shell("truncate", "-s", self.size, self.path)
+
+
+@dataclass(frozen=True)
+class Step:
+    """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run at the end whatever failed.
+
+    A step without a change prepares something that others share; what it fails with, they fail with.
+    """
+
+    operations: tuple
+    change: object = None
+    needs: tuple[int, ...] = ()
+    always: bool = False

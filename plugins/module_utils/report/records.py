@@ -1,0 +1,62 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Records of pools and volumes: libvirt's words, bytes, nothing volatile left out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model.facts import backing_facts, permissions_facts, source_facts
+from ..model.found import READY, Found
+from ..model.volume import Volume
+
+
+def pool_record(found: Found) -> dict[str, Any]:
+    """A pool as it is: definition, running state, and the directory's real owner and mode."""
+    pool = found.definition or found.live
+    record: dict[str, Any] = {"name": found.name, "state": "active" if found.active else "inactive"}
+    if pool is None:
+        return {**record, "state": "absent"}
+    record.update(
+        type=pool.type,
+        uuid=pool.uuid,
+        path=pool.path,
+        persistent=found.definition is not None,
+        autostart=found.autostart,
+        source=source_facts(pool.source),
+    )
+    if found.current.kind == READY:
+        record.update(permissions_facts(found.current.permissions))
+        if found.usage is not None:
+            usage = found.usage
+            record.update(capacity=usage.capacity, allocation=usage.allocation, available=usage.available)
+    return record
+
+
+def volume_record(volume: Volume) -> dict[str, Any]:
+    """A volume as its file and its header have it."""
+    record: dict[str, Any] = {
+        "name": volume.name,
+        "type": volume.type,
+        "path": volume.path,
+        "key": volume.key,
+        "format": volume.format,
+        "capacity": volume.capacity,
+        "allocation": volume.allocation,
+        "physical": volume.physical,
+    }
+    record.update(permissions_facts(volume.permissions))
+    for name in ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target"):
+        if getattr(volume, name) is not None:
+            record[name] = getattr(volume, name)
+    if volume.backing is not None:
+        record["backing"] = backing_facts(volume.backing)
+    if volume.encrypted:
+        record["encrypted"] = True
+    if volume.foreign or volume.problem:
+        record["problem"] = volume.foreign or volume.problem
+    record["timestamps"] = {name: value for name, value in volume.timestamps}
+    return record

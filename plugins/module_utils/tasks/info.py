@@ -1,0 +1,130 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What storage_pool_info and storage_volume_info do: look, and never change anything."""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..engines.native import NativeEngine
+from ..engines.places import find_places
+from ..libvirt_xml.pool import render_pool
+from ..model.errors import StorageError
+from ..model.found import Found
+from ..model.goal import Scope
+from ..model.pool import Pool
+from ..report.records import pool_record, volume_record
+
+
+def _engine(module: AnsibleModule) -> NativeEngine:
+    return NativeEngine(find_places(module.params["uri"], (), reading=True), module.params["timeout"])
+
+
+def _described(engine: NativeEngine) -> dict[str, str]:
+    return {"name": engine.name, "uri": engine.places.uri, "why": engine.places.why}
+
+
+def _only(record: dict[str, Any], fields: Any) -> dict[str, Any]:
+    return record if not fields else {name: record[name] for name in ("name", *fields) if name in record}
+
+
+# --- pools -----------------------------------------------------------------------------------------------------------
+
+
+def run_pools(module: AnsibleModule) -> None:
+    params, engine = module.params, _engine(module)
+    pattern = params["name"] or "*"
+    records = [_pool(engine, name, params) for name in engine.pool_names() if fnmatch.fnmatchcase(name, pattern)]
+    wanted = [record for record in records if _pool_matches(record, params)]
+    module.exit_json(
+        changed=False, pools=[_only(record, params["fields"]) for record in wanted], engine=_described(engine)
+    )
+
+
+def _pool_matches(record: dict[str, Any], params: dict[str, Any]) -> bool:
+    if params["uuid"] is not None and record.get("uuid") != params["uuid"].strip().lower():
+        return False
+    if params["path"] is None:
+        return True
+    path = record.get("path")
+    return path is not None and os.path.realpath(path) == os.path.realpath(params["path"])
+
+
+def _pool(engine: NativeEngine, name: str, params: dict[str, Any]) -> dict[str, Any]:
+    """One pool; one that can't be read is a record with the state unknown."""
+    depth = params["volumes"]
+    scope = Scope(Pool(name), volumes=() if depth == "none" else None, headers=depth == "full", deadline=params["timeout"])
+    try:
+        found = engine.observe(scope)
+        record = pool_record(found)
+        if depth != "none":
+            volumes = sorted(found.volumes.values(), key=lambda volume: volume.name)
+            record["volumes"] = [v.name if depth == "names" else volume_record(v) for v in volumes] if found.active else []
+        if params["xml"]:
+            record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
+    except StorageError as error:
+        return {"name": name, "state": "unknown", "error": error.as_dict()}
+    return record
+
+
+# --- volumes ---------------------------------------------------------------------------------------------------------
+
+
+def run_volumes(module: AnsibleModule) -> None:
+    params, engine = module.params, _engine(module)
+    records: list[dict[str, Any]] = []
+    errors: list[dict[str, Any]] = []
+    for name in _pools_asked(engine, params):
+        try:
+            records += _volumes(engine, name, params)
+        except StorageError as error:
+            if params["pool"] is not None:
+                raise
+            errors.append({"pool": name, **error.as_dict()})
+    module.exit_json(changed=False, volumes=records, errors=errors, engine=_described(engine))
+
+
+def _pools_asked(engine: NativeEngine, params: dict[str, Any]) -> list[str]:
+    names = engine.pool_names()
+    return names if params["pool"] is None else [name for name in names if name == params["pool"]]
+
+
+def _volumes(engine: NativeEngine, pool: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+    found = engine.observe(Scope(Pool(pool), volumes=_names_asked(params), deadline=params["timeout"]))
+    if not found.active:
+        return []
+    pattern = params["name"] or "*"
+    records = []
+    for volume in sorted(found.volumes.values(), key=lambda volume: volume.name):
+        if volume.foreign or not fnmatch.fnmatchcase(volume.name, pattern) or not _at_path(volume.path, params["path"]):
+            continue
+        record = {"pool": pool, **volume_record(volume)}
+        if params["xml"]:
+            record["xml"] = _volume_xml(volume, found)
+        records.append(_only(record, params["fields"]))
+    return records
+
+
+def _names_asked(params: dict[str, Any]) -> tuple[str, ...] | None:
+    """A plain name or path needs no listing of the whole pool."""
+    name = params["name"]
+    if name is not None and not any(character in name for character in "*?["):
+        return (name,) if "/" not in name and name not in (".", "..") else ()
+    return None
+
+
+def _at_path(path: str | None, asked: str | None) -> bool:
+    return asked is None or (path is not None and os.path.realpath(path) == os.path.realpath(asked))
+
+
+def _volume_xml(volume: Any, found: Found) -> str:
+    from ..libvirt_xml.volume import render_volume
+
+    return render_volume(volume, found.definition or found.live or Pool(found.name))

@@ -1,0 +1,68 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""From a result to what Ansible prints: the same fields for every module."""
+
+from __future__ import annotations
+
+from typing import Any, Callable
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..converge import Result
+from ..model.errors import StorageError
+from ..report.result import diff, plan
+
+
+def arguments(**own: Any) -> dict[str, Any]:
+    """The argument spec of a module: its own options and those that every module takes."""
+    return {"uri": {"type": "str", "default": "auto"}, "timeout": {"type": "int", "default": 30}, **own}
+
+
+def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) -> None:
+    """Runs a task; a StorageError ends the module with its code, and nothing changed."""
+    try:
+        if module.params["timeout"] < 1:
+            raise StorageError("invalid_option", "timeout is not a positive number of seconds", hint="Give one.")
+        task(module)
+    except StorageError as error:
+        module.fail_json(msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[])
+
+
+def done_changes(result: Result, check: bool) -> tuple[Any, ...]:
+    """The changes that were made; in check mode those that would be."""
+    if check and result.error is None:
+        return result.decision.changes
+    return tuple(
+        step.change
+        for step, outcome in zip(result.steps, result.outcomes)
+        if step.change is not None and outcome.status == "done"
+    )
+
+
+def finish(module: AnsibleModule, result: Result, engine: Any, records: dict[str, Any], message: str = "") -> None:
+    """Ends the module with everything that a result has. ``records`` are the module's own fields."""
+    changes = done_changes(result, module.check_mode)
+    for warning in _warnings(result, module.check_mode):
+        module.warn(warning)
+    values = {
+        "changed": bool(changes),
+        "diff": diff(changes),
+        "plan": plan(result.decision.changes, result.steps),
+        "engine": {"name": engine.name, "uri": engine.places.uri, "why": engine.places.why},
+        **records,
+    }
+    if result.error is not None:
+        module.fail_json(msg=message or str(result.error), error=result.error.as_dict(), **values)
+    module.exit_json(**values)
+
+
+def _warnings(result: Result, check: bool) -> list[str]:
+    warnings = list(result.decision.warnings)
+    if check and result.error is None:
+        warnings += [f"{missing.message}: planned as if an earlier task had made it" for missing in result.decision.missing]
+    if any(change.destroys for change in result.decision.changes):
+        warnings += [f"could not look at {what} for users of what is destroyed" for what in result.before.unseen]
+    return warnings + [f"verification: {claim}" for claim in result.unmet]

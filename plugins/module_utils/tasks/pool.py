@@ -1,0 +1,66 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What storage_pool does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..converge import Aim, converge
+from ..declare.pools import pool_goal, pool_scope
+from ..decide.pools import decide_pool, pool_at_stake
+from ..engines.native import NativeEngine
+from ..engines.places import find_places
+from ..host.accounts import group_id, owner_id
+from ..model.change import Change
+from ..model.facts import definition_facts, permissions_facts, volume_facts
+from ..model.found import READY, Found
+from ..report.records import pool_record
+from .outcome import done_changes, finish
+
+
+def run(module: AnsibleModule) -> None:
+    params = module.params
+    goal = pool_goal(params, owner_id, group_id)
+    engine = NativeEngine(find_places(params["uri"], goal.allow, reading=False), params["timeout"])
+    aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
+    result = converge(aim, engine, module.check_mode)
+    record = pool_record(result.found)
+    if module.check_mode:
+        record = _predicted(record, done_changes(result, True))
+    finish(module, result, engine, {"pool": record})
+
+
+def facts(change: Change, found: Found) -> Any:
+    """What a change claims, as it was found afterwards."""
+    if change.subject.volume is not None:
+        volume = found.volumes.get(change.subject.volume)
+        return None if volume is None else {"path": volume.path, **volume_facts(volume)}
+    if change.after is None:
+        return None if found.definition is None else "defined"
+    ready = found.storage.kind == READY
+    return {
+        "definition": definition_facts(found.definition) if found.definition else None,
+        "target": permissions_facts(found.storage.permissions) if ready else None,
+        "state": "active" if found.active else "inactive",
+        "autostart": found.autostart,
+    }
+
+
+def _predicted(record: dict[str, Any], changes: Any) -> dict[str, Any]:
+    """The record as the changes would leave it; what only doing reveals is left as it is or left out."""
+    record = dict(record)
+    for change in changes:
+        if change.subject.volume is not None:
+            continue
+        if change.after is None:
+            return {"name": record["name"], "state": "absent"}
+        for name, value in change.after.items():
+            known = value if isinstance(value, dict) else {name: value}
+            record.update({key: item for key, item in known.items() if isinstance(item, (str, int, bool, dict, list))})
+    return record

@@ -1,0 +1,92 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What storage_volume does."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+from ..converge import Aim, Result, converge
+from ..declare.volumes import volumes_goal, volumes_scope
+from ..decide.volumes import decide_volumes, volumes_at_stake
+from ..engines.native import NativeEngine
+from ..engines.places import find_places
+from ..host.accounts import group_id, owner_id
+from ..model.change import UNKNOWN, Change
+from ..model.facts import volume_facts
+from ..model.found import Found
+from ..report.records import pool_record, volume_record
+from .outcome import finish
+
+
+def run(module: AnsibleModule) -> None:
+    params = module.params
+    goal = volumes_goal(params, owner_id, group_id)
+    allow = frozenset(word for entry in goal.volumes for word in entry.allow) | set(params["allow"] or ())
+    engine = NativeEngine(find_places(params["uri"], allow, reading=False), params["timeout"])
+    aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts)
+    result = converge(aim, engine, module.check_mode)
+    entries = _entries(goal, result, module.check_mode)
+    finish(module, result, engine, {"pool": pool_record(result.found), "volumes": entries}, _message(entries, result))
+
+
+def facts(change: Change, found: Found) -> Any:
+    """What a change claims, as it was found afterwards."""
+    if change.subject.volume is None:
+        return {"leftovers": ", ".join(found.leftovers)}
+    volume = found.volumes.get(change.subject.volume)
+    return None if volume is None else {"path": volume.path, "backing": None, **volume_facts(volume)}
+
+
+def _message(entries: list[dict[str, Any]], result: Result) -> str:
+    bad = [entry for entry in entries if entry["status"] in ("failed", "skipped")]
+    if len(entries) < 2 or not bad:
+        return ""
+    return f"{len(bad)} of {len(entries)} volumes failed or were skipped, the first: {result.error}"
+
+
+def _entries(goal: Any, result: Result, check: bool) -> list[dict[str, Any]]:
+    """One record per declared volume, and per one that ``exclusive`` removed, with what became of it."""
+    changes: dict[str, list[Change]] = {}
+    for change in result.decision.changes:
+        if change.subject.volume is not None:
+            changes.setdefault(change.subject.volume, []).append(change)
+    outcomes = {
+        id(step.change): outcome for step, outcome in zip(result.steps, result.outcomes) if step.change is not None
+    }
+    names = [entry.volume.name for entry in goal.volumes]
+    names += [name for name in changes if name not in set(names)]
+    return [_entry(name, changes.get(name, []), outcomes, result, check) for name in names]
+
+
+def _entry(name: str, changes: list[Change], outcomes: dict, result: Result, check: bool) -> dict[str, Any]:
+    volume = result.found.volumes.get(name)
+    record: dict[str, Any] = {"name": name, "state": "absent"}
+    if volume is not None:
+        record = {**volume_record(volume), "state": "present"}
+    if result.error is not None and not result.outcomes:
+        return {**record, "status": "skipped" if changes else "ok"}
+    if check:
+        return _predicted(record, changes)
+    status = "changed" if changes else "ok"
+    for change in changes:
+        outcome = outcomes.get(id(change))
+        if outcome is not None and outcome.error is not None:
+            return {**record, "status": outcome.status, "error": outcome.error.as_dict()}
+    return {**record, "status": status}
+
+
+def _predicted(record: dict[str, Any], changes: list[Change]) -> dict[str, Any]:
+    """The record as the changes would leave it; what only doing reveals is left as it is or left out."""
+    for change in changes:
+        if change.after is None:
+            record = {"name": record["name"], "state": "absent"}
+        else:
+            known = {name: value for name, value in change.after.items() if value is not UNKNOWN}
+            record = {**record, **known, "state": "present"}
+    return {**record, "status": "changed" if changes else "ok"}

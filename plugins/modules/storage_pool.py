@@ -1,0 +1,462 @@
+#!/usr/bin/python
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Storage pools of a virtualisation host."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: storage_pool
+short_description: Manage storage pools of virtualisation hosts
+version_added: 0.1.0
+author: virt.storage contributors (@virt-storage)
+description:
+  - Brings a storage pool into the declared state, in the words and files of libvirt, with no daemon needed.
+  - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
+  - Pools of type V(dir) can be built and started. Pools of the other types can be defined, listed and undefined.
+extends_documentation_fragment:
+  - virt.storage.attributes
+  - virt.storage.connection
+options:
+  name:
+    description:
+      - The name of the pool. Required, unless O(xml) or, for types that are named by their source, O(source) names it.
+    type: str
+  uuid:
+    description:
+      - The uuid of the pool. A new pool gets a random one when it is left out; an existing pool keeps its own.
+    type: str
+  type:
+    description:
+      - The type of the pool. Needed to define it, and can't be changed afterwards.
+    type: str
+    choices: [dir, fs, netfs, logical, disk, iscsi, iscsi-direct, scsi, mpath, rbd, sheepdog, gluster, zfs, vstorage]
+  path:
+    description:
+      - The directory of the pool, an absolute path. For types whose volumes are not files, where their devices show up.
+      - In an active pool it changes only with V(restart) in O(allow).
+    type: str
+  owner:
+    description:
+      - The owner of the pool's directory, a name or a number.
+    type: str
+  group:
+    description:
+      - The group of the pool's directory, a name or a number.
+    type: str
+  mode:
+    description:
+      - The mode of the pool's directory. Text is octal (V("0711")), a number is the bits themselves.
+      - A directory that is made gets V("0711") when this is left out.
+    type: raw
+  source:
+    description:
+      - Where the storage comes from. Which of these a type needs is in the documentation of the type; what it has no use for
+        is refused.
+    type: dict
+    suboptions:
+      host:
+        description: The server, as C(name), C(name:port) or C([address]:port).
+        type: str
+      hosts:
+        description: Several servers, each as O(source.host).
+        type: list
+        elements: str
+      dir:
+        description: The exported directory, or the directory within the volume.
+        type: str
+      device:
+        description: The device that holds the storage.
+        type: str
+      devices:
+        description: Several devices.
+        type: list
+        elements: str
+      name:
+        description: The volume group, zpool, Ceph pool, Gluster volume or cluster.
+        type: str
+      iqn:
+        description: The name of the iSCSI target.
+        type: str
+      initiator:
+        description: The name of the iSCSI initiator.
+        type: str
+      adapter:
+        description: The host adapter of a pool of type V(scsi).
+        type: dict
+        suboptions:
+          type:
+            description: The kind of adapter.
+            type: str
+            choices: [scsi_host, fc_host]
+          name:
+            description: Its name, such as V(scsi_host2).
+            type: str
+          parent:
+            description: The node device of the parent of a virtual FC host.
+            type: str
+          parent_address:
+            description: The PCI address of its parent, such as V(0000:00:1f.2).
+            type: str
+          unique_id:
+            description: Its number among the adapters of that address.
+            type: int
+          wwnn:
+            description: The world wide node name, 16 hex digits.
+            type: str
+          wwpn:
+            description: The world wide port name, 16 hex digits.
+            type: str
+          managed:
+            description: Whether a virtual FC host is removed when the pool stops.
+            type: bool
+      format:
+        description: The format of the source; which ones there are depends on the type.
+        type: str
+      protocol_version:
+        description: The version of NFS.
+        type: str
+      auth:
+        description: What the source wants to know of who connects. The password is in a libvirt secret.
+        type: dict
+        suboptions:
+          type:
+            description: How it is asked for.
+            type: str
+            choices: [chap, ceph]
+            required: true
+          username:
+            description: The user.
+            type: str
+            required: true
+          secret_uuid:
+            description: The uuid of the secret.
+            type: str
+          secret_usage:
+            description: The usage of the secret.
+            type: str
+      part_separator:
+        description: Whether partitions of a device-mapper device are named with a C(p).
+        type: bool
+      vendor:
+        description: The vendor, for information.
+        type: str
+      product:
+        description: The product, for information.
+        type: str
+  mount_options:
+    description:
+      - Mount options of pools of type V(fs) and V(netfs).
+    type: list
+    elements: str
+  config_options:
+    description:
+      - Ceph options of pools of type V(rbd).
+    type: dict
+  features:
+    description:
+      - Features of the filesystem that holds the pool.
+    type: dict
+    suboptions:
+      cow:
+        description: Whether files are copied on write, where the filesystem can (btrfs).
+        type: bool
+  xml:
+    description:
+      - A whole libvirt definition instead of the options that describe the pool. Elements that the collection has no word for
+        are kept.
+    type: str
+  state:
+    description:
+      - V(present) means defined; the running state stays as it is.
+      - V(active) means defined, built if it is not there yet, and started.
+      - V(inactive) means defined and stopped; the data is kept.
+      - V(absent) and V(undefined) mean stopped, and the definition gone; the data is kept.
+      - V(deleted) means stopped, the storage destroyed, and the definition gone. It needs O(type) and O(path) or O(source),
+        refuses what is not empty unless O(allow) has V(nonempty), refuses what is not a volume, and leaves a directory in
+        place that it did not make.
+    type: str
+    choices: [present, active, inactive, absent, undefined, deleted]
+    default: active
+  autostart:
+    description:
+      - Whether the pool is marked to be started at boot. Only a libvirt daemon acts on the mark, and a warning says so.
+    type: bool
+  build:
+    description:
+      - V(auto) makes the storage when it is not there, V(never) refuses to.
+    type: str
+    choices: [auto, never]
+    default: auto
+  allow:
+    description:
+      - What may happen. Nothing in this list happens without being named.
+      - V(restart) stops and starts an active pool for a change that needs it.
+      - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
+      - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+    type: list
+    elements: str
+    choices: [restart, nonempty, in_use, beside_daemon]
+    default: []
+seealso:
+  - module: virt.storage.storage_pool_info
+  - module: virt.storage.storage_volume
+"""
+
+EXAMPLES = r"""
+- name: A directory for images, made if it is not there
+  virt.storage.storage_pool:
+    name: images
+    type: dir
+    path: /srv/images
+    mode: "0711"
+
+- name: The same pool, owned by the hypervisor and marked for autostart
+  virt.storage.storage_pool:
+    name: images
+    type: dir
+    path: /srv/images
+    owner: root
+    group: root
+    autostart: true
+
+- name: Stop it and keep everything
+  virt.storage.storage_pool:
+    name: images
+    state: inactive
+
+- name: A definition that libvirt printed
+  virt.storage.storage_pool:
+    xml: "{{ lookup('ansible.builtin.file', 'images.xml') }}"
+    state: present
+
+- name: Destroy the pool with the volumes in it
+  virt.storage.storage_pool:
+    name: images
+    type: dir
+    path: /srv/images
+    state: deleted
+    allow: [nonempty]
+"""
+
+RETURN = r"""
+pool:
+  description: The pool after the task; in check mode as it would be, as far as that is known.
+  returned: when it was looked at
+  type: dict
+  sample:
+    name: images
+    type: dir
+    uuid: 6f1ec92b-2b3c-4d2f-9d5f-0d2c1c6c7f10
+    path: /srv/images
+    state: active
+    persistent: true
+    autostart: false
+    mode: "0711"
+    owner: 0
+    group: 0
+    capacity: 52710469632
+    allocation: 10737418240
+    available: 41973051392
+    source: {}
+plan:
+  description: What is changed, or in check mode would be, like changes grouped.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: What is done.
+      type: str
+      returned: always
+      sample: define
+    subject:
+      description: To what.
+      type: str
+      returned: always
+      sample: pool images
+    subjects:
+      description: To what all, where like changes were grouped.
+      type: list
+      elements: str
+      returned: when there are several
+    summary:
+      description: The same in a sentence.
+      type: str
+      returned: always
+      sample: "pool images: define it as dir at /srv/images"
+    destroys:
+      description: What is lost, empty when nothing is.
+      type: str
+      returned: always
+      sample: ""
+    commands:
+      description: How, as the nearest shell commands.
+      type: list
+      elements: str
+      returned: always
+      sample: ["mkdir -p -m 0711 /srv/images"]
+    count:
+      description: How many like changes this stands for.
+      type: int
+      returned: always
+      sample: 1
+diff:
+  description: Before and after as YAML text, only what changes.
+  returned: always
+  type: dict
+  contains:
+    before:
+      description: What was there.
+      type: str
+      returned: always
+    after:
+      description: What is there now, or would be.
+      type: str
+      returned: always
+engine:
+  description: What the task worked through.
+  returned: when it was looked at
+  type: dict
+  contains:
+    name:
+      description: The engine.
+      type: str
+      returned: always
+      sample: native
+    uri:
+      description: The pools it sees.
+      type: str
+      returned: always
+      sample: native:///system
+    why:
+      description: Why this one was taken.
+      type: str
+      returned: always
+      sample: no daemon is installed
+error:
+  description: Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
+  returned: on failure
+  type: dict
+  contains:
+    code:
+      description: A stable code; docs/errors.md lists them.
+      type: str
+      returned: always
+      sample: pool_nonempty
+    subject:
+      description: Which pool, volume or device.
+      type: str
+      returned: always
+      sample: pool images
+    message:
+      description: What is wrong.
+      type: str
+      returned: always
+    hint:
+      description: What to do next.
+      type: str
+      returned: always
+    command:
+      description: The command that failed.
+      type: str
+      returned: when a command failed
+    rc:
+      description: Its exit status.
+      type: int
+      returned: when a command failed
+    stderr:
+      description: What it said.
+      type: str
+      returned: when a command failed
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virt.storage.plugins.module_utils.tasks import pool
+from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=arguments(
+            name={"type": "str"},
+            uuid={"type": "str"},
+            type={
+                "type": "str",
+                "choices": [
+                    "dir", "fs", "netfs", "logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath", "rbd", "sheepdog",
+                    "gluster", "zfs", "vstorage",
+                ],
+            },
+            path={"type": "str"},
+            owner={"type": "str"},
+            group={"type": "str"},
+            mode={"type": "raw"},
+            source={
+                "type": "dict",
+                "options": {
+                    "host": {"type": "str"},
+                    "hosts": {"type": "list", "elements": "str"},
+                    "dir": {"type": "str"},
+                    "device": {"type": "str"},
+                    "devices": {"type": "list", "elements": "str"},
+                    "name": {"type": "str"},
+                    "iqn": {"type": "str"},
+                    "initiator": {"type": "str"},
+                    "adapter": {
+                        "type": "dict",
+                        "options": {
+                            "type": {"type": "str", "choices": ["scsi_host", "fc_host"]},
+                            "name": {"type": "str"},
+                            "parent": {"type": "str"},
+                            "parent_address": {"type": "str"},
+                            "unique_id": {"type": "int"},
+                            "wwnn": {"type": "str"},
+                            "wwpn": {"type": "str"},
+                            "managed": {"type": "bool"},
+                        },
+                    },
+                    "format": {"type": "str"},
+                    "protocol_version": {"type": "str"},
+                    "auth": {
+                        "type": "dict",
+                        "options": {
+                            "type": {"type": "str", "choices": ["chap", "ceph"], "required": True},
+                            "username": {"type": "str", "required": True},
+                            "secret_uuid": {"type": "str", "no_log": False},
+                            "secret_usage": {"type": "str", "no_log": False},
+                        },
+                    },
+                    "part_separator": {"type": "bool"},
+                    "vendor": {"type": "str"},
+                    "product": {"type": "str"},
+                },
+                "mutually_exclusive": [("host", "hosts"), ("device", "devices", "iqn")],
+            },
+            mount_options={"type": "list", "elements": "str"},
+            config_options={"type": "dict"},
+            features={"type": "dict", "options": {"cow": {"type": "bool"}}},
+            xml={"type": "str"},
+            state={
+                "type": "str",
+                "choices": ["present", "active", "inactive", "absent", "undefined", "deleted"],
+                "default": "active",
+            },
+            autostart={"type": "bool"},
+            build={"type": "str", "choices": ["auto", "never"], "default": "auto"},
+            allow={
+                "type": "list",
+                "elements": "str",
+                "choices": ["restart", "nonempty", "in_use", "beside_daemon"],
+                "default": [],
+            },
+        ),
+        supports_check_mode=True,
+    )  # fmt: skip
+    run_guarded(module, pool.run)
+
+
+if __name__ == "__main__":
+    main()

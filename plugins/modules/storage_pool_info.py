@@ -1,0 +1,175 @@
+#!/usr/bin/python
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Storage pools of a virtualisation host, looked at."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: storage_pool_info
+short_description: List storage pools of virtualisation hosts
+version_added: 0.1.0
+author: virt.storage contributors (@virt-storage)
+description:
+  - Returns the pools that match, always as a list, which is empty when none does. Changes nothing.
+  - A pool that can't be read is a record with the state V(unknown) and its error.
+extends_documentation_fragment:
+  - virt.storage.attributes
+  - virt.storage.attributes.info_module
+  - virt.storage.connection
+options:
+  name:
+    description:
+      - The name of a pool, or a shell pattern (V(web*)).
+    type: str
+  uuid:
+    description:
+      - The uuid of a pool.
+    type: str
+  path:
+    description:
+      - The directory of a pool. Symbolic links are followed.
+    type: str
+  volumes:
+    description:
+      - Whether the volumes of an active pool are listed too, by V(names) or with V(full) records.
+    type: str
+    choices: [none, names, full]
+    default: none
+  fields:
+    description:
+      - Only these fields of each record, beside its name.
+    type: list
+    elements: str
+  xml:
+    description:
+      - Whether each record has the definition as libvirt XML.
+    type: bool
+    default: false
+seealso:
+  - module: virt.storage.storage_pool
+"""
+
+EXAMPLES = r"""
+- name: All pools
+  virt.storage.storage_pool_info:
+  register: found
+
+- name: How full the image pools are
+  virt.storage.storage_pool_info:
+    name: images*
+    fields: [capacity, available]
+
+- name: One pool with everything in it
+  virt.storage.storage_pool_info:
+    name: images
+    volumes: full
+"""
+
+RETURN = r"""
+pools:
+  description: The pools that match, by name.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The name.
+      type: str
+      returned: always
+    state:
+      description: V(active), V(inactive), or V(unknown) when it can't be read.
+      type: str
+      returned: always
+    type:
+      description: The type.
+      type: str
+      returned: when it can be read
+    uuid:
+      description: The uuid.
+      type: str
+      returned: when it can be read
+    path:
+      description: The directory.
+      type: str
+      returned: when it can be read
+    persistent:
+      description: Whether it has a definition, not only a running state.
+      type: bool
+      returned: when it can be read
+    autostart:
+      description: Whether it is marked for autostart.
+      type: bool
+      returned: when it can be read
+    source:
+      description: Its source, in the words of the options of M(virt.storage.storage_pool).
+      type: dict
+      returned: when it can be read
+    mode:
+      description: The mode of its directory, octal text.
+      type: str
+      returned: when the directory is there
+    owner:
+      description: The owner of its directory, a number.
+      type: int
+      returned: when the directory is there
+    group:
+      description: The group of its directory, a number.
+      type: int
+      returned: when the directory is there
+    capacity:
+      description: The size of its filesystem in bytes.
+      type: int
+      returned: when the directory is there
+    allocation:
+      description: The bytes of it that are used.
+      type: int
+      returned: when the directory is there
+    available:
+      description: The bytes of it that are free.
+      type: int
+      returned: when the directory is there
+    volumes:
+      description: Names, or records as M(virt.storage.storage_volume_info) has them. Empty for a pool that is not active.
+      type: list
+      elements: raw
+      returned: when asked for
+    xml:
+      description: The definition.
+      type: str
+      returned: when asked for
+    error:
+      description: Why it can't be read.
+      type: dict
+      returned: when the state is unknown
+engine:
+  description: What the task worked through.
+  returned: always
+  type: dict
+  sample: {name: native, uri: "native:///system", why: no daemon is installed}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virt.storage.plugins.module_utils.tasks import info
+from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=arguments(
+            name={"type": "str"},
+            uuid={"type": "str"},
+            path={"type": "str"},
+            volumes={"type": "str", "choices": ["none", "names", "full"], "default": "none"},
+            fields={"type": "list", "elements": "str"},
+            xml={"type": "bool", "default": False},
+        ),
+        supports_check_mode=True,
+    )
+    run_guarded(module, info.run_pools)
+
+
+if __name__ == "__main__":
+    main()

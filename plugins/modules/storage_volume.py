@@ -1,0 +1,560 @@
+#!/usr/bin/python
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Volumes of storage pools."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: storage_volume
+short_description: Manage volumes of storage pools
+version_added: 0.1.0
+author: virt.storage contributors (@virt-storage)
+description:
+  - Brings one volume, or many of one pool, into the declared state.
+  - An existing volume is compared on everything that is declared. What can be changed in place is; what can't is an error that
+    names the way out. Nothing is lost without being named in O(allow) or O(recreate).
+  - A volume appears under its name whole or not at all, and never replaces one that somebody else made meanwhile.
+  - The pool must be active. It is one of type V(dir) for now.
+extends_documentation_fragment:
+  - virt.storage.attributes
+  - virt.storage.connection
+options:
+  pool:
+    description:
+      - The pool.
+    type: str
+    required: true
+  name:
+    description:
+      - The name of the volume. For many volumes use O(volumes).
+    type: str
+  capacity:
+    description:
+      - The size that a guest sees, in bytes or with a unit (V(10G), V(10GiB), V(512 MiB); V(10GB) is 10^9 bytes).
+      - Needed for a volume that is not there yet, unless its backing or source gives the size.
+    type: str
+  capacity_policy:
+    description:
+      - With V(at_least) a larger volume is as good. The default is V(exact), up to what the format rounds to.
+    type: str
+    choices: [exact, at_least]
+  allocation:
+    description:
+      - How much of a new volume is reserved on disk at once, as O(capacity). Nothing by default (sparse).
+      - Counts at creation only.
+    type: str
+  format:
+    description:
+      - The format of the volume. A new one is V(raw) by default, or what its source is.
+    type: str
+    choices: [raw, qcow2]
+  owner:
+    description:
+      - The owner, a name or a number. Left alone while the volume is in use.
+    type: str
+  group:
+    description:
+      - The group, a name or a number. Left alone while the volume is in use.
+    type: str
+  mode:
+    description:
+      - The mode. Text is octal (V("0600")), a number is the bits themselves. A new volume gets V("0600") by default.
+      - Left alone while the volume is in use.
+    type: raw
+  backing:
+    description:
+      - What a qcow2 volume is backed by. Plain text is the name of a volume of the same pool, or an absolute path.
+      - A dict has C(volume) or C(path), and C(format).
+      - The format is declared, here or in the entry of the backing volume, and never taken from its content, since a guest can
+        write any header into a raw disk. It may be left out for raw images only.
+    type: raw
+  source:
+    description:
+      - What a new volume starts with. It counts at creation only, except O(source.content), which an existing volume is compared with.
+    type: dict
+    suboptions:
+      path:
+        description: An image on the host, an absolute path. It is converted where the formats differ.
+        type: str
+      volume:
+        description: Another volume of the same pool.
+        type: str
+      format:
+        description:
+          - The format of that image. By default what its header shows.
+          - V(raw) takes its bytes as they are. An image with a backing file or a data file of its own is refused otherwise.
+        type: str
+        choices: [raw, qcow2]
+      content:
+        description: The content itself, for small raw volumes.
+        type: str
+  options:
+    description:
+      - Options of the format. Only qcow2 has them, except C(nocow).
+    type: dict
+    suboptions:
+      compat:
+        description: The version of the qcow2 format. New volumes get V(1.1) by default.
+        type: str
+        choices: ['0.10', '1.1']
+      cluster_size:
+        description: The cluster size, as O(capacity). It can't be changed afterwards.
+        type: str
+      lazy_refcounts:
+        description: Whether reference counts are written late.
+        type: bool
+      extended_l2:
+        description: Whether clusters have subclusters. It can't be changed afterwards.
+        type: bool
+      preallocation:
+        description: What is reserved of a new volume. Counts at creation only.
+        type: str
+        choices: ['off', metadata, falloc, full]
+      nocow:
+        description: Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
+        type: bool
+  xml:
+    description:
+      - A whole libvirt volume definition instead of the options that describe the volume.
+    type: str
+  state:
+    description:
+      - V(present) is the default. V(absent) deletes the volume and its content.
+    type: str
+    choices: [present, absent]
+  recreate:
+    description:
+      - Whether an existing volume is made anew, which loses its content.
+      - V(never) is the default; V(needed) does it when something differs that can't be changed in place; V(always) does it on
+        every run, and is therefore never idempotent.
+    type: str
+    choices: [never, needed, always]
+  allow:
+    description:
+      - What may happen. Nothing in this list happens without being named.
+      - V(shrink) makes a volume smaller, which loses its end.
+      - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
+      - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume on another
+        backing, its content kept as it reads.
+      - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+    type: list
+    elements: str
+    choices: [shrink, in_use, backing, beside_daemon]
+  volumes:
+    description:
+      - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give itself; dicts
+        are replaced, not merged. An empty list is nothing to do.
+      - One bad entry refuses the whole task before anything changes. A failure while they are being made stops nothing that does
+        not depend on it.
+    type: list
+    elements: dict
+    suboptions:
+      name:
+        description:
+          - The name of the volume. Required, unless C(xml) has it.
+        type: str
+      capacity:
+        description:
+          - The size that a guest sees, in bytes or with a unit (V(10G), V(10GiB), V(512 MiB); V(10GB) is 10^9 bytes).
+          - Needed for a volume that is not there yet, unless its backing or source gives the size.
+        type: str
+      capacity_policy:
+        description:
+          - With V(at_least) a larger volume is as good. The default is V(exact), up to what the format rounds to.
+        type: str
+        choices: [exact, at_least]
+      allocation:
+        description:
+          - How much of a new volume is reserved on disk at once, as C(capacity). Nothing by default (sparse).
+          - Counts at creation only.
+        type: str
+      format:
+        description:
+          - The format of the volume. A new one is V(raw) by default, or what its source is.
+        type: str
+        choices: [raw, qcow2]
+      owner:
+        description:
+          - The owner, a name or a number. Left alone while the volume is in use.
+        type: str
+      group:
+        description:
+          - The group, a name or a number. Left alone while the volume is in use.
+        type: str
+      mode:
+        description:
+          - The mode. Text is octal (V("0600")), a number is the bits themselves. A new volume gets V("0600") by default.
+          - Left alone while the volume is in use.
+        type: raw
+      backing:
+        description:
+          - What a qcow2 volume is backed by. Plain text is the name of a volume of the same pool, or an absolute path.
+          - A dict has C(volume) or C(path), and C(format).
+          - The format is declared, here or in the entry of the backing volume, and never taken from its content, since a guest can
+            write any header into a raw disk. It may be left out for raw images only.
+        type: raw
+      source:
+        description:
+          - What a new volume starts with. It counts at creation only, except C(content), which an existing volume is compared with.
+        type: dict
+        suboptions:
+          path:
+            description: An image on the host, an absolute path. It is converted where the formats differ.
+            type: str
+          volume:
+            description: Another volume of the same pool.
+            type: str
+          format:
+            description:
+              - The format of that image. By default what its header shows.
+              - V(raw) takes its bytes as they are. An image with a backing file or a data file of its own is refused otherwise.
+            type: str
+            choices: [raw, qcow2]
+          content:
+            description: The content itself, for small raw volumes.
+            type: str
+      options:
+        description:
+          - Options of the format. Only qcow2 has them, except C(nocow).
+        type: dict
+        suboptions:
+          compat:
+            description: The version of the qcow2 format. New volumes get V(1.1) by default.
+            type: str
+            choices: ['0.10', '1.1']
+          cluster_size:
+            description: The cluster size, as C(capacity). It can't be changed afterwards.
+            type: str
+          lazy_refcounts:
+            description: Whether reference counts are written late.
+            type: bool
+          extended_l2:
+            description: Whether clusters have subclusters. It can't be changed afterwards.
+            type: bool
+          preallocation:
+            description: What is reserved of a new volume. Counts at creation only.
+            type: str
+            choices: ['off', metadata, falloc, full]
+          nocow:
+            description: Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
+            type: bool
+      xml:
+        description:
+          - A whole libvirt volume definition instead of the options that describe the volume.
+        type: str
+      state:
+        description:
+          - V(present) is the default. V(absent) deletes the volume and its content.
+        type: str
+        choices: [present, absent]
+      recreate:
+        description:
+          - Whether an existing volume is made anew, which loses its content.
+          - V(never) is the default; V(needed) does it when something differs that can't be changed in place; V(always) does it on
+            every run, and is therefore never idempotent.
+        type: str
+        choices: [never, needed, always]
+      allow:
+        description:
+          - What may happen. Nothing in this list happens without being named.
+          - V(shrink) makes a volume smaller, which loses its end.
+          - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
+          - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume on another
+            backing, its content kept as it reads.
+          - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+        type: list
+        elements: str
+        choices: [shrink, in_use, backing, beside_daemon]
+  exclusive:
+    description:
+      - A shell pattern. Volumes whose names match and that are not listed are deleted. One that is in use or that others are
+        backed by refuses the task. Only files are deleted, never directories.
+    type: str
+seealso:
+  - module: virt.storage.storage_volume_info
+  - module: virt.storage.storage_pool
+"""
+
+EXAMPLES = r"""
+- name: A disk of 10 GiB that takes no space yet
+  virt.storage.storage_volume:
+    pool: images
+    name: data.raw
+    capacity: 10GiB
+
+- name: A base image, converted to qcow2
+  virt.storage.storage_volume:
+    pool: images
+    name: base.qcow2
+    format: qcow2
+    source:
+      path: /var/tmp/installer.img
+      format: raw
+
+- name: Thirty disks on top of it in one task
+  virt.storage.storage_volume:
+    pool: images
+    format: qcow2
+    capacity: 20G
+    backing: {volume: base.qcow2, format: qcow2}
+    volumes: "{{ range(30) | map('string') | map('regex_replace', '(.+)', '{name: vm\\1}') | map('from_yaml') | list }}"
+
+- name: Grow one
+  virt.storage.storage_volume:
+    pool: images
+    name: vm0
+    capacity: 40G
+
+- name: Start over with all of them
+  virt.storage.storage_volume:
+    pool: images
+    format: qcow2
+    capacity: 20G
+    backing: {volume: base.qcow2, format: qcow2}
+    recreate: always
+    volumes: [{name: vm0}, {name: vm1}]
+
+- name: Exactly these disks, and no other vm*
+  virt.storage.storage_volume:
+    pool: images
+    capacity: 20G
+    exclusive: vm*
+    volumes: [{name: vm0}, {name: vm1}]
+
+- name: Remove a disk
+  virt.storage.storage_volume:
+    pool: images
+    name: data.raw
+    state: absent
+"""
+
+RETURN = r"""
+volumes:
+  description:
+    - One record per declared volume, and per one that O(exclusive) removed, as M(virt.storage.storage_volume_info) has them, after
+      the task; in check mode as they would be, as far as that is known.
+  returned: when they were looked at
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The name.
+      type: str
+      returned: always
+    state:
+      description: V(present) or V(absent).
+      type: str
+      returned: always
+    status:
+      description: What became of it, one of V(ok), V(changed), V(failed) and V(skipped).
+      type: str
+      returned: always
+    error:
+      description: Why it failed or was skipped, as RV(error).
+      type: dict
+      returned: when it did
+    path:
+      description: The path.
+      type: str
+      returned: when it is present
+    capacity:
+      description: The size that a guest sees, in bytes.
+      type: int
+      returned: when it is present
+pool:
+  description: The pool.
+  returned: when it was looked at
+  type: dict
+  sample:
+    name: images
+    type: dir
+    uuid: 6f1ec92b-2b3c-4d2f-9d5f-0d2c1c6c7f10
+    path: /srv/images
+    state: active
+    persistent: true
+    autostart: false
+    mode: "0711"
+    owner: 0
+    group: 0
+    capacity: 52710469632
+    allocation: 10737418240
+    available: 41973051392
+    source: {}
+plan:
+  description: What is changed, or in check mode would be, like changes grouped.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    action:
+      description: What is done.
+      type: str
+      returned: always
+      sample: create
+    subject:
+      description: To what.
+      type: str
+      returned: always
+      sample: volume images/vm0
+    subjects:
+      description: To what all, where like changes were grouped.
+      type: list
+      elements: str
+      returned: when there are several
+    summary:
+      description: The same in a sentence.
+      type: str
+      returned: always
+      sample: "volume images/vm0: create it (raw, 10 GiB)"
+    destroys:
+      description: What is lost, empty when nothing is.
+      type: str
+      returned: always
+      sample: ""
+    commands:
+      description: How, as the nearest shell commands.
+      type: list
+      elements: str
+      returned: always
+      sample: ["truncate -s 10737418240 /srv/images/.virt-storage/vm0"]
+    count:
+      description: How many like changes this stands for.
+      type: int
+      returned: always
+      sample: 1
+diff:
+  description: Before and after as YAML text, only what changes.
+  returned: always
+  type: dict
+  contains:
+    before:
+      description: What was there.
+      type: str
+      returned: always
+    after:
+      description: What is there now, or would be.
+      type: str
+      returned: always
+engine:
+  description: What the task worked through.
+  returned: when it was looked at
+  type: dict
+  contains:
+    name:
+      description: The engine.
+      type: str
+      returned: always
+      sample: native
+    uri:
+      description: The pools it sees.
+      type: str
+      returned: always
+      sample: native:///system
+    why:
+      description: Why this one was taken.
+      type: str
+      returned: always
+      sample: no daemon is installed
+error:
+  description: Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
+  returned: on failure
+  type: dict
+  contains:
+    code:
+      description: A stable code; docs/errors.md lists them.
+      type: str
+      returned: always
+      sample: shrink_refused
+    subject:
+      description: Which pool, volume or device.
+      type: str
+      returned: always
+      sample: volume images/vm0
+    message:
+      description: What is wrong.
+      type: str
+      returned: always
+    hint:
+      description: What to do next.
+      type: str
+      returned: always
+    command:
+      description: The command that failed.
+      type: str
+      returned: when a command failed
+    rc:
+      description: Its exit status.
+      type: int
+      returned: when a command failed
+    stderr:
+      description: What it said.
+      type: str
+      returned: when a command failed
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virt.storage.plugins.module_utils.tasks import volume
+from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
+
+
+def volume_options() -> dict:
+    """The options of one volume: those of the task, and of each entry of ``volumes``."""
+    return {
+        "name": {"type": "str"},
+        "capacity": {"type": "str"},
+        "capacity_policy": {"type": "str", "choices": ["exact", "at_least"]},
+        "allocation": {"type": "str"},
+        "format": {"type": "str", "choices": ["raw", "qcow2"]},
+        "owner": {"type": "str"},
+        "group": {"type": "str"},
+        "mode": {"type": "raw"},
+        "backing": {"type": "raw"},
+        "source": {
+            "type": "dict",
+            "options": {
+                "path": {"type": "str"},
+                "volume": {"type": "str"},
+                "format": {"type": "str", "choices": ["raw", "qcow2"]},
+                "content": {"type": "str"},
+            },
+        },
+        "options": {
+            "type": "dict",
+            "options": {
+                "compat": {"type": "str", "choices": ["0.10", "1.1"]},
+                "cluster_size": {"type": "str"},
+                "lazy_refcounts": {"type": "bool"},
+                "extended_l2": {"type": "bool"},
+                "preallocation": {"type": "str", "choices": ["off", "metadata", "falloc", "full"]},
+                "nocow": {"type": "bool"},
+            },
+        },
+        "xml": {"type": "str"},
+        "state": {"type": "str", "choices": ["present", "absent"]},
+        "recreate": {"type": "str", "choices": ["never", "needed", "always"]},
+        "allow": {
+            "type": "list",
+            "elements": "str",
+            "choices": ["shrink", "in_use", "backing", "beside_daemon"],
+        },
+    }
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=arguments(
+            pool={"type": "str", "required": True},
+            volumes={"type": "list", "elements": "dict", "options": volume_options()},
+            exclusive={"type": "str"},
+            **volume_options(),
+        ),
+        supports_check_mode=True,
+    )
+    run_guarded(module, volume.run)
+
+
+if __name__ == "__main__":
+    main()

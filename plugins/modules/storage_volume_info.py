@@ -1,0 +1,198 @@
+#!/usr/bin/python
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Volumes of storage pools, looked at."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: storage_volume_info
+short_description: List volumes of storage pools
+version_added: 0.1.0
+author: virt.storage contributors (@virt-storage)
+description:
+  - Returns the volumes of active pools that match, always as a list, which is empty when none does. Changes nothing.
+  - Sizes, format and backing are read from the images themselves. A malformed image is a record that says so.
+extends_documentation_fragment:
+  - virt.storage.attributes
+  - virt.storage.attributes.info_module
+  - virt.storage.connection
+options:
+  pool:
+    description:
+      - The pool. All pools when it is left out; those that can't be read are then in RV(errors).
+    type: str
+  name:
+    description:
+      - The name of a volume, or a shell pattern (V(web*)).
+    type: str
+  path:
+    description:
+      - The path of a volume. Symbolic links are followed.
+    type: str
+  fields:
+    description:
+      - Only these fields of each record, beside its name.
+    type: list
+    elements: str
+  xml:
+    description:
+      - Whether each record has the volume as libvirt XML.
+    type: bool
+    default: false
+seealso:
+  - module: virt.storage.storage_volume
+"""
+
+EXAMPLES = r"""
+- name: All volumes of a pool
+  virt.storage.storage_volume_info:
+    pool: images
+  register: found
+
+- name: What is behind a path
+  virt.storage.storage_volume_info:
+    path: /srv/images/web1.qcow2
+
+- name: Only the sizes of some
+  virt.storage.storage_volume_info:
+    pool: images
+    name: web*
+    fields: [capacity, allocation]
+"""
+
+RETURN = r"""
+volumes:
+  description: The volumes that match, by pool and name.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    pool:
+      description: The pool.
+      type: str
+      returned: always
+    name:
+      description: The name.
+      type: str
+      returned: always
+    type:
+      description: V(file), V(dir) or V(block).
+      type: str
+      returned: always
+    path:
+      description: The path.
+      type: str
+      returned: always
+    key:
+      description: What libvirt knows it by, the same as the path here.
+      type: str
+      returned: always
+    format:
+      description: The format that its header shows.
+      type: str
+      returned: always
+    capacity:
+      description: The size that a guest sees, in bytes.
+      type: int
+      returned: always
+    allocation:
+      description: The bytes that it takes on disk.
+      type: int
+      returned: always
+    physical:
+      description: The length of the file in bytes.
+      type: int
+      returned: always
+    mode:
+      description: The mode, octal text.
+      type: str
+      returned: always
+    owner:
+      description: The owner, a number.
+      type: int
+      returned: always
+    group:
+      description: The group, a number.
+      type: int
+      returned: always
+    backing:
+      description: What the image is backed by.
+      type: dict
+      returned: when it is
+      sample: {path: /srv/images/base.qcow2, format: qcow2}
+    compat:
+      description: The version of the qcow2 format.
+      type: str
+      returned: for qcow2
+    cluster_size:
+      description: The cluster size of a qcow2 image in bytes.
+      type: int
+      returned: for qcow2
+    lazy_refcounts:
+      description: Whether reference counts are written late.
+      type: bool
+      returned: for qcow2
+    extended_l2:
+      description: Whether clusters have subclusters.
+      type: bool
+      returned: for qcow2
+    data_file:
+      description: The file that holds the data of the image.
+      type: str
+      returned: when it is another one
+    encrypted:
+      description: True when the image is encrypted.
+      type: bool
+      returned: when it is
+    link_target:
+      description: What it points to, when the volume is a symbolic link.
+      type: str
+      returned: when it is
+    problem:
+      description: What is wrong with it.
+      type: str
+      returned: when something is
+    timestamps:
+      description: Times of access, modification and change, seconds since 1970.
+      type: dict
+      returned: always
+    xml:
+      description: The volume as libvirt XML.
+      type: str
+      returned: when asked for
+errors:
+  description: The pools that could not be read, when no pool was named.
+  returned: always
+  type: list
+  elements: dict
+engine:
+  description: What the task worked through.
+  returned: always
+  type: dict
+  sample: {name: native, uri: "native:///system", why: no daemon is installed}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.virt.storage.plugins.module_utils.tasks import info
+from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec=arguments(
+            pool={"type": "str"},
+            name={"type": "str"},
+            path={"type": "str"},
+            fields={"type": "list", "elements": "str"},
+            xml={"type": "bool", "default": False},
+        ),
+        supports_check_mode=True,
+    )
+    run_guarded(module, info.run_volumes)
+
+
+if __name__ == "__main__":
+    main()
