@@ -8,6 +8,7 @@ is imported through a tree of its own, as a namespace package, and needs no plug
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import importlib.util
 import os
@@ -34,10 +35,8 @@ def _link_collection() -> None:
     if os.path.lexists(link):
         return
     link.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.suppress(FileExistsError):  # another worker was quicker
         link.symlink_to(Path("..") / ".." / ".." / "..")
-    except FileExistsError:  # another worker was quicker
-        pass
 
 
 _link_collection()
@@ -72,7 +71,9 @@ else:
     hypothesis.settings.register_profile("default", deadline=None, database=_examples)
     hypothesis.settings.register_profile("ci", deadline=None, database=_examples, print_blob=True, max_examples=200)
     hypothesis.settings.register_profile("long", deadline=None, database=_examples, print_blob=True, max_examples=5000)
-    hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default"))
+    hypothesis.settings.load_profile(
+        os.environ.get("HYPOTHESIS_PROFILE") or ("ci" if os.environ.get("CI") else "default")
+    )
 
 
 # -- what can't run here ------------------------------------------------------------------------------------------

@@ -49,10 +49,16 @@ def _missing_packages(purpose: str) -> list[str]:
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
         capture_output=True,
         text=True,
-        check=False,
     )
     installed = {line.split()[0] for line in asked.stdout.splitlines() if line.endswith(" installed")}
     return [package for package in wanted if package not in installed]
+
+
+def _may_sudo() -> bool:
+    """Whether sudo works here: without a password, or with a person who can be asked for it."""
+    if not shutil.which("sudo"):
+        return False
+    return sys.stdin.isatty() or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0
 
 
 def install_packages(purpose: str) -> None:
@@ -67,11 +73,9 @@ def install_packages(purpose: str) -> None:
     by_hand = "  apt-get update && " + shlex.join(["apt-get", "install", "--no-install-recommends", *missing])
     prefix = ["env", "DEBIAN_FRONTEND=noninteractive"]
     if os.geteuid() != 0:
-        may = shutil.which("sudo") and (
-            sys.stdin.isatty() or subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
-        )
-        if not may:
-            raise Stop(f"These Debian packages are missing: {', '.join(missing)}. As root, run\n\n{by_hand}\n\nand try again.")
+        if not _may_sudo():
+            names = ", ".join(missing)
+            raise Stop(f"These Debian packages are missing: {names}. As root, run\n\n{by_hand}\n\nand try again.")
         prefix = ["sudo", *prefix]
     say(f"Installing Debian packages that are missing: {' '.join(missing)}")
     log = places.LOGS / "apt.log"
@@ -79,8 +83,9 @@ def install_packages(purpose: str) -> None:
     with log.open("w", encoding="utf-8") as stream:
         # The package lists may be absent or old; they are fetched only when it does not work without.
         for commands in ([install], [update, install]):
-            results = [subprocess.run(prefix + command, stdout=stream, stderr=stream, check=False) for command in commands]
-            if results[-1].returncode == 0 and not _missing_packages(purpose):
+            for command in commands:
+                done = subprocess.run(prefix + command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL)
+            if done.returncode == 0 and not _missing_packages(purpose):
                 return
     tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-15:])
     raise Stop(f"{tail}\nInstalling Debian packages failed (all of it: {log}). As root, try\n\n{by_hand}")
@@ -109,7 +114,6 @@ def pip_settings() -> dict[str, str]:
         [str(BOOTSTRAP / "bin" / "python"), "-m", "pip", "config", "list"],
         capture_output=True,
         text=True,
-        check=False,
         env=places.installer_environment(),
     )
     from_files, from_environment = {}, {}
@@ -176,7 +180,13 @@ def _is_made(venv: Path, stamp: str) -> bool:
 
 def _run(command: list[str], env: dict[str, str], what: str) -> None:
     done = subprocess.run(
-        command, env=env, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False
+        command,
+        env=env,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     )
     if done.returncode != 0:
         raise Stop(f"{done.stdout}\n{what} failed (exit status {done.returncode}): {shlex.join(command)}")
@@ -226,7 +236,7 @@ def prepare(purpose: str) -> pythons.Choice:
     install_packages(purpose)
     choice = pythons.choose()
     if not choice.suites:
-        raise Stop("No Python from 3.11 to 3.14 was found, which ansible-core needs. On Debian 12: apt-get install python3")
+        raise Stop("ansible-core needs Python 3.11 to 3.14: none was found. On Debian 12: apt-get install python3")
     VENVS.mkdir(exist_ok=True)
     CACHE.mkdir(parents=True, exist_ok=True)
     with (VENVS / "lock").open("w", encoding="utf-8") as guard:

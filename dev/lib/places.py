@@ -7,6 +7,7 @@ Two places are written to: the clone (``.venv/`` and ``.cache/``, both ignored b
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import sys
@@ -58,10 +59,8 @@ def link_collection() -> None:
             return
         link.unlink()
     link.parent.mkdir(parents=True, exist_ok=True)
-    try:
+    with contextlib.suppress(FileExistsError):  # another run was quicker
         link.symlink_to(Path("..") / ".." / ".." / "..")
-    except FileExistsError:  # another run was quicker
-        pass
 
 
 def installer_environment() -> dict[str, str]:
@@ -78,9 +77,8 @@ def installer_environment() -> dict[str, str]:
 def tool_environment(venv: str, more_path: list[str] | None = None) -> dict[str, str]:
     """For everything that runs out of an environment: a HOME of its own, no settings of the user's Ansible."""
     dropped = ("PYTHONPATH", "PYTHONHOME", "PYTEST_ADDOPTS", "COLUMNS")
-    env = {
-        key: value for key, value in os.environ.items() if key not in dropped and not key.startswith(("ANSIBLE_", "XDG_"))
-    }
+    prefixes = ("ANSIBLE_", "XDG_")
+    env = {key: value for key, value in os.environ.items() if key not in dropped and not key.startswith(prefixes)}
     bin_dir = VENVS / venv / "bin"
     ours = {str(path) for path in VENVS.glob("*/bin")}
     path = [entry for entry in env.get("PATH", os.defpath).split(os.pathsep) if entry not in ours]
@@ -89,6 +87,9 @@ def tool_environment(venv: str, more_path: list[str] | None = None) -> dict[str,
     temporary = LOCAL / "tmp"
     for directory in (HOME, temporary, LOGS):
         directory.mkdir(parents=True, exist_ok=True)
+    config = LOCAL / "ansible" / "ansible.cfg"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.touch()  # empty: no settings of the user's or of the machine's
     link_collection()
     env.update(
         PATH=os.pathsep.join([str(bin_dir), *(more_path or []), *path]),
@@ -103,7 +104,7 @@ def tool_environment(venv: str, more_path: list[str] | None = None) -> dict[str,
         ANSIBLE_LOCAL_TEMP=str(LOCAL / "ansible" / "tmp"),
         ANSIBLE_REMOTE_TEMP=str(LOCAL / "ansible" / "tmp"),
         ANSIBLE_REMOTE_TMP=str(LOCAL / "ansible" / "tmp"),
-        ANSIBLE_CONFIG=os.devnull,
+        ANSIBLE_CONFIG=str(config),
         ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
         ANSIBLE_NOCOWS="1",
         MYPY_CACHE_DIR=str(LOCAL / "mypy"),

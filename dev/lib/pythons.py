@@ -10,8 +10,6 @@ import subprocess
 from dataclasses import dataclass, field
 from pathlib import Path
 
-Minor = "tuple[int, int]"
-
 #: What a managed host may run: the collection's own promise.
 TARGETS = [(3, minor) for minor in range(9, 15)]
 #: What can run ansible-core 2.19 (3.11) or newer (3.12 and up).
@@ -74,7 +72,7 @@ def _is_shim(path: str) -> bool:
 def _probe(path: str) -> Python | None:
     try:
         done = subprocess.run(
-            [path, "-I", "-c", _PROBE], capture_output=True, text=True, timeout=20, check=False, stdin=subprocess.DEVNULL
+            [path, "-I", "-c", _PROBE], capture_output=True, text=True, timeout=20, stdin=subprocess.DEVNULL
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
@@ -94,7 +92,8 @@ def _candidates(minor: tuple[int, int]) -> list[str]:
     own = str(Path(__file__).resolve().parents[2] / ".venv")
     paths = [os.path.join(directory, name) for directory in directories if directory and not directory.startswith(own)]
     for manager in sorted(filter(None, managers)):
-        paths += sorted(glob.glob(os.path.join(manager, "versions", "{}.{}.*".format(*minor), "bin", name)), reverse=True)
+        versions = os.path.join(manager, "versions", "{}.{}.*".format(*minor), "bin", name)
+        paths += sorted(glob.glob(versions), reverse=True)
     return list(dict.fromkeys(path for path in paths if os.access(path, os.X_OK) and not _is_shim(path)))
 
 
@@ -118,11 +117,11 @@ def choose() -> Choice:
     for python in controllers:
         if python not in suites:
             choice.notes.append(
-                f"Python {python.short}: found; only compile and import tests, as the suites run with the oldest and the newest"
+                f"Python {python.short}: only compile and import tests (the suites run with the oldest and the newest)"
             )
     for python in found:
         if python.minor == (3, 10):
-            choice.notes.append("Python 3.10: found; only compile and import tests, as no current ansible-core runs on it")
+            choice.notes.append("Python 3.10: only compile and import tests (no current ansible-core runs on it)")
     missing = [minor for minor in TARGETS if minor not in [python.minor for python in found]]
     for minor in missing:
         choice.notes.append("Python {}.{}: not found on this machine".format(*minor))

@@ -52,7 +52,7 @@ def _pip_versions(python: pythons.Python, for_versions: list[str]) -> set[str]:
     wanted = set()
     interpreter = str(VENVS / python.name / "bin" / "python")
     for version in for_versions:
-        asked = subprocess.run([interpreter, "-c", _ASK_PIP_VERSION, version], capture_output=True, text=True, check=False)
+        asked = subprocess.run([interpreter, "-c", _ASK_PIP_VERSION, version], capture_output=True, text=True)
         if asked.returncode == 0:
             wanted.add(asked.stdout.strip())
     if not wanted:
@@ -83,7 +83,9 @@ def copy_tree() -> Path:
     shutil.rmtree(base, ignore_errors=True)
     tree.mkdir(parents=True)
     listed = subprocess.run(
-        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"], capture_output=True, check=False
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=False,
     )
     if listed.returncode != 0:
         raise Stop("The sanity tests need a git clone: " + listed.stderr.decode(errors="replace"))
@@ -120,7 +122,7 @@ def entry(arguments: list[str]) -> int:
                         runs.append(["sanity", "--color", "no", "--local", "--python", python.short, *tests])
             for run in runs:
                 say("$ ansible-test " + " ".join(run))
-                if subprocess.run([program, *run], cwd=tree, env=env, check=False).returncode != 0:
+                if subprocess.run([program, *run], cwd=tree, env=env).returncode != 0:
                     failed.append(run)
         finally:
             shutil.rmtree(tree.parents[2], ignore_errors=True)

@@ -11,7 +11,9 @@ dev/test unit -- -k name        what follows "--" goes to pytest
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -64,8 +66,14 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
     for python in reversed(choice.wanted):
         steps.append(_pytest("unit", python, pytest_arguments))
     build = str(LOCAL / "build")
+    install = f'ansible-galaxy collection install --force --offline -p "{build}/tree" "{build}"/virt-storage-*.tar.gz'
     steps += [
-        Step("lint", "ruff (style and format)", main, [["ruff", "check", "."], ["ruff", "format", "--check", "--diff", "."]]),
+        Step(
+            "lint",
+            "ruff (style and format)",
+            main,
+            [["ruff", "check", "."], ["ruff", "format", "--check", "--diff", "."]],
+        ),
         Step(
             "lint",
             "mypy (types)",
@@ -89,7 +97,7 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
             main,
             [
                 ["ansible-galaxy", "collection", "build", "--force", "--output-path", build],
-                ["sh", "-c", f'ansible-galaxy collection install --force --offline -p "{build}/tree" "{build}"/virt-storage-*.tar.gz'],
+                ["sh", "-c", install],
             ],
         ),
     ]
@@ -192,10 +200,8 @@ class Runner:
 
 
 def _stop(child: subprocess.Popen) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(child.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 def _headline(text: str) -> None:
@@ -234,12 +240,12 @@ def summarise(choice: pythons.Choice, steps: list[Step], set_up: float, total: f
             counts, reasons = _counts(step)
             sums += counts
             left_out += [f"{step.title}: {number} skipped: {reason}" for reason, number in sorted(reasons.items())]
-            left_out += [
-                f"{step.title}: {line[len('left out: ') :]}" for line in step.output.splitlines() if line.startswith("left out: ")
-            ]
+            for line in step.output.splitlines():
+                if line.startswith("left out: "):
+                    left_out.append(f"{step.title}: {line[len('left out: ') :]}")
             if not counts:
                 step.passed = False
-            lines = [line for line in step.output.splitlines() if " in " in line and line.startswith("=") and line.endswith("=")]
+            lines = [line for line in step.output.splitlines() if re.fullmatch(r"=+ .* in [0-9.]+s.* =+", line)]
             closing.append((step.title, lines[-1] if lines else "pytest did not get to its end"))
         say(f"  {'passed' if step.passed else 'FAILED'}  {step.seconds:7.1f} s  {step.title}")
     say(f"          {total:7.1f} s  in all")
@@ -252,8 +258,6 @@ def summarise(choice: pythons.Choice, steps: list[Step], set_up: float, total: f
     failed = [step for step in steps if not step.passed]
     for step in failed:
         say(f"\nFAILED: {step.title}; its output is above and in {(LOGS / (step.slug + '.log')).relative_to(ROOT)}")
-        if not step.pytest:
-            sums["failed"] += 0
     if closing:
         say("")
         for title, line in closing:
@@ -266,7 +270,9 @@ def summarise(choice: pythons.Choice, steps: list[Step], set_up: float, total: f
 def _versions(python: pythons.Python) -> str:
     site = places.VENVS / python.name / "lib" / f"python{python.short}" / "site-packages"
     core = [path.name[len("ansible_core-") : -len(".dist-info")] for path in site.glob("ansible_core-*.dist-info")]
-    return f"{python.version} with " + (f"ansible-core {core[0]}" if core else "no ansible-core (code that runs on managed hosts)")
+    if not core:
+        return f"{python.version} without ansible-core (code that runs on managed hosts)"
+    return f"{python.version} with ansible-core {core[0]}"
 
 
 def entry(arguments: list[str]) -> int:

@@ -21,7 +21,9 @@ def test_ansible_finds_the_collection_in_this_clone(repository: Path, collection
         check=True,
     )
     listed = json.loads(done.stdout)
-    assert listed == {str(collections_path / "ansible_collections"): {"virt.storage": {"version": _version(repository)}}}
+    assert listed == {
+        str(collections_path / "ansible_collections"): {"virt.storage": {"version": _version(repository)}}
+    }
 
 
 def _version(repository: Path) -> str:
@@ -29,6 +31,8 @@ def _version(repository: Path) -> str:
     return next(line.split()[1] for line in lines if line.startswith("version:"))
 
 
-@pytest.mark.parametrize("command", [["qemu-img", "--version"], ["strace", "--version"]], ids=lambda command: command[0])
+@pytest.mark.parametrize(
+    "command", [["qemu-img", "--version"], ["strace", "--version"]], ids=lambda command: command[0]
+)
 def test_a_tool_runs(command: list[str]) -> None:
     assert subprocess.run(command, capture_output=True, check=True).stdout
