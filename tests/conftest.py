@@ -113,8 +113,8 @@ class AllowedSkips:
         self.patterns = []
         for line in listed.read_text(encoding="utf-8").splitlines():
             if line.strip() and not line.startswith("#"):
-                pattern, bar, why = line.partition("|")
-                if not bar or not why.strip():
+                pattern, separator, why = line.partition("|")
+                if not separator or not why.strip():
                     raise pytest.UsageError(f"{listed.name}: a line says 'pattern | why', not {line!r}")
                 self.patterns.append(pattern.strip())
         self.unexpected: list[str] = []

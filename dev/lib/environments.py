@@ -49,6 +49,7 @@ def _missing_packages(purpose: str) -> list[str]:
         ["dpkg-query", "-W", "-f", "${Package} ${db:Status-Status}\n", *wanted],
         capture_output=True,
         text=True,
+        check=False,
     )
     installed = {line.split()[0] for line in asked.stdout.splitlines() if line.endswith(" installed")}
     return [package for package in wanted if package not in installed]
@@ -58,7 +59,9 @@ def _may_sudo() -> bool:
     """Whether sudo works here: without a password, or with a person who can be asked for it."""
     if not shutil.which("sudo"):
         return False
-    return sys.stdin.isatty() or subprocess.run(["sudo", "-n", "true"], capture_output=True).returncode == 0
+    return (
+        sys.stdin.isatty() or subprocess.run(["sudo", "-n", "true"], capture_output=True, check=False).returncode == 0
+    )
 
 
 def install_packages(purpose: str) -> None:
@@ -84,7 +87,9 @@ def install_packages(purpose: str) -> None:
         # The package lists may be absent or old; they are fetched only when it does not work without.
         for commands in ([install], [update, install]):
             for command in commands:
-                done = subprocess.run(prefix + command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL)
+                done = subprocess.run(
+                    prefix + command, stdout=stream, stderr=stream, stdin=subprocess.DEVNULL, check=False
+                )
             if done.returncode == 0 and not _missing_packages(purpose):
                 return
     tail = "".join(log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)[-15:])
@@ -115,6 +120,7 @@ def pip_settings() -> dict[str, str]:
         capture_output=True,
         text=True,
         env=places.installer_environment(),
+        check=False,
     )
     from_files, from_environment = {}, {}
     for line in listed.stdout.splitlines():
@@ -187,6 +193,7 @@ def _run(command: list[str], env: dict[str, str], what: str) -> None:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        check=False,
     )
     if done.returncode != 0:
         raise Stop(f"{done.stdout}\n{what} failed (exit status {done.returncode}): {shlex.join(command)}")

@@ -52,7 +52,9 @@ def _pip_versions(python: pythons.Python, for_versions: list[str]) -> set[str]:
     wanted = set()
     interpreter = str(VENVS / python.name / "bin" / "python")
     for version in for_versions:
-        asked = subprocess.run([interpreter, "-c", _ASK_PIP_VERSION, version], capture_output=True, text=True)
+        asked = subprocess.run(
+            [interpreter, "-c", _ASK_PIP_VERSION, version], capture_output=True, text=True, check=False
+        )
         if asked.returncode == 0:
             wanted.add(asked.stdout.strip())
     if not wanted:
@@ -70,7 +72,13 @@ def prepare_home(choice: pythons.Choice) -> None:
     config = HOME / ".config" / "pip" / "pip.conf"
     config.parent.mkdir(parents=True, exist_ok=True)
     settings = environments.pip_settings()
-    lines = ["[global]", "disable-pip-version-check = true", f"cache-dir = {CACHE / 'pip'}"]
+    lines = [
+        "[global]",
+        "disable-pip-version-check = true",
+        "progress-bar = off",
+        "quiet = 1",
+        f"cache-dir = {CACHE / 'pip'}",
+    ]
     lines += [f"{name} = {' '.join(value.split())}" for name, value in sorted(settings.items())]
     config.touch(mode=0o600)  # an index's address may hold a password
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -122,7 +130,7 @@ def entry(arguments: list[str]) -> int:
                         runs.append(["sanity", "--color", "no", "--local", "--python", python.short, *tests])
             for run in runs:
                 say("$ ansible-test " + " ".join(run))
-                if subprocess.run([program, *run], cwd=tree, env=env).returncode != 0:
+                if subprocess.run([program, *run], cwd=tree, env=env, check=False).returncode != 0:
                     failed.append(run)
         finally:
             shutil.rmtree(tree.parents[2], ignore_errors=True)
