@@ -61,7 +61,8 @@ def rooms_imported(source: str, package: tuple[str, ...]) -> list[tuple[int, str
 def imports_by_name(source: str) -> list[int]:
     """Lines that import what only a running program knows."""
     tree = ast.parse(source)
-    lines = [line for line, path in imported(tree, ()) if path[0] in ("importlib", "imp", "runpy", "pkgutil")]
+    loaders = ("importlib", "imp", "runpy", "pkgutil")
+    lines = [line for line, path in imported(tree, PACKAGE * 3) if path[0] in loaders]
     lines += [
         node.lineno
         for node in ast.walk(tree)
