@@ -62,11 +62,13 @@ def collections_path() -> Path:
 
 try:
     import hypothesis
+    from hypothesis.configuration import set_hypothesis_home_dir
     from hypothesis.database import DirectoryBasedExampleDatabase
 except ImportError:
     pass
 else:
-    _examples = DirectoryBasedExampleDatabase(CACHE / "hypothesis")
+    set_hypothesis_home_dir(CACHE / "hypothesis")
+    _examples = DirectoryBasedExampleDatabase(CACHE / "hypothesis" / "examples")
     # The machine may be busy: how long one example takes says nothing.
     hypothesis.settings.register_profile("default", deadline=None, database=_examples)
     hypothesis.settings.register_profile("ci", deadline=None, database=_examples, print_blob=True, max_examples=200)

@@ -107,6 +107,7 @@ def tool_environment(venv: str, more_path: list[str] | None = None) -> dict[str,
         ANSIBLE_CONFIG=str(config),
         ANSIBLE_COLLECTIONS_PATH=str(COLLECTIONS),
         ANSIBLE_NOCOWS="1",
+        HYPOTHESIS_STORAGE_DIRECTORY=str(LOCAL / "hypothesis"),
         MYPY_CACHE_DIR=str(LOCAL / "mypy"),
         RUFF_CACHE_DIR=str(LOCAL / "ruff"),
     )
