@@ -1,0 +1,148 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs ansible-test's sanity tests, with no ignore file, on a copy of the tree.
+
+dev/ansible_test                          all tests; compile and import tests with every Python that is found
+dev/ansible_test --test pylint ...        arguments go to one run of "ansible-test sanity"
+
+ansible-test wants to stand in .../ansible_collections/virt/storage, keeps its environments in HOME, and clears the
+environment variables: it gets a copy of the tree (with what is not committed yet), a HOME in the cache folder, and
+a pip configuration there that says what pip's says here.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import environments
+import places
+import pythons
+from places import CACHE, HOME, ROOT, VENVS, Stop, say
+
+# ansible-test starts each of its environments with a script that it would download from a host of its own, and
+# which puts pip there. Python carries a pip: this script uses that one, and the index for the wanted version.
+GET_PIP = '''\
+"""Puts pip where the caller wants it: what Python carries first, then the version that is asked for."""
+
+import subprocess
+import sys
+
+arguments = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
+# In a process of its own, as ensurepip switches pip's configuration off for the process it runs in.
+subprocess.check_call([sys.executable, "-m", "ensurepip", "--default-pip"], stdout=subprocess.DEVNULL)
+sys.exit(subprocess.call([sys.executable, "-m", "pip", "install"] + arguments))
+'''
+
+_ASK_PIP_VERSION = """
+import sys
+from types import SimpleNamespace
+from ansible_test._internal.python_requirements import get_venv_packages
+print(get_venv_packages(SimpleNamespace(version=sys.argv[1]))["pip"])
+"""
+
+
+def _pip_versions(python: pythons.Python, for_versions: list[str]) -> set[str]:
+    """The versions of pip that the installed ansible-test puts into its environments."""
+    wanted = set()
+    interpreter = str(VENVS / python.name / "bin" / "python")
+    for version in for_versions:
+        asked = subprocess.run(
+            [interpreter, "-c", _ASK_PIP_VERSION, version], capture_output=True, text=True, check=False
+        )
+        if asked.returncode == 0:
+            wanted.add(asked.stdout.strip())
+    if not wanted:
+        # Its insides have moved: look for the pins in the text.
+        for source in (VENVS / python.name).glob("lib/python3*/site-packages/ansible_test/_internal/*.py"):
+            wanted.update(re.findall(r"""\bpip=["'](\d+(?:\.\d+)+)["']""", source.read_text(encoding="utf-8")))
+    return wanted
+
+
+def prepare_home(choice: pythons.Choice) -> None:
+    cache = HOME / ".ansible" / "test" / "cache"
+    cache.mkdir(parents=True, exist_ok=True)
+    for version in _pip_versions(choice.main, [choice.main.short, *(python.short for python in choice.found)]):
+        (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(GET_PIP, encoding="utf-8")
+    config = HOME / ".config" / "pip" / "pip.conf"
+    config.parent.mkdir(parents=True, exist_ok=True)
+    settings = environments.pip_settings()
+    lines = [
+        "[global]",
+        "disable-pip-version-check = true",
+        "progress-bar = off",
+        "quiet = 1",
+        f"cache-dir = {CACHE / 'pip'}",
+    ]
+    lines += [f"{name} = {' '.join(value.split())}" for name, value in sorted(settings.items())]
+    config.touch(mode=0o600)  # an index's address may hold a password
+    config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def copy_tree() -> Path:
+    """A copy of all that git tracks or would track, at a path that is the same each time (tools cache by path)."""
+    base = CACHE / "trees" / hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
+    tree = base / "ansible_collections" / "virt" / "storage"
+    shutil.rmtree(base, ignore_errors=True)
+    tree.mkdir(parents=True)
+    listed = subprocess.run(
+        ["git", "-C", str(ROOT), "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        capture_output=True,
+        check=False,
+    )
+    if listed.returncode != 0:
+        raise Stop("The sanity tests need a git clone: " + listed.stderr.decode(errors="replace"))
+    for name in sorted(set(os.fsdecode(listed.stdout).split("\0"))):
+        source, target = ROOT / name, tree / name
+        if name and os.path.lexists(source):  # a tracked file may have been removed
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(source, target, follow_symlinks=False)
+    return tree
+
+
+def entry(arguments: list[str]) -> int:
+    if arguments[:1] in (["-h"], ["--help"]):
+        say(str(__doc__))
+        return 0
+    choice = environments.prepare("test")
+    env = places.tool_environment(choice.main.name, choice.directories())
+    program = str(VENVS / choice.main.name / "bin" / "ansible-test")
+    prepare_home(choice)
+    failed = []
+    # The environments that ansible-test makes are shared by all clones: one at a time.
+    with (HOME / "ansible-test.lock").open("w", encoding="utf-8") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        tree = copy_tree()
+        try:
+            full = ["sanity", "--color", "no", "--venv", "--python", choice.main.short]
+            if arguments:
+                runs = [[*full, *arguments]]
+            else:
+                runs = [full]
+                for python in choice.found:
+                    if python.minor != choice.main.minor and _supports(choice.main, python):
+                        tests = ["--test", "compile", "--test", "import"]
+                        runs.append(["sanity", "--color", "no", "--local", "--python", python.short, *tests])
+            for run in runs:
+                say("$ ansible-test " + " ".join(run))
+                if subprocess.run([program, *run], cwd=tree, env=env, check=False).returncode != 0:
+                    failed.append(run)
+        finally:
+            shutil.rmtree(tree.parents[2], ignore_errors=True)
+    for run in failed:
+        say("FAILED: ansible-test " + " ".join(run))
+    return 1 if failed else 0
+
+
+def _supports(main: pythons.Python, target: pythons.Python) -> bool:
+    """ansible-core for Python 3.11 knows no Python newer than 3.13."""
+    return not (main.minor == (3, 11) and target.minor > (3, 13))
+
+
+if __name__ == "__main__":
+    places.main(entry)

@@ -1,0 +1,315 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Runs the test suites and checks.
+
+dev/test                        everything: what "make test" does
+dev/test lint docs              some groups: lint, docs, sanity, unit, integration
+dev/test unit --python 3.11     the groups' steps for one Python only
+dev/test unit -- -k name        what follows "--" goes to pytest
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+import environments
+import places
+import pythons
+from places import COLLECTIONS, LOCAL, LOGS, ROOT, Stop, say
+
+GROUPS = ("sanity", "integration", "unit", "lint", "docs")
+STEP_TIMEOUT = 30 * 60
+
+
+@dataclass
+class Step:
+    """One line of the summary: commands that run one after the other, all of them, whatever comes out."""
+
+    group: str
+    title: str
+    python: pythons.Python
+    commands: list[list[str]]
+    directory: Path = ROOT
+    pytest: bool = False
+    passed: bool | None = None
+    seconds: float = 0.0
+    output: str = ""
+    extra_env: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def slug(self) -> str:
+        return "".join(char if char.isalnum() else "-" for char in self.title.lower())
+
+    @property
+    def report(self) -> Path:
+        return LOCAL / "reports" / f"{self.slug}.xml"
+
+
+def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
+    """All steps; those that take longest first, so that two at a time end at about the same time."""
+    main = choice.main
+    steps = [Step("sanity", "ansible-test sanity", main, [[str(ROOT / "dev" / "ansible_test")]])]
+    for python in reversed(choice.suites):
+        steps.append(_pytest("integration", python, ["-n", "2", "--dist", "loadgroup", *pytest_arguments]))
+    for python in reversed(choice.wanted):
+        steps.append(_pytest("unit", python, pytest_arguments))
+    build = str(LOCAL / "build")
+    install = f'ansible-galaxy collection install --force --offline -p "{build}/tree" "{build}"/virt-storage-*.tar.gz'
+    steps += [
+        Step(
+            "lint",
+            "ruff (style and format)",
+            main,
+            [["ruff", "check", "."], ["ruff", "format", "--check", "--diff", "."]],
+        ),
+        Step(
+            "lint",
+            "mypy (types)",
+            main,
+            [["mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "ansible_collections.virt.storage.plugins"]],
+            directory=COLLECTIONS,
+        ),
+        Step("lint", "ansible-lint", main, [["ansible-lint", "--offline", "--profile", "production", "--nocolor"]]),
+        Step(
+            "docs",
+            "docs and changelog",
+            main,
+            [
+                ["antsibull-docs", "lint-collection-docs", "--plugin-docs", "--validate-collection-refs", "all", "."],
+                ["antsibull-changelog", "lint"],
+            ],
+        ),
+        Step(
+            "lint",
+            "the collection can be built and installed",
+            main,
+            [
+                ["ansible-galaxy", "collection", "build", "--force", "--output-path", build],
+                ["sh", "-c", install],
+            ],
+        ),
+    ]
+    return steps
+
+
+def _pytest(group: str, python: pythons.Python, arguments: list[str]) -> Step:
+    step = Step(group, f"{group} tests, Python {python.short}", python, [], pytest=True)
+    step.commands = [
+        [
+            "python",
+            "-m",
+            "pytest",
+            f"tests/{group}",
+            f"--junitxml={step.report}",
+            f"--basetemp={LOCAL / 'tmp' / (group + '-' + python.name)}",
+            *arguments,
+        ]
+    ]
+    return step
+
+
+class Runner:
+    def __init__(self, choice: pythons.Choice, steps: list[Step], at_once: int, live: bool) -> None:
+        self.choice, self.waiting, self.at_once, self.live = choice, list(steps), at_once, live
+        self.speaking = threading.Lock()
+        self.taking = threading.Lock()
+        self.children: set[subprocess.Popen] = set()
+
+    def run(self) -> None:
+        workers = [threading.Thread(target=self._work, daemon=True) for _worker in range(self.at_once)]
+        for worker in workers:
+            worker.start()
+        try:
+            for worker in workers:
+                while worker.is_alive():
+                    worker.join(0.5)
+        except KeyboardInterrupt:
+            self.waiting.clear()
+            for child in list(self.children):
+                _stop(child)
+            raise
+
+    def _work(self) -> None:
+        while True:
+            with self.taking:
+                if not self.waiting:
+                    return
+                step = self.waiting.pop(0)
+            if not self.live:
+                with self.speaking:
+                    say(f"... {step.title}")
+            started = time.monotonic()
+            try:
+                results = [self._command(step, command) for command in step.commands]
+                step.passed = not any(results)
+            except OSError as why:
+                step.output += f"{why}\n"
+                step.passed = False
+            step.seconds = time.monotonic() - started
+            (LOGS / f"{step.slug}.log").write_text(step.output, encoding="utf-8")
+            if not self.live:
+                with self.speaking:
+                    _headline(f"{step.title}: {'passed' if step.passed else 'FAILED'} in {step.seconds:.1f} s")
+                    say(step.output.rstrip("\n"))
+
+    def _command(self, step: Step, command: list[str]) -> int:
+        env = places.tool_environment(step.python.name, self.choice.directories())
+        env.update(step.extra_env)
+        env.update(PYTHONUNBUFFERED="1", NO_COLOR="1")
+        if step.pytest:
+            step.report.unlink(missing_ok=True)
+        child = subprocess.Popen(
+            command,
+            cwd=step.directory,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            text=True,
+            errors="replace",
+        )
+        self.children.add(child)
+        alarm = threading.Timer(STEP_TIMEOUT, _stop, [child])
+        alarm.start()
+        try:
+            for line in child.stdout or ():
+                step.output += line
+                if self.live:
+                    sys.stdout.write(line)
+                    sys.stdout.flush()
+            status = child.wait()
+        finally:
+            alarm.cancel()
+            self.children.discard(child)
+        if status < 0:
+            step.output += f"ended by signal {-status}\n"
+        return status
+
+
+def _stop(child: subprocess.Popen) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(child.pid, signal.SIGKILL)
+
+
+def _headline(text: str) -> None:
+    say(f"\n===== {text} " + "=" * max(0, 90 - len(text)))
+
+
+def _counts(step: Step) -> tuple[Counter, Counter]:
+    """How many tests passed, failed and were skipped, and the reasons of those that were skipped."""
+    counts: Counter = Counter()
+    reasons: Counter = Counter()
+    try:
+        cases = list(ElementTree.parse(step.report).iter("testcase"))
+    except (OSError, ElementTree.ParseError):
+        return counts, reasons
+    for case in cases:
+        skipped = case.find("skipped")
+        if case.find("failure") is not None or case.find("error") is not None:
+            counts["failed"] += 1
+        elif skipped is not None:
+            counts["skipped"] += 1
+            reasons[skipped.get("message", "")] += 1
+        else:
+            counts["passed"] += 1
+    return counts, reasons
+
+
+def summarise(choice: pythons.Choice, steps: list[Step], set_up: float, total: float, notes: list[str]) -> bool:
+    left_out = list(notes)
+    sums: Counter = Counter()
+    closing = []
+    _headline("Summary")
+    say(f"  passed  {set_up:7.1f} s  set-up")
+    for step in steps:
+        counts: Counter = Counter()
+        if step.pytest:
+            counts, reasons = _counts(step)
+            sums += counts
+            left_out += [f"{step.title}: {number} skipped: {reason}" for reason, number in sorted(reasons.items())]
+            for line in step.output.splitlines():
+                if line.startswith("left out: "):
+                    left_out.append(f"{step.title}: {line[len('left out: ') :]}")
+            if not counts:
+                step.passed = False
+            lines = [line for line in step.output.splitlines() if re.fullmatch(r"=+ .* in [0-9.]+s.* =+", line)]
+            closing.append((step.title, lines[-1] if lines else "pytest did not get to its end"))
+        say(f"  {'passed' if step.passed else 'FAILED'}  {step.seconds:7.1f} s  {step.title}")
+    say(f"          {total:7.1f} s  in all")
+    say("\nPythons found: " + ", ".join(f"{python.version} ({python.path})" for python in choice.found))
+    say("Python and ansible-core that ran the suites: " + ", ".join(_versions(python) for python in choice.wanted))
+    if left_out:
+        say("\nLeft out:")
+        for line in left_out:
+            say(f"  - {line}")
+    failed = [step for step in steps if not step.passed]
+    for step in failed:
+        say(f"\nFAILED: {step.title}; its output is above and in {(LOGS / (step.slug + '.log')).relative_to(ROOT)}")
+    if closing:
+        say("")
+        for title, line in closing:
+            say(f"{title}:\n{line}")
+        say(f"\n{sums['passed']} passed, {sums['failed']} failed, {sums['skipped']} skipped")
+    say(f"{'All steps passed' if not failed else f'{len(failed)} of {len(steps)} steps FAILED'}")
+    return not failed
+
+
+def _versions(python: pythons.Python) -> str:
+    site = places.VENVS / python.name / "lib" / f"python{python.short}" / "site-packages"
+    core = [path.name[len("ansible_core-") : -len(".dist-info")] for path in site.glob("ansible_core-*.dist-info")]
+    if not core:
+        return f"{python.version} without ansible-core (code that runs on managed hosts)"
+    return f"{python.version} with ansible-core {core[0]}"
+
+
+def entry(arguments: list[str]) -> int:
+    pytest_arguments: list[str] = []
+    if "--" in arguments:
+        cut = arguments.index("--")
+        arguments, pytest_arguments = arguments[:cut], arguments[cut + 1 :]
+    parser = argparse.ArgumentParser(
+        prog="dev/test", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("groups", nargs="*", metavar="group", help=" ".join(GROUPS))
+    parser.add_argument("--python", help="only the steps for this Python, such as 3.11")
+    options = parser.parse_args(arguments)
+    unknown = [group for group in options.groups if group not in GROUPS]
+    if unknown:
+        raise Stop(f"No group {', '.join(unknown)}; there are: {', '.join(GROUPS)}")
+
+    started = time.monotonic()
+    choice = environments.prepare("test")
+    set_up = time.monotonic() - started
+    steps = plan(choice, pytest_arguments)
+    notes = list(choice.notes)
+    if options.groups:
+        steps = [step for step in steps if step.group in options.groups]
+        notes = [f"the other groups: {', '.join(group for group in GROUPS if group not in options.groups)}"]
+    if options.python:
+        steps = [step for step in steps if step.python.short == options.python]
+        notes.append(f"all Pythons but {options.python}")
+    if not steps:
+        raise Stop("Nothing to run for that choice.")
+    if os.geteuid() != 0:
+        notes.append("tests that need root (mounts, loop devices, other users' files): run as root to have them too")
+    places.clear_temporary()
+    (LOCAL / "reports").mkdir(parents=True, exist_ok=True)
+    Runner(choice, steps, at_once=1 if len(steps) == 1 else 2, live=len(steps) == 1).run()
+    return 0 if summarise(choice, steps, set_up, time.monotonic() - started, notes) else 1
+
+
+if __name__ == "__main__":
+    places.main(entry)
