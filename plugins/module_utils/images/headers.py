@@ -5,12 +5,13 @@
 
 """What an image says about itself: its header, and the chain of files that it is built on.
 
-A guest can write any bytes into its disk, so nothing read here is trusted: offsets and lengths are bounded, and a malformed image
-is a record with a ``problem``, never an exception. Only the operating system's own errors (OSError) leave ``read_header``.
+A guest can write any bytes into its disk, so nothing read here is trusted: offsets and lengths are bounded, and a
+malformed image is a record with a ``problem``, never an exception. Only the operating system's own errors (OSError)
+leave ``read_header``.
 
-Formats have libvirt's names, and are told apart as libvirt does, with these differences: what stands at offset 0 wins over what
-stands further in; VMDK's text descriptors and COWD files are vmdk too, since QEMU opens them as such; version 2 of LUKS counts
-as encrypted. The layouts are those of QEMU's docs/interop/qcow2.txt, docs/interop/qed_spec.rst and block drivers.
+Formats have libvirt's names, and are told apart as libvirt does, with these differences: what stands at offset 0 wins
+over what stands further in; VMDK's text descriptors and COWD files are vmdk too, since QEMU opens them as such; version
+2 of LUKS counts as encrypted. The layouts are those of QEMU's docs/interop/qcow2.txt and of its block drivers.
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ import errno
 import os
 import stat
 import struct
-from typing import Callable, NamedTuple
+from typing import Any, Callable, Literal, NamedTuple
 
 _BLOCK = 1024  # Holds the whole header of nearly every image that qemu-img makes.
 _EXTENSIONS_LIMIT = 64
-_BACKING_LIMIT = 1023  # qcow2.txt: "Must not be longer than 1023 bytes"; the other drivers of QEMU have the same buffer.
+_BACKING_LIMIT = 1023  # qcow2.txt: "Must not be longer than 1023 bytes". QEMU's other drivers have the same buffer.
 _FORMAT_LIMIT = 15  # QEMU: the length of its backing format buffer.
 _DATA_FILE_LIMIT = 4096
 _L1_LIMIT = 32 * 2**20
@@ -43,9 +44,10 @@ _KNOWN_FEATURES = 31
 class ImageHeader(NamedTuple):
     """Sizes in bytes. ``backing_path`` and ``backing_format`` are the strings in the header, None when there are none.
 
-    ``compat``, ``cluster_size``, ``lazy_refcounts`` and ``extended_l2`` are None for every format but qcow2. ``data_file`` is the
-    file outside of the image that holds its data: "" when the header says that there is one and not which. A header with a
-    ``problem`` is not to be relied on, neither for what it says nor for what it leaves out.
+    ``compat``, ``cluster_size``, ``lazy_refcounts`` and ``extended_l2`` are None for every format but qcow2.
+    ``data_file`` is the file outside of the image that holds its data (of several, the first): "" when the header says
+    that there is one and not which. A header with a ``problem`` is not to be relied on, neither for what it says nor
+    for what it leaves out.
     """
 
     format: str
@@ -64,7 +66,7 @@ class ImageHeader(NamedTuple):
 
 
 def read_header(fd: int, size: int, declared: str | None = None) -> ImageHeader:
-    """The header of an open file or block device of ``size`` bytes. One that is ``declared`` raw is raw, whatever is in it."""
+    """The header of an open file or block device of ``size`` bytes. What is ``declared`` raw is raw."""
     if declared == "raw":
         return ImageHeader("raw", size)
     block = os.pread(fd, _BLOCK, 0)
@@ -79,10 +81,10 @@ def read_header(fd: int, size: int, declared: str | None = None) -> ImageHeader:
     return ImageHeader("raw", size)
 
 
-def _number(block: bytes, offset: int, length: int, order: str) -> int | None:
+def _number(block: bytes, offset: int, length: int, order: Literal["big", "little"]) -> int | None:
     """None when the block ends before it."""
     part = block[offset : offset + length]
-    return int.from_bytes(part, order) if len(part) == length else None  # type: ignore[arg-type]
+    return int.from_bytes(part, order) if len(part) == length else None
 
 
 def _bytes(fd: int, block: bytes, offset: int, length: int) -> bytes:
@@ -94,19 +96,24 @@ def _text(raw: bytes) -> str:
     return os.fsdecode(raw.split(b"\0", 1)[0])
 
 
-def _sized(format: str, capacity: int | None, size: int, problem: str = "", **more) -> ImageHeader:
-    """A header whose capacity has been looked at: one that is missing or can't be is replaced by the size of the file."""
+def _sized(name: str, capacity: int | None, size: int, problem: str = "", **more: Any) -> ImageHeader:
+    """A header whose capacity has been looked at: one that is missing or impossible becomes the size of the file."""
     if capacity is None:
-        return ImageHeader(format, size, problem=f"the {format} header is cut off")
+        return ImageHeader(name, size, problem=f"the {name} header is cut off")
     if capacity > _SIZE_LIMIT:
-        capacity, problem = size, problem or f"the {format} header gives a size of {capacity} bytes, more than any disk has"
-    return ImageHeader(format, capacity, problem=problem, **more)
+        problem = problem or _immense(name, capacity)
+        capacity = size
+    return ImageHeader(name, capacity, problem=problem, **more)
+
+
+def _immense(name: str, capacity: int) -> str:
+    return f"the {name} header gives a size of {capacity} bytes, more than any disk has"
 
 
 def _other_version(name: str, version: int | None, size: int) -> ImageHeader:
     """libvirt lists these as raw, and so do we, but not without a word."""
     what = "ends before its version" if version is None else f"is of version {version}"
-    return ImageHeader("raw", size, problem=f"it begins like a {name} image that {what}, which is not one that can be used")
+    return ImageHeader("raw", size, problem=f"it begins like a {name} image that {what}, which can't be used")
 
 
 def _backing(fd: int, block: bytes, offset: int, length: int, limit: int) -> tuple[str | None, str]:
@@ -136,8 +143,9 @@ def _qcow(fd: int, block: bytes, size: int) -> ImageHeader:
     if len(block) < 48:
         return _sized("qcow", None, size)
     offset, length, capacity, crypt = _QCOW.unpack_from(block)
-    backing, problem = _backing(fd, block, offset, length, size)
-    return _sized("qcow", capacity, size, problem or _magic(block, b"QFI\xfb"), backing_path=backing, encrypted=crypt != 0)
+    backing, wrong = _backing(fd, block, offset, length, size)
+    problem = _magic(block, b"QFI\xfb") or wrong
+    return _sized("qcow", capacity, size, problem, backing_path=backing, encrypted=crypt != 0)
 
 
 def _magic(block: bytes, magic: bytes) -> str:
@@ -148,7 +156,7 @@ def _magic(block: bytes, magic: bytes) -> str:
 def _qcow2(fd: int, block: bytes, size: int, version: int) -> ImageHeader:
     if len(block) < (72 if version == 2 else 104):
         return ImageHeader("qcow2", size, problem="the qcow2 header is cut off")
-    magic, _version, offset, length, bits, capacity, crypt, l1_size, l1_offset, refcounts = _QCOW2.unpack_from(block)
+    _magic4, _version, offset, length, bits, capacity, crypt, l1_size, l1_offset, refcounts = _QCOW2.unpack_from(block)
     features = compatible = 0
     header_length = 72
     if version == 3:
@@ -161,7 +169,7 @@ def _qcow2(fd: int, block: bytes, size: int, version: int) -> ImageHeader:
         problem = problem or f"the cluster size of 2^{bits} bytes is not between 512 bytes and 2 MiB"
     else:
         covered = cluster * (cluster // (16 if extended else 8))
-        if header_length < 104 and version == 3 or header_length > cluster:
+        if (header_length < 104 and version == 3) or header_length > cluster:
             problem = problem or f"the header length {header_length} is not one that a header can have"
         elif offset > cluster:
             problem = problem or "the name of the backing file lies outside of the header"
@@ -175,14 +183,14 @@ def _qcow2(fd: int, block: bytes, size: int, version: int) -> ImageHeader:
             problem = problem or "the L1 table is larger than 32 MiB"
         elif l1_size * covered < capacity:
             problem = problem or f"the L1 table is too small for a size of {capacity} bytes"
-        elif refcounts >= size or l1_size and l1_offset >= size:
+        elif refcounts >= size or (l1_size and l1_offset >= size):
             problem = problem or "the file ends before its tables: it is cut off"
     if features & ~_KNOWN_FEATURES:
         problem = problem or f"the incompatible features {features & ~_KNOWN_FEATURES:#x} are not known"
     if crypt > 2:
         problem = problem or f"the encryption method {crypt} is not known"
     if capacity > _SIZE_LIMIT:
-        problem = problem or f"the qcow2 header gives a size of {capacity} bytes, more than any disk has"
+        problem = problem or _immense("qcow2", capacity)
         capacity = size
     return ImageHeader(
         "qcow2",
@@ -231,7 +239,7 @@ def _extensions(fd: int, block: bytes, offset: int, end: int) -> tuple[str | Non
 def _qed(fd: int, block: bytes, size: int) -> ImageHeader:
     if len(block) < 64:
         return _sized("qed", None, size)
-    _magic_number, cluster, clusters, features, capacity, offset, length = _QED.unpack_from(block)
+    _magic4, cluster, clusters, features, capacity, offset, length = _QED.unpack_from(block)
     backing, problem = None, _magic(block, b"QED\0")
     if features & 1:
         backing, wrong = _backing(fd, block, offset, length, min(cluster * clusters, size))
@@ -386,7 +394,7 @@ class BackingTarget(NamedTuple):
 
 
 def resolve_backing(image_path: str, backing: str) -> BackingTarget:
-    """Where a backing string points, by QEMU's rules: a relative name starts from the directory of the image's path as given.
+    """Where a backing string points, by QEMU's rules. A relative name starts from the directory of the path as given.
 
     A colon before any slash is a protocol (``nbd://…``, ``fat:…``, ``file:…``); these and ``json:`` are never followed.
     """
@@ -430,9 +438,9 @@ class Member(NamedTuple):
 class Chain(NamedTuple):
     """An image and the files that it is built on, itself first.
 
-    ``end`` says why the walk ended: "whole" (nothing is missing), missing, unreadable, loop, too_deep, json, protocol, malformed
-    (the last member's header has a problem), or mismatch (the last member is not what its parent's header says). ``at`` is the
-    path or the backing string at which it ended, ``problem`` says it in words.
+    ``end`` says why the walk ended: "whole" (nothing is missing), missing, unreadable, loop, too_deep, json, protocol,
+    malformed (the last member's header has a problem), or mismatch (the last member is not what its parent's header
+    says). ``at`` is the path or the backing string at which it ended, ``problem`` says it in words.
     """
 
     members: tuple[Member, ...]
@@ -450,8 +458,9 @@ class Chain(NamedTuple):
         return tuple(member.path for member in self.members[1:] if member.probed)
 
 
-# QEMU's names of formats that libvirt has another name for, or none. The last ones can't be told from raw.
+# QEMU's names of formats that libvirt has another name for.
 _FROM_QEMU = {"parallels": "ploop", "file": "raw", "host_device": "raw", "host_cdrom": "raw"}
+# Formats that always show in the header, other than a fixed vpc image or a dmg.
 _SURELY_SEEN = ("qcow", "qcow2", "qed", "vdi", "vmdk", "ploop", "cow")
 
 
@@ -467,29 +476,32 @@ def chain(
     """
     members: list[Member] = []
     seen = set()
+
+    def ended(end: str, at: str, problem: str) -> Chain:
+        return Chain(tuple(members), end, at, problem)
+
     while len(members) < limit:
         try:
             header, identity = opener(path, declared)
         except (FileNotFoundError, NotADirectoryError):
-            return Chain(tuple(members), "missing", path, f"{path} is not there")
+            return ended("missing", path, f"{path} is not there")
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or str(error)
-            return Chain(tuple(members), "unreadable", path, f"{path} can't be read: {why}")
+            return ended("unreadable", path, f"{path} can't be read: {why}")
         if identity in seen:
-            return Chain(tuple(members), "loop", path, f"{path} is built on itself")
+            return ended("loop", path, f"{path} is built on itself")
         seen.add(identity)
         members.append(Member(path, header, identity, declared is None))
         if header.problem:
-            return Chain(tuple(members), "malformed", path, f"{path} is malformed: {header.problem}")
+            return ended("malformed", path, f"{path} is malformed: {header.problem}")
         if declared is not None and header.format != declared and (declared in _SURELY_SEEN or header.format != "raw"):
-            return Chain(tuple(members), "mismatch", path, f"{path} is declared as {declared}, but looks like {header.format}")
-        if header.backing_path is None:
+            return ended("mismatch", path, f"{path} is declared as {declared}, but looks like {header.format}")
+        backing = header.backing_path
+        if backing is None:
             return Chain(tuple(members))
-        target = resolve_backing(path, header.backing_path)
+        target = resolve_backing(path, backing)
         if target.path is None:
-            return Chain(
-                tuple(members), target.kind, header.backing_path, f"{path} is built on {header.backing_path}, which is not a file"
-            )
+            return ended(target.kind, backing, f"{path} is built on {backing}, which is not a file")
         path, declared = target.path, header.backing_format
         declared = _FROM_QEMU.get(declared, declared) if declared else None
-    return Chain(tuple(members), "too_deep", path, f"there are more than {limit} files in the chain")
+    return ended("too_deep", path, f"there are more than {limit} files in the chain")

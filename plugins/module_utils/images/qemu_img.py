@@ -5,8 +5,8 @@
 
 """What qemu-img(1) must be told, and what it would refuse. Nothing is run here.
 
-The format of every file is named (``-f``, ``-F``), so that nothing is probed; sizes are bytes; paths are absolute, so that none
-looks like an option or a protocol. qemu-img doesn't sync what it writes: whoever publishes the file does.
+The format of every file is named (``-f``, ``-F``), so that nothing is probed; sizes are bytes; paths are absolute, so
+that none looks like an option or a protocol. qemu-img doesn't sync all that it writes: whoever publishes the file does.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ def convert(source: str, source_format: str, volume: Volume, path: str) -> tuple
     return ("qemu-img", "convert", "-q", *names, *_options(volume), _absolute(source), _absolute(path))
 
 
-def resize(path: str, format: str, size: int, shrink: bool = False) -> tuple[str, ...]:
+def resize(path: str, image_format: str, size: int, shrink: bool = False) -> tuple[str, ...]:
     allowed = ("--shrink",) if shrink else ()
-    return ("qemu-img", "resize", "-q", "-f", _driver(format), *allowed, _absolute(path), str(size))
+    return ("qemu-img", "resize", "-q", "-f", _driver(image_format), *allowed, _absolute(path), str(size))
 
 
 def amend(path: str, *, compat: str | None = None, lazy_refcounts: bool | None = None) -> tuple[str, ...]:
@@ -70,13 +70,14 @@ def rebase(path: str, backing: str, backing_format: str) -> tuple[str, ...]:
 
 
 def _absolute(path: str | None) -> str:
-    assert path is not None and path.startswith("/"), f"{path!r} is not an absolute path"
+    path = path or ""
+    assert path.startswith("/"), f"{path!r} is not an absolute path"
     return path
 
 
-def _driver(format: str | None) -> str:
-    assert format, "the format is not known"
-    return _TO_QEMU.get(format, format)
+def _driver(name: str | None) -> str:
+    assert name, "the format is not known"
+    return _TO_QEMU.get(name, name)
 
 
 def _option(name: str, value: str | int | bool) -> str:
@@ -86,7 +87,7 @@ def _option(name: str, value: str | int | bool) -> str:
 
 
 def _options(volume: Volume) -> list[str]:
-    """What was declared and is not qemu-img's own default (older ones don't know all options), but always ``compat``."""
+    """What was declared and is not qemu-img's default (older ones don't know all options), but always ``compat``."""
     known = VOLUME_FORMATS[volume.format].options if volume.format in VOLUME_FORMATS else ()
     options = []
     for name in _OPTIONS:
@@ -99,7 +100,7 @@ def _options(volume: Volume) -> list[str]:
 
 
 def qcow2_limit(cluster_size: int | None = None, extended_l2: bool | None = None) -> int:
-    """The largest capacity: QEMU's L1 table has at most 32 MiB, each entry of 8 bytes leads to one cluster of L2 entries."""
+    """The largest capacity: QEMU's L1 table has at most 32 MiB; each 8 bytes of it lead to a cluster of L2 entries."""
     cluster = cluster_size or DEFAULT_CLUSTER_SIZE
     return _L1_LIMIT // 8 * (cluster // (16 if extended_l2 else 8)) * cluster
 
@@ -120,8 +121,9 @@ def qcow2_problem(volume: Volume) -> str:
                 return f"{name} needs compat 1.1"
     if volume.extended_l2 and cluster < 16384:
         return f"extended_l2 needs a cluster_size of at least 16 KiB, not {format_size(cluster)}"
-    # qemu-img(1) doesn't say it; the program does, since 5.2: "Backing file and preallocation can only be used at the same time if
-    # extended_l2 is on". Without subclusters a preallocated cluster would hide what the backing file holds.
+    # qemu-img(1) lists the modes and says nothing of backing files. The program does: "Backing file and preallocation
+    # can only be used at the same time if extended_l2 is on" (before 5.2: never). Without subclusters a preallocated
+    # cluster would hide what the backing file holds.
     if volume.backing is not None and volume.preallocation not in (None, "off") and not volume.extended_l2:
         return f"preallocation {volume.preallocation} on a backing file needs extended_l2"
     limit = qcow2_limit(cluster, volume.extended_l2)
