@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import re
 import sys
-from typing import Any, Iterable, Mapping
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..model.errors import StorageError
 
@@ -133,7 +134,8 @@ def _strip_layout(root: Any) -> None:
 
 def canonical(element: Any) -> str:
     """One element as canonical XML text, the same for every way to write it."""
-    return etree().tostring(element, method="c14n", exclusive=True, with_comments=True).decode("utf-8")
+    data: bytes = etree().tostring(element, method="c14n", exclusive=True, with_comments=True)
+    return data.decode("utf-8")
 
 
 def new_root(tag: str) -> Any:
@@ -223,7 +225,7 @@ def _namespaces_used(element: Any) -> set[str | None]:
 
 
 def _write(out: list[str], node: Any, outer: Mapping, inner: Mapping, level: int | None) -> None:
-    """Append a node. ``outer`` and ``inner`` are the namespaces in scope before and in it; no level: keep it on the line."""
+    """Append a node. ``outer`` and ``inner`` are the namespaces in scope around and in it; no level: all on one line."""
     indent, newline = ("", "") if level is None else ("  " * level, "\n")
     if not is_element(node):
         out.append(f"{indent}{_aside(node)}{newline}")
@@ -263,26 +265,29 @@ def _scope(outer: Mapping, node: Any) -> Mapping:
     if not is_element(node):
         return outer
     above, own = node.getparent().nsmap, node.nsmap
-    inner = {**outer, **{prefix: uri for prefix, uri in own.items() if above.get(prefix) != uri}}
-    if inner.get(None) and not own.get(None):
-        inner[None] = ""
-    return inner
+    return {**outer, **{prefix: uri for prefix, uri in own.items() if above.get(prefix) != uri}}
 
 
 def _declarations(outer: Mapping, inner: Mapping) -> str:
     new: Iterable = ((prefix, uri) for prefix, uri in inner.items() if (outer.get(prefix) or "") != (uri or ""))
-    return "".join(f" xmlns{':' + prefix if prefix else ''}='{(uri or '').translate(_ATTRIBUTE)}'" for prefix, uri in new)
+    return "".join(
+        f" xmlns{':' + prefix if prefix else ''}='{(uri or '').translate(_ATTRIBUTE)}'" for prefix, uri in new
+    )
 
 
 def _attributes(node: Any) -> str:
-    return "".join(f" {_attribute_name(node, key)}='{value.translate(_ATTRIBUTE)}'" for key, value in node.attrib.items())
+    return "".join(
+        f" {_attribute_name(node, key)}='{value.translate(_ATTRIBUTE)}'" for key, value in node.attrib.items()
+    )
 
 
 def _attribute_name(node: Any, key: str) -> str:
     uri = etree().QName(key).namespace
     if uri == _XML_NAMESPACE:
         return _name(key, "xml")
-    return _name(key, next((prefix for prefix, value in node.nsmap.items() if prefix and value == uri), None) if uri else None)
+    return _name(
+        key, next((prefix for prefix, value in node.nsmap.items() if prefix and value == uri), None) if uri else None
+    )
 
 
 def _name(tag: str, prefix: str | None) -> str:

@@ -5,8 +5,8 @@
 
 """Pool definitions: libvirt's XML to the noun, and the noun back into the XML that it came from.
 
-Reading follows libvirt's rules. Writing patches what is declared into the original tree, so that nothing unknown is lost,
-or makes a new one; either way the result is laid out as libvirt prints it.
+Reading follows libvirt's rules. Writing patches what is declared into the original tree, so that nothing unknown is
+lost, or makes a new one; either way the result is laid out as libvirt prints it.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def parse_pool(text: bytes | str) -> Pool:
 
 
 def with_defaults(pool: Pool) -> Pool:
-    """``pool`` with what libvirt fills in when it reads a definition: source name, source format, directory, fixed path."""
+    """``pool`` with what libvirt fills in when it reads a definition: source name, format, directory, fixed path."""
     row = _row(pool.type)
     source = pool.source
     name = source.name or (pool.name if row.named_by_source else None)
@@ -131,7 +131,7 @@ def _check_rbd_source(root: Any, row: PoolType) -> None:
 
 
 def _check_required(pool: Pool, row: PoolType) -> None:
-    """What libvirt asks for when it reads a definition; devices of types that need more than them are asked for at start."""
+    """What libvirt asks for when it reads a definition; devices beside other requirements are asked for at start."""
     defaulted = with_defaults(pool)
     for name in row.required:
         later = name == "devices" and row.required != ("devices",)
@@ -177,7 +177,7 @@ def _read_config_options(root: Any, row: PoolType) -> tuple[tuple[str, str], ...
 
 
 def _needed(node: Any, name: str, what: str) -> str:
-    value = node.get(name)
+    value: str | None = node.get(name)
     if not value:
         raise _tree.invalid(f"{what}: the attribute {name} is missing or empty")
     return value
@@ -191,7 +191,10 @@ def _read_extras(root: Any) -> tuple[str, ...]:
 
 
 def render_pool(pool: Pool, original: bytes | str | None = None) -> str:
-    """The definition: the declared fields of ``pool`` patched into ``original``, or a new one."""
+    """The definition: the declared fields of ``pool`` patched into ``original``, or a new one.
+
+    Raises ``invalid_xml`` when libvirt would refuse the result.
+    """
     return _render(pool, original, 0)
 
 
@@ -216,6 +219,7 @@ def _render(pool: Pool, original: bytes | str | None, level: int) -> str:
     merged = pool if original is None else _merge(_read(root), pool)
     row = _row(merged.type)
     _write(root, with_defaults(merged), row)
+    _read(root)  # What libvirt would refuse to read is not written.
     return _tree.to_text(root, level, _NAMESPACES)
 
 

@@ -5,8 +5,8 @@
 
 """The ``<source>`` element of a pool: one reader and one writer per field, in the order in which libvirt prints them.
 
-A reader gives the value of the field, None when it is not there; a writer puts a value into the tree. What a writer doesn't
-know (other attributes, other children) stays as it is.
+A reader gives the value of the field, None when it is not there; a writer puts a value into the tree. What a writer
+doesn't know (other attributes, other children) stays as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ from .paths import sanitise_path
 
 # Fields that libvirt reads and prints whatever the type of the pool is.
 _EVERY_TYPE = ("auth", "protocol_version", "vendor", "product")
-_PROTOCOL_FORMATS = (None, "auto", "nfs")
+# libvirt asks for auto or nfs by their position in the list of formats, whatever the list.
+_PROTOCOL_FORMATS = 2
 _AUTH_TYPES = ("chap", "ceph")
 _PORT_LIMIT = 2**31 - 1
 _WWN = re.compile(r"(?:0x)?[0-9a-fA-F]{16}\Z")
@@ -80,14 +81,14 @@ def _check_format(source: Source, row: PoolType) -> None:
         )
     if source.protocol_version is None:
         return
-    if source.format not in _PROTOCOL_FORMATS:
+    if source.format is not None and source.format not in row.formats[:_PROTOCOL_FORMATS]:
         raise _tree.invalid(f"source/protocol: a version can't be given for the format {source.format}")
     if "," in source.protocol_version:
         raise _tree.invalid(f"source/protocol: {source.protocol_version!r} holds a comma")
 
 
 def _required(element: Any, name: str) -> str:
-    value = element.get(name)
+    value: str | None = element.get(name)
     if not value:
         raise _tree.invalid(f"source/{element.tag}: the attribute {name} is missing")
     return value
@@ -97,11 +98,16 @@ def _required(element: Any, name: str) -> str:
 
 
 def _read_hosts(source: Any) -> tuple[SourceHost, ...] | None:
-    return tuple(SourceHost(_required(node, "name"), _port(node.get("port"))) for node in source.findall("host")) or None
+    return tuple(_read_host(node) for node in source.findall("host")) or None
+
+
+def _read_host(node: Any) -> SourceHost:
+    return SourceHost(_required(node, "name"), _port(node.get("port")))
 
 
 def _port(text: str | None) -> int | None:
-    return number(text, "source/host/port", high=_PORT_LIMIT) or None if text else None
+    """0 is how libvirt says that there is none."""
+    return None if text is None else number(text, "source/host/port", high=_PORT_LIMIT) or None
 
 
 def _write_hosts(source: Any, hosts: tuple[SourceHost, ...]) -> None:
@@ -123,7 +129,7 @@ def _write_devices(source: Any, devices: tuple[SourceDevice, ...]) -> None:
 
 
 def _matched(source: Any, tag: str, key: str, values: tuple, key_of: Callable[[Any], str]) -> list[tuple[Any, Any]]:
-    """An element per value, in this order: the one that has its key already, else a new one. Other elements of the tag go."""
+    """An element per value, in this order: the one that has its key already, else a new one. The others go."""
     old = source.findall(tag)
     _tree.drop(source, tag)
     pairs = []

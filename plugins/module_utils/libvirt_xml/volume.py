@@ -40,8 +40,8 @@ _KNOWN = {
 def parse_volume(text: bytes | str) -> Volume:
     """What a ``<volume>`` document declares. Raises ``invalid_xml`` and ``invalid_size``.
 
-    Key, path, type, physical size and timestamps are only ever shown, so they are read over. Anything that we have no word for
-    is refused, as it would be lost.
+    Key, path, type, physical size and timestamps are only ever shown, so they are read over. Anything that we have no
+    word for is refused, as it would be lost.
     """
     root = _tree.parse(text)
     if root.tag != "volume":

@@ -39,7 +39,7 @@ RBD = "xmlns:rbd='http://libvirt.org/schemas/storagepool/rbd/1.0'"
 
 
 def definition(kind: str, body: str, xmlns: str = "") -> str:
-    """A definition in libvirt's layout: ``body`` is what follows the sizes, given with one space less indent per level."""
+    """A definition in libvirt's layout: ``body`` is what follows the sizes."""
     attributes = f"type='{kind}'" + (f" {xmlns}" if xmlns else "")
     sizes = "".join(f"  <{tag} unit='bytes'>0</{tag}>\n" for tag in ("capacity", "allocation", "available"))
     return f"<pool {attributes}>\n  <name>p1</name>\n  <uuid>{UUID}</uuid>\n{sizes}{body}</pool>\n"
@@ -63,7 +63,9 @@ PERMISSIONS = """  <target>
 # Per example: the definition as libvirt prints it, and the noun.
 EXAMPLES = {
     "dir": (
-        definition("dir", "  <features>\n    <cow state='no'/>\n  </features>\n  <source>\n  </source>\n" + PERMISSIONS),
+        definition(
+            "dir", "  <features>\n    <cow state='no'/>\n  </features>\n  <source>\n  </source>\n" + PERMISSIONS
+        ),
         Pool(
             "p1",
             "dir",
@@ -94,7 +96,8 @@ EXAMPLES = {
         definition(
             "netfs",
             "  <source>\n    <host name='filer.example.org' port='2049'/>\n    <dir path='/exports/vm'/>\n"
-            "    <format type='nfs'/>\n    <protocol ver='4.2'/>\n    <vendor name='Acme'/>\n    <product name='Box 9'/>\n"
+            "    <format type='nfs'/>\n    <protocol ver='4.2'/>\n"
+            "    <vendor name='Acme'/>\n    <product name='Box 9'/>\n"
             "  </source>\n" + target("/srv/nfs"),
         ),
         Pool(
@@ -129,8 +132,8 @@ EXAMPLES = {
     "disk": (
         definition(
             "disk",
-            "  <source>\n    <device path='/dev/mapper/mpatha' part_separator='no'/>\n    <format type='gpt'/>\n  </source>\n"
-            + target("/dev/disk/by-path"),
+            "  <source>\n    <device path='/dev/mapper/mpatha' part_separator='no'/>\n"
+            "    <format type='gpt'/>\n  </source>\n" + target("/dev/disk/by-path"),
         ),
         Pool(
             "p1",
@@ -291,7 +294,9 @@ EXAMPLES = {
         ),
     ),
     "sheepdog": (
-        definition("sheepdog", "  <source>\n    <host name='sheep1' port='7000'/>\n    <name>flock</name>\n  </source>\n"),
+        definition(
+            "sheepdog", "  <source>\n    <host name='sheep1' port='7000'/>\n    <name>flock</name>\n  </source>\n"
+        ),
         Pool("p1", "sheepdog", UUID, source=Source(hosts=(SourceHost("sheep1", 7000),), name="flock")),
     ),
     "gluster": (
@@ -358,7 +363,7 @@ def test_definition_is_printed_as_libvirt_prints_it(case: str) -> None:
 FORMATS = [(row.name, name) for row in POOL_TYPES.values() for name in row.formats]
 
 
-@pytest.mark.parametrize("kind, name", FORMATS)
+@pytest.mark.parametrize(("kind", "name"), FORMATS)
 def test_every_format_of_every_type(kind: str, name: str) -> None:
     pool = replace(EXAMPLES[kind][1], source=replace(EXAMPLES[kind][1].source, format=name, protocol_version=None))
     text = pool_xml.render_pool(pool)
@@ -370,13 +375,23 @@ def test_every_format_of_every_type(kind: str, name: str) -> None:
 def test_unknown_format_is_refused_with_those_known(kind: str) -> None:
     text, pool = EXAMPLES[kind]
     error = refusal(text.replace(f"<format type='{pool.source.format}'/>", "<format type='btrfs'/>"))
-    assert error.code == "invalid_xml" and POOL_TYPES[kind].formats[1] in error.hint
+    assert error.code == "invalid_xml"
+    assert POOL_TYPES[kind].formats[1] in error.hint
+
+
+def test_protocol_version_goes_with_the_first_two_formats() -> None:
+    inner = "<source><device path='/dev/x'/><format type='dos'/><protocol ver='4'/></source>"
+    assert pool_xml.parse_pool(small("disk", inner)).source.protocol_version == "4"
+    assert pool_xml.parse_pool(small("dir", inner)).source == Source(protocol_version="4")
+    assert refusal(small("disk", inner.replace("dos", "gpt"))).code == "invalid_xml"
 
 
 def test_new_definition_has_the_defaults_of_libvirt() -> None:
-    assert "<format type='unknown'/>" in pool_xml.render_pool(Pool("n", "disk", path="/dev"))
+    disk = Pool("n", "disk", path="/dev", source=Source(devices=(SourceDevice("/dev/vdb"),)))
+    assert "<format type='unknown'/>" in pool_xml.render_pool(disk)
     gluster = pool_xml.render_pool(Pool("gv0", "gluster", source=Source(hosts=(SourceHost("h"),))))
-    assert "<dir path='/'/>" in gluster and gluster.count("<name>gv0</name>") == 2
+    assert "<dir path='/'/>" in gluster
+    assert gluster.count("<name>gv0</name>") == 2
     assert "<path>/dev/vg1</path>" in pool_xml.render_pool(Pool("vg1", "logical", path="/somewhere"))
     assert "<path>/dev/zvol/t/d</path>" in pool_xml.render_pool(Pool("z", "zfs", source=Source(name="t/d")))
 
@@ -394,7 +409,8 @@ def test_fields_that_a_type_does_not_use_are_neither_read_nor_printed() -> None:
     pool = Pool("n", "dir", path="/p", source=Source(hosts=(SourceHost("h"),), format="nfs", name="x", product="o"))
     printed = pool_xml.render_pool(pool)
     assert pool_xml.parse_pool(printed).source == Source(product="o")
-    assert "host" not in printed and "format" not in printed
+    assert "host" not in printed
+    assert "format" not in printed
     rbd = pool_xml.render_pool(replace(EXAMPLES["rbd"][1], path="/p", permissions=Permissions(0o700)))
     assert "<target>" not in rbd
     network = EXAMPLES["sheepdog"][0].replace("</pool>", "<target><path>/p</path></target></pool>")
@@ -434,7 +450,7 @@ def test_empty_elements_count_as_absent() -> None:
 @pytest.mark.parametrize("kind", [kind for kind, row in POOL_TYPES.items() if row.named_by_source])
 def test_name_and_source_name_stand_in_for_each_other(kind: str) -> None:
     text, pool = EXAMPLES[kind]
-    source_name = pool.source.name
+    source_name = pool.source.name or ""
     nameless = text.replace("  <name>p1</name>\n", "", 1).replace("tank/guests", "tank")
     assert pool_xml.parse_pool(nameless).name == source_name.split("/")[0]
     bare = text.replace(f"    <name>{source_name}</name>\n", "")
@@ -445,7 +461,7 @@ def test_name_and_source_name_stand_in_for_each_other(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "written, bits", [("0755", 0o755), ("755", 0o755), ("0", 0), ("000777", 0o777), ("\n 0711", 0o711)]
+    ("written", "bits"), [("0755", 0o755), ("755", 0o755), ("0", 0), ("000777", 0o777), ("\n 0711", 0o711)]
 )
 def test_mode_is_octal(written: str, bits: int) -> None:
     text = small("dir").replace("</path>", f"</path><permissions><mode>{written}</mode></permissions>")
@@ -459,14 +475,17 @@ def test_bad_mode_is_refused(written: str) -> None:
 
 
 def test_owner_and_group() -> None:
-    text = small("dir").replace("</path>", "</path><permissions><owner>-1</owner><group>4294967294</group></permissions>")
+    text = small("dir").replace(
+        "</path>", "</path><permissions><owner>-1</owner><group>4294967294</group></permissions>"
+    )
     assert pool_xml.parse_pool(text).permissions == Permissions(group=4294967294)
+    assert pool_xml.parse_pool(text.replace("-1", "4294967295")).permissions == Permissions(group=4294967294)
     for bad in ("root", "-2", "4294967296", "1.5", "", "٣"):
         assert refusal(text.replace(">-1<", f">{bad}<")).code == "invalid_xml"
 
 
 @pytest.mark.parametrize(
-    "path, clean",
+    ("path", "clean"),
     [
         ("/", "/"),
         ("//", "//"),
@@ -490,13 +509,17 @@ def test_paths_are_sanitised(path: str, clean: str) -> None:
 
 
 def test_sizes_are_ignored_when_read_and_kept_when_printed() -> None:
-    text = EXAMPLES["dir"][0].replace("<capacity unit='bytes'>0", "<capacity unit='bytes'>4096").replace(">0</avail", ">x</avail")
+    text = (
+        EXAMPLES["dir"][0]
+        .replace("<capacity unit='bytes'>0", "<capacity unit='bytes'>4096")
+        .replace(">0</avail", ">x</avail")
+    )
     assert pool_xml.parse_pool(text) == EXAMPLES["dir"][1]
     assert pool_xml.render_pool(Pool("p1"), text) == text
 
 
 @pytest.mark.parametrize(
-    "kind, inner, word",
+    ("kind", "inner", "word"),
     [
         ("dir", "<features><cow state='maybe'/></features>", "cow"),
         ("disk", "<features><cow state='yes'/></features><source><device path='/dev/x'/></source>", "cow"),
@@ -508,6 +531,7 @@ def test_sizes_are_ignored_when_read_and_kept_when_printed() -> None:
         ("netfs", "<source><host name='h'/></source>", "dir"),
         ("netfs", "<source><host/><dir path='/x'/></source>", "name"),
         ("netfs", "<source><host name='h' port='nfs'/><dir path='/x'/></source>", "port"),
+        ("netfs", "<source><host name='h' port=''/><dir path='/x'/></source>", "port"),
         ("netfs", "<source><host name='h' port='-1'/><dir path='/x'/></source>", "port"),
         ("netfs", "<source><host name='h'/><dir path='/x'/><format type='cifs'/><protocol ver='3'/></source>", "cifs"),
         ("netfs", "<source><host name='h'/><dir path='/x'/><protocol ver='3,ro'/></source>", "comma"),
@@ -526,7 +550,8 @@ def test_sizes_are_ignored_when_read_and_kept_when_printed() -> None:
 )
 def test_what_libvirt_refuses_is_refused(kind: str, inner: str, word: str) -> None:
     error = refusal(small(kind, inner))
-    assert error.code == "invalid_xml" and word in error.message
+    assert error.code == "invalid_xml"
+    assert word in error.message
 
 
 @pytest.mark.parametrize("kind", ["iscsi", "iscsi-direct", "logical", "zfs"])
@@ -537,7 +562,7 @@ def test_devices_may_be_missing_until_the_start(kind: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text, code",
+    ("text", "code"),
     [
         ("<pool><name>n</name></pool>", "invalid_xml"),
         ("<pool type=''><name>n</name></pool>", "invalid_xml"),
@@ -570,7 +595,7 @@ def test_legacy_adapter_becomes_a_scsi_host() -> None:
 
 
 @pytest.mark.parametrize(
-    "attributes, text",
+    ("attributes", "text"),
     [
         ("domain='0' bus='0' slot='31' function='2'", "0000:00:1f.2"),
         ("bus='0x1' slot='010'", "0000:01:08.0"),
@@ -642,7 +667,8 @@ def test_namespace_is_declared_only_with_options() -> None:
     text, pool = EXAMPLES["fs"]
     assert "xmlns" not in pool_xml.render_pool(replace(pool, mount_options=None))
     removed = pool_xml.render_pool(replace(pool, mount_options=()), text)
-    assert "fs:" not in removed and "xmlns" not in removed
+    assert "fs:" not in removed
+    assert "xmlns" not in removed
     assert pool_xml.parse_pool(removed) == replace(pool, mount_options=None)
     added = pool_xml.render_pool(Pool("p1", mount_options=("noatime", "nodev")), removed)
     assert added == text
@@ -651,7 +677,8 @@ def test_namespace_is_declared_only_with_options() -> None:
 def test_prefix_of_the_document_is_kept() -> None:
     text = EXAMPLES["fs"][0].replace("xmlns:fs", "xmlns:q").replace("fs:", "q:")
     printed = pool_xml.render_pool(Pool("p1", mount_options=("noatime", "ro")), text)
-    assert "<q:option name='ro'/>" in printed and "xmlns:fs" not in printed
+    assert "<q:option name='ro'/>" in printed
+    assert "xmlns:fs" not in printed
     assert pool_xml.parse_pool(printed).mount_options == ("noatime", "ro")
 
 
@@ -659,7 +686,8 @@ def test_prefix_of_the_document_is_kept() -> None:
 
 FOREIGN = """<?xml version='1.0' encoding='UTF-8'?>
 <!-- before -->
-<pool type='netfs' xmlns:fs='http://libvirt.org/schemas/storagepool/fs/1.0' xmlns:m='urn:example:meta' m:rev='7' vendor-x='1'>
+<pool type='netfs' xmlns:fs='http://libvirt.org/schemas/storagepool/fs/1.0' xmlns:m='urn:example:meta'
+      m:rev='7' vendor-x='1'>
   <!-- who to call -->
   <name>p1</name>
   <m:info level='2'>
@@ -690,7 +718,9 @@ def shape(text: str) -> dict:
     tree = root.getroottree()
     found: dict = {}
     for node in root.iter(etree.Element):
-        found.setdefault(tree.getelementpath(node), []).append((dict(node.attrib), (node.text or "").strip(), (node.tail or "").strip()))
+        found.setdefault(tree.getelementpath(node), []).append(
+            (dict(node.attrib), (node.text or "").strip(), (node.tail or "").strip())
+        )
     return found
 
 
@@ -700,15 +730,18 @@ def test_one_field_is_changed_and_all_else_survives() -> None:
     changed = {path for path in before | after if before.get(path) != after.get(path)}
     assert changed == {"target/permissions/mode", "capacity", "allocation", "available"}
     assert after["target/permissions/mode"] == [({}, "0700", "")]
-    assert "<!-- who to call -->\n  <name>" in printed and "<?tool data?>" in printed
+    assert "<!-- who to call -->\n  <name>" in printed
+    assert "<?tool data?>" in printed
 
 
 def test_unknown_attributes_of_listed_things_survive() -> None:
     source = Source(hosts=(SourceHost("filer2"), SourceHost("filer1", 20049)), protocol_version="4.1")
     printed = pool_xml.render_pool(Pool("p1", source=source, mount_options=("soft", "ro")), FOREIGN)
     assert "<host name='filer2'/>\n    <host name='filer1' port='20049' rack='9'/>" in printed
-    assert "<fs:option name='soft' m:why='hang'/>" in printed and "<fs:option name='ro'/>" in printed
-    assert "<fs:other/>" in printed and "<fs:mount_opts m:why='slow'>" in printed
+    assert "<fs:option name='soft' m:why='hang'/>" in printed
+    assert "<fs:option name='ro'/>" in printed
+    assert "<fs:other/>" in printed
+    assert "<fs:mount_opts m:why='slow'>" in printed
     assert pool_xml.parse_pool(printed).source == replace(source, dir="/e", format="nfs")
 
 
@@ -717,7 +750,8 @@ def test_secret_keeps_what_it_says_beside_its_reference() -> None:
     auth = Auth("chap", "hv2", secret_uuid=SECRET)
     printed = pool_xml.render_pool(Pool("p1", source=Source(auth=auth)), text)
     assert pool_xml.parse_pool(printed).source.auth == auth
-    assert "type='iscsi'" in printed and "usage" not in printed
+    assert "type='iscsi'" in printed
+    assert "usage" not in printed
 
 
 def test_lists_declared_empty_are_removed() -> None:
@@ -729,7 +763,8 @@ def test_lists_declared_empty_are_removed() -> None:
 
 def test_extras_are_read_canonically_and_sorted() -> None:
     extras = pool_xml.parse_pool(FOREIGN).extras
-    assert extras[0] == "<later></later>" and extras[1].startswith('<m:info xmlns:m="urn:example:meta" level="2"><m:owner>Ü')
+    assert extras[0] == "<later></later>"
+    assert extras[1].startswith('<m:info xmlns:m="urn:example:meta" level="2"><m:owner>Ü')
     assert pool_xml.parse_pool(pool_xml.render_pool(pool_xml.parse_pool(FOREIGN))).extras == extras
     assert pool_xml.parse_pool(pool_xml.render_pool(Pool("p1", extras=extras), FOREIGN)).extras == extras
 
@@ -737,8 +772,10 @@ def test_extras_are_read_canonically_and_sorted() -> None:
 def test_declared_extra_replaces_its_like_and_only_that() -> None:
     printed = pool_xml.render_pool(Pool("p1", extras=("<later b='2'/>", "<new xmlns='urn:n'/>")), FOREIGN)
     extras = pool_xml.parse_pool(printed).extras
-    assert '<later b="2"></later>' in extras and "<later></later>" not in extras
-    assert '<new xmlns="urn:n"></new>' in extras and len(extras) == 3
+    assert '<later b="2"></later>' in extras
+    assert "<later></later>" not in extras
+    assert '<new xmlns="urn:n"></new>' in extras
+    assert len(extras) == 3
 
 
 def test_extra_can_not_stand_for_a_field() -> None:
@@ -758,8 +795,44 @@ def test_order_is_that_of_libvirt_whatever_the_original_has() -> None:
 
 
 def test_prefix_used_only_by_an_attribute_stays_declared() -> None:
-    text = EXAMPLES["dir"][0].replace("<source>", f"<source {FS} fs:a='1'>")
-    etree.fromstring(pool_xml.render_pool(Pool("p1"), text))
+    text = EXAMPLES["dir"][0].replace("'dir'", f"'dir' {FS}").replace("<source>", "<source fs:a='1'>")
+    assert etree.fromstring(pool_xml.render_pool(Pool("p1"), text)).nsmap == {"fs": pool_xml.FS_NAMESPACE}
+
+
+def test_white_space_that_is_content_survives() -> None:
+    kept = "<k xml:space='preserve'> <b/> </k>"
+    mixed = "<m>a <b/> <c/></m>"
+    printed = pool_xml.render_pool(Pool("n"), small("dir", kept + mixed + "<l>  </l>"))
+    assert kept in printed
+    assert mixed in printed
+    assert "<l>  </l>" in printed
+
+
+@pytest.mark.parametrize(
+    "pool",
+    [
+        Pool("a/b", "dir", path="/p"),
+        Pool("n", "dir"),
+        Pool("n", "fs", path="/p"),
+        Pool("n"),
+        Pool("n", "dir", "12", "/p"),
+        Pool("n", "dir", path="/p", permissions=Permissions(mode=0o1777)),
+        Pool("n", "scsi", path="/p", source=Source(adapter=Adapter(type="usb", name="x"))),
+        Pool("n", "scsi", path="/p", source=Source(adapter=Adapter(type="scsi_host", parent_address="1f.2"))),
+    ],
+)
+def test_what_libvirt_would_refuse_is_not_written(pool: Pool) -> None:
+    with pytest.raises(StorageError) as caught:
+        pool_xml.render_pool(pool)
+    assert caught.value.code == "invalid_xml"
+
+
+def test_patch_that_spoils_the_original_is_refused() -> None:
+    text, _pool = EXAMPLES["netfs"]
+    for source in (Source(format="cifs"), Source(hosts=())):
+        with pytest.raises(StorageError) as caught:
+            pool_xml.render_pool(Pool("p1", source=source), text)
+        assert caught.value.code == "invalid_xml"
 
 
 def test_name_that_xml_can_not_hold_is_refused() -> None:
@@ -773,16 +846,19 @@ def test_name_that_xml_can_not_hold_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "name, shown",
+    ("name", "shown"),
     [("p1", "p1"), ("p-1.ü", "p-1.ü"), ("p 1", UUID), ("a--b", UUID), ("$(x)", UUID), ("a;b", UUID), ("a\tb", UUID)],
 )
 def test_definition_file(name: str, shown: str) -> None:
     pool = replace(EXAMPLES["dir"][1], name=name)
     text = pool_xml.render_definition(pool)
     header, xml = text.split("-->\n\n")
-    assert header.startswith("<!--\n") and header.count("\n") == 4 and f"virsh pool-edit {shown}\n" in header
+    assert header.startswith("<!--\n")
+    assert header.count("\n") == 4
+    assert f"virsh pool-edit {shown}\n" in header
     assert "--" not in header[4:]
-    assert xml == pool_xml.render_pool(pool) and pool_xml.parse_pool(text) == pool
+    assert xml == pool_xml.render_pool(pool)
+    assert pool_xml.parse_pool(text) == pool
     assert pool_xml.render_definition(pool, text) == text
 
 
@@ -836,7 +912,8 @@ def test_error_names_the_line() -> None:
 
 
 ENTITY = '<!DOCTYPE pool [<!ENTITY e SYSTEM "file:///etc/hostname">]>'
-LAUGHS = "<!DOCTYPE pool [<!ENTITY a0 'ha'>%s]>" % "".join(f"<!ENTITY a{n + 1} '{f'&a{n};' * 10}'>" for n in range(12))
+LEVELS = "".join(f"<!ENTITY a{n + 1} '{f'&a{n};' * 10}'>" for n in range(12))
+LAUGHS = f"<!DOCTYPE pool [<!ENTITY a0 'ha'>{LEVELS}]>"
 
 
 @pytest.mark.parametrize("prolog", ["", "<?xml version='1.0'?>\n", "\ufeff", "<!-- x --> <?pi ?>\n", "<!-- <?x -->\n"])
@@ -848,7 +925,8 @@ def test_document_types_are_refused_unread(prolog: str, doctype: str) -> None:
     began = time.monotonic()
     for form in (text, text.encode()):
         error = refusal(form)
-        assert error.code == "invalid_xml" and "document type" in error.message
+        assert error.code == "invalid_xml"
+        assert "document type" in error.message
     assert time.monotonic() - began < 1
 
 
@@ -887,8 +965,11 @@ def test_declared_encoding() -> None:
 def test_missing_lxml_names_the_package_and_the_interpreter(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "lxml", None)
     error = refusal(small("dir"))
-    assert error.code == "library_missing" and sys.executable in error.message
-    assert "python3-lxml" in error.hint and "python-lxml" in error.hint and "Debian" in error.hint
+    assert error.code == "library_missing"
+    assert sys.executable in error.message
+    assert "python3-lxml" in error.hint
+    assert "python-lxml" in error.hint
+    assert "Debian" in error.hint
 
 
 # ---- property: what is printed reads as what was declared
@@ -913,7 +994,11 @@ def several(strategy: st.SearchStrategy, least: int = 1) -> st.SearchStrategy:
 
 
 ADDRESSES = st.builds(
-    "{:04x}:{:02x}:{:02x}.{:x}".format, st.integers(0, 65535), st.integers(0, 255), st.integers(0, 31), st.integers(0, 7)
+    "{:04x}:{:02x}:{:02x}.{:x}".format,
+    st.integers(0, 65535),
+    st.integers(0, 255),
+    st.integers(0, 31),
+    st.integers(0, 7),
 )
 ADAPTERS = st.one_of(
     st.builds(Adapter, type=st.just("scsi_host"), name=LINES),
@@ -942,7 +1027,9 @@ FIELDS = {
 }
 EXTRAS = st.lists(
     st.builds(
-        lambda tag, text, value: _tree.canonical(_tree.parse(f"<{tag} xmlns:x='urn:x' a='{value}'><x:y>{text}</x:y></{tag}>")),
+        lambda tag, text, value: _tree.canonical(
+            _tree.parse(f"<{tag} xmlns:x='urn:x' a='{value}'><x:y>{text}</x:y></{tag}>")
+        ),
         st.sampled_from(["meta", "x:meta", "zz"]),
         st.sampled_from(["", "t", "a <b/> c", "<b/><b/>", "&amp;"]),
         st.sampled_from(["1", "&lt;", "&#10;"]),
@@ -957,7 +1044,7 @@ def pools(draw: st.DrawFn) -> Pool:
     chosen = {name: draw(FIELDS[name]) for name in row.required}
     chosen.update({name: draw(optional(FIELDS[name])) for name in row.optional if name in FIELDS})
     kind_of = draw(st.sampled_from(row.formats)) if row.formats else None
-    versioned = kind_of in (None, "auto", "nfs")
+    versioned = kind_of is None or kind_of in row.formats[:2]
     source = Source(
         **chosen,
         format=kind_of,
@@ -1000,6 +1087,10 @@ def test_patching_lays_the_declared_over_the_original(found: Pool, declared: Poo
     """Onto the definition of another pool of the same type: what is declared holds, and what is not stays."""
     if found.type != declared.type:
         declared = replace(Pool(declared.name), uuid=declared.uuid, extras=declared.extras)
+    if declared.source.protocol_version is not None and declared.source.format is None:
+        declared = replace(declared, source=replace(declared.source, protocol_version=None))
+    if declared.source.format not in (None, *POOL_TYPES[found.type or ""].formats[:2]):
+        found = replace(found, source=replace(found.source, protocol_version=None))
     patched = pool_xml.parse_pool(pool_xml.render_pool(declared, pool_xml.render_pool(found)))
     for field in ("name", "uuid", "cow", "mount_options", "config_options", "refresh_allocation"):
         wanted, was = getattr(declared, field), getattr(found, field)

@@ -123,11 +123,12 @@ def test_every_format(name: str) -> None:
 
 def test_backing_by_name_is_printed_by_path() -> None:
     printed = volume_xml.render_volume(Volume("v", backing=Backing(volume="base", format="qcow2")), POOL)
-    assert "<path>/srv/images/base</path>" in printed and "<format type='qcow2'/>" in printed
+    assert "<path>/srv/images/base</path>" in printed
+    assert "<format type='qcow2'/>" in printed
 
 
 @pytest.mark.parametrize(
-    "attributes, text, size",
+    ("attributes", "text", "size"),
     [
         ("", "4096", 4096),
         ("", "\n 4096", 4096),
@@ -142,18 +143,22 @@ def test_backing_by_name_is_printed_by_path() -> None:
 )
 def test_sizes_have_units(attributes: str, text: str, size: int) -> None:
     volume = volume_xml.parse_volume(
-        small(f"<capacity {attributes}>{text}</capacity><target><clusterSize {attributes}>{text}</clusterSize></target>")
+        small(
+            f"<capacity {attributes}>{text}</capacity><target><clusterSize {attributes}>{text}</clusterSize></target>"
+        )
     )
     assert volume.capacity == volume.cluster_size == size
 
 
 @pytest.mark.parametrize(
-    "attributes, text",
+    ("attributes", "text"),
     [("", "-1"), ("", "1G"), ("", "1 G"), ("", "1.5"), ("", "ten"), ("unit='X'", "1"), ("unit='0'", "1"), ("", "0x10")],
 )
 def test_bad_sizes_are_refused(attributes: str, text: str) -> None:
     error = refusal(small(f"<allocation {attributes}>{text}</allocation>"))
-    assert error.code == "invalid_size" and "allocation" in error.message and error.subject == "v"
+    assert error.code == "invalid_size"
+    assert "allocation" in error.message
+    assert error.subject == "v"
 
 
 def test_size_beyond_the_limit_is_refused() -> None:
@@ -180,7 +185,7 @@ def test_presence_of_nocow_is_its_value() -> None:
 
 
 @pytest.mark.parametrize(
-    "inner, word",
+    ("inner", "word"),
     [
         ("<target><encryption format='luks'/></target>", "target/encryption"),
         ("<encryption format='luks'/>", "encryption"),
@@ -195,7 +200,9 @@ def test_presence_of_nocow_is_its_value() -> None:
 )
 def test_what_has_no_word_is_refused_and_named(inner: str, word: str) -> None:
     error = refusal(small(inner))
-    assert error.code == "invalid_xml" and word in error.message and error.subject == "v"
+    assert error.code == "invalid_xml"
+    assert word in error.message
+    assert error.subject == "v"
 
 
 @pytest.mark.parametrize(
@@ -218,7 +225,8 @@ def test_bad_documents_are_refused(text: str) -> None:
 
 
 TEXT = st.text(
-    st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\ufffe\uffff") | st.sampled_from("<>&'\"\t\r\n "),
+    st.characters(blacklist_categories=("Cs", "Cc"), blacklist_characters="\ufffe\uffff")
+    | st.sampled_from("<>&'\"\t\r\n "),
     min_size=1,
     max_size=12,
 )
