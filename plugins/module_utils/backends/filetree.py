@@ -271,7 +271,8 @@ class _Lowering:
 
     def finish(self) -> list[ops.Step]:
         if self.staged:
-            self.steps.append(ops.Step((ops.CloseStaging(self.staging),), always=True))
+            needs = tuple(range(len(self.steps)))
+            self.steps.append(ops.Step((ops.CloseStaging(self.staging),), needs=needs, always=True))
         return self.steps
 
     def _create(self, change: Change, needs: list[int]) -> list[Any]:

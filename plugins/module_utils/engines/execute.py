@@ -25,24 +25,21 @@ class Outcome:
 
 
 def execute(steps: Sequence[Step], engine: Any) -> tuple[Outcome, ...]:
-    """One outcome per step. A failure stops what needs the failed step and nothing else; steps marked ``always`` run last."""
+    """One outcome per step. A failure stops what needs the failed step and nothing else; a step marked ``always``
+    runs after those that it needs whatever became of them. Needs point to earlier steps."""
     outcomes: dict[int, Outcome] = {}
-    pending = [index for index, step in enumerate(steps) if not step.always]
+    pending = list(range(len(steps)))
     while pending:
         ready = [index for index in pending if all(need in outcomes for need in steps[index].needs)]
         blocked = {index: _blocked(steps[index], steps, outcomes) for index in ready}
-        runnable = [index for index in ready if blocked[index] is None]
         outcomes.update({index: outcome for index, outcome in blocked.items() if outcome is not None})
-        outcomes.update(_run_wave(runnable, steps, engine))
+        outcomes.update(_run_wave([index for index in ready if index not in outcomes], steps, engine))
         pending = [index for index in pending if index not in outcomes]
-    for index, step in enumerate(steps):
-        if step.always:
-            outcomes[index] = _run_step(step, engine)
     return tuple(outcomes[index] for index in range(len(steps)))
 
 
 def _blocked(step: Step, steps: Sequence[Step], outcomes: dict[int, Outcome]) -> Outcome | None:
-    for need in step.needs:
+    for need in () if step.always else step.needs:
         outcome = outcomes[need]
         if outcome.status == DONE:
             continue

@@ -199,7 +199,7 @@ class NativeEngine:
                 if change is volume_changes[0]:
                     self._append_volumes(steps, volume_changes, found)
                 continue
-            needs = (len(steps) - 1,) if steps else ()
+            needs = tuple(range(len(steps)))
             steps.append(ops.Step(tuple(self._lower_pool(change, found, fresh)), change, needs))
         return steps
 

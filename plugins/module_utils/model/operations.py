@@ -252,7 +252,7 @@ class Truncate:
 
 @dataclass(frozen=True)
 class Step:
-    """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run at the end whatever failed.
+    """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run after them whatever failed.
 
     A step without a change prepares something that others share; what it fails with, they fail with.
     """
