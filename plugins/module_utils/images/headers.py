@@ -30,15 +30,14 @@ _DATA_FILE_LIMIT = 4096
 _L1_LIMIT = 32 * 2**20
 _SIZE_LIMIT = 2**63 - 1
 _VMDK_DESCRIPTOR = 20 * 512
-CHAIN_LIMIT = 64
 
 _QCOW2 = struct.Struct(">4sIQIIQIIQQ")
 _QCOW2_V3 = struct.Struct(">QQ12xI")
 _QCOW = struct.Struct(">8xQI4xQ4xI")
 _QED = struct.Struct("<4sI4xIQ24xQII")
 _EXTENSION = struct.Struct(">II")
-_DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = 1, 2, 4, 8, 16
-_KNOWN_FEATURES = 31
+_DIRTY, _CORRUPT, _DATA_FILE, _EXTENDED_L2 = 1, 2, 4, 16
+_KNOWN_FEATURES = 31  # With 8, the compression type.
 
 
 class ImageHeader(NamedTuple):
@@ -101,13 +100,9 @@ def _sized(name: str, capacity: int | None, size: int, problem: str = "", **more
     if capacity is None:
         return ImageHeader(name, size, problem=f"the {name} header is cut off")
     if capacity > _SIZE_LIMIT:
-        problem = problem or _immense(name, capacity)
+        problem = problem or f"the {name} header gives a size of {capacity} bytes, more than any disk has"
         capacity = size
     return ImageHeader(name, capacity, problem=problem, **more)
-
-
-def _immense(name: str, capacity: int) -> str:
-    return f"the {name} header gives a size of {capacity} bytes, more than any disk has"
 
 
 def _other_version(name: str, version: int | None, size: int) -> ImageHeader:
@@ -189,23 +184,21 @@ def _qcow2(fd: int, block: bytes, size: int, version: int) -> ImageHeader:
         problem = problem or f"the incompatible features {features & ~_KNOWN_FEATURES:#x} are not known"
     if crypt > 2:
         problem = problem or f"the encryption method {crypt} is not known"
-    if capacity > _SIZE_LIMIT:
-        problem = problem or _immense("qcow2", capacity)
-        capacity = size
-    return ImageHeader(
+    return _sized(
         "qcow2",
         capacity,
-        backing,
-        backing_format if backing is not None else None,
-        "1.1" if version == 3 else "0.10",
-        cluster,
-        compatible & 1 != 0,
-        extended,
-        crypt != 0,
-        (data_file or "") if features & _DATA_FILE else None,
-        features & _DIRTY != 0,
-        features & _CORRUPT != 0,
+        size,
         problem,
+        backing_path=backing,
+        backing_format=backing_format if backing is not None else None,
+        compat="1.1" if version == 3 else "0.10",
+        cluster_size=cluster,
+        lazy_refcounts=compatible & 1 != 0,
+        extended_l2=extended,
+        encrypted=crypt != 0,
+        data_file=(data_file or "") if features & _DATA_FILE else None,
+        dirty=features & _DIRTY != 0,
+        corrupt=features & _CORRUPT != 0,
     )
 
 
@@ -468,7 +461,7 @@ def chain(
     path: str,
     opener: Callable[[str, str | None], tuple[ImageHeader, tuple[int, ...]]] = open_header,
     declared: str | None = None,
-    limit: int = CHAIN_LIMIT,
+    limit: int = 64,
 ) -> Chain:
     """Follows the backing files of an image; ``declared`` is the format of the first one, None if it has to be probed.
 

@@ -181,6 +181,8 @@ MALFORMED = {
     "unknown encryption": (qcow2(crypt=3), "encryption method 3"),
     "extended L2 in small clusters": (qcow2(bits=13, incompatible=16), "at least 16 KiB"),
     "small L1": (qcow2(l1=1, size=2**40), "too small"),
+    "small L1 of extended entries": (qcow2(l1=1, size=256 * MIB + 1, incompatible=16), "too small"),
+    "immense without clusters": (qcow2(size=2**63, bits=0), "cluster size"),
     "large L1": (qcow2(l1=2**22 + 1), "32 MiB"),
     "immense": (qcow2(size=2**64 - 1, l1=2**22), "too small"),
     "no qcow2 of version 4": (qcow2(version=4), "version 4"),
@@ -215,6 +217,11 @@ def test_malformed(name):
     header = read(content, None if name in CUT_OFF else max(len(content), MIB))
     assert problem in header.problem
     check_bounds(header, MIB)
+
+
+def test_an_l1_table_that_just_reaches():
+    assert read(qcow2(l1=1, size=512 * MIB), MIB).problem == ""
+    assert read(qcow2(l1=1, size=256 * MIB, incompatible=16), MIB).problem == ""
 
 
 def test_the_tables_of_a_whole_file_are_no_problem():
@@ -443,6 +450,15 @@ def test_open_header_takes_files_and_nothing_else(tmp_path):
             headers.open_header(str(path))
     with pytest.raises(FileNotFoundError):
         headers.open_header(str(tmp_path / "none"))
+
+
+def test_what_is_no_file_is_not_even_opened(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "fifo")
+    opened = []
+    monkeypatch.setattr(os, "open", lambda *arguments: opened.append(arguments))
+    with pytest.raises(OSError, match="not a regular file"):
+        headers.open_header(str(tmp_path / "fifo"))
+    assert opened == []
 
 
 def test_open_header_leaves_no_descriptor(tmp_path):
