@@ -184,7 +184,7 @@ def _is_made(venv: Path, stamp: str) -> bool:
         return False
 
 
-def _run(command: list[str], env: dict[str, str], what: str) -> None:
+def run(command: list[str], env: dict[str, str], what: str) -> None:
     done = subprocess.run(
         command,
         env=env,
@@ -207,9 +207,9 @@ def make_bootstrap() -> None:
     say("Installing the installer (uv)")
     env = places.installer_environment()
     shutil.rmtree(BOOTSTRAP, ignore_errors=True)
-    _run([sys.executable, "-m", "venv", str(BOOTSTRAP)], env, "Making the first environment")
+    run([sys.executable, "-m", "venv", str(BOOTSTRAP)], env, "Making the first environment")
     pip = [str(BOOTSTRAP / "bin" / "python"), "-m", "pip", "install", "-q", "--require-hashes", "-r", str(lock)]
-    _run(pip, env, "Installing uv from the package index")
+    run(pip, env, "Installing uv from the package index")
     (BOOTSTRAP / "stamp").write_text(stamp, encoding="utf-8")
 
 
@@ -231,9 +231,9 @@ def make_environment(python: pythons.Python) -> None:
     say(f"Installing the environment for Python {python.version} from {lock.relative_to(ROOT)}")
     env = uv_environment()
     shutil.rmtree(venv, ignore_errors=True)
-    _run([str(UV), "venv", "-q", "--python", python.path, str(venv)], env, "Making an environment")
+    run([str(UV), "venv", "-q", "--python", python.path, str(venv)], env, "Making an environment")
     sync = [str(UV), "pip", "sync", "-q", "--require-hashes", "--python", str(venv / "bin" / "python"), str(lock)]
-    _run(sync, env, "Installing from the package index")
+    run(sync, env, "Installing from the package index")
     (venv / "stamp").write_text(stamp, encoding="utf-8")
 
 

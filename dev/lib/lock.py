@@ -24,7 +24,7 @@ def entry(arguments: list[str]) -> int:
         command = [str(environments.UV), "pip", "compile", "-q", "--upgrade", "--generate-hashes", "--no-header"]
         command += ["--no-emit-index-url", "--no-emit-find-links", "--python-version", version]
         command += [f"requirements/{source}", "-o", str(ROOT / "requirements" / lock), *arguments]
-        environments._run(command, env, "Resolving")
+        environments.run(command, env, "Resolving")
         say(f"resolved requirements/{lock} for Python {version}")
     return 0
 

@@ -26,17 +26,18 @@ import pythons
 from places import CACHE, HOME, ROOT, VENVS, Stop, say
 
 # ansible-test starts each of its environments with a script that it would download from a host of its own, and
-# which puts pip there. Python carries a pip: this script uses that one, and the index for the wanted version.
+# which puts pip there. This script does it with pip's wheel, which comes from the package index.
 GET_PIP = '''\
-"""Puts pip where the caller wants it: what Python carries first, then the version that is asked for."""
+"""Puts pip where the caller wants it, out of a wheel that is there already."""
 
+import os
 import subprocess
 import sys
 
+wheel = {wheel!r}
 arguments = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
-# In a process of its own, as ensurepip switches pip's configuration off for the process it runs in.
-subprocess.check_call([sys.executable, "-m", "ensurepip", "--default-pip"], stdout=subprocess.DEVNULL)
-sys.exit(subprocess.call([sys.executable, "-m", "pip", "install"] + arguments))
+pip = [sys.executable, os.path.join(wheel, "pip"), "install", "--find-links", os.path.dirname(wheel)]
+sys.exit(subprocess.call(pip + arguments))
 '''
 
 _ASK_PIP_VERSION = """
@@ -64,22 +65,30 @@ def _pip_versions(python: pythons.Python, for_versions: list[str]) -> set[str]:
     return wanted
 
 
+def _pip_wheel(version: str) -> Path:
+    directory = CACHE / "wheels"
+    pattern = f"pip-{version}-*.whl"
+    if not list(directory.glob(pattern)):
+        pip = [str(environments.BOOTSTRAP / "bin" / "python"), "-m", "pip", "download", "-q", "--no-deps"]
+        command = [*pip, "-d", str(directory), f"pip=={version}"]
+        environments.run(command, places.installer_environment(), "Downloading pip")
+    return next(directory.glob(pattern))
+
+
 def prepare_home(choice: pythons.Choice) -> None:
     cache = HOME / ".ansible" / "test" / "cache"
     cache.mkdir(parents=True, exist_ok=True)
     for version in _pip_versions(choice.main, [choice.main.short, *(python.short for python in choice.found)]):
-        (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(GET_PIP, encoding="utf-8")
+        script = GET_PIP.format(wheel=str(_pip_wheel(version)))
+        (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(script, encoding="utf-8")
     config = HOME / ".config" / "pip" / "pip.conf"
     config.parent.mkdir(parents=True, exist_ok=True)
     settings = environments.pip_settings()
-    lines = [
-        "[global]",
-        "disable-pip-version-check = true",
-        "progress-bar = off",
-        "quiet = 1",
-        f"cache-dir = {CACHE / 'pip'}",
-    ]
+    lines = ["[global]", "disable-pip-version-check = true", "progress-bar = off", "quiet = 1"]
+    lines += [f"cache-dir = {CACHE / 'pip'}"]
     lines += [f"{name} = {' '.join(value.split())}" for name, value in sorted(settings.items())]
+    # Bytecode comes with the first import: no need to make all of it at once.
+    lines += ["[install]", "no-compile = true"]
     config.touch(mode=0o600)  # an index's address may hold a password
     config.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
