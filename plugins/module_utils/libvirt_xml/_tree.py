@@ -225,7 +225,7 @@ def _namespaces_used(element: Any) -> set[str | None]:
 
 
 def _write(out: list[str], node: Any, outer: Mapping, inner: Mapping, level: int | None) -> None:
-    """Append a node. ``outer`` and ``inner`` are the namespaces in scope around and in it; no level: all on one line."""
+    """Append a node. ``outer`` and ``inner`` are the namespaces around and in it; no level: all on one line."""
     indent, newline = ("", "") if level is None else ("  " * level, "\n")
     if not is_element(node):
         out.append(f"{indent}{_aside(node)}{newline}")
