@@ -13,8 +13,8 @@ options:
   uri:
     description:
       - Which pools are meant, and through what.
-      - V(auto) uses the native engine on the system's own files (those of the user when not run as root). A host on which a
-        libvirt daemon is installed is refused, since there is no engine that works through a daemon yet.
+      - V(auto) uses the native engine on the system's own files (those of the user when not run as root). A host on
+        which a libvirt daemon is installed is refused, since there is no engine that works through a daemon yet.
       - V(native:///system) uses C(/etc/libvirt/storage) and C(/run/libvirt/storage) without a daemon.
       - V(native:///session) uses the same files of the user.
       - V(native:///?root=DIR) keeps definitions, state and locks below C(DIR), which needs no privileges.

@@ -7,9 +7,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, Callable, Sequence
+from typing import Any, Callable
 
 from .decide.decision import Decision
 from .model.change import UNKNOWN, Change
@@ -21,7 +22,8 @@ from .model.operations import Step
 
 @dataclass(frozen=True)
 class Aim:
-    """A declaration with its rules: how far to look, what is at stake, what to change, and what is claimed to hold then."""
+    """A declaration with its rules: how far to look, what is at stake, what to change, and what is claimed to hold
+    then."""
 
     goal: Any
     scope: Scope
@@ -33,7 +35,8 @@ class Aim:
 
 @dataclass(frozen=True)
 class Result:
-    """``outcomes`` go with ``steps``; both are empty for what was not done. ``unmet`` are claims that did not hold afterwards."""
+    """``outcomes`` go with ``steps``; both are empty for what was not done. ``unmet`` are claims that did not hold
+    afterwards."""
 
     before: Found
     found: Found
@@ -63,7 +66,9 @@ def _apply(aim: Aim, engine: Any, found: Found, decision: Decision, steps: tuple
     outcomes = execute(steps, engine)
     after = engine.observe(aim.scope)
     error = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
-    done = [step.change for step, outcome in zip(steps, outcomes) if step.change is not None and outcome.status == "done"]
+    done = [
+        step.change for step, outcome in zip(steps, outcomes) if step.change is not None and outcome.status == "done"
+    ]
     unmet = tuple(claim for claim in _unmet(done, after, aim.facts))
     return Result(found, after, decision, steps, outcomes, error, unmet)
 

@@ -53,8 +53,8 @@ options:
     type: raw
   source:
     description:
-      - Where the storage comes from. Which of these a type needs is in the documentation of the type; what it has no use for
-        is refused.
+      - Where the storage comes from. Which of these a type needs is in the documentation of the type; what it has no
+        use for is refused.
     type: dict
     suboptions:
       host:
@@ -165,8 +165,8 @@ options:
         type: bool
   xml:
     description:
-      - A whole libvirt definition instead of the options that describe the pool. Elements that the collection has no word for
-        are kept.
+      - A whole libvirt definition instead of the options that describe the pool. Elements that the collection has no
+        word for are kept.
     type: str
   state:
     description:
@@ -174,9 +174,9 @@ options:
       - V(active) means defined, built if it is not there yet, and started.
       - V(inactive) means defined and stopped; the data is kept.
       - V(absent) and V(undefined) mean stopped, and the definition gone; the data is kept.
-      - V(deleted) means stopped, the storage destroyed, and the definition gone. It needs O(type) and O(path) or O(source),
-        refuses what is not empty unless O(allow) has V(nonempty), refuses what is not a volume, and leaves a directory in
-        place that it did not make.
+      - V(deleted) means stopped, the storage destroyed, and the definition gone. It needs O(type) and O(path) or
+        O(source), refuses what is not empty unless O(allow) has V(nonempty), refuses what is not a volume, and leaves a
+        directory in place that it did not make.
     type: str
     choices: [present, active, inactive, absent, undefined, deleted]
     default: active
@@ -337,7 +337,8 @@ engine:
       returned: always
       sample: no daemon is installed
 error:
-  description: Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
+  description:
+    - Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
   returned: on failure
   type: dict
   contains:
@@ -374,6 +375,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.virt.storage.plugins.module_utils.tasks import pool
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 
@@ -386,8 +388,20 @@ def main() -> None:
             type={
                 "type": "str",
                 "choices": [
-                    "dir", "fs", "netfs", "logical", "disk", "iscsi", "iscsi-direct", "scsi", "mpath", "rbd", "sheepdog",
-                    "gluster", "zfs", "vstorage",
+                    "dir",
+                    "fs",
+                    "netfs",
+                    "logical",
+                    "disk",
+                    "iscsi",
+                    "iscsi-direct",
+                    "scsi",
+                    "mpath",
+                    "rbd",
+                    "sheepdog",
+                    "gluster",
+                    "zfs",
+                    "vstorage",
                 ],
             },
             path={"type": "str"},
@@ -454,7 +468,7 @@ def main() -> None:
             },
         ),
         supports_check_mode=True,
-    )  # fmt: skip
+    )
     run_guarded(module, pool.run)
 
 

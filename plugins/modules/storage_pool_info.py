@@ -132,7 +132,8 @@ pools:
       type: int
       returned: when the directory is there
     volumes:
-      description: Names, or records as M(virt.storage.storage_volume_info) has them. Empty for a pool that is not active.
+      description:
+        - Names, or records as M(virt.storage.storage_volume_info) has them. Empty for a pool that is not active.
       type: list
       elements: raw
       returned: when asked for
@@ -152,6 +153,7 @@ engine:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.virt.storage.plugins.module_utils.tasks import info
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 

@@ -14,8 +14,8 @@ version_added: 0.1.0
 author: virt.storage contributors (@virt-storage)
 description:
   - Brings one volume, or many of one pool, into the declared state.
-  - An existing volume is compared on everything that is declared. What can be changed in place is; what can't is an error that
-    names the way out. Nothing is lost without being named in O(allow) or O(recreate).
+  - An existing volume is compared on everything that is declared. What can be changed in place is; what can't is an
+    error that names the way out. Nothing is lost without being named in O(allow) or O(recreate).
   - A volume appears under its name whole or not at all, and never replaces one that somebody else made meanwhile.
   - The pool must be active. It is one of type V(dir) for now.
 extends_documentation_fragment:
@@ -68,12 +68,13 @@ options:
     description:
       - What a qcow2 volume is backed by. Plain text is the name of a volume of the same pool, or an absolute path.
       - A dict has C(volume) or C(path), and C(format).
-      - The format is declared, here or in the entry of the backing volume, and never taken from its content, since a guest can
-        write any header into a raw disk. It may be left out for raw images only.
+      - The format is declared, here or in the entry of the backing volume, and never taken from its content, since a
+        guest can write any header into a raw disk. It may be left out for raw images only.
     type: raw
   source:
     description:
-      - What a new volume starts with. It counts at creation only, except O(source.content), which an existing volume is compared with.
+      - What a new volume starts with. It counts at creation only, except O(source.content), which an existing volume
+        is compared with.
     type: dict
     suboptions:
       path:
@@ -85,7 +86,8 @@ options:
       format:
         description:
           - The format of that image. By default what its header shows.
-          - V(raw) takes its bytes as they are. An image with a backing file or a data file of its own is refused otherwise.
+          - V(raw) takes its bytes as they are. An image with a backing file or a data file of its own is refused
+            otherwise.
         type: str
         choices: [raw, qcow2]
       content:
@@ -114,7 +116,8 @@ options:
         type: str
         choices: ['off', metadata, falloc, full]
       nocow:
-        description: Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
+        description:
+          - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
         type: bool
   xml:
     description:
@@ -128,8 +131,8 @@ options:
   recreate:
     description:
       - Whether an existing volume is made anew, which loses its content.
-      - V(never) is the default; V(needed) does it when something differs that can't be changed in place; V(always) does it on
-        every run, and is therefore never idempotent.
+      - V(never) is the default; V(needed) does it when something differs that can't be changed in place; V(always)
+        does it on every run, and is therefore never idempotent.
     type: str
     choices: [never, needed, always]
   allow:
@@ -137,18 +140,18 @@ options:
       - What may happen. Nothing in this list happens without being named.
       - V(shrink) makes a volume smaller, which loses its end.
       - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
-      - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume on another
-        backing, its content kept as it reads.
+      - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
+        on another backing, its content kept as it reads.
       - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
     type: list
     elements: str
     choices: [shrink, in_use, backing, beside_daemon]
   volumes:
     description:
-      - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give itself; dicts
-        are replaced, not merged. An empty list is nothing to do.
-      - One bad entry refuses the whole task before anything changes. A failure while they are being made stops nothing that does
-        not depend on it.
+      - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give
+        itself; dicts are replaced, not merged. An empty list is nothing to do.
+      - One bad entry refuses the whole task before anything changes. A failure while they are being made stops
+        nothing that does not depend on it.
     type: list
     elements: dict
     suboptions:
@@ -186,19 +189,21 @@ options:
         type: str
       mode:
         description:
-          - The mode. Text is octal (V("0600")), a number is the bits themselves. A new volume gets V("0600") by default.
+          - The mode. Text is octal (V("0600")), a number is the bits themselves. A new volume gets V("0600") by
+            default.
           - Left alone while the volume is in use.
         type: raw
       backing:
         description:
           - What a qcow2 volume is backed by. Plain text is the name of a volume of the same pool, or an absolute path.
           - A dict has C(volume) or C(path), and C(format).
-          - The format is declared, here or in the entry of the backing volume, and never taken from its content, since a guest can
-            write any header into a raw disk. It may be left out for raw images only.
+          - The format is declared, here or in the entry of the backing volume, and never taken from its content,
+            since a guest can write any header into a raw disk. It may be left out for raw images only.
         type: raw
       source:
         description:
-          - What a new volume starts with. It counts at creation only, except C(content), which an existing volume is compared with.
+          - What a new volume starts with. It counts at creation only, except C(content), which an existing volume is
+            compared with.
         type: dict
         suboptions:
           path:
@@ -210,7 +215,8 @@ options:
           format:
             description:
               - The format of that image. By default what its header shows.
-              - V(raw) takes its bytes as they are. An image with a backing file or a data file of its own is refused otherwise.
+              - V(raw) takes its bytes as they are. An image with a backing file or a data file of its own is refused
+                otherwise.
             type: str
             choices: [raw, qcow2]
           content:
@@ -239,7 +245,8 @@ options:
             type: str
             choices: ['off', metadata, falloc, full]
           nocow:
-            description: Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
+            description:
+              - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
             type: bool
       xml:
         description:
@@ -253,25 +260,26 @@ options:
       recreate:
         description:
           - Whether an existing volume is made anew, which loses its content.
-          - V(never) is the default; V(needed) does it when something differs that can't be changed in place; V(always) does it on
-            every run, and is therefore never idempotent.
+          - V(never) is the default; V(needed) does it when something differs that can't be changed in place;
+            V(always) does it on every run, and is therefore never idempotent.
         type: str
         choices: [never, needed, always]
       allow:
         description:
           - What may happen. Nothing in this list happens without being named.
           - V(shrink) makes a volume smaller, which loses its end.
-          - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
-          - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume on another
-            backing, its content kept as it reads.
+          - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's
+            definition.
+          - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
+            volume on another backing, its content kept as it reads.
           - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
         type: list
         elements: str
         choices: [shrink, in_use, backing, beside_daemon]
   exclusive:
     description:
-      - A shell pattern. Volumes whose names match and that are not listed are deleted. One that is in use or that others are
-        backed by refuses the task. Only files are deleted, never directories.
+      - A shell pattern. Volumes whose names match and that are not listed are deleted. One that is in use or that
+        others are backed by refuses the task. Only files are deleted, never directories.
     type: str
 seealso:
   - module: virt.storage.storage_volume_info
@@ -334,8 +342,8 @@ EXAMPLES = r"""
 RETURN = r"""
 volumes:
   description:
-    - One record per declared volume, and per one that O(exclusive) removed, as M(virt.storage.storage_volume_info) has them, after
-      the task; in check mode as they would be, as far as that is known.
+    - One record per declared volume, and per one that O(exclusive) removed, as M(virt.storage.storage_volume_info)
+      has them, after the task; in check mode as they would be, as far as that is known.
   returned: when they were looked at
   type: list
   elements: dict
@@ -459,7 +467,8 @@ engine:
       returned: always
       sample: no daemon is installed
 error:
-  description: Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
+  description:
+    - Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
   returned: on failure
   type: dict
   contains:
@@ -496,6 +505,7 @@ error:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.virt.storage.plugins.module_utils.tasks import volume
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 

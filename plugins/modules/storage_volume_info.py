@@ -176,6 +176,7 @@ engine:
 """
 
 from ansible.module_utils.basic import AnsibleModule
+
 from ansible_collections.virt.storage.plugins.module_utils.tasks import info
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 

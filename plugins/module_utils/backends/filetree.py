@@ -11,13 +11,14 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
-from typing import Any, Collection, Iterable, Sequence
+from typing import Any
 
 from ..host.apply import identity_of
 from ..host.mounts import filesystem_of, mounts
-from ..images.headers import read_header, resolve_backing
 from ..images import qemu_img
+from ..images.headers import read_header, resolve_backing
 from ..model import operations as ops
 from ..model.change import Change
 from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Storage, Usage
@@ -161,7 +162,8 @@ def _with_header(volume: Volume, path: str) -> Volume:
 
 
 def list_volumes(directory: str, names: Collection[str] | None, headers: bool) -> dict[str, Volume]:
-    """The named entries (whatever they are), or all that are volumes. One bad file is a record, never the end of the listing."""
+    """The named entries (whatever they are), or all that are volumes. One bad file is a record, never the end of the
+    listing."""
     wanted: Iterable[str] = names if names is not None else sorted(os.listdir(directory))
     volumes = {}
     for name in wanted:
@@ -185,7 +187,8 @@ def digest(path: str, length: int) -> str | None:
 
 
 def observe_staging(directory: str) -> tuple[tuple[str, ...], str]:
-    """What a killed task left behind, and what is wrong with the private directory. One that is in use is no leftover."""
+    """What a killed task left behind, and what is wrong with the private directory. One that is in use is no
+    leftover."""
     import fcntl
 
     path = os.path.join(directory, STAGING)
@@ -219,7 +222,8 @@ def lower_volumes(changes: Sequence[Change], found: Found) -> list[ops.Step]:
 
 
 def _settled(volume: Volume) -> bool:
-    """Whether all that a command needs is known. It is not where an earlier task would have made the pool, backing or source."""
+    """Whether all that a command needs is known. It is not where an earlier task would have made the pool, backing or
+    source."""
     parts = [volume.path, volume.format]
     if volume.backing is not None:
         parts += [volume.backing.path, volume.backing.format]
@@ -282,7 +286,7 @@ class _Lowering:
         staged = os.path.join(self.staging, volume.name)
         key = _template_key(volume)
         if key is not None and self.counts[key] > 1:
-            operations = [ops.CopySparse(self._template(key, volume, needs), staged)]
+            operations: list[Any] = [ops.CopySparse(self._template(key, volume, needs), staged)]
         else:
             operations = _make_image(volume, staged)
         permissions = volume.permissions

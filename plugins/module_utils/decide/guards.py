@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
-from typing import Collection
+from collections.abc import Collection
 
 from ..model.errors import StorageError
 from ..model.found import Found, User
+from ..model.pool import Permissions
 
 
 def _relevant(found: Found, name: str, doomed: Collection[str]) -> list[User]:
@@ -43,6 +44,29 @@ def guard_unused(
                 subject=f"volume {pool}/{name}",
                 hint=f"Free it first, or add allow: [{word}] if you know that it is safe.",
             )
+
+
+def check_ownership(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
+    """Raises ``not_permitted`` where we can't give a file that owner, group or mode: see chown(2), chmod(2).
+    ``have`` is None for a new file."""
+    if found.process is None:
+        return
+    user, groups = found.process
+    current = have or Permissions(owner=user)
+    wrong = []
+    if permissions.owner is not None and permissions.owner != current.owner:
+        wrong.append(f"owner {permissions.owner}")
+    if permissions.group is not None and permissions.group != current.group and permissions.group not in groups:
+        wrong.append(f"group {permissions.group}")
+    if have is not None and have.owner != user:
+        wrong.append(f"the permissions of what belongs to {have.owner}")
+    if wrong:
+        raise StorageError(
+            "not_permitted",
+            f"user {user} can't set {' and '.join(wrong)}",
+            subject=subject,
+            hint="Run as root (become: true), or leave owner and group out.",
+        )
 
 
 def running_users(found: Found, name: str) -> list[User]:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from ..model.errors import StorageError
 from ..model.found import Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
+from ..model.qcow2 import qcow2_limit, qcow2_problem
 from ..model.units import SIZE_LIMIT, format_size
 from ..model.volume import Backing, Content, Volume
 
@@ -29,6 +30,7 @@ def settle(entry: VolumeGoal, goal: VolumesGoal, found: Found, missing: list[Sto
         volume = replace(volume, format="raw")
     volume = _settle_backing(volume, goal, found, missing)
     _check_kind(volume, goal)
+    _check_qcow2(volume, goal)
     _check_capacity(volume, goal, found)
     return volume
 
@@ -38,7 +40,8 @@ def _entry(goal: VolumesGoal, name: str | None) -> VolumeGoal | None:
 
 
 def _look_up(key: str, goal: VolumesGoal, found: Found) -> tuple[Image | None, VolumeGoal | None]:
-    """What is known of a volume or path that another volume is made from: what is there, and what this task makes of it."""
+    """What is known of a volume or path that another volume is made from: what is there, and what this task makes of
+    it."""
     image = found.images.get(key)
     declared = None if key.startswith("/") else _entry(goal, key)
     return image, declared
@@ -66,8 +69,8 @@ def _settle_content(
             _refuse("source_missing", f"the source {key} is not there", goal, volume.name, "Name what is there.")
         )
         return replace(volume, content=replace(content, path=content.path or found.volume_path(key)))
-    _check_source(entry, volume, content, image, key, goal)
     header = image.volume
+    _check_source(entry, volume, content, image, header, key, goal)
     source_format = content.format or header.format or "raw"
     capacity = header.physical if source_format == "raw" else header.capacity
     return _with_source(volume, content, found, source_format, capacity, goal)
@@ -84,8 +87,10 @@ def _with_source(
             raise _refuse(
                 "capacity_too_small",
                 f"the source has {format_size(capacity)}, more than the {format_size(volume.capacity)} asked for",
-                goal, volume.name, "Ask for at least as much, or leave capacity out to take the source's.",
-            )  # fmt: skip
+                goal,
+                volume.name,
+                "Ask for at least as much, or leave capacity out to take the source's.",
+            )
         volume = replace(volume, capacity=capacity)
     return replace(
         volume, format=volume.format or source_format, content=replace(content, path=path, format=source_format)
@@ -96,52 +101,70 @@ def _settle_inline(volume: Volume, content: Content, goal: VolumesGoal) -> Volum
     size = len(content.data or b"")
     if volume.format not in (None, "raw"):
         raise _refuse(
-            "invalid_option", "inline content makes raw volumes only", goal, volume.name, "Leave format out, or say raw."
+            "invalid_option",
+            "inline content makes raw volumes only",
+            goal,
+            volume.name,
+            "Leave format out, or say raw.",
         )
     if volume.capacity is not None and volume.capacity < size:
         raise _refuse(
-            "capacity_too_small", f"the content has {size} bytes, more than the capacity", goal, volume.name,
+            "capacity_too_small",
+            f"the content has {size} bytes, more than the capacity",
+            goal,
+            volume.name,
             "Ask for at least as much, or leave capacity out.",
-        )  # fmt: skip
+        )
     return replace(volume, format="raw", capacity=size if volume.capacity is None else volume.capacity)
 
 
 def _check_source(
-    entry: VolumeGoal, volume: Volume, content: Content, image: Image, key: str, goal: VolumesGoal
+    entry: VolumeGoal, volume: Volume, content: Content, image: Image, header: Volume, key: str, goal: VolumesGoal
 ) -> None:
-    header = image.volume
-    assert header is not None
     name = volume.name
     if header.foreign or header.type not in ("file", "block"):
         raise _refuse("source_refused", f"{key} is {header.foreign or header.type}", goal, name, "Name an image file.")
     if content.format == "raw":
         pass  # taken byte for byte, whatever a header in it says
     elif header.problem:
-        raise _refuse("source_refused", f"{key}: {header.problem}", goal, name, "Repair it, or import it as format: raw.")
+        raise _refuse(
+            "source_refused", f"{key}: {header.problem}", goal, name, "Repair it, or import it as format: raw."
+        )
     elif header.encrypted or header.data_file is not None or header.backing is not None:
         what = (
-            "is encrypted" if header.encrypted
-            else f"keeps its data in another file ({header.data_file})" if header.data_file is not None
+            "is encrypted"
+            if header.encrypted
+            else f"keeps its data in another file ({header.data_file})"
+            if header.data_file is not None
             else f"is backed by {header.backing.path if header.backing else ''}"
-        )  # fmt: skip
+        )
         raise _refuse(
-            "source_refused", f"{key} {what}, which was not declared", goal, name,
+            "source_refused",
+            f"{key} {what}, which was not declared",
+            goal,
+            name,
             "Import a self-contained image (qemu-img convert makes one), or format: raw to take its bytes as they are.",
-        )  # fmt: skip
+        )
     elif content.format is not None and header.format != content.format:
         raise _refuse(
             "format_mismatch", f"{key} is {header.format}, not {content.format}", goal, name, "Declare what it is."
         )
     elif header.format not in ("raw", "qcow2"):
         raise _refuse(
-            "format_unsupported", f"{key} is a {header.format} image", goal, name,
+            "format_unsupported",
+            f"{key} is a {header.format} image",
+            goal,
+            name,
             "Convert it to qcow2 or raw first, or import its bytes with format: raw.",
-        )  # fmt: skip
+        )
     if image.writers and "in_use" not in entry.allow:
         raise _refuse(
-            "source_in_use", f"{key} is open for writing: {', '.join(image.writers)}", goal, name,
+            "source_in_use",
+            f"{key} is open for writing: {', '.join(image.writers)}",
+            goal,
+            name,
             "Stop the writer first; a copy made now would not be consistent.",
-        )  # fmt: skip
+        )
 
 
 # --- backing ---------------------------------------------------------------------------------------------------------
@@ -153,17 +176,23 @@ def _settle_backing(volume: Volume, goal: VolumesGoal, found: Found, missing: li
         return volume
     if volume.format != "qcow2":
         raise _refuse(
-            "invalid_option", f"a {volume.format} volume can't have a backing", goal, volume.name,
+            "invalid_option",
+            f"a {volume.format} volume can't have a backing",
+            goal,
+            volume.name,
             "Declare format: qcow2.",
-        )  # fmt: skip
+        )
     key = backing.path or backing.volume or ""
     image, declared = _look_up(key, goal, found)
     path = backing.path or found.volume_path(backing.volume or "")
     if declared is not None and declared.state == "absent":
         raise _refuse(
-            "backing_missing_later", f"its backing {key} is removed by the same task", goal, volume.name,
+            "backing_missing_later",
+            f"its backing {key} is removed by the same task",
+            goal,
+            volume.name,
             "Keep the backing, or give another one.",
-        )  # fmt: skip
+        )
     if declared is not None and (image is None or image.volume is None):
         made = settle(declared, goal, found, missing)
         _check_declared_format(backing, made.format, key, goal, volume.name)
@@ -173,7 +202,7 @@ def _settle_backing(volume: Volume, goal: VolumesGoal, found: Found, missing: li
             _refuse("backing_missing", f"the backing {key} is not there", goal, volume.name, "Make it first.")
         )
         return replace(volume, backing=replace(backing, path=path))
-    backing_format = _checked_backing_format(volume, backing, image, declared, key, goal, missing)
+    backing_format = _checked_backing_format(volume, backing, image, image.volume, declared, key, goal, missing)
     capacity = image.volume.physical if backing_format == "raw" else image.volume.capacity
     return _with_backing(volume, Backing(path, backing_format, backing.volume), capacity, goal)
 
@@ -189,6 +218,7 @@ def _checked_backing_format(
     volume: Volume,
     backing: Backing,
     image: Image,
+    header: Volume,
     declared: VolumeGoal | None,
     key: str,
     goal: VolumesGoal,
@@ -196,8 +226,6 @@ def _checked_backing_format(
 ) -> str:
     """A format that was declared, here or in the backing volume's own entry; a header alone is never believed, since a
     guest can write one into a raw disk."""
-    header = image.volume
-    assert header is not None
     name = volume.name
     if header.foreign or header.type not in ("file", "block"):
         raise _refuse("backing_refused", f"{key} is {header.foreign or header.type}", goal, name, "Name an image file.")
@@ -206,14 +234,20 @@ def _checked_backing_format(
         return "raw"
     if said is None and header.format != "raw":
         raise _refuse(
-            "backing_format", f"{key} looks like {header.format}, but its format was not declared", goal, name,
+            "backing_format",
+            f"{key} looks like {header.format}, but its format was not declared",
+            goal,
+            name,
             f"Say backing: {{{'path' if backing.path else 'volume'}: {key}, format: {header.format}}} if you trust it.",
-        )  # fmt: skip
+        )
     if header.problem or image.problem:
         raise _refuse(
-            image.code or "backing_refused", f"{key}: {header.problem or image.problem}", goal, name,
+            image.code or "backing_refused",
+            f"{key}: {header.problem or image.problem}",
+            goal,
+            name,
             "Give a backing whose whole chain is made of files on this host.",
-        )  # fmt: skip
+        )
     if said is not None and said != header.format:
         raise _refuse(
             "format_mismatch", f"its backing {key} is {header.format}, not {said}", goal, name, "Declare what it is."
@@ -231,10 +265,13 @@ def _check_chain(volume: Volume, image: Image, key: str, goal: VolumesGoal, miss
     if image.missing:
         missing.append(
             _refuse(
-                "backing_missing", f"{key} is built on {image.missing[0]}, which is not there", goal, volume.name,
+                "backing_missing",
+                f"{key} is built on {image.missing[0]}, which is not there",
+                goal,
+                volume.name,
                 "Restore that file first.",
             )
-        )  # fmt: skip
+        )
 
 
 def _with_backing(volume: Volume, backing: Backing, capacity: int | None, goal: VolumesGoal) -> Volume:
@@ -245,8 +282,10 @@ def _with_backing(volume: Volume, backing: Backing, capacity: int | None, goal: 
             raise _refuse(
                 "capacity_too_small",
                 f"its backing has {format_size(capacity)}, more than the {format_size(volume.capacity)} asked for",
-                goal, volume.name, "Ask for at least as much, or leave capacity out to take the backing's.",
-            )  # fmt: skip
+                goal,
+                volume.name,
+                "Ask for at least as much, or leave capacity out to take the backing's.",
+            )
         volume = replace(volume, capacity=capacity)
     return replace(volume, backing=backing)
 
@@ -257,19 +296,34 @@ def _with_backing(volume: Volume, backing: Backing, capacity: int | None, goal: 
 def _check_kind(volume: Volume, goal: VolumesGoal) -> None:
     if volume.format not in (None, "raw", "qcow2"):
         raise _refuse(
-            "format_unsupported", f"volumes of format {volume.format} can't be made", goal, volume.name,
+            "format_unsupported",
+            f"volumes of format {volume.format} can't be made",
+            goal,
+            volume.name,
             "Declare format: raw or qcow2.",
-        )  # fmt: skip
+        )
     if volume.format == "raw":
         given = [
-            name for name in ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation")
+            name
+            for name in ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation")
             if getattr(volume, name) is not None
-        ]  # fmt: skip
+        ]
         if given:
             raise _refuse(
-                "invalid_option", f"raw volumes have no {', '.join(given)}", goal, volume.name,
+                "invalid_option",
+                f"raw volumes have no {', '.join(given)}",
+                goal,
+                volume.name,
                 "Leave it out, or declare format: qcow2.",
-            )  # fmt: skip
+            )
+
+
+def _check_qcow2(volume: Volume, goal: VolumesGoal) -> None:
+    problem = qcow2_problem(volume) if volume.format == "qcow2" else ""
+    if problem:
+        large = volume.capacity is not None and volume.capacity > qcow2_limit(volume.cluster_size, volume.extended_l2)
+        code = "capacity_too_large" if large and problem.startswith("capacity") else "invalid_option"
+        raise _refuse(code, problem, goal, volume.name, "Change what is said there.")
 
 
 def _check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
@@ -277,17 +331,22 @@ def _check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
     if capacity is None:
         if volume.backing is None and volume.content is None:
             raise _refuse(
-                "capacity_missing", f"volume {volume.name} is not there, and no capacity was given", goal, volume.name,
+                "capacity_missing",
+                f"volume {volume.name} is not there, and no capacity was given",
+                goal,
+                volume.name,
                 "Give capacity, or what it is made from (backing or source).",
-            )  # fmt: skip
+            )
         return
     limit = found.file_limit if volume.format == "raw" else None
     if capacity > (limit or SIZE_LIMIT):
         raise _refuse(
             "capacity_too_large",
-            f"{format_size(capacity)} is more than a file of this filesystem can hold ({format_size(limit or SIZE_LIMIT)})",
-            goal, volume.name, "Ask for less, or declare format: qcow2.",
-        )  # fmt: skip
+            f"a file of this filesystem can hold {format_size(limit or SIZE_LIMIT)}, less than {format_size(capacity)}",
+            goal,
+            volume.name,
+            "Ask for less, or declare format: qcow2.",
+        )
     reserved = max(volume.allocation or 0, 0)
     if reserved > capacity:
         raise _refuse(

@@ -18,7 +18,7 @@ from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, overlay
 from ..model.types import POOL_TYPES, PoolType
 from .decision import Decision, unwritable
-from .guards import guard_unused
+from .guards import check_ownership, guard_unused
 
 DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
 _MOUNTED_OR_DIRECTORY = ("dir", "fs", "netfs", "vstorage")
@@ -234,10 +234,14 @@ def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ..
     after = {name: want.get(name) for name in names}
     return [
         _change(
-            goal, "redefine", f"change {', '.join(names)} of its definition", {"definition": before},
-            {"definition": after}, wanted,
+            goal,
+            "redefine",
+            f"change {', '.join(names)} of its definition",
+            {"definition": before},
+            {"definition": after},
+            wanted,
         )
-    ]  # fmt: skip
+    ]
 
 
 def _undefine(goal: PoolGoal, found: Found) -> list[Change]:
@@ -294,6 +298,7 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
             )
         )
         return []
+    check_ownership(wanted.permissions, None, found, str(_subject(goal)))
     permissions = replace(
         wanted.permissions,
         label=None,
@@ -301,10 +306,14 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     )
     return [
         _change(
-            goal, "build", f"make the directory {wanted.path}", {"target": None},
-            {"target": permissions_facts(permissions)}, replace(wanted, permissions=permissions),
+            goal,
+            "build",
+            f"make the directory {wanted.path}",
+            {"target": None},
+            {"target": permissions_facts(permissions)},
+            replace(wanted, permissions=permissions),
         )
-    ]  # fmt: skip
+    ]
 
 
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
@@ -315,15 +324,20 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
+    check_ownership(wanted.permissions, found.storage.permissions, found, str(_subject(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
     )
     return [
         _change(
-            goal, "permissions", f"set {', '.join(names)} of {wanted.path}", {"target": {n: have.get(n) for n in names}},
-            {"target": {n: want[n] for n in names}}, replace(wanted, permissions=changed),
+            goal,
+            "permissions",
+            f"set {', '.join(names)} of {wanted.path}",
+            {"target": {n: have.get(n) for n in names}},
+            {"target": {n: want[n] for n in names}},
+            replace(wanted, permissions=changed),
         )
-    ]  # fmt: skip
+    ]
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------
@@ -342,9 +356,11 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
         changes += _delete_directory(goal, found)
     elif found.storage.kind != ABSENT:
         raise StorageError(
-            "storage_foreign", f"{goal.pool.path} is {found.storage.why}", subject=str(_subject(goal)),
+            "storage_foreign",
+            f"{goal.pool.path} is {found.storage.why}",
+            subject=str(_subject(goal)),
             hint="Undefine the pool without touching it (state: absent).",
-        )  # fmt: skip
+        )
     return [*changes, *_undefine(goal, found)]
 
 
@@ -398,12 +414,17 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
         guard_unused(goal.pool.name, name, found, goal.allow, "deleted", doomed, backing_word="in_use")
     return [
         Change(
-            Subject(goal.pool.name, name), "delete", f"volume {goal.pool.name}/{name}: delete it", {"path": volume.path},
-            None, volume, destroys=f"the content of {volume.path}",
+            Subject(goal.pool.name, name),
+            "delete",
+            f"volume {goal.pool.name}/{name}: delete it",
+            {"path": volume.path},
+            None,
+            volume,
+            destroys=f"the content of {volume.path}",
             requires=_requires(volume),
         )
         for name, volume in sorted(found.volumes.items())
-    ]  # fmt: skip
+    ]
 
 
 def _requires(volume: Any) -> tuple[Condition, ...]:
@@ -421,7 +442,12 @@ def _delete_directory(goal: PoolGoal, found: Found) -> list[Change]:
         return []
     return [
         _change(
-            goal, "delete", f"remove the directory {storage.path}", {"target": permissions_facts(storage.permissions)},
-            {"target": None}, replace(goal.pool, path=storage.path), destroys=f"the directory {storage.path}",
+            goal,
+            "delete",
+            f"remove the directory {storage.path}",
+            {"target": permissions_facts(storage.permissions)},
+            {"target": None},
+            replace(goal.pool, path=storage.path),
+            destroys=f"the directory {storage.path}",
         )
-    ]  # fmt: skip
+    ]

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import fnmatch
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Iterator
+from typing import Any
 
 from ..model.change import UNKNOWN, Change, Condition, Subject
 from ..model.errors import StorageError
@@ -22,7 +23,7 @@ from ..model.units import format_size, round_up
 from ..model.volume import Volume
 from .compare import Difference, differences, format_row
 from .decision import Decision, unwritable
-from .guards import guard_unused, running_users
+from .guards import check_ownership, guard_unused, running_users
 from .images import settle
 
 _PERMISSIONS = ("owner", "group", "mode")
@@ -60,7 +61,10 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     refusal = _space_refusal(task, changes)
     if changes and found.staging_problem:
         refusal = StorageError(
-            "staging_foreign", found.staging_problem, subject=f"pool {goal.pool}", hint="Remove it and run the task again."
+            "staging_foreign",
+            found.staging_problem,
+            subject=f"pool {goal.pool}",
+            hint="Remove it and run the task again.",
         )
     refusal = refusal or unwritable(tuple(changes), found.unwritable, f"pool {goal.pool}")
     return Decision(tuple(changes), tuple(task.missing), tuple(task.warnings), refusal)
@@ -99,31 +103,40 @@ def _check_pool(task: _Task) -> None:
     if definition is None:
         task.missing.append(
             StorageError(
-                "pool_missing", f"pool {goal.pool} is not defined on this host", subject=subject,
+                "pool_missing",
+                f"pool {goal.pool} is not defined on this host",
+                subject=subject,
                 hint="Define and start it first with storage_pool.",
             )
-        )  # fmt: skip
+        )
     elif not POOL_TYPES[definition.type or ""].backend:
         raise StorageError(
-            "backend_missing", f"pools of type {definition.type} have no backend yet", subject=subject,
+            "backend_missing",
+            f"pools of type {definition.type} have no backend yet",
+            subject=subject,
             hint="Use a pool of another type, or a libvirt daemon.",
-        )  # fmt: skip
+        )
     elif not found.active:
         why = "" if found.storage.kind == READY else f" (its directory is {found.storage.why or found.storage.kind})"
         task.missing.append(
             StorageError(
-                "pool_inactive", f"pool {goal.pool} is not active{why}", subject=subject,
+                "pool_inactive",
+                f"pool {goal.pool} is not active{why}",
+                subject=subject,
                 hint="Start it first with storage_pool (state: active).",
             )
-        )  # fmt: skip
+        )
 
 
 def _clean(task: _Task) -> Change:
     names = ", ".join(task.found.leftovers)
     return Change(
-        Subject(task.goal.pool), "clean", f"pool {task.goal.pool}: remove what an interrupted task left behind",
-        {"leftovers": names}, {"leftovers": ""},
-    )  # fmt: skip
+        Subject(task.goal.pool),
+        "clean",
+        f"pool {task.goal.pool}: remove what an interrupted task left behind",
+        {"leftovers": names},
+        {"leftovers": ""},
+    )
 
 
 def _ordered(goal: VolumesGoal) -> Iterator[VolumeGoal]:
@@ -134,9 +147,11 @@ def _ordered(goal: VolumesGoal) -> Iterator[VolumeGoal]:
     def visit(name: str, path: tuple[str, ...]) -> Iterator[VolumeGoal]:
         if name in path:
             raise StorageError(
-                "backing_loop", f"the volumes {' -> '.join((*path, name))} would be built on each other",
-                subject=f"volume {goal.pool}/{name}", hint="Let one of them have no backing.",
-            )  # fmt: skip
+                "backing_loop",
+                f"the volumes {' -> '.join((*path, name))} would be built on each other",
+                subject=f"volume {goal.pool}/{name}",
+                hint="Let one of them have no backing.",
+            )
         if name in done or name not in entries:
             return
         for parent in _parents(entries[name]):
@@ -199,6 +214,7 @@ def _differs(entry: VolumeGoal, stuck: list[Difference], task: _Task) -> Storage
 
 def _create(entry: VolumeGoal, task: _Task) -> list[Change]:
     volume, parents = settle(entry, task.goal, task.found, task.missing), _parents(entry)
+    check_ownership(volume.permissions, None, task.found, str(task.subject(volume.name)))
     return [
         Change(
             task.subject(volume.name),
@@ -240,7 +256,7 @@ def _space_refusal(task: _Task, changes: list[Change]) -> StorageError | None:
         return None
     return StorageError(
         "no_space",
-        f"the volumes would reserve {format_size(asked)}, but pool {task.goal.pool} has {format_size(usage.available)} left",
+        f"{format_size(asked)} would be reserved, but pool {task.goal.pool} has {format_size(usage.available)} left",
         subject=f"pool {task.goal.pool}",
         hint="Free some space, or make sparse volumes (leave allocation out).",
     )
@@ -271,15 +287,19 @@ def _check_writable_image(entry: VolumeGoal, have: Volume, differing: tuple[Diff
         return
     if have.link_target is not None:
         raise StorageError(
-            "volume_foreign", f"{have.path} is a symbolic link to {have.link_target}: what it points to is not changed",
-            subject=str(task.subject(have.name)), hint=f"Change {have.link_target} where it belongs.",
-        )  # fmt: skip
+            "volume_foreign",
+            f"{have.path} is a symbolic link to {have.link_target}: what it points to is not changed",
+            subject=str(task.subject(have.name)),
+            hint=f"Change {have.link_target} where it belongs.",
+        )
     if (have.data_file is not None or have.encrypted) and any(d.field not in _PERMISSIONS for d in differing):
         what = "is encrypted" if have.encrypted else "keeps its data in another file"
         raise StorageError(
-            "volume_differs", f"{have.path} {what}: it can't be changed in place", subject=str(task.subject(have.name)),
+            "volume_differs",
+            f"{have.path} {what}: it can't be changed in place",
+            subject=str(task.subject(have.name)),
             hint="Declare it as it is, or let it be made anew, which loses its content (recreate: always).",
-        )  # fmt: skip
+        )
 
 
 def _changed(task: _Task, have: Volume, action: str, summary: str, differing: list[Difference], **more: Any) -> Change:
@@ -308,11 +328,15 @@ def _amend(entry: VolumeGoal, have: Volume, mine: list[Difference], task: _Task)
     _refuse_running(have, "rewritten", entry.allow, task)
     wanted = replace(have, compat=entry.volume.compat, lazy_refcounts=entry.volume.lazy_refcounts)
     compat = entry.volume.compat or have.compat
-    if compat == "0.10" and (entry.volume.lazy_refcounts or (entry.volume.lazy_refcounts is None and have.lazy_refcounts)):
+    if compat == "0.10" and (
+        entry.volume.lazy_refcounts or (entry.volume.lazy_refcounts is None and have.lazy_refcounts)
+    ):
         raise StorageError(
-            "invalid_option", "lazy_refcounts needs compat 1.1", subject=str(task.subject(have.name)),
+            "invalid_option",
+            "lazy_refcounts needs compat 1.1",
+            subject=str(task.subject(have.name)),
             hint="Set options.compat to 1.1, or lazy_refcounts to false.",
-        )  # fmt: skip
+        )
     names = " and ".join(difference.field for difference in mine)
     yield _changed(task, have, "amend", f"change {names}", mine, wanted=wanted, requires=_identity(have))
 
@@ -329,11 +353,19 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: _Task
         )
     _refuse_running(have, "rewritten", entry.allow, task)
     settled = settle(entry, task.goal, task.found, task.missing)
-    want = dict(mine[0].want or {}, **({"format": settled.backing.format} if settled.backing and settled.backing.format else {}))
+    want = dict(
+        mine[0].want or {}, **({"format": settled.backing.format} if settled.backing and settled.backing.format else {})
+    )
     yield _changed(
-        task, have, "rebase", f"rewrite it on {want.get('path')}", [replace(mine[0], want=want)],
-        wanted=replace(have, backing=settled.backing), requires=_identity(have), needs=_parents(entry),
-    )  # fmt: skip
+        task,
+        have,
+        "rebase",
+        f"rewrite it on {want.get('path')}",
+        [replace(mine[0], want=want)],
+        wanted=replace(have, backing=settled.backing),
+        requires=_identity(have),
+        needs=_parents(entry),
+    )
 
 
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: _Task) -> Iterator[Change]:
@@ -345,7 +377,13 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: _Task
         if have.format != "raw":
             _refuse_running(have, "resized", entry.allow, task)
         yield _changed(
-            task, have, "resize", f"grow it to {format_size(size)}", [difference], wanted=wanted, requires=_identity(have)
+            task,
+            have,
+            "resize",
+            f"grow it to {format_size(size)}",
+            [difference],
+            wanted=wanted,
+            requires=_identity(have),
         )
         return
     lost = f"the last {format_size((have.capacity or 0) - size)} of {have.path}"
@@ -359,9 +397,15 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: _Task
         )
     guard_unused(task.goal.pool, have.name, task.found, entry.allow, "shrunk", task.doomed)
     yield _changed(
-        task, have, "resize", f"shrink it to {format_size(size)}", [difference], wanted=wanted, destroys=lost,
+        task,
+        have,
+        "resize",
+        f"shrink it to {format_size(size)}",
+        [difference],
+        wanted=wanted,
+        destroys=lost,
         requires=_guarded(have, entry.allow),
-    )  # fmt: skip
+    )
 
 
 def _set_permissions(entry: VolumeGoal, have: Volume, mine: list[Difference], task: _Task) -> Iterator[Change]:
@@ -372,7 +416,9 @@ def _set_permissions(entry: VolumeGoal, have: Volume, mine: list[Difference], ta
             f"volume {task.goal.pool}/{have.name}: {names} left alone while it is in use by {running[0]}"
         )
         return
-    wanted = replace(have, permissions=Permissions(**{d.field: getattr(entry.volume.permissions, d.field) for d in mine}))
+    check_ownership(entry.volume.permissions, have.permissions, task.found, str(task.subject(have.name)))
+    changed = Permissions(**{d.field: getattr(entry.volume.permissions, d.field) for d in mine})
+    wanted = replace(have, permissions=changed)
     yield _changed(task, have, "permissions", f"set {names}", mine, wanted=wanted, requires=_identity(have))
 
 
@@ -432,11 +478,18 @@ def _overlays_going_first(have: Volume, task: _Task) -> tuple[str, ...]:
     return tuple(name for name in task.doomed if task.found.volume_path(name) in users)
 
 
+def _kept(declared: Permissions, have: Permissions) -> Permissions:
+    """What is declared, and for the rest what the volume has."""
+    return Permissions(**{n: getattr(have if getattr(declared, n) is None else declared, n) for n in _PERMISSIONS})
+
+
 def _recreate(entry: VolumeGoal, have: Volume, task: _Task) -> Iterator[Change]:
     if have.link_target is not None:
         _check_writable_image(entry, have, (Difference("format", None, None, False),), task)
     guard_unused(task.goal.pool, have.name, task.found, entry.allow, "made anew", task.doomed)
     volume = settle(entry, task.goal, task.found, task.missing)
+    volume = replace(volume, permissions=_kept(volume.permissions, have.permissions))
+    check_ownership(volume.permissions, None, task.found, str(task.subject(have.name)))
     yield Change(
         task.subject(have.name),
         "recreate",
@@ -448,5 +501,3 @@ def _recreate(entry: VolumeGoal, have: Volume, task: _Task) -> Iterator[Change]:
         requires=_guarded(have, entry.allow),
         needs=_parents(entry),
     )
-
-

@@ -36,7 +36,10 @@ def _check(name: str, kind: str, longest: int) -> str:
     problem = _problem(name, longest)
     if problem:
         raise StorageError(
-            "invalid_name", f"the {kind} name {name!r} {problem}", subject=f"{kind} {name}", hint="Give it another name."
+            "invalid_name",
+            f"the {kind} name {name!r} {problem}",
+            subject=f"{kind} {name}",
+            hint="Give it another name.",
         )
     return name
 
@@ -50,6 +53,9 @@ def volume_name(name: str, reserved: str = ".virt-storage") -> str:
     """Raises ``invalid_name``. ``reserved`` is the directory in which volumes are prepared."""
     if name == reserved:
         raise StorageError(
-            "invalid_name", f"the volume name {name!r} is reserved", subject=f"volume {name}", hint="Give it another name."
+            "invalid_name",
+            f"the volume name {name!r} is reserved",
+            subject=f"volume {name}",
+            hint="Give it another name.",
         )
     return _check(name, "volume", _LONGEST_VOLUME)

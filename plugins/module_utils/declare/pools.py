@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import os
 import uuid as uuid_library
+from collections.abc import Mapping
 from dataclasses import fields
-from typing import Any, Callable, Mapping
+from typing import Any, Callable
 
 from ..model.errors import StorageError
 from ..model.goal import PoolGoal, Scope
@@ -32,9 +33,11 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     _check_fields(pool)
     if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
         raise _wrong(
-            "missing_option", pool, "state: deleted needs the type and the path or source of the pool",
+            "missing_option",
+            pool,
+            "state: deleted needs the type and the path or source of the pool",
             "Add them, so that a second run can look and find nothing left.",
-        )  # fmt: skip
+        )
     return PoolGoal(pool, state, params["autostart"], params["build"], frozenset(params["allow"] or ()))
 
 
@@ -50,10 +53,14 @@ def _wrong(code: str, pool: Pool, message: str, hint: str) -> StorageError:
 def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
     from ..libvirt_xml.pool import parse_pool
 
-    given = [option for option in ("type", "uuid", "path", "owner", "group", "mode", "source") if params[option] is not None]
+    given = [
+        option for option in ("type", "uuid", "path", "owner", "group", "mode", "source") if params[option] is not None
+    ]
     pool = parse_pool(params["xml"])
     if given:
-        raise _wrong("invalid_option", pool, f"xml and {', '.join(given)} exclude each other", "Say it in one of the two.")
+        raise _wrong(
+            "invalid_option", pool, f"xml and {', '.join(given)} exclude each other", "Say it in one of the two."
+        )
     if name is not None and name != pool.name:
         raise _wrong("invalid_option", pool, f"the xml names the pool {pool.name}, the task {name}", "Make them agree.")
     pool_name(pool.name)
@@ -99,9 +106,11 @@ def _path(text: str | None, name: str) -> str | None:
     path = os.path.normpath(text) if text.startswith("/") else ""
     if not path or path.startswith("//") or path == "/" or "\x00" in text or ".." in text.split("/"):
         raise StorageError(
-            "invalid_path", f"path: {text!r} is not an absolute path below /", subject=f"pool {name}",
+            "invalid_path",
+            f"path: {text!r} is not an absolute path below /",
+            subject=f"pool {name}",
             hint="Give an absolute path without '..', such as /var/lib/libvirt/images.",
-        )  # fmt: skip
+        )
     return path
 
 
@@ -152,9 +161,11 @@ def _auth(given: Mapping[str, Any] | None, name: str) -> Auth | None:
         return None
     if (given.get("secret_uuid") is None) == (given.get("secret_usage") is None):
         raise StorageError(
-            "invalid_option", "source.auth needs exactly one of secret_uuid and secret_usage", subject=f"pool {name}",
+            "invalid_option",
+            "source.auth needs exactly one of secret_uuid and secret_usage",
+            subject=f"pool {name}",
             hint="Name the libvirt secret that holds the password.",
-        )  # fmt: skip
+        )
     return Auth(given["type"], given["username"], given.get("secret_uuid"), given.get("secret_usage"))
 
 
@@ -173,12 +184,15 @@ def _check_fields(pool: Pool) -> None:
         extra += ["path"] if pool.path is not None else []
     if extra:
         raise _wrong(
-            "invalid_option", pool, f"pools of type {row.name} have no {', '.join(extra)}", "Leave it out, or check the type."
+            "invalid_option",
+            pool,
+            f"pools of type {row.name} have no {', '.join(extra)}",
+            "Leave it out, or check the type.",
         )
     if pool.source.format is not None and pool.source.format not in row.formats:
         raise _wrong(
-            "invalid_option", pool, f"source.format: {pool.source.format} is not one of {', '.join(row.formats)}",
+            "invalid_option",
+            pool,
+            f"source.format: {pool.source.format} is not one of {', '.join(row.formats)}",
             "Give one of these.",
-        )  # fmt: skip
-
-
+        )

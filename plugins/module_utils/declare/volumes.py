@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import os
-from typing import Any, Callable, Mapping
+from collections.abc import Mapping
+from typing import Any, Callable
 
 from ..model.errors import StorageError
 from ..model.goal import Scope, VolumeGoal, VolumesGoal
@@ -20,8 +21,16 @@ from .names import pool_name, volume_name
 OwnerId = Callable[[Any], Any]
 _DEFAULTS = {"state": "present", "capacity_policy": "exact", "recreate": "never"}
 _DESCRIBING = (
-    "capacity", "allocation", "format", "owner", "group", "mode", "backing", "source", "options",
-)  # fmt: skip
+    "capacity",
+    "allocation",
+    "format",
+    "owner",
+    "group",
+    "mode",
+    "backing",
+    "source",
+    "options",
+)
 
 
 def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -> VolumesGoal:
@@ -30,15 +39,23 @@ def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId
     accounts = (_cached(owner_id), _cached(group_id))
     entries = params["volumes"]
     if entries is None:
-        goals = (_volume_goal(params, pool, *accounts),) if params["name"] is not None or params["xml"] else ()
+        goals: tuple[VolumeGoal, ...] = (
+            (_volume_goal(params, pool, *accounts),) if params["name"] is not None or params["xml"] else ()
+        )
         if not goals and params["exclusive"] is None:
             raise StorageError(
-                "missing_option", "no volume is named", subject=f"pool {pool}", hint="Give name, xml, volumes or exclusive."
+                "missing_option",
+                "no volume is named",
+                subject=f"pool {pool}",
+                hint="Give name, xml, volumes or exclusive.",
             )
     else:
         if params["name"] is not None:
             raise StorageError(
-                "invalid_option", "name and volumes exclude each other", subject=f"pool {pool}", hint="Name it in volumes."
+                "invalid_option",
+                "name and volumes exclude each other",
+                subject=f"pool {pool}",
+                hint="Name it in volumes.",
             )
         goals = tuple(_volume_goal(_inherited(entry, params), pool, *accounts) for entry in entries)
     _check_unique(goals, pool)
@@ -85,9 +102,11 @@ def _check_unique(goals: tuple[VolumeGoal, ...], pool: str) -> None:
     for goal in goals:
         if goal.volume.name in seen:
             raise StorageError(
-                "duplicate_volume", f"the volume {goal.volume.name} is listed twice", subject=f"volume {pool}/{goal.volume.name}",
+                "duplicate_volume",
+                f"the volume {goal.volume.name} is listed twice",
+                subject=f"volume {pool}/{goal.volume.name}",
                 hint="Say everything about a volume in one entry.",
-            )  # fmt: skip
+            )
         seen.add(goal.volume.name)
 
 
@@ -95,7 +114,9 @@ def _volume_goal(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group_
     if params["xml"]:
         volume = _from_xml(params, pool)
     elif params["name"] is None:
-        raise StorageError("missing_option", "an entry of volumes has no name", subject=f"pool {pool}", hint="Give it one.")
+        raise StorageError(
+            "missing_option", "an entry of volumes has no name", subject=f"pool {pool}", hint="Give it one."
+        )
     else:
         volume = _from_options(params, pool, owner_id, group_id)
     settings = {name: params[name] or default for name, default in _DEFAULTS.items()}
@@ -110,13 +131,18 @@ def _from_xml(params: Mapping[str, Any], pool: str) -> Volume:
     given = [name for name in _DESCRIBING if params[name] is not None]
     if given:
         raise StorageError(
-            "invalid_option", f"xml and {', '.join(given)} exclude each other", subject=subject, hint="Say it in one of the two."
+            "invalid_option",
+            f"xml and {', '.join(given)} exclude each other",
+            subject=subject,
+            hint="Say it in one of the two.",
         )
     if params["name"] is not None and params["name"] != volume.name:
         raise StorageError(
-            "invalid_option", f"the xml names the volume {volume.name}, the task {params['name']}", subject=subject,
+            "invalid_option",
+            f"the xml names the volume {volume.name}, the task {params['name']}",
+            subject=subject,
             hint="Make them agree.",
-        )  # fmt: skip
+        )
     volume_name(volume.name)
     return volume
 
@@ -156,15 +182,20 @@ def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str |
     """(absolute path, volume name): exactly one of them."""
     if (path is None) == (volume is None):
         raise StorageError(
-            "invalid_option", f"{option} needs exactly one of path and volume", subject=subject, hint="Give one of them."
+            "invalid_option",
+            f"{option} needs exactly one of path and volume",
+            subject=subject,
+            hint="Give one of them.",
         )
     if volume is not None:
         return None, volume_name(str(volume))
     if not str(path).startswith("/") or "\x00" in str(path):
         raise StorageError(
-            "invalid_path", f"{option}: {path!r} is not an absolute path", subject=subject,
+            "invalid_path",
+            f"{option}: {path!r} is not an absolute path",
+            subject=subject,
             hint="Give an absolute path, or the name of a volume of the same pool.",
-        )  # fmt: skip
+        )
     return os.path.normpath(str(path)), None
 
 
@@ -177,9 +208,11 @@ def _backing(given: Any, subject: str) -> Backing | None:
     strange = sorted(set(given) - {"path", "volume", "format"}) if isinstance(given, Mapping) else ["its type"]
     if strange:
         raise StorageError(
-            "invalid_option", f"backing: {', '.join(map(str, strange))} is not understood", subject=subject,
+            "invalid_option",
+            f"backing: {', '.join(map(str, strange))} is not understood",
+            subject=subject,
             hint="Give plain text, or a dict of path or volume, and format.",
-        )  # fmt: skip
+        )
     path, volume = _reference(given.get("path"), given.get("volume"), "backing", subject)
     return Backing(path, given.get("format"), volume)
 
@@ -190,7 +223,10 @@ def _content(given: Mapping[str, Any] | None, subject: str) -> Content | None:
     if given.get("content") is not None:
         if given.get("path") is not None or given.get("volume") is not None or given.get("format") is not None:
             raise StorageError(
-                "invalid_option", "source.content excludes path, volume and format", subject=subject, hint="Give one of them."
+                "invalid_option",
+                "source.content excludes path, volume and format",
+                subject=subject,
+                hint="Give one of them.",
             )
         return Content(data=given["content"].encode("utf-8", "surrogateescape"))
     path, volume = _reference(given.get("path"), given.get("volume"), "source", subject)

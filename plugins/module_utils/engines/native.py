@@ -11,9 +11,10 @@ import hashlib
 import os
 import re
 import uuid
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any, Iterator, Mapping, Sequence
+from typing import Any
 
 from ..host.apply import Applier, changed_meanwhile, identity_of
 from ..host.locks import locked
@@ -30,7 +31,8 @@ _NO_BACKEND = "this type has no backend yet"
 
 
 def _backend(pool_type: str | None) -> Any:
-    """The backend module of a pool type; None where there is none yet. Imported only when needed: see docs/architecture.md."""
+    """The backend module of a pool type; None where there is none yet. Imported only when needed: see
+    docs/architecture.md."""
     if pool_type == "dir":
         from ..backends import dir as backend
 
@@ -46,7 +48,10 @@ def _read(path: str) -> str | None:
         return None
     except OSError as error:
         raise StorageError(
-            "not_readable", f"{path}: {error.strerror}", subject=path, hint="Run as a user who may read it (become: true)."
+            "not_readable",
+            f"{path}: {error.strerror}",
+            subject=path,
+            hint="Run as a user who may read it (become: true).",
         ) from error
 
 
@@ -101,7 +106,7 @@ class NativeEngine:
 
     def pool_names(self) -> list[str]:
         """Every pool that has a definition or a state file."""
-        names = set()
+        names: set[str] = set()
         for directory in (self.places.config, self.places.run):
             try:
                 names.update(entry[: -len(".xml")] for entry in os.listdir(directory) if entry.endswith(".xml"))
@@ -138,6 +143,7 @@ class NativeEngine:
         started = live is not None
         backend = _backend(existing.type) if existing is not None else None
         autostart = self._autostart_path(name)
+        paths = (wanted.path, existing.path if existing is not None else None)
         found = Found(
             name,
             definition,
@@ -153,7 +159,7 @@ class NativeEngine:
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable=self._unwritable_reason(scope, storage),
             process=None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
-            resolved={path: os.path.realpath(path) for path in {wanted.path, existing.path if existing else None} if path},
+            resolved={path: os.path.realpath(path) for path in paths if path},
         )
         if storage.kind == READY and _backend(wanted.type) is not None:
             from .native_volumes import observe_volumes
@@ -177,7 +183,8 @@ class NativeEngine:
         backend = _backend(pool.type)
         if backend is None:
             return Storage(UNKNOWN_STORAGE, pool.path, _NO_BACKEND)
-        return backend.observe(pool, self._made_inode(pool.path or ""), holds)
+        storage: Storage = backend.observe(pool, self._made_inode(pool.path or ""), holds)
+        return storage
 
     def observe_users(self, found: Found, names: Sequence[str]) -> Found:
         """Adds who uses the named volumes to what was found."""
@@ -190,7 +197,8 @@ class NativeEngine:
     # --- lowering ----------------------------------------------------------------------------------------------------
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[ops.Step]:
-        """The operations of each change, as data. Pool changes come one after the other, volume changes as they need each other."""
+        """The operations of each change, as data. Pool changes come one after the other, volume changes as they need
+        each other."""
         steps: list[ops.Step] = []
         volume_changes = [change for change in changes if change.subject.volume is not None or change.action == "clean"]
         fresh = str(uuid.uuid4())
@@ -223,7 +231,8 @@ class NativeEngine:
             identity = found.definition.uuid if found.definition else None
             yield ops.MakeDirectory(self.places.run, 0o700)
             yield ops.WriteFile(
-                self._state_path(name), render_state(replace(pool, uuid=pool.uuid or identity or fresh), found.definition_text)
+                self._state_path(name),
+                render_state(replace(pool, uuid=pool.uuid or identity or fresh), found.definition_text),
             )
         elif change.action == "stop":
             yield ops.Remove(self._state_path(name))
@@ -256,7 +265,7 @@ class NativeEngine:
         if unused:
             from ..host.users import users_of
 
-            users, _ = users_of({path: path for path in unused})
+            users = users_of({path: path for path in unused})[0]
             for path, found in users.items():
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
@@ -271,4 +280,3 @@ def _same_file(condition: Condition) -> bool:
         return identity_of(os.lstat(condition.path)) == condition.expected
     except OSError:
         return False
-

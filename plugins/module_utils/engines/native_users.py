@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Iterator, Sequence
 
 from ..backends import filetree
 from ..host.users import users_of
@@ -86,7 +86,7 @@ def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator
 
 def _chain(path: str) -> Iterator[str]:
     """An image and the files below it, as far as its headers tell."""
-    for _ in range(_CHAIN_LIMIT):
+    for _depth in range(_CHAIN_LIMIT):
         yield path
         volume = filetree.read_volume(path, os.path.basename(path))
         if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import replace
+
 from ..backends import filetree
 from ..images.headers import chain
 from ..model.errors import StorageError
@@ -29,9 +30,11 @@ def observe_volumes(found: Found, scope: Scope) -> Found:
         limit = filetree.file_limit(directory)
     except OSError as error:
         raise StorageError(
-            "storage_unreadable", f"{directory}: {error.strerror}", subject=f"pool {found.name}",
+            "storage_unreadable",
+            f"{directory}: {error.strerror}",
+            subject=f"pool {found.name}",
             hint="Run as a user who may read it (become: true).",
-        ) from error  # fmt: skip
+        ) from error
     images = {key: _image(found, key, False) for key in scope.images}
     images.update({key: _image(found, key, True) for key in scope.sources})
     return replace(
@@ -55,7 +58,7 @@ def observe_images(found: Found, scope: Scope) -> Found:
 
 def _resolved(found: Found, volumes: dict[str, Volume], images: dict[str, Image]) -> dict[str, str]:
     paths = {volume.backing.path for volume in volumes.values() if volume.backing and volume.backing.path}
-    paths.update(key if key.startswith("/") else found.volume_path(key) for key in images)
+    paths.update((key if key.startswith("/") else found.volume_path(key)) or "" for key in images)
     return {path: os.path.realpath(path) for path in paths if path and path.startswith("/")}
 
 
@@ -77,7 +80,9 @@ def _image(found: Found, key: str, source: bool) -> Image:
         return Image(None)
     walked = chain(path)
     missing = (walked.at,) if walked.end == "missing" else ()
-    code, problem = ("", "") if walked.end in ("whole", "missing") else (_CODES.get(walked.end, "backing_refused"), walked.problem)
+    code, problem = (
+        ("", "") if walked.end in ("whole", "missing") else (_CODES.get(walked.end, "backing_refused"), walked.problem)
+    )
     guessed = [member.path for member in walked.members[1:] if member.probed and member.header.format != "raw"]
     if guessed and not problem:
         code, problem = "backing_format", f"nobody declared the format of {guessed[0]}, which it is built on"
@@ -87,5 +92,5 @@ def _image(found: Found, key: str, source: bool) -> Image:
 def _writers(path: str) -> tuple[str, ...]:
     from ..host.users import users_of
 
-    users, _ = users_of({path: path}, writers_only=True)
+    users = users_of({path: path}, writers_only=True)[0]
     return tuple(str(user) for user in users[path])

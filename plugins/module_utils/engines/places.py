@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Collection
 from urllib.parse import parse_qs, urlsplit
 
 from ..model.errors import StorageError
@@ -20,7 +20,8 @@ _SYSTEM_GUESTS = ("/etc/libvirt/qemu", "/run/libvirt/qemu", "/etc/libvirt/lxc")
 
 @dataclass(frozen=True)
 class Places:
-    """The directories of a native engine: libvirt's definitions and state, our locks and records, guests' definitions."""
+    """The directories of a native engine: libvirt's definitions and state, our locks and records, guests'
+    definitions."""
 
     uri: str
     why: str
@@ -33,9 +34,14 @@ class Places:
 
 def _system(why: str) -> Places:
     return Places(
-        "native:///system", why, "/etc/libvirt/storage", "/run/libvirt/storage", "/run/lock/virt-storage",
-        "/var/lib/virt-storage/made", _SYSTEM_GUESTS,
-    )  # fmt: skip
+        "native:///system",
+        why,
+        "/etc/libvirt/storage",
+        "/run/libvirt/storage",
+        "/run/lock/virt-storage",
+        "/var/lib/virt-storage/made",
+        _SYSTEM_GUESTS,
+    )
 
 
 def _session(why: str) -> Places:
@@ -44,17 +50,27 @@ def _session(why: str) -> Places:
     runtime = os.environ.get("XDG_RUNTIME_DIR") or f"{home}/.cache"
     state = os.environ.get("XDG_STATE_HOME") or f"{home}/.local/state"
     return Places(
-        "native:///session", why, f"{config}/libvirt/storage", f"{runtime}/libvirt/storage/run",
-        f"{runtime}/virt-storage", f"{state}/virt-storage/made", (f"{config}/libvirt/qemu", *_SYSTEM_GUESTS),
-    )  # fmt: skip
+        "native:///session",
+        why,
+        f"{config}/libvirt/storage",
+        f"{runtime}/libvirt/storage/run",
+        f"{runtime}/virt-storage",
+        f"{state}/virt-storage/made",
+        (f"{config}/libvirt/qemu", *_SYSTEM_GUESTS),
+    )
 
 
 def _rooted(root: str) -> Places:
     root = os.path.normpath(root)
     return Places(
-        f"native:///?root={root}", "the uri names its root", f"{root}/etc/libvirt/storage", f"{root}/run/libvirt/storage",
-        f"{root}/run/lock/virt-storage", f"{root}/var/lib/virt-storage/made", (f"{root}/etc/libvirt/qemu", *_SYSTEM_GUESTS),
-    )  # fmt: skip
+        f"native:///?root={root}",
+        "the uri names its root",
+        f"{root}/etc/libvirt/storage",
+        f"{root}/run/libvirt/storage",
+        f"{root}/run/lock/virt-storage",
+        f"{root}/var/lib/virt-storage/made",
+        (f"{root}/etc/libvirt/qemu", *_SYSTEM_GUESTS),
+    )
 
 
 def daemon() -> str:
@@ -78,9 +94,11 @@ def find_places(uri: str, allow: Collection[str], reading: bool) -> Places:
         )
     if parts.netloc or parts.fragment or set(query) - {"root"}:
         raise StorageError(
-            "invalid_uri", f"{uri} is not understood", subject=uri,
+            "invalid_uri",
+            f"{uri} is not understood",
+            subject=uri,
             hint="Use native:///system, native:///session or native:///?root=DIR.",
-        )  # fmt: skip
+        )
     if parts.path == "/session" and not query:
         return _session("the uri names it")
     if parts.path == "/system" and not query:
@@ -97,9 +115,11 @@ def find_places(uri: str, allow: Collection[str], reading: bool) -> Places:
     if parts.path == "/" and root.startswith("/") and os.path.normpath(root) != "/":
         return _rooted(root)
     raise StorageError(
-        "invalid_uri", f"{uri} is not understood", subject=uri,
+        "invalid_uri",
+        f"{uri} is not understood",
+        subject=uri,
         hint="A root is an absolute directory other than /: native:///?root=/srv/test.",
-    )  # fmt: skip
+    )
 
 
 def _automatic() -> Places:

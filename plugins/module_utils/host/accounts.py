@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import grp
 import pwd
+from typing import Callable
 
 from ..model.errors import StorageError
 
 
-def _resolve(value: int | str | None, kind: str, lookup) -> int | None:
+def _resolve(value: int | str | None, kind: str, lookup: Callable[[str], int]) -> int | None:
     if value is None:
         return None
     text = str(value)
@@ -27,7 +28,10 @@ def _resolve(value: int | str | None, kind: str, lookup) -> int | None:
         except KeyError:
             pass
     raise StorageError(
-        f"unknown_{kind}", f"{kind}: there is no {text} on this host", subject=text, hint="Give a name or id of this host."
+        f"unknown_{kind}",
+        f"{kind}: there is no {text} on this host",
+        subject=text,
+        hint="Give a name or id of this host.",
     )
 
 

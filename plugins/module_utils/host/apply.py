@@ -11,7 +11,9 @@ import errno
 import fcntl
 import os
 import stat
-from typing import Any, Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any, Callable
 
 from ..model import operations as ops
 from ..model.errors import StorageError
@@ -109,10 +111,8 @@ def _make_link(op: ops.MakeLink) -> None:
 
 
 def _unlink(path: str) -> None:
-    try:
+    with suppress(FileNotFoundError):
         os.unlink(path)
-    except FileNotFoundError:
-        pass
 
 
 def _remove(op: ops.Remove) -> None:
@@ -176,7 +176,7 @@ def _copy_sparse(op: ops.CopySparse) -> None:
         os.close(source)
 
 
-def _data_extents(descriptor: int, size: int):
+def _data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
     offset = 0
     while offset < size:
         try:
@@ -258,7 +258,8 @@ def _truncate(op: ops.Truncate) -> None:
 
 
 class Applier:
-    """Carries out operations under the locks whose descriptors it was given; holds the staging directories it opened."""
+    """Carries out operations under the locks whose descriptors it was given; holds the staging directories it
+    opened."""
 
     def __init__(self, locks: Sequence[int] = ()) -> None:
         self._locks = tuple(locks)
@@ -289,7 +290,9 @@ class Applier:
         try:
             self._table[type(operation)](operation)
         except OSError as error:
-            code, text, hint = _ERRNO_CODES.get(error.errno or 0, ("operation_failed", error.strerror or str(error), ""))
+            code, text, hint = _ERRNO_CODES.get(
+                error.errno or 0, ("operation_failed", error.strerror or str(error), "")
+            )
             raise StorageError(
                 code, f"{operation.command}: {text}", subject=str(error.filename or operation.command), hint=hint
             ) from error
@@ -298,10 +301,8 @@ class Applier:
         return self._locks + tuple(self._staging.values())
 
     def _open_staging(self, op: ops.OpenStaging) -> None:
-        try:
+        with suppress(FileExistsError):
             os.mkdir(op.path, 0o700)
-        except FileExistsError:
-            pass
         descriptor = os.open(op.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._staging[op.path] = descriptor
         status = os.fstat(descriptor)

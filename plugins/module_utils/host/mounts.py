@@ -8,7 +8,8 @@
 from __future__ import annotations
 
 import re
-from typing import Iterable, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 
@@ -28,7 +29,7 @@ def mounts() -> list[Mount]:
     table = []
     with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
         for line in lines:
-            left, _, right = line.partition(" - ")
+            left, right = line.split(" - ", 1)
             fields, tail = left.split(), right.split()
             table.append(Mount(_unescape(fields[3]), _unescape(fields[4]), tail[0], _unescape(tail[1])))
     return table

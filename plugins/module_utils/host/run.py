@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import shlex
 import subprocess
-from typing import Sequence
+from collections.abc import Sequence
 
 from ..model.errors import StorageError
 
@@ -20,38 +20,44 @@ _ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
 def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
-    ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is gone.
+    ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
+    gone.
     """
     command = " ".join(shlex.quote(word) for word in argv)
     try:
-        done = subprocess.run(
+        child = subprocess.Popen(
             list(argv),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT},
             pass_fds=tuple(keep_fds),
-            timeout=timeout,
-            check=False,
         )
     except FileNotFoundError:
         raise StorageError(
             "tool_missing", f"{argv[0]} is not installed on this host", subject=argv[0], hint=f"Install it: {package}."
         ) from None
-    except subprocess.TimeoutExpired:
-        raise StorageError(
-            "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
-        ) from None
-    if done.returncode != 0:
-        stderr = done.stderr.decode(errors="replace").strip()
-        full = "No space left on device" in stderr
-        raise StorageError(
-            "no_space" if full else "command_failed",
-            f"{argv[0]} failed" + (": the filesystem is full" if full else ""),
-            subject=argv[0],
-            hint="Free some space and run the task again." if full else "",
-            command=command,
-            rc=done.returncode,
-            stderr=stderr,
-        )
-    return done.stdout.decode(errors="replace")
+    with child:
+        try:
+            stdout, stderr = child.communicate(timeout=timeout)
+        except subprocess.TimeoutExpired:
+            child.kill()
+            raise StorageError(
+                "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
+            ) from None
+    if child.returncode != 0:
+        raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
+    return stdout.decode(errors="replace")
+
+
+def _failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
+    full = "No space left on device" in stderr or "Disk quota exceeded" in stderr
+    return StorageError(
+        "no_space" if full else "command_failed",
+        f"{tool} failed" + (": the filesystem is full" if full else ""),
+        subject=tool,
+        hint="Free some space and run the task again." if full else "",
+        command=command,
+        rc=status,
+        stderr=stderr,
+    )

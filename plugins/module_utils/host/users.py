@@ -11,7 +11,7 @@ import fcntl
 import glob
 import os
 import struct
-from typing import Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 from ..model.found import User
 from .mounts import mounts
@@ -43,7 +43,8 @@ class _Targets:
                 self.any_name = self.any_name or status.st_nlink > 1
 
     def find(self, path: str, shown: str) -> str | None:
-        """The key of the file at ``path`` whose link text is ``shown``. Other names are not opened up: it may hang on dead servers."""
+        """The key of the file at ``path`` whose link text is ``shown``. Other names are not opened up: it may hang on
+        dead servers."""
         if not shown.startswith("/"):
             return None
         if not self.any_name and os.path.basename(shown) not in self.names:
@@ -129,7 +130,9 @@ def _attached() -> Iterator[tuple[str, User]]:
         return
 
 
-def users_of(paths: Mapping[str, str], writers_only: bool = False) -> tuple[dict[str, tuple[User, ...]], tuple[str, ...]]:
+def users_of(
+    paths: Mapping[str, str], writers_only: bool = False
+) -> tuple[dict[str, tuple[User, ...]], tuple[str, ...]]:
     """For each key the users of the file at its path, and what could not be looked at."""
     targets = _Targets(paths)
     users: dict[str, list[User]] = {key: [] for key in paths}

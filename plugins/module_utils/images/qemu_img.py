@@ -11,8 +11,8 @@ that none looks like an option or a protocol. qemu-img doesn't sync all that it 
 
 from __future__ import annotations
 
+from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.types import VOLUME_FORMATS
-from ..model.units import format_size
 from ..model.volume import Volume
 
 PACKAGE = (
@@ -20,12 +20,7 @@ PACKAGE = (
     "qemu-img (before Leap 15.6: qemu-tools) on SUSE"
 )
 
-DEFAULT_COMPAT = "1.1"
-DEFAULT_CLUSTER_SIZE = 65536
-COMPATS = ("0.10", "1.1")
-PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 _OPTIONS = ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation", "nocow")
-_L1_LIMIT = 32 * 2**20
 
 # libvirt's names of formats that QEMU has another name for.
 _TO_QEMU = {"iso": "raw", "ploop": "parallels"}
@@ -70,13 +65,14 @@ def rebase(path: str, backing: str, backing_format: str) -> tuple[str, ...]:
 
 
 def _absolute(path: str | None) -> str:
-    path = path or ""
-    assert path.startswith("/"), f"{path!r} is not an absolute path"
+    if path is None or not path.startswith("/"):
+        raise ValueError(f"{path!r} is not an absolute path")
     return path
 
 
 def _driver(name: str | None) -> str:
-    assert name, "the format is not known"
+    if not name:
+        raise ValueError("the format is not known")
     return _TO_QEMU.get(name, name)
 
 
@@ -97,40 +93,3 @@ def _options(volume: Volume) -> list[str]:
         if name in known and value and value != "off":
             options.append(_option(name, value))
     return ["-o", ",".join(options)] if options else []
-
-
-def qcow2_limit(cluster_size: int | None = None, extended_l2: bool | None = None) -> int:
-    """The largest capacity: QEMU's L1 table has at most 32 MiB; each 8 bytes of it lead to a cluster of L2 entries."""
-    cluster = cluster_size or DEFAULT_CLUSTER_SIZE
-    return _L1_LIMIT // 8 * (cluster // (16 if extended_l2 else 8)) * cluster
-
-
-def qcow2_problem(volume: Volume) -> str:
-    """Why qemu-img can't make this combination of declared options, "" when it can."""
-    compat = volume.compat or DEFAULT_COMPAT
-    cluster = volume.cluster_size or DEFAULT_CLUSTER_SIZE
-    if compat not in COMPATS:
-        return f"compat is {compat}, and can be {' or '.join(COMPATS)}"
-    if volume.cluster_size is not None and not (512 <= volume.cluster_size <= 2**21 and cluster & (cluster - 1) == 0):
-        return f"cluster_size is {volume.cluster_size} bytes, and must be a power of two between 512 bytes and 2 MiB"
-    if volume.preallocation is not None and volume.preallocation not in PREALLOCATIONS:
-        return f"preallocation is {volume.preallocation}, and can be {', '.join(PREALLOCATIONS)}"
-    if compat == "0.10":
-        for name in ("lazy_refcounts", "extended_l2"):
-            if getattr(volume, name):
-                return f"{name} needs compat 1.1"
-    if volume.extended_l2 and cluster < 16384:
-        return f"extended_l2 needs a cluster_size of at least 16 KiB, not {format_size(cluster)}"
-    # qemu-img(1) lists the modes and says nothing of backing files. The program does: "Backing file and preallocation
-    # can only be used at the same time if extended_l2 is on" (before 5.2: never). Without subclusters a preallocated
-    # cluster would hide what the backing file holds.
-    if volume.backing is not None and volume.preallocation not in (None, "off") and not volume.extended_l2:
-        return f"preallocation {volume.preallocation} on a backing file needs extended_l2"
-    limit = qcow2_limit(cluster, volume.extended_l2)
-    if volume.capacity is not None and volume.capacity > limit:
-        more = "without extended_l2 twice that; " if volume.extended_l2 else ""
-        return (
-            f"capacity is {format_size(volume.capacity)}, and {format_size(limit)} is the most that clusters of "
-            f"{format_size(cluster)} can reach ({more}larger clusters reach further)"
-        )
-    return ""

@@ -3,7 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""The disks of a guest's definition (formatdomain: "Hard drives, floppy disks, CDROMs"), as far as storage is concerned."""
+"""The disks of a guest's definition (formatdomain: "Hard drives, floppy disks, CDROMs"), as far as storage is
+concerned."""
 
 from __future__ import annotations
 

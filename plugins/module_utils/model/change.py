@@ -7,8 +7,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Mapping
+from typing import Any
 
 
 class _Unknown:
@@ -38,7 +39,8 @@ class Subject:
 class Condition:
     """Something that must still hold just before a destructive change is executed.
 
-    ``kind`` is "identity" (the file at ``path`` is still the one that was looked at), "unused" (nothing has begun to use
+    ``kind`` is "identity" (the file at ``path`` is still the one that was looked at), "unused" (nothing has begun to
+    use
     it) or "content" (a directory still holds exactly ``expected``).
     """
 
@@ -51,8 +53,10 @@ class Condition:
 class Change:
     """One difference between what is and what is declared.
 
-    ``before`` and ``after`` hold facts (see report/facts.py for their names) and only those that this change touches; None
-    means that the subject is not there. ``after`` claims identity and declared fields, everything else is UNKNOWN or left out.
+    ``before`` and ``after`` hold facts (see report/facts.py for their names) and only those that this change touches;
+    None
+    means that the subject is not there. ``after`` claims identity and declared fields, everything else is UNKNOWN or
+    left out.
     ``wanted`` is the noun that lowering needs. ``needs`` names volumes of the same task that must be there first.
     """
 

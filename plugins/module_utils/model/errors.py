@@ -7,6 +7,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 # Codes on which check mode and a real run may differ: an earlier task of the play may make what is missing.
 MISSING_CODES = ("pool_missing", "pool_inactive", "backing_missing", "source_missing")
 
@@ -38,9 +40,9 @@ class StorageError(Exception):
         self.rc = rc
         self.stderr = stderr
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, Any]:
         """The ``error`` value of a module's result."""
-        error = {"code": self.code, "subject": self.subject, "message": self.message, "hint": self.hint}
+        error: dict[str, Any] = {"code": self.code, "subject": self.subject, "message": self.message, "hint": self.hint}
         if self.command:
             error.update(command=self.command, rc=self.rc, stderr=self.stderr)
         return error

@@ -7,10 +7,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Mapping
 
-from .pool import Permissions, Pool
+from .pool import UNDECLARED, Permissions, Pool
 from .volume import Volume
 
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE = "absent", "ready", "foreign", "unknown"
@@ -18,13 +18,15 @@ ABSENT, READY, FOREIGN, UNKNOWN_STORAGE = "absent", "ready", "foreign", "unknown
 
 @dataclass(frozen=True)
 class Storage:
-    """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there) or unknown (not readable, no
-    backend); ``why`` says it in words. ``made`` is True when our own build made it; ``holds`` lists its entries when asked for."""
+    """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there) or unknown (not
+    readable, no
+    backend); ``why`` says it in words. ``made`` is True when our own build made it; ``holds`` lists its entries when
+    asked for."""
 
     kind: str
     path: str | None = None
     why: str = ""
-    permissions: Permissions = Permissions()
+    permissions: Permissions = UNDECLARED
     made: bool = False
     mount_point: bool = False
     writable: bool = True
@@ -83,10 +85,13 @@ class Image:
 
 @dataclass(frozen=True)
 class Found:
-    """``storage`` is that of the pool as declared, ``current`` that of the pool as defined (they differ when a path changes).
+    """``storage`` is that of the pool as declared, ``current`` that of the pool as defined (they differ when a path
+    changes).
 
-    ``definition_text`` is the definition file as it is, for patching. ``users`` has an entry for each volume that was asked
-    about, ``unseen`` says what could not be looked at while asking. ``file_limit`` is the largest file in bytes, None if unknown.
+    ``definition_text`` is the definition file as it is, for patching. ``users`` has an entry for each volume that was
+    asked
+    about, ``unseen`` says what could not be looked at while asking. ``file_limit`` is the largest file in bytes, None
+    if unknown.
     ``process`` holds the user and groups that we run as, None when we may give files to anybody.
     ``resolved`` maps paths to what they resolve to. ``digests`` maps volume names to the SHA-256 of their first bytes.
     """

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields, replace
+from typing import Any, cast
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,9 @@ class Permissions:
     owner: int | None = None
     group: int | None = None
     label: str | None = None
+
+
+UNDECLARED = Permissions()
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Pool:
     type: str | None = None
     uuid: str | None = None
     path: str | None = None
-    permissions: Permissions = Permissions()
+    permissions: Permissions = UNDECLARED
     source: Source = Source()
     cow: bool | None = None
     mount_options: tuple[str, ...] | None = None
@@ -96,11 +100,11 @@ class Pool:
 
 def overlay(base: Pool, declared: Pool) -> Pool:
     """``base`` with every declared field of ``declared`` laid over it; nested nouns are laid field by field."""
-    return _overlay(base, declared)
+    return cast(Pool, _overlay(base, declared))
 
 
-def _overlay(base, declared):
-    changed = {}
+def _overlay(base: Any, declared: Any) -> Any:
+    changed: dict[str, Any] = {}
     for field in fields(declared):
         value = getattr(declared, field.name)
         if value is None or value == ():

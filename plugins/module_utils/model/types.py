@@ -5,7 +5,8 @@
 
 """The table of pool types and volume formats: data only, and the one place that says what each can do.
 
-Facts are those of libvirt 9.0 (formatstorage, storage driver). Argument checks, error hints and the tables in docs/ come
+Facts are those of libvirt 9.0 (formatstorage, storage driver). Argument checks, error hints and the tables in docs/
+come
 from here. A pool type without a backend can be defined, listed and undefined, and nothing else.
 """
 
@@ -16,8 +17,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PoolType:
-    """``required`` and ``optional`` name fields of Source. ``target`` says where the path comes from: declared, a template of
-    the source name, or none for network types. ``live``, ``restart`` class what may change in an existing pool; every other
+    """``required`` and ``optional`` name fields of Source. ``target`` says where the path comes from: declared, a
+    template of
+    the source name, or none for network types. ``live``, ``restart`` class what may change in an existing pool; every
+    other
     field is its identity. ``active`` is the line of the documentation that says what "active" means."""
 
     name: str
@@ -37,9 +40,39 @@ class PoolType:
 
 
 FILE_FORMATS = (
-    "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2", "qed", "vmdk",
-)  # fmt: skip
-_FS_FORMATS = ("auto", "ext2", "ext3", "ext4", "ufs", "iso9660", "udf", "gfs", "gfs2", "vfat", "hfs+", "xfs", "ocfs2", "vmfs")
+    "raw",
+    "dir",
+    "bochs",
+    "cloop",
+    "dmg",
+    "iso",
+    "vpc",
+    "vdi",
+    "fat",
+    "vhd",
+    "ploop",
+    "cow",
+    "qcow",
+    "qcow2",
+    "qed",
+    "vmdk",
+)
+_FS_FORMATS = (
+    "auto",
+    "ext2",
+    "ext3",
+    "ext4",
+    "ufs",
+    "iso9660",
+    "udf",
+    "gfs",
+    "gfs2",
+    "vfat",
+    "hfs+",
+    "xfs",
+    "ocfs2",
+    "vmfs",
+)
 _LABELS = ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2")
 _PARTITIONS = ("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended")
 _MADE = ("raw", "qcow2")
@@ -56,32 +89,56 @@ POOL_TYPES: dict[str, PoolType] = {
             active="the pool was started since boot (its state file is there) and its directory exists",
         ),
         PoolType(
-            "fs", ("devices",), ("format",), formats=_FS_FORMATS, default_format="auto",
-            features=("cow", "mount_options"), volume_formats=FILE_FORMATS,
+            "fs",
+            ("devices",),
+            ("format",),
+            formats=_FS_FORMATS,
+            default_format="auto",
+            features=("cow", "mount_options"),
+            volume_formats=FILE_FORMATS,
         ),
         PoolType(
-            "netfs", ("hosts", "dir"), ("format", "protocol_version"), formats=("auto", "nfs", "glusterfs", "cifs"),
-            default_format="auto", features=("mount_options",), volume_formats=FILE_FORMATS,
+            "netfs",
+            ("hosts", "dir"),
+            ("format", "protocol_version"),
+            formats=("auto", "nfs", "glusterfs", "cifs"),
+            default_format="auto",
+            features=("mount_options",),
+            volume_formats=FILE_FORMATS,
         ),
         PoolType(
-            "logical", ("name",), ("devices", "format"), target="/dev/{name}", formats=("unknown", "lvm2"),
-            default_format="lvm2", named_by_source=True,
+            "logical",
+            ("name",),
+            ("devices", "format"),
+            target="/dev/{name}",
+            formats=("unknown", "lvm2"),
+            default_format="lvm2",
+            named_by_source=True,
         ),
-        PoolType("disk", ("devices",), ("format",), formats=_LABELS, default_format="unknown", volume_formats=_PARTITIONS),
+        PoolType(
+            "disk", ("devices",), ("format",), formats=_LABELS, default_format="unknown", volume_formats=_PARTITIONS
+        ),
         PoolType("iscsi", ("hosts", "devices"), ("initiator", "auth")),
         PoolType("iscsi-direct", ("hosts", "devices", "initiator"), ("auth",), target="none"),
         PoolType("scsi", ("adapter",)),
         PoolType("mpath"),
         PoolType(
-            "rbd", ("hosts", "name"), ("auth",), target="none", named_by_source=True,
-            features=("config_options", "refresh_allocation"), volume_formats=("raw",),
+            "rbd",
+            ("hosts", "name"),
+            ("auth",),
+            target="none",
+            named_by_source=True,
+            features=("config_options", "refresh_allocation"),
+            volume_formats=("raw",),
         ),
         PoolType("sheepdog", ("hosts", "name"), target="none", named_by_source=True),
-        PoolType("gluster", ("hosts", "name"), ("dir",), target="none", named_by_source=True, volume_formats=FILE_FORMATS),
+        PoolType(
+            "gluster", ("hosts", "name"), ("dir",), target="none", named_by_source=True, volume_formats=FILE_FORMATS
+        ),
         PoolType("zfs", ("name",), ("devices",), target="/dev/zvol/{name}", named_by_source=True),
         PoolType("vstorage", ("name",), named_by_source=True, volume_formats=FILE_FORMATS),
     )
-}  # fmt: skip
+}
 
 # Informational fields that libvirt accepts for every type.
 ALWAYS_OPTIONAL = ("vendor", "product")
@@ -89,7 +146,8 @@ ALWAYS_OPTIONAL = ("vendor", "product")
 
 @dataclass(frozen=True)
 class VolumeFormat:
-    """What a volume format can hold and how it rounds. ``granule`` is bytes: a size is met when it is held within one granule.
+    """What a volume format can hold and how it rounds. ``granule`` is bytes: a size is met when it is held within one
+    granule.
     ``in_place`` lists the facts that can be changed on an existing volume (qemu-img(1): resize, amend, rebase)."""
 
     name: str

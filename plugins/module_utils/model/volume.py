@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .pool import Permissions
+from .pool import UNDECLARED, Permissions
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class Backing:
 
 @dataclass(frozen=True)
 class Content:
-    """What a new volume starts with: exactly one of an absolute ``path`` on the host, a ``volume`` of the same pool, or inline ``data``."""
+    """What a new volume starts with: exactly one of an absolute ``path`` on the host, a ``volume`` of the same pool,
+    or inline ``data``."""
 
     path: str | None = None
     volume: str | None = None
@@ -36,17 +37,15 @@ class Content:
 
 @dataclass(frozen=True)
 class Volume:
-    """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when it is not a volume.
-
-    Declared only: ``content``, ``preallocation``, ``nocow``, ``at_least``. Found only: ``type``, ``path``, ``key``, ``physical``,
-    ``data_file``, ``encrypted``, ``link_target``, ``identity``, ``problem``.
+    """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when that is
+    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other.
     """
 
     name: str
     capacity: int | None = None
     allocation: int | None = None
     format: str | None = None
-    permissions: Permissions = Permissions()
+    permissions: Permissions = UNDECLARED
     backing: Backing | None = None
     compat: str | None = None
     cluster_size: int | None = None

@@ -58,5 +58,5 @@ def volume_record(volume: Volume) -> dict[str, Any]:
         record["encrypted"] = True
     if volume.foreign or volume.problem:
         record["problem"] = volume.foreign or volume.problem
-    record["timestamps"] = {name: value for name, value in volume.timestamps}
+    record["timestamps"] = dict(volume.timestamps)
     return record

@@ -7,7 +7,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 from ..model.change import Change
 from ..model.operations import Step
@@ -57,7 +58,7 @@ def _shape(change: Change) -> tuple:
 
 def plan(changes: Sequence[Change], steps: Sequence[Step]) -> list[dict[str, Any]]:
     """One entry per group of like changes, in the order in which they are made."""
-    commands = {id(step.change): _commands(step) for step in steps if step.change is not None}
+    commands = {id(step.change): _commands(step, steps) for step in steps if step.change is not None}
     groups: dict[tuple, list[Change]] = {}
     for change in changes:
         key = _shape(change) if change.subject.volume is not None else (id(change),)
@@ -65,8 +66,10 @@ def plan(changes: Sequence[Change], steps: Sequence[Step]) -> list[dict[str, Any
     return [_group(group, commands) for group in groups.values()]
 
 
-def _commands(step: Step) -> list[str]:
-    return [operation.command for operation in step.operations]
+def _commands(step: Step, steps: Sequence[Step]) -> list[str]:
+    """Those of the step, after those of what it shares with others."""
+    shared = [steps[need] for need in step.needs if steps[need].change is None and not steps[need].always]
+    return [operation.command for each in (*shared, step) for operation in each.operations]
 
 
 def _group(group: Sequence[Change], commands: dict[int, list[str]]) -> dict[str, Any]:
@@ -80,14 +83,14 @@ def _group(group: Sequence[Change], commands: dict[int, list[str]]) -> dict[str,
         "count": len(group),
     }
     if len(group) > 1:
-        names = [change.subject.volume for change in group]
+        names = [change.subject.volume or "" for change in group]
         entry["subjects"] = [str(change.subject) for change in group]
         entry["summary"] += f"; the same for {len(group) - 1} more: " + _sample(names[1:])
         entry["destroys"] = "; ".join(change.destroys for change in group if change.destroys)
     return entry
 
 
-def _sample(names: Sequence[Any]) -> str:
+def _sample(names: Sequence[str]) -> str:
     if len(names) <= 2 * _SAMPLE:
         return ", ".join(names)
     return ", ".join(names[:_SAMPLE]) + ", ..., " + names[-1]

@@ -60,13 +60,17 @@ def _pool_matches(record: dict[str, Any], params: dict[str, Any]) -> bool:
 def _pool(engine: NativeEngine, name: str, params: dict[str, Any]) -> dict[str, Any]:
     """One pool; one that can't be read is a record with the state unknown."""
     depth = params["volumes"]
-    scope = Scope(Pool(name), volumes=() if depth == "none" else None, headers=depth == "full", deadline=params["timeout"])
+    scope = Scope(
+        Pool(name), volumes=() if depth == "none" else None, headers=depth == "full", deadline=params["timeout"]
+    )
     try:
         found = engine.observe(scope)
         record = pool_record(found)
         if depth != "none":
             volumes = sorted(found.volumes.values(), key=lambda volume: volume.name)
-            record["volumes"] = [v.name if depth == "names" else volume_record(v) for v in volumes] if found.active else []
+            record["volumes"] = (
+                [v.name if depth == "names" else volume_record(v) for v in volumes] if found.active else []
+            )
         if params["xml"]:
             record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
     except StorageError as error:

@@ -28,7 +28,9 @@ def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) ->
             raise StorageError("invalid_option", "timeout is not a positive number of seconds", hint="Give one.")
         task(module)
     except StorageError as error:
-        module.fail_json(msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[])
+        module.fail_json(
+            msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[]
+        )
 
 
 def done_changes(result: Result, check: bool) -> tuple[Any, ...]:
@@ -62,7 +64,9 @@ def finish(module: AnsibleModule, result: Result, engine: Any, records: dict[str
 def _warnings(result: Result, check: bool) -> list[str]:
     warnings = list(result.decision.warnings)
     if check and result.error is None:
-        warnings += [f"{missing.message}: planned as if an earlier task had made it" for missing in result.decision.missing]
+        warnings += [
+            f"{missing.message}: planned as if an earlier task had made it" for missing in result.decision.missing
+        ]
     if any(change.destroys for change in result.decision.changes):
         warnings += [f"could not look at {what} for users of what is destroyed" for what in result.before.unseen]
     return warnings + [f"verification: {claim}" for claim in result.unmet]

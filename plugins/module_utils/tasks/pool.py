@@ -12,8 +12,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Aim, converge
-from ..declare.pools import pool_goal, pool_scope
 from ..decide.pools import decide_pool, pool_at_stake
+from ..declare.pools import pool_goal, pool_scope
 from ..engines.native import NativeEngine
 from ..engines.places import find_places
 from ..host.accounts import group_id, owner_id

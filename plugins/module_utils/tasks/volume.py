@@ -12,8 +12,8 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Aim, Result, converge
-from ..declare.volumes import volumes_goal, volumes_scope
 from ..decide.volumes import decide_volumes, volumes_at_stake
+from ..declare.volumes import volumes_goal, volumes_scope
 from ..engines.native import NativeEngine
 from ..engines.places import find_places
 from ..host.accounts import group_id, owner_id
