@@ -1,27 +1,93 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Runs examples/quickstart.yml on this machine, out of the pinned environment."""
+"""Runs examples/quickstart.yml on this machine, out of the pinned environment, in a fresh folder of its own."""
 
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+from pathlib import Path
 
 import environments
 import places
-from places import LOCAL, ROOT, VENVS
+from places import CACHE, LOCAL, ROOT, VENVS, Stop, say
+
+DEMO = LOCAL / "demo"
+PACKAGE = "memtest86+"  # 120 KB, and it holds a disk image of 6 MB that boots
+
+
+def _apt_get(arguments: list[str], directory: Path) -> bool:
+    directory.mkdir(parents=True, exist_ok=True)
+    with (LOCAL / "logs" / "demo-apt.log").open("a", encoding="utf-8") as log:
+        command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", *arguments]
+        return (
+            subprocess.run(
+                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
+            ).returncode
+            == 0
+        )
+
+
+def _download(directory: Path) -> Path:
+    """The package file. Nothing is installed, which takes no root: where the machine has no package lists, or old ones, we
+    fetch some of our own."""
+    lists = CACHE / "apt"
+    own = ["-o", f"Dir::State={lists}", "-o", f"Dir::Cache={lists}", "-o", "APT::Update::Post-Invoke::="]
+    (LOCAL / "logs").mkdir(parents=True, exist_ok=True)
+    for attempt in ([["download", PACKAGE]], [[*own, "update"], [*own, "download", PACKAGE]]):
+        for arguments in attempt:
+            if arguments[-1] == "update":
+                (lists / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+            _apt_get(arguments, directory)
+        found = sorted(directory.glob(f"{PACKAGE}_*.deb"))
+        if found:
+            return found[-1]
+    log = LOCAL / "logs" / "demo-apt.log"
+    raise Stop(
+        f"apt-get could not download the package {PACKAGE}, which holds the disk image of the demo (what it said: {log}).\n"
+        f"Name another raw disk image instead: DEMO_IMAGE=/path/to/disk.img make demo"
+    )
+
+
+def disk_image() -> Path:
+    """A bootable disk image out of a Debian package, in the cache folder."""
+    if os.environ.get("DEMO_IMAGE"):
+        return Path(os.environ["DEMO_IMAGE"]).absolute()
+    directory = CACHE / "demo"
+    image = directory / "memtest86plus.img"
+    if not image.exists():
+        if not shutil.which("apt-get") or not shutil.which("dpkg-deb"):
+            raise Stop("This is no Debian: name a raw disk image, DEMO_IMAGE=/path/to/disk.img make demo")
+        say(f"Fetching a bootable disk image (package {PACKAGE}, which is not installed)")
+        unpacked = directory / "unpacked"
+        shutil.rmtree(unpacked, ignore_errors=True)
+        package = _download(directory)
+        environments.run(
+            ["dpkg-deb", "-x", str(package), str(unpacked)], dict(os.environ), f"Unpacking {package.name}"
+        )
+        images = sorted(unpacked.glob("usr/lib/memtest86+/*.iso"))
+        if not images:
+            raise Stop(f"{package} holds no disk image. Name another one: DEMO_IMAGE=/path/to/disk.img make demo")
+        images[-1].rename(image)  # the one for 64 bits
+        shutil.rmtree(unpacked)
+    return image
 
 
 def entry(arguments: list[str]) -> int:
     python = environments.prepare("demo").main
+    image = disk_image()
     env = places.tool_environment(python.name)
     env.setdefault("ANSIBLE_CALLBACK_RESULT_FORMAT", "yaml")
+    env.setdefault("ANSIBLE_DISPLAY_SKIPPED_HOSTS", "false")
     bin_dir = VENVS / python.name / "bin"
+    shutil.rmtree(DEMO, ignore_errors=True)
     command = [
         str(bin_dir / "ansible-playbook"),
         "--inventory=localhost,",
-        "--connection=local",
         f"--extra-vars=ansible_python_interpreter={bin_dir / 'python'}",
-        f"--extra-vars=demo_dir={LOCAL / 'demo'}",
+        f"--extra-vars=demo_dir={DEMO}",
+        f"--extra-vars=demo_image={image}",
         str(ROOT / "examples" / "quickstart.yml"),
         *arguments,
     ]

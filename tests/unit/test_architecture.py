@@ -25,10 +25,11 @@ MAY_IMPORT = {
     "engines": {"model", "libvirt_xml", "host", "backends", "images"},
     "report": {"model", "libvirt_xml"},
 }
+MAY_IMPORT["tasks"] = {*MAY_IMPORT, "converge"}
 #: The one file beside the rooms: it ties them together.
-TOP = {"converge": set(MAY_IMPORT)}
+TOP = {"converge": set(MAY_IMPORT) - {"tasks"}}
 #: What modules and other plugins may see.
-FOR_MODULES = {"declare", "report", "converge"}
+FOR_MODULES = {"tasks"}
 
 
 def imported(tree: ast.AST, package: tuple[str, ...]) -> Iterator[tuple[int, tuple[str, ...]]]:
