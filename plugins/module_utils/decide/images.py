@@ -26,7 +26,7 @@ def settle(entry: VolumeGoal, goal: VolumesGoal, found: Found, missing: list[Sto
     adds to ``missing`` what an earlier task of the play may make."""
     volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
     volume = _settle_content(entry, volume, goal, found, missing)
-    if volume.format is None and volume.content is None:
+    if volume.format is None and volume.content is None and found.looked:
         volume = replace(volume, format="raw")
     volume = _settle_backing(volume, goal, found, missing)
     _check_kind(volume, goal)
@@ -174,7 +174,7 @@ def _settle_backing(volume: Volume, goal: VolumesGoal, found: Found, missing: li
     backing = volume.backing
     if backing is None:
         return volume
-    if volume.format != "qcow2":
+    if volume.format not in ("qcow2", None):
         raise _refuse(
             "invalid_option",
             f"a {volume.format} volume can't have a backing",
@@ -329,7 +329,7 @@ def _check_qcow2(volume: Volume, goal: VolumesGoal) -> None:
 def _check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
     capacity = volume.capacity
     if capacity is None:
-        if volume.backing is None and volume.content is None:
+        if volume.backing is None and volume.content is None and found.looked:
             raise _refuse(
                 "capacity_missing",
                 f"volume {volume.name} is not there, and no capacity was given",

@@ -219,13 +219,17 @@ def _create(entry: VolumeGoal, task: _Task) -> list[Change]:
         Change(
             task.subject(volume.name),
             "create",
-            f"volume {task.goal.pool}/{volume.name}: create it ({_described(volume)})",
+            f"volume {task.goal.pool}/{volume.name}: {_creating(task)} ({_described(volume)})",
             None,
             _claims(volume),
             volume,
             needs=parents,
         )
     ]
+
+
+def _creating(task: _Task) -> str:
+    return "create it" if task.found.looked else "create it, or adjust what is there by then"
 
 
 def _described(volume: Volume) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import Any
 
+from .change import UNKNOWN
 from .pool import Permissions, Pool, Source
 from .units import format_mode
 from .volume import Backing, Volume
@@ -68,7 +69,7 @@ def definition_facts(pool: Pool) -> dict[str, Any]:
 
 
 def backing_facts(backing: Backing) -> dict[str, Any]:
-    facts: dict[str, Any] = {"path": backing.path}
+    facts: dict[str, Any] = {"path": UNKNOWN if backing.path is None else backing.path}
     if backing.format is not None:
         facts["format"] = backing.format
     return facts

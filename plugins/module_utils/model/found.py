@@ -120,6 +120,11 @@ class Found:
     resolved: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
 
+    @property
+    def looked(self) -> bool:
+        """Whether the pool's volumes could be looked at; an earlier task of the play may still make the pool."""
+        return self.storage.kind == READY
+
     def volume_path(self, name: str) -> str | None:
         """The path that a volume of this name has or would have; None where the pool's own path is not known."""
         return f"{self.storage.path.rstrip('/')}/{name}" if self.storage.path else None
