@@ -17,36 +17,32 @@ DEMO = LOCAL / "demo"
 PACKAGE = "memtest86+"  # 120 KB, and it holds a disk image of 6 MB that boots
 
 
-def _apt_get(arguments: list[str], directory: Path) -> bool:
-    directory.mkdir(parents=True, exist_ok=True)
-    with (LOCAL / "logs" / "demo-apt.log").open("a", encoding="utf-8") as log:
-        command = ["apt-get", "-q", "-o", "APT::Sandbox::User=root", *arguments]
-        return (
-            subprocess.run(
-                command, cwd=directory, stdin=subprocess.DEVNULL, stdout=log, stderr=log, check=False
-            ).returncode
-            == 0
-        )
-
-
 def _download(directory: Path) -> Path:
-    """The package file. Nothing is installed, which takes no root: where the machine has no package lists, or old ones, we
-    fetch some of our own."""
-    lists = CACHE / "apt"
-    own = ["-o", f"Dir::State={lists}", "-o", f"Dir::Cache={lists}", "-o", "APT::Update::Post-Invoke::="]
-    (LOCAL / "logs").mkdir(parents=True, exist_ok=True)
-    for attempt in ([["download", PACKAGE]], [[*own, "update"], [*own, "download", PACKAGE]]):
-        for arguments in attempt:
-            if arguments[-1] == "update":
-                (lists / "lists" / "partial").mkdir(parents=True, exist_ok=True)
-            _apt_get(arguments, directory)
-        found = sorted(directory.glob(f"{PACKAGE}_*.deb"))
-        if found:
-            return found[-1]
-    log = LOCAL / "logs" / "demo-apt.log"
+    """The package file. Nothing is installed, so that no root is needed; where the machine has no package lists, or old
+    ones, we fetch our own."""
+    own = CACHE / "apt"
+    (own / "lists" / "partial").mkdir(parents=True, exist_ok=True)
+    ours = ["-o", f"Dir::State={own}", "-o", f"Dir::Cache={own}"]
+    attempts = (["download", PACKAGE], [*ours, "update"], [*ours, "download", PACKAGE])
+    directory.mkdir(parents=True, exist_ok=True)
+    places.LOGS.mkdir(parents=True, exist_ok=True)
+    log = places.LOGS / "demo-apt.log"
+    with log.open("w", encoding="utf-8") as stream:
+        for arguments in attempts:
+            subprocess.run(
+                ["apt-get", "-q", "-o", "APT::Sandbox::User=root", *arguments],
+                cwd=directory,
+                stdin=subprocess.DEVNULL,
+                stdout=stream,
+                stderr=stream,
+                check=False,
+            )
+            found = sorted(directory.glob(f"{PACKAGE}_*.deb"))
+            if found:
+                return found[-1]
     raise Stop(
-        f"apt-get could not download the package {PACKAGE}, which holds the disk image of the demo (what it said: {log}).\n"
-        f"Name another raw disk image instead: DEMO_IMAGE=/path/to/disk.img make demo"
+        f"apt-get could not download {PACKAGE}, the package with the demo's disk image (what it said: {log}).\n"
+        "Name another raw disk image instead: DEMO_IMAGE=/path/to/disk.img make demo"
     )
 
 
@@ -63,10 +59,8 @@ def disk_image() -> Path:
         unpacked = directory / "unpacked"
         shutil.rmtree(unpacked, ignore_errors=True)
         package = _download(directory)
-        environments.run(
-            ["dpkg-deb", "-x", str(package), str(unpacked)], dict(os.environ), f"Unpacking {package.name}"
-        )
-        images = sorted(unpacked.glob("usr/lib/memtest86+/*.iso"))
+        environments.run(["dpkg-deb", "-x", str(package), str(unpacked)], dict(os.environ), f"Unpacking {package.name}")
+        images = sorted(unpacked.rglob("*.iso"))
         if not images:
             raise Stop(f"{package} holds no disk image. Name another one: DEMO_IMAGE=/path/to/disk.img make demo")
         images[-1].rename(image)  # the one for 64 bits
