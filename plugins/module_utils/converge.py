@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable
@@ -28,7 +28,7 @@ class Aim:
     goal: Any
     scope: Scope
     definitions: bool
-    at_stake: Callable[[Any, Found], Sequence[str]]
+    at_stake: Callable[[Any, Found], Mapping[str, str]]
     decide: Callable[[Any, Found], Decision]
     facts: Callable[[Change, Found], Any]
 

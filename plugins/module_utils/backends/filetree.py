@@ -11,7 +11,7 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,8 @@ from ..model import operations as ops
 from ..model.change import Change
 from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Storage, Usage
 from ..model.pool import Permissions
+from ..model.types import VOLUME_FORMATS
+from ..model.units import round_up
 from ..model.volume import Backing, Volume
 
 STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
@@ -175,6 +177,28 @@ def list_volumes(directory: str, names: Collection[str] | None, headers: bool) -
     return volumes
 
 
+def references(directory: str) -> Iterator[tuple[str, str]]:
+    """(name, path of a file that it is built on) of every image of a directory: lean, since pools are large."""
+    with os.scandir(directory) as entries:
+        for entry in entries:
+            if not entry.is_file(follow_symlinks=False):
+                continue
+            try:
+                descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                header = read_header(descriptor, os.fstat(descriptor).st_size)
+            except OSError:
+                continue
+            finally:
+                os.close(descriptor)
+            for below in (header.backing_path, header.data_file):
+                target = resolve_backing(entry.path, below).path if below else None
+                if target is not None:
+                    yield entry.name, target
+
+
 def digest(path: str, length: int) -> str | None:
     """SHA-256 of the first bytes of a file, in hex; None when it has fewer or can't be read."""
     try:
@@ -314,13 +338,17 @@ def _run(argv: Sequence[str]) -> ops.Run:
     return ops.Run(tuple(argv), qemu_img.PACKAGE)
 
 
+def _granule(volume: Volume) -> int:
+    return VOLUME_FORMATS[volume.format or "raw"].granule
+
+
 def _make_image(volume: Volume, path: str) -> list[Any]:
     if volume.content is not None and volume.content.data is not None:
         operations: list[Any] = [ops.WriteContent(path, volume.content.data, volume.capacity or 0)]
     elif volume.content is not None:
         source, source_format = volume.content.path or "", volume.content.format or ""
         operations = [_run(qemu_img.convert(source, source_format, volume, path))]
-        if volume.capacity:
+        if volume.capacity and volume.capacity != round_up(volume.content.capacity or 0, _granule(volume)):
             operations.append(_run(qemu_img.resize(path, volume.format or "", volume.capacity)))
     elif volume.format == "raw":
         return [ops.MakeRaw(path, volume.capacity or 0, volume.allocation or 0, bool(volume.nocow))]

@@ -13,7 +13,8 @@ from ..model.errors import StorageError
 from ..model.found import Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.qcow2 import qcow2_limit, qcow2_problem
-from ..model.units import SIZE_LIMIT, format_size
+from ..model.types import VOLUME_FORMATS
+from ..model.units import SIZE_LIMIT, format_size, round_up
 from ..model.volume import Backing, Content, Volume
 
 
@@ -31,12 +32,23 @@ def settle(entry: VolumeGoal, goal: VolumesGoal, found: Found, missing: list[Sto
     volume = _settle_backing(volume, goal, found, missing)
     _check_kind(volume, goal)
     _check_qcow2(volume, goal)
-    _check_capacity(volume, goal, found)
-    return volume
+    check_capacity(volume, goal, found)
+    return _rounded(volume)
+
+
+def _rounded(volume: Volume) -> Volume:
+    """As qemu-img makes it: sizes of whole granules; a fully allocated qcow2 image has its metadata reserved too."""
+    capacity = volume.capacity
+    if volume.format != "qcow2" or capacity is None:
+        return volume
+    full = (volume.allocation or 0) >= capacity > 0 and volume.preallocation is None and volume.content is None
+    if full and (volume.backing is None or volume.extended_l2):
+        volume = replace(volume, preallocation="falloc", allocation=None)
+    return replace(volume, capacity=round_up(capacity, VOLUME_FORMATS["qcow2"].granule))
 
 
 def _entry(goal: VolumesGoal, name: str | None) -> VolumeGoal | None:
-    return next((entry for entry in goal.volumes if entry.volume.name == name), None)
+    return goal.by_name.get(name or "")
 
 
 def _look_up(key: str, goal: VolumesGoal, found: Found) -> tuple[Image | None, VolumeGoal | None]:
@@ -93,7 +105,9 @@ def _with_source(
             )
         volume = replace(volume, capacity=capacity)
     return replace(
-        volume, format=volume.format or source_format, content=replace(content, path=path, format=source_format)
+        volume,
+        format=volume.format or source_format,
+        content=replace(content, path=path, format=source_format, capacity=capacity),
     )
 
 
@@ -319,14 +333,20 @@ def _check_kind(volume: Volume, goal: VolumesGoal) -> None:
 
 
 def _check_qcow2(volume: Volume, goal: VolumesGoal) -> None:
-    problem = qcow2_problem(volume) if volume.format == "qcow2" else ""
+    problem = qcow2_problem(replace(volume, capacity=None)) if volume.format == "qcow2" else ""
     if problem:
-        large = volume.capacity is not None and volume.capacity > qcow2_limit(volume.cluster_size, volume.extended_l2)
-        code = "capacity_too_large" if large and problem.startswith("capacity") else "invalid_option"
-        raise _refuse(code, problem, goal, volume.name, "Change what is said there.")
+        raise _refuse("invalid_option", problem, goal, volume.name, "Change what is said there.")
 
 
-def _check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
+def _largest(volume: Volume, found: Found) -> tuple[int, str]:
+    if volume.format == "qcow2":
+        clusters = "with clusters of this size (larger ones reach further)"
+        return qcow2_limit(volume.cluster_size, volume.extended_l2), f"a qcow2 image {clusters}"
+    return found.file_limit or SIZE_LIMIT, "a file of this filesystem"
+
+
+def check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
+    """Raises ``capacity_missing`` or ``capacity_too_large``: what the format and the filesystem can hold."""
     capacity = volume.capacity
     if capacity is None:
         if volume.backing is None and volume.content is None and found.looked:
@@ -338,14 +358,14 @@ def _check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
                 "Give capacity, or what it is made from (backing or source).",
             )
         return
-    limit = found.file_limit if volume.format == "raw" else None
-    if capacity > (limit or SIZE_LIMIT):
+    limit, what = _largest(volume, found)
+    if capacity > limit:
         raise _refuse(
             "capacity_too_large",
-            f"a file of this filesystem can hold {format_size(limit or SIZE_LIMIT)}, less than {format_size(capacity)}",
+            f"{what} can hold {format_size(limit)}, less than {format_size(capacity)}",
             goal,
             volume.name,
-            "Ask for less, or declare format: qcow2.",
+            "Ask for less.",
         )
     reserved = max(volume.allocation or 0, 0)
     if reserved > capacity:

@@ -13,7 +13,7 @@ from typing import Any
 from ..model.change import UNKNOWN, Change, Condition, Subject
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ABSENT, FOREIGN, READY, Found
+from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, Found
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, overlay
 from ..model.types import POOL_TYPES, PoolType
@@ -37,11 +37,11 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
     return _define_and_run(goal, found)
 
 
-def pool_at_stake(goal: PoolGoal, found: Found) -> tuple[str, ...]:
-    """The volumes that this goal would destroy: their users must be known before it is decided."""
+def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
+    """The volumes that this goal would destroy: everything must be known of their users before it is decided."""
     if goal.state != "deleted" or "nonempty" not in goal.allow:
-        return ()
-    return tuple(found.volumes)
+        return {}
+    return dict.fromkeys(found.volumes, EVERYTHING)
 
 
 def _finish(

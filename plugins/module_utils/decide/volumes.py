@@ -15,7 +15,7 @@ from typing import Any
 from ..model.change import UNKNOWN, Change, Condition, Subject
 from ..model.errors import StorageError
 from ..model.facts import volume_facts
-from ..model.found import READY, Found
+from ..model.found import EVERYTHING, READY, RUNNING, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.pool import Permissions
 from ..model.types import POOL_TYPES
@@ -24,7 +24,7 @@ from ..model.volume import Volume
 from .compare import Difference, differences, format_row
 from .decision import Decision, unwritable
 from .guards import check_ownership, guard_unused, running_users
-from .images import settle
+from .images import check_capacity, settle
 
 _PERMISSIONS = ("owner", "group", "mode")
 
@@ -70,18 +70,33 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     return Decision(tuple(changes), tuple(task.missing), tuple(task.warnings), refusal)
 
 
-def volumes_at_stake(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
-    """The existing volumes that this goal would change or destroy: their users must be known before it is decided."""
-    names = list(_extra(goal, found))
+def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:
+    """The existing volumes that this goal would change or destroy, and how much must be known of their users first."""
+    stakes = dict.fromkeys(_extra(goal, found), EVERYTHING)
     for entry in goal.volumes:
         have = found.volumes.get(entry.volume.name)
-        if have is not None and not have.foreign and _touches(entry, have, found):
-            names.append(have.name)
-    return tuple(names)
+        stake = "" if have is None or have.foreign else _stake(entry, have, found)
+        if stake:
+            stakes[entry.volume.name] = stake
+    return stakes
 
 
-def _touches(entry: VolumeGoal, have: Volume, found: Found) -> bool:
-    return entry.state == "absent" or entry.recreate == "always" or bool(differences(entry.volume, have, found))
+def _stake(entry: VolumeGoal, have: Volume, found: Found) -> str:
+    if entry.state == "absent" or entry.recreate == "always":
+        return EVERYTHING
+    differing = differences(entry.volume, have, found)
+    if any(not difference.in_place for difference in differing):
+        return EVERYTHING if entry.recreate == "needed" else ""
+    fields = {difference.field for difference in differing}
+    if "capacity" in fields and _shrinks(entry, have):
+        return EVERYTHING if "shrink" in entry.allow else ""
+    if have.format == "raw":
+        fields.discard("capacity")  # a raw image can grow under who uses it
+    return RUNNING if fields else ""
+
+
+def _shrinks(entry: VolumeGoal, have: Volume) -> bool:
+    return (entry.volume.capacity or 0) < (have.capacity or 0)
 
 
 def _extra(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
@@ -377,6 +392,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: _Task
     size = round_up(entry.volume.capacity or 0, granule)
     difference = replace(mine[0], want=size)
     wanted = replace(have, capacity=size)
+    check_capacity(wanted, task.goal, task.found)
     if size > (have.capacity or 0):
         if have.format != "raw":
             _refuse_running(have, "resized", entry.allow, task)

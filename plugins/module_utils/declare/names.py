@@ -11,7 +11,7 @@ import re
 
 from ..model.errors import StorageError
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _LONGEST_VOLUME = 255  # NAME_MAX
 _LONGEST_POOL = 240  # leaves room for the suffixes of its files
 
@@ -23,7 +23,7 @@ def _problem(name: str, longest: int) -> str:
         return "names a directory"
     if "/" in name:
         return "has a slash in it"
-    if _CONTROL.search(name):
+    if CONTROL.search(name):
         return "has a control character in it"
     if name.startswith("-"):
         return "starts with a dash"

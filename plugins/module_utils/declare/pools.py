@@ -18,7 +18,7 @@ from ..model.goal import PoolGoal, Scope
 from ..model.pool import Adapter, Auth, Permissions, Pool, Source, SourceDevice, SourceHost
 from ..model.types import ALWAYS_OPTIONAL, POOL_TYPES
 from ..model.units import parse_mode
-from .names import pool_name
+from .names import CONTROL, pool_name
 
 OwnerId = Callable[[Any], Any]
 _STATES = {"undefined": "absent"}
@@ -104,7 +104,7 @@ def _path(text: str | None, name: str) -> str | None:
     if text is None:
         return None
     path = os.path.normpath(text) if text.startswith("/") else ""
-    if not path or path.startswith("//") or path == "/" or "\x00" in text or ".." in text.split("/"):
+    if not path or path.startswith("//") or path == "/" or CONTROL.search(text) or ".." in text.split("/"):
         raise StorageError(
             "invalid_path",
             f"path: {text!r} is not an absolute path below /",

@@ -16,7 +16,7 @@ from ..model.goal import Scope, VolumeGoal, VolumesGoal
 from ..model.pool import Permissions, Pool
 from ..model.units import parse_mode, parse_size
 from ..model.volume import Backing, Content, Volume
-from .names import pool_name, volume_name
+from .names import CONTROL, pool_name, volume_name
 
 OwnerId = Callable[[Any], Any]
 _DEFAULTS = {"state": "present", "capacity_policy": "exact", "recreate": "never"}
@@ -189,7 +189,7 @@ def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str |
         )
     if volume is not None:
         return None, volume_name(str(volume))
-    if not str(path).startswith("/") or "\x00" in str(path):
+    if not str(path).startswith("/") or CONTROL.search(str(path)):
         raise StorageError(
             "invalid_path",
             f"{option}: {path!r} is not an absolute path",

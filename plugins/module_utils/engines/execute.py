@@ -48,8 +48,8 @@ def _blocked(step: Step, steps: Sequence[Step], outcomes: dict[int, Outcome]) ->
             return Outcome(FAILED, outcome.error)
         error = StorageError(
             "not_done",
-            f"not done, since {getattr(steps[need].change, 'summary', '')} failed",
-            subject=str(getattr(step.change, "subject", "")),
+            f"not done, since {steps[need].change.summary} failed",
+            subject=str(step.change.subject) if step.change is not None else "",
             hint="Run the task again when the cause is gone.",
         )
         return Outcome(SKIPPED, error)
@@ -79,9 +79,9 @@ def _map(function: Callable[[int], Outcome], items: Sequence[int], parallel: boo
 def _conditions_broken(indices: Sequence[int], steps: Sequence[Step], engine: Any) -> dict[int, StorageError]:
     """What must still hold is looked at once for the whole wave, right before it."""
     conditions = {
-        index: steps[index].change.requires  # type: ignore[attr-defined]
+        index: steps[index].change.requires
         for index in indices
-        if getattr(steps[index].change, "requires", ())
+        if steps[index].change is not None and steps[index].change.requires
     }
     return engine.broken(conditions) if conditions else {}
 

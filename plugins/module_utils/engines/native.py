@@ -62,6 +62,11 @@ def _unwritable(path: str) -> str:
     return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} is not writable"
 
 
+def _of_volumes(change: Change) -> bool:
+    """Whether a change is made in the pool's volumes rather than in its definition and state."""
+    return change.subject.volume is not None or change.action == "clean"
+
+
 class NativeEngine:
     """``execute`` is the only method that changes the host; everything else looks, or makes data."""
 
@@ -186,13 +191,13 @@ class NativeEngine:
         storage: Storage = backend.observe(pool, self._made_inode(pool.path or ""), holds)
         return storage
 
-    def observe_users(self, found: Found, names: Sequence[str]) -> Found:
-        """Adds who uses the named volumes to what was found."""
-        if not names:
+    def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        """Adds to what was found who uses the volumes at stake: only who has them open, or everything (see Stake)."""
+        if not stakes:
             return found
         from .native_users import observe_users
 
-        return observe_users(found, names, self.places.guests, self._neighbours(found.name))
+        return observe_users(found, stakes, self.places.guests, lambda: self._neighbours(found.name))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -200,15 +205,16 @@ class NativeEngine:
         """The operations of each change, as data. Pool changes come one after the other, volume changes as they need
         each other."""
         steps: list[ops.Step] = []
-        volume_changes = [change for change in changes if change.subject.volume is not None or change.action == "clean"]
+        volume_changes = [change for change in changes if _of_volumes(change)]
         fresh = str(uuid.uuid4())
+        stays_up = found.started and not any(change.action == "stop" for change in changes)
         for change in changes:
-            if change in volume_changes:
+            if _of_volumes(change):
                 if change is volume_changes[0]:
                     self._append_volumes(steps, volume_changes, found)
                 continue
             needs = tuple(range(len(steps)))
-            steps.append(ops.Step(tuple(self._lower_pool(change, found, fresh)), change, needs))
+            steps.append(ops.Step(tuple(self._lower_pool(change, found, fresh, stays_up)), change, needs))
         return steps
 
     def _append_volumes(self, steps: list[ops.Step], changes: Sequence[Change], found: Found) -> None:
@@ -217,19 +223,17 @@ class NativeEngine:
         offset = len(steps)
         for step in lower_volumes(changes, found):
             needs = tuple(need + offset for need in step.needs) or ((offset - 1,) if offset else ())
-            steps.append(replace(step, needs=needs))
+            steps.append(step._replace(needs=needs))
 
-    def _lower_pool(self, change: Change, found: Found, fresh: str) -> Iterator[Any]:
+    def _lower_pool(self, change: Change, found: Found, fresh: str, stays_up: bool) -> Iterator[Any]:
         name, pool = change.subject.pool, change.wanted
         if change.action in ("define", "redefine"):
             pool = replace(pool, uuid=pool.uuid or fresh)
-            yield ops.MakeDirectory(self.places.config, 0o700)
             yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
-            if change.action == "redefine" and found.started:
+            if change.action == "redefine" and stays_up:
                 yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
         elif change.action == "start":
             identity = found.definition.uuid if found.definition else None
-            yield ops.MakeDirectory(self.places.run, 0o700)
             yield ops.WriteFile(
                 self._state_path(name),
                 render_state(replace(pool, uuid=pool.uuid or identity or fresh), found.definition_text),
@@ -241,7 +245,6 @@ class NativeEngine:
             if change.after and change.after.get("autostart") is False:
                 yield ops.Remove(link)
             else:
-                yield ops.MakeDirectory(os.path.dirname(link), 0o700)
                 yield ops.MakeLink(link, self._definition_path(name))
         elif change.action == "undefine":
             if found.autostart:

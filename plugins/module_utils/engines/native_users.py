@@ -8,37 +8,43 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..backends import filetree
 from ..host.users import users_of
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
-from ..model.found import Found, Neighbour, User
+from ..model.found import EVERYTHING, Found, Neighbour, User
 
 _FILE_TREES = ("dir", "fs", "netfs", "vstorage")
 _CHAIN_LIMIT = 64
 
 
 def observe_users(
-    found: Found, names: Sequence[str], guest_directories: Sequence[str], neighbours: Sequence[Neighbour]
+    found: Found,
+    stakes: Mapping[str, str],
+    guest_directories: Sequence[str],
+    neighbours: Callable[[], Sequence[Neighbour]],
 ) -> Found:
-    """Adds the users of the named volumes. What could not be looked at is said in ``unseen``."""
-    paths = {name: found.volumes[name].path or "" for name in names if name in found.volumes}
+    """Adds the users of the volumes at stake. What could not be looked at is said in ``unseen``."""
+    paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
     running, unseen_files = users_of(paths)
-    identities = {_identity(path): name for name, path in paths.items()}
-    identities.pop(None, None)
     users = {name: list(found_users) for name, found_users in running.items()}
     unseen = set(unseen_files)
-    for source in (
-        _guests(found.name, paths, identities, guest_directories, unseen),
-        _overlays(found, identities, neighbours, unseen),
-        _pools(identities, neighbours),
-    ):
-        for name, user in source:
-            if user not in users[name]:
-                users[name].append(user)
+    deep = {name: path for name, path in paths.items() if stakes[name] == EVERYTHING}
+    if deep:
+        identities = {_identity(path): name for name, path in deep.items()}
+        identities.pop(None, None)
+        others = neighbours()
+        for source in (
+            _guests(found.name, deep, identities, guest_directories, unseen),
+            _overlays(found, identities, others, unseen),
+            _pools(identities, others),
+        ):
+            for name, user in source:
+                if user not in users[name]:
+                    users[name].append(user)
     return replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=tuple(sorted(unseen)))
 
 
@@ -101,18 +107,14 @@ def _overlays(
     directories.update(n.resolved for n in neighbours if n.resolved and n.pool.type in _FILE_TREES)
     for directory in sorted(directories):
         try:
-            volumes = filetree.list_volumes(directory, None, True)
+            for overlay, below in filetree.references(directory):
+                name = identities.get(_identity(below))
+                if name is not None:
+                    yield name, User("overlay", _as_named(found, directory, overlay))
         except FileNotFoundError:
             continue
         except OSError:
             unseen.add(f"the images in {directory}")
-            continue
-        for volume in volumes.values():
-            below = (volume.backing.path if volume.backing else None, volume.data_file)
-            for path in below:
-                name = identities.get(_identity(path)) if path else None
-                if name is not None and volume.link_target is None:
-                    yield name, User("overlay", _as_named(found, directory, volume.name))
 
 
 def _as_named(found: Found, directory: str, name: str) -> str:

@@ -74,7 +74,6 @@ def _make_directory(op: ops.MakeDirectory) -> None:
     os.chmod(op.path, op.mode)
     if op.record:
         inode = os.stat(op.path).st_ino
-        _make_directory(ops.MakeDirectory(os.path.dirname(op.record), 0o755))
         _write_file(ops.WriteFile(op.record, f"{inode} {op.path}\n"))
     sync_path(os.path.dirname(op.path))
 
@@ -91,6 +90,7 @@ def _set_permissions(op: ops.SetPermissions) -> None:
 
 
 def _write_file(op: ops.WriteFile) -> None:
+    _make_directory(ops.MakeDirectory(os.path.dirname(op.path), 0o700))
     staged = op.path + ".new"
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, op.mode)
     with os.fdopen(descriptor, "wb") as file:
@@ -103,6 +103,7 @@ def _write_file(op: ops.WriteFile) -> None:
 
 
 def _make_link(op: ops.MakeLink) -> None:
+    _make_directory(ops.MakeDirectory(os.path.dirname(op.path), 0o700))
     staged = op.path + ".new"
     _unlink(staged)
     os.symlink(op.target, staged)

@@ -112,20 +112,23 @@ def _qemu_lock(path: str, writers_only: bool) -> User | None:
         os.close(descriptor)
 
 
-def _attached() -> Iterator[tuple[str, User]]:
+def _attached() -> Iterator[tuple[str, str, User]]:
+    """(path, what the kernel shows of the file, user)."""
     for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
         try:
             with open(backing, encoding="utf-8", errors="surrogateescape") as file:
-                yield file.read().rstrip("\n"), User("loop", "/dev/" + backing.split("/")[3])
+                path = file.read().rstrip("\n")
+            yield path, path, User("loop", "/dev/" + backing.split("/")[3])
         except OSError:
             continue
     for mount in mounts():
         if mount.root != "/":
-            yield mount.point, User("mount", mount.point)
+            yield mount.point, mount.root, User("mount", mount.point)
     try:
         with open("/proc/swaps", encoding="utf-8") as lines:
             for line in list(lines)[1:]:
-                yield line.split()[0], User("swap", line.split()[0])
+                path = line.split()[0]
+                yield path, path, User("swap", path)
     except OSError:
         return
 
@@ -143,9 +146,8 @@ def users_of(
             user = _process(pid)
             if user not in users[key]:
                 users[key].append(user)
-    for path, user in _attached():
-        status = _try_stat(path)
-        key = None if status is None else targets.by_identity.get((status.st_dev, status.st_ino))
+    for path, shown, user in _attached():
+        key = targets.find(path, shown)
         if key is not None:
             users[key].append(user)
     for key, path in paths.items():

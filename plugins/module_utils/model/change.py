@@ -24,6 +24,13 @@ class _Unknown:
 UNKNOWN = _Unknown()
 
 
+def known(facts: Any) -> Any:
+    """Facts without what is UNKNOWN, at any depth."""
+    if isinstance(facts, Mapping):
+        return {name: known(value) for name, value in facts.items() if value is not UNKNOWN}
+    return facts
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a change is about: a pool, or a volume of a pool."""

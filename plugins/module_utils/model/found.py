@@ -67,6 +67,10 @@ class User:
         return f"{self.kind} {self.who}"
 
 
+# How much must be known of a volume's users before it is decided on: who has it open, or also definitions and overlays.
+RUNNING, EVERYTHING = "running", "everything"
+
+
 @dataclass(frozen=True)
 class Image:
     """An image file that a declaration refers to: a backing file or a source.

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 
 from .pool import Pool
 from .volume import Volume
@@ -38,6 +39,10 @@ class VolumesGoal:
     volumes: tuple[VolumeGoal, ...] = ()
     exclusive: str | None = None
     exclusive_allow: frozenset[str] = frozenset()
+
+    @cached_property
+    def by_name(self) -> dict[str, VolumeGoal]:
+        return {entry.volume.name: entry for entry in self.volumes}
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,15 @@
 
 """How a change is done, still data. Only host/apply.py turns these into system calls.
 
+Named tuples, since a task makes all these classes anew each time it runs, and dataclasses take four times as long.
+
 ``command`` is the nearest shell command, for people: it shows up in the plan.
 """
 
 from __future__ import annotations
 
 import shlex
-from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from .units import format_mode
 
@@ -20,8 +22,7 @@ def _shell(*words: object) -> str:
     return " ".join(shlex.quote(str(word)) for word in words)
 
 
-@dataclass(frozen=True)
-class Run:
+class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing."""
 
     argv: tuple[str, ...]
@@ -32,8 +33,7 @@ class Run:
         return _shell(*self.argv)
 
 
-@dataclass(frozen=True)
-class MakeDirectory:
+class MakeDirectory(NamedTuple):
     """Makes a directory with exactly this mode, and its parents (0755); an existing one is left alone.
 
     ``record`` is the file in which it is noted that we made it.
@@ -48,8 +48,7 @@ class MakeDirectory:
         return _shell("mkdir", "-p", "-m", format_mode(self.mode), self.path)
 
 
-@dataclass(frozen=True)
-class SetPermissions:
+class SetPermissions(NamedTuple):
     path: str
     mode: int | None = None
     owner: int | None = None
@@ -67,9 +66,9 @@ class SetPermissions:
         return " && ".join(commands)
 
 
-@dataclass(frozen=True)
-class WriteFile:
-    """Replaces a whole file atomically: written beside it as PATH.new, synced, renamed over it."""
+class WriteFile(NamedTuple):
+    """Replaces a whole file atomically: written beside it as PATH.new, synced, renamed over it. Its directory is made
+    (0700) where it is not there."""
 
     path: str
     text: str
@@ -80,8 +79,9 @@ class WriteFile:
         return f"write {shlex.quote(self.path)}"
 
 
-@dataclass(frozen=True)
-class MakeLink:
+class MakeLink(NamedTuple):
+    """Replaces a symbolic link atomically. Its directory is made (0700) where it is not there."""
+
     path: str
     target: str
 
@@ -90,8 +90,7 @@ class MakeLink:
         return _shell("ln", "-sfn", self.target, self.path)
 
 
-@dataclass(frozen=True)
-class Remove:
+class Remove(NamedTuple):
     """Unlinks one file or link; that it is gone already is no error."""
 
     path: str
@@ -101,8 +100,7 @@ class Remove:
         return _shell("rm", "-f", self.path)
 
 
-@dataclass(frozen=True)
-class RemoveDirectory:
+class RemoveDirectory(NamedTuple):
     """Removes an empty directory."""
 
     path: str
@@ -112,8 +110,7 @@ class RemoveDirectory:
         return _shell("rmdir", self.path)
 
 
-@dataclass(frozen=True)
-class OpenStaging:
+class OpenStaging(NamedTuple):
     """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone."""
 
     path: str
@@ -123,8 +120,7 @@ class OpenStaging:
         return _shell("mkdir", "-m", "0700", self.path)
 
 
-@dataclass(frozen=True)
-class CloseStaging:
+class CloseStaging(NamedTuple):
     """Removes the private directory with whatever is left in it, then syncs the directory it was in."""
 
     path: str
@@ -134,8 +130,7 @@ class CloseStaging:
         return _shell("rm", "-r", self.path)
 
 
-@dataclass(frozen=True)
-class MakeRaw:
+class MakeRaw(NamedTuple):
     """A new raw image: ``capacity`` bytes, the first ``allocation`` of them reserved on disk."""
 
     path: str
@@ -153,8 +148,7 @@ class MakeRaw:
         return " && ".join(commands)
 
 
-@dataclass(frozen=True)
-class Reserve:
+class Reserve(NamedTuple):
     """Reserves disk space for the first ``allocation`` bytes of a file."""
 
     path: str
@@ -165,8 +159,7 @@ class Reserve:
         return _shell("fallocate", "-l", self.allocation, self.path)
 
 
-@dataclass(frozen=True)
-class WriteContent:
+class WriteContent(NamedTuple):
     """Inline content at the start of a new file of at least ``capacity`` bytes."""
 
     path: str
@@ -178,8 +171,7 @@ class WriteContent:
         return f"write {len(self.data)} bytes to {shlex.quote(self.path)}"
 
 
-@dataclass(frozen=True)
-class CopySparse:
+class CopySparse(NamedTuple):
     """Copies a file with its holes, as a new file."""
 
     source: str
@@ -190,8 +182,7 @@ class CopySparse:
         return _shell("cp", "--sparse=always", self.source, self.path)
 
 
-@dataclass(frozen=True)
-class Sync:
+class Sync(NamedTuple):
     path: str
 
     @property
@@ -199,8 +190,7 @@ class Sync:
         return _shell("sync", self.path)
 
 
-@dataclass(frozen=True)
-class Publish:
+class Publish(NamedTuple):
     """Gives a prepared file its name, and never replaces one that is there (link(2), RENAME_NOREPLACE)."""
 
     staged: str
@@ -211,8 +201,7 @@ class Publish:
         return _shell("mv", "--no-clobber", self.staged, self.path)
 
 
-@dataclass(frozen=True)
-class Exchange:
+class Exchange(NamedTuple):
     """Puts a prepared file in the place of the one that was looked at, and removes that one (RENAME_EXCHANGE)."""
 
     staged: str
@@ -224,8 +213,7 @@ class Exchange:
         return _shell("mv", self.staged, self.path)
 
 
-@dataclass(frozen=True)
-class Withdraw:
+class Withdraw(NamedTuple):
     """Takes a file out of the pool, makes sure that it is the one that was looked at, and removes it."""
 
     path: str
@@ -237,8 +225,7 @@ class Withdraw:
         return _shell("rm", self.path)
 
 
-@dataclass(frozen=True)
-class Truncate:
+class Truncate(NamedTuple):
     """Sets the size of an existing raw image in place."""
 
     path: str
@@ -250,14 +237,13 @@ class Truncate:
         return _shell("truncate", "-s", self.size, self.path)
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run after them whatever failed.
 
     A step without a change prepares something that others share; what it fails with, they fail with.
     """
 
-    operations: tuple
-    change: object = None
+    operations: tuple[Any, ...]
+    change: Any = None
     needs: tuple[int, ...] = ()
     always: bool = False

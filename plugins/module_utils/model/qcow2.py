@@ -24,7 +24,7 @@ def qcow2_limit(cluster_size: int | None = None, extended_l2: bool | None = None
 
 
 def qcow2_problem(volume: Volume) -> str:
-    """Why qemu-img can't make this combination of declared options, "" when it can."""
+    """Why qemu-img can't make this combination of declared options, "" when it can. Its size is another matter."""
     compat = volume.compat or DEFAULT_COMPAT
     cluster = volume.cluster_size or DEFAULT_CLUSTER_SIZE
     if compat not in COMPATS:
@@ -44,11 +44,4 @@ def qcow2_problem(volume: Volume) -> str:
     # cluster would hide what the backing file holds.
     if volume.backing is not None and volume.preallocation not in (None, "off") and not volume.extended_l2:
         return f"preallocation {volume.preallocation} on a backing file needs extended_l2"
-    limit = qcow2_limit(cluster, volume.extended_l2)
-    if volume.capacity is not None and volume.capacity > limit:
-        more = "without extended_l2 twice that; " if volume.extended_l2 else ""
-        return (
-            f"capacity is {format_size(volume.capacity)}, and {format_size(limit)} is the most that clusters of "
-            f"{format_size(cluster)} can reach ({more}larger clusters reach further)"
-        )
     return ""

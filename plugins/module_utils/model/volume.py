@@ -33,6 +33,7 @@ class Content:
     volume: str | None = None
     format: str | None = None
     data: bytes | None = None
+    capacity: int | None = None
 
 
 @dataclass(frozen=True)

@@ -68,6 +68,8 @@ def plan(changes: Sequence[Change], steps: Sequence[Step]) -> list[dict[str, Any
 
 def _commands(step: Step, steps: Sequence[Step]) -> list[str]:
     """Those of the step, after those of what it shares with others."""
+    if not step.operations:
+        return []
     shared = [steps[need] for need in step.needs if steps[need].change is None and not steps[need].always]
     return [operation.command for each in (*shared, step) for operation in each.operations]
 

@@ -17,7 +17,7 @@ from ..declare.pools import pool_goal, pool_scope
 from ..engines.native import NativeEngine
 from ..engines.places import find_places
 from ..host.accounts import group_id, owner_id
-from ..model.change import Change
+from ..model.change import Change, known
 from ..model.facts import definition_facts, permissions_facts, volume_facts
 from ..model.found import READY, Found
 from ..report.records import pool_record
@@ -60,7 +60,6 @@ def _predicted(record: dict[str, Any], changes: Any) -> dict[str, Any]:
             continue
         if change.after is None:
             return {"name": record["name"], "state": "absent"}
-        for name, value in change.after.items():
-            known = value if isinstance(value, dict) else {name: value}
-            record.update({key: item for key, item in known.items() if isinstance(item, (str, int, bool, dict, list))})
+        for name, value in known(change.after).items():
+            record.update(value if isinstance(value, dict) else {name: value})
     return record

@@ -17,7 +17,7 @@ from ..declare.volumes import volumes_goal, volumes_scope
 from ..engines.native import NativeEngine
 from ..engines.places import find_places
 from ..host.accounts import group_id, owner_id
-from ..model.change import UNKNOWN, Change
+from ..model.change import Change, known
 from ..model.facts import volume_facts
 from ..model.found import Found
 from ..report.records import pool_record, volume_record
@@ -60,7 +60,8 @@ def _entries(goal: Any, result: Result, check: bool) -> list[dict[str, Any]]:
         id(step.change): outcome for step, outcome in zip(result.steps, result.outcomes) if step.change is not None
     }
     names = [entry.volume.name for entry in goal.volumes]
-    names += [name for name in changes if name not in set(names)]
+    declared = set(names)
+    names += [name for name in changes if name not in declared]
     return [_entry(name, changes.get(name, []), outcomes, result, check) for name in names]
 
 
@@ -87,6 +88,5 @@ def _predicted(record: dict[str, Any], changes: list[Change]) -> dict[str, Any]:
         if change.after is None:
             record = {"name": record["name"], "state": "absent"}
         else:
-            known = {name: value for name, value in change.after.items() if value is not UNKNOWN}
-            record = {**record, **known, "state": "present"}
+            record = {**record, **known(change.after), "state": "present"}
     return {**record, "status": "changed" if changes else "ok"}

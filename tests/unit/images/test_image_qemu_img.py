@@ -125,9 +125,6 @@ def test_no_format_is_ever_left_to_probing(name):
         ({"preallocation": "off", "backing": Backing("/b", "raw")}, ""),
         ({"preallocation": "metadata", "backing": Backing("/b", "raw")}, "needs extended_l2"),
         ({"preallocation": "full", "backing": Backing("/b", "raw"), "extended_l2": True}, ""),
-        ({"capacity": 2**37, "cluster_size": 512}, ""),
-        ({"capacity": 2**37 + 1, "cluster_size": 512}, "128 GiB is the most that clusters of 512 bytes can reach"),
-        ({"capacity": 2**51, "extended_l2": True}, "without extended_l2 twice that"),
     ],
 )
 def test_qcow2_problem(fields, problem):
@@ -159,7 +156,7 @@ def test_qcow2_limit_is_that_of_qemu_img(qemu_img, tmp_path, cluster_size, exten
     limit = qcow2.qcow2_limit(cluster_size, extended)
     wanted = volume(cluster_size=cluster_size, extended_l2=extended, capacity=limit + more)
     done = qemu_img.run(*arguments.create(wanted, f"{tmp_path}/v"))
-    assert (done.returncode == 0) == (qcow2.qcow2_problem(wanted) == "") == (more == 0), done.stderr
+    assert (done.returncode == 0) == (more == 0), done.stderr
 
 
 def test_qemu_img_refuses_exactly_what_we_do(qemu_img, tmp_path):
