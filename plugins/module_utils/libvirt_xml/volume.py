@@ -122,7 +122,6 @@ def render_volume(volume: Volume, pool: Pool) -> str:
     _tree.set_attributes(root, {"type": volume.type})
     _text(root, "name", volume.name)
     _text(root, "key", volume.key)
-    _tree.child(root, "source")
     _bytes(root, "capacity", volume.capacity)
     _bytes(root, "allocation", volume.allocation)
     _bytes(root, "physical", volume.physical or None)

@@ -41,8 +41,6 @@ FOUND = Volume(
 PRINTED = """<volume type='file'>
   <name>web1.qcow2</name>
   <key>/srv/images/web1.qcow2</key>
-  <source>
-  </source>
   <capacity unit='bytes'>10737418240</capacity>
   <allocation unit='bytes'>200704</allocation>
   <physical unit='bytes'>196616</physical>
@@ -102,7 +100,7 @@ def test_printed_volume_reads_as_its_declaration() -> None:
 def test_little_is_printed_of_a_volume_of_which_little_is_declared() -> None:
     printed = volume_xml.render_volume(Volume("v", capacity=0, nocow=True), POOL)
     assert printed == (
-        "<volume>\n  <name>v</name>\n  <source>\n  </source>\n  <capacity unit='bytes'>0</capacity>\n"
+        "<volume>\n  <name>v</name>\n  <capacity unit='bytes'>0</capacity>\n"
         "  <target>\n    <nocow/>\n  </target>\n</volume>\n"
     )
 

@@ -1,0 +1,155 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""The examples of the documentation and of the modules are run, page by page, each page on a host of its own.
+
+* A YAML block that is a list is a play or a list of tasks; a page's blocks run one after the other. A block whose first line is
+  ``# refused: CODE`` ends in a task that must be refused with that code.
+* Lines of ``sh`` blocks that start with ``ansible `` are run too.
+* The host is this machine with a root of its own: below it are the paths under /srv and /var that the examples name.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.needs_ansible
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+MODULES = sorted((REPOSITORY / "plugins" / "modules").glob("*.py"))
+GROUP = "group/virt.storage.storage"
+_BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+_REFUSED = re.compile(r"# refused: ([a-z_]+)\n")
+_PATH = re.compile(r"(?<![\w.])/(srv|var)/")
+_NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
+
+
+def blocks(page: Path) -> list[tuple[str, str]]:
+    return _BLOCK.findall(page.read_text(encoding="utf-8"))
+
+
+def has_examples(page: Path) -> bool:
+    return any(language == "sh" or isinstance(yaml.safe_load(text), list) for language, text in blocks(page))
+
+
+class Page:
+    """Runs the examples of one page."""
+
+    def __init__(self, root: Path, files: Path) -> None:
+        self.root, self.files = root, files
+        self.uri = f"native:///?root={root}"
+        self.local = [f"--extra-vars=ansible_python_interpreter={sys.executable}", "--connection=local"]
+
+    def moved(self, text: str) -> str:
+        return _PATH.sub(rf"{self.root}/\1/", text)
+
+    def plays(self, text: str) -> list[dict[str, Any]]:
+        """A block as plays on this host."""
+        items = yaml.safe_load(self.moved(text))
+        if not isinstance(items, list):
+            return []
+        plays = items if "hosts" in items[0] else [{"tasks": items}]
+        plays = [{key: value for key, value in play.items() if key not in _NOT_HERE} for play in plays]
+        for play in plays:
+            play.update(hosts="localhost", gather_facts=False)
+            play.setdefault("module_defaults", {})[GROUP] = {"uri": self.uri}
+        refused = _REFUSED.match(text)
+        if refused:
+            self._expect(plays[-1]["tasks"], refused.group(1))
+        return plays
+
+    def _expect(self, tasks: list[dict[str, Any]], code: str) -> None:
+        tasks[-1].update(register="refused", ignore_errors=True)
+        told = "{{ refused.error.code | default('nothing was refused') }}"
+        tasks.append({"ansible.builtin.assert": {"that": [f"refused.error.code | default('') == '{code}'"], "fail_msg": told}})
+
+    def command(self, line: str) -> list[str]:
+        """An ad-hoc command on this host: ansible PATTERN … -a OPTIONS."""
+        words = [word for word in shlex.split(self.moved(line)) if word not in ("-b", "--become")]
+        words[1] = "localhost"
+        words[words.index("-a") + 1] += f" uri={self.uri}"
+        return [*words, *self.local]
+
+    def run(self, command: list[str]) -> None:
+        environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml", "ANSIBLE_FORCE_COLOR": "0"}
+        done = subprocess.run(
+            command, cwd=self.files, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+    def play(self, plays: list[dict[str, Any]]) -> None:
+        if plays:
+            playbook = self.files / "page.yml"
+            playbook.write_text(yaml.safe_dump(plays, sort_keys=False), encoding="utf-8")
+            self.run(["ansible-playbook", "--inventory=localhost,", *self.local, str(playbook)])
+
+
+@pytest.fixture
+def page(tmp_path: Path) -> Page:
+    """A host with an image to import, and the files that examples look up."""
+    root, files = tmp_path / "host", tmp_path / "files"
+    for directory in (root / "srv", root / "var" / "tmp", files):
+        directory.mkdir(parents=True)
+    for name, form in (("debian-12-generic-amd64.qcow2", "qcow2"), ("installer.img", "raw")):
+        subprocess.run(["qemu-img", "create", "-q", "-f", form, str(root / "var" / "tmp" / name), "64M"], check=True)
+    definition = f"<pool type='dir'><name>printed</name><target><path>{root}/srv/printed</path></target></pool>"
+    (files / "images.xml").write_text(definition, encoding="utf-8")
+    return Page(root, files)
+
+
+@pytest.mark.parametrize(
+    "path", [path for path in PAGES if has_examples(path)], ids=lambda path: str(path.relative_to(REPOSITORY))
+)
+def test_the_examples_of_a_page(page: Page, path: Path) -> None:
+    waiting: list[dict[str, Any]] = []
+    for language, text in blocks(path):
+        if language == "yaml":
+            waiting += page.plays(text)
+            continue
+        page.play(waiting)
+        waiting = []
+        for line in text.splitlines():
+            if line.startswith("ansible "):
+                page.run(page.command(line))
+    page.play(waiting)
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+def test_the_links_of_a_page(path: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]*)?\)", text):
+        other = (path.parent / target).resolve() if target else path
+        assert other.exists(), target
+        if anchor:
+            heads = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
+            assert anchor[1:] in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, anchor
+    assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 120 or path.name == "performance.md"
+
+
+def documentation(module: Path, name: str) -> str:
+    return re.search(rf'^{name} = r"""\n(.*?)^"""$', module.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL).group(1)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
+def test_the_examples_of_a_module(page: Page, module: Path) -> None:
+    first = [{"name": "A pool", "virt.storage.storage_pool": {"name": "images", "type": "dir", "path": "/srv/images"}}]
+    started = [] if module.stem == "storage_pool" else page.plays(yaml.safe_dump(first))
+    page.play([*started, *page.plays(documentation(module, "EXAMPLES"))])
+
+
+def test_the_table_of_pool_types() -> None:
+    from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
+
+    rows = re.findall(r"^\| (?:\[([a-z-]+)\]\(\S+\)|([a-z-]+)) \| yes \| (yes|not yet) \|", PAGES[0].read_text("utf-8"), re.MULTILINE)
+    assert {linked or plain: can == "yes" for linked, plain, can in rows} == {
+        name: row.backend for name, row in POOL_TYPES.items()
+    }
