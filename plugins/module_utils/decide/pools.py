@@ -48,7 +48,7 @@ def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
     return Decision(
-        changes, missing, _autostart_warning(goal), unwritable(changes, found.unwritable, str(_subject(goal)))
+        changes, missing, _warnings(goal, found), unwritable(changes, found.unwritable, str(_subject(goal)))
     )
 
 
@@ -58,6 +58,11 @@ def _subject(goal: PoolGoal) -> Subject:
 
 def _row(pool: Pool) -> PoolType:
     return POOL_TYPES[pool.type or ""]
+
+
+def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
+    unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
+    return (*unread, *_autostart_warning(goal))
 
 
 def _autostart_warning(goal: PoolGoal) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..host.apply import Applier, changed_meanwhile, identity_of
+from ..host.files import read_small_file
 from ..host.locks import locked
 from ..libvirt_xml.pool import parse_pool, render_definition, render_state
 from ..model import operations as ops
@@ -41,18 +42,8 @@ def _backend(pool_type: str | None) -> Any:
 
 
 def _read(path: str) -> str | None:
-    try:
-        with open(path, encoding="utf-8") as file:
-            return file.read()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        raise StorageError(
-            "not_readable",
-            f"{path}: {error.strerror}",
-            subject=path,
-            hint="Run as a user who may read it (become: true).",
-        ) from error
+    data = read_small_file(path)
+    return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
 def _unwritable(path: str) -> str:
@@ -121,18 +112,20 @@ class NativeEngine:
                 raise StorageError("not_readable", f"{directory}: {error.strerror}", subject=directory) from error
         return sorted(names)
 
-    def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
-        neighbours = []
+    def _neighbours(self, but: str) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
+        """The other pools, and those that can't be read."""
+        neighbours, unread = [], []
         for name in self.pool_names():
             if name == but:
                 continue
             try:
                 text = _read(self._definition_path(name)) or _read(self._state_path(name))
                 pool = parse_pool(text or "")
-            except StorageError:
+            except StorageError as error:
+                unread.append(f"{name} ({error.message})")
                 continue
             neighbours.append(Neighbour(pool, os.path.realpath(pool.path) if pool.path else None))
-        return tuple(neighbours)
+        return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
         """One look at one pool, as deep as the scope asks."""
@@ -148,6 +141,7 @@ class NativeEngine:
         started = live is not None
         backend = _backend(existing.type) if existing is not None else None
         autostart = self._autostart_path(name)
+        neighbours, unread = self._neighbours(name) if scope.neighbours else ((), ())
         paths = (wanted.path, existing.path if existing is not None else None)
         found = Found(
             name,
@@ -161,7 +155,8 @@ class NativeEngine:
             active=backend is not None and existing is not None and backend.is_up(existing, current, started),
             storage=storage,
             current=current,
-            neighbours=self._neighbours(name) if scope.neighbours else (),
+            neighbours=neighbours,
+            unread=unread,
             unwritable=self._unwritable_reason(scope, storage),
             process=None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
             resolved={path: os.path.realpath(path) for path in paths if path},
@@ -197,7 +192,7 @@ class NativeEngine:
             return found
         from .native_users import observe_users
 
-        return observe_users(found, stakes, self.places.guests, lambda: self._neighbours(found.name))
+        return observe_users(found, stakes, self.places.guests, lambda: self._neighbours(found.name)[0])
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

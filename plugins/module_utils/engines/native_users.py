@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..backends import filetree
+from ..host.files import read_small_file
 from ..host.users import users_of
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
@@ -82,11 +83,10 @@ def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator
         for entry in entries:
             path = os.path.join(directory, entry)
             try:
-                with open(path, "rb") as file:
-                    yield parse_guest(file.read())
-            except FileNotFoundError:
-                continue
-            except (OSError, StorageError):
+                text = read_small_file(path)
+                if text is not None:
+                    yield parse_guest(text)
+            except StorageError:
                 unseen.add(f"the guest's definition {path}")
 
 

@@ -92,7 +92,8 @@ class Found:
     """``storage`` is that of the pool as declared, ``current`` that of the pool as defined (they differ when a path
     changes).
 
-    ``definition_text`` is the definition file as it is, for patching. ``users`` has an entry for each volume that was
+    ``definition_text`` is the definition file as it is, for patching. ``unread`` names other pools whose
+    definitions can't be read. ``users`` has an entry for each volume that was
     asked
     about, ``unseen`` says what could not be looked at while asking. ``file_limit`` is the largest file in bytes, None
     if unknown.
@@ -112,6 +113,7 @@ class Found:
     current: Storage = Storage(ABSENT)
     usage: Usage | None = None
     neighbours: tuple[Neighbour, ...] = ()
+    unread: tuple[str, ...] = ()
     unwritable: str = ""
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)

@@ -1,0 +1,41 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Small files read whole: only regular ones, and no more of them than makes sense."""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from ..model.errors import StorageError
+
+_LARGEST = 1 << 20  # bytes; definitions and records are a few kB
+
+
+def read_small_file(path: str) -> bytes | None:
+    """The content of a file; None when it is not there. Raises ``not_readable``, also for what is no regular file."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _not_readable(path, error.strerror or str(error)) from error
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise _not_readable(path, "not a regular file")
+        data = file.read(_LARGEST + 1)
+    if len(data) > _LARGEST:
+        raise _not_readable(path, f"larger than {_LARGEST} bytes")
+    return data
+
+
+def _not_readable(path: str, why: str) -> StorageError:
+    return StorageError(
+        "not_readable",
+        f"{path}: {why}",
+        subject=path,
+        hint="Run as a user who may read it (become: true), or remove it.",
+    )
