@@ -23,7 +23,8 @@ from .model.operations import Step
 @dataclass(frozen=True)
 class Aim:
     """A declaration with its rules: how far to look, what is at stake, what to change, and what is claimed to hold
-    then."""
+    then.
+    """
 
     goal: Any
     scope: Scope
@@ -36,7 +37,8 @@ class Aim:
 @dataclass(frozen=True)
 class Result:
     """``outcomes`` go with ``steps``; both are empty for what was not done. ``unmet`` are claims that did not hold
-    afterwards."""
+    afterwards.
+    """
 
     before: Found
     found: Found

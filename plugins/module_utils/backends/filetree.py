@@ -165,7 +165,8 @@ def _with_header(volume: Volume, path: str) -> Volume:
 
 def list_volumes(directory: str, names: Collection[str] | None, headers: bool) -> dict[str, Volume]:
     """The named entries (whatever they are), or all that are volumes. One bad file is a record, never the end of the
-    listing."""
+    listing.
+    """
     wanted: Iterable[str] = names if names is not None else sorted(os.listdir(directory))
     volumes = {}
     for name in wanted:
@@ -212,7 +213,8 @@ def digest(path: str, length: int) -> str | None:
 
 def observe_staging(directory: str) -> tuple[tuple[str, ...], str]:
     """What a killed task left behind, and what is wrong with the private directory. One that is in use is no
-    leftover."""
+    leftover.
+    """
     import fcntl
 
     path = os.path.join(directory, STAGING)
@@ -226,7 +228,11 @@ def observe_staging(directory: str) -> tuple[tuple[str, ...], str]:
         if os.fstat(descriptor).st_uid != os.geteuid():
             return (), f"{path} belongs to another user"
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return (STAGING, *sorted(os.listdir(descriptor))), ""
+        names = sorted(os.listdir(descriptor))
+        strange = [name for name in names if os.path.isdir(os.path.join(path, name))]
+        if strange:
+            return (), f"{path} holds a directory, {strange[0]}, that no task made"
+        return (STAGING, *names), ""
     except OSError as error:
         return (), "" if error.errno == errno.EWOULDBLOCK else f"{path}: {error.strerror}"
     finally:
@@ -247,7 +253,8 @@ def lower_volumes(changes: Sequence[Change], found: Found) -> list[ops.Step]:
 
 def _settled(volume: Volume) -> bool:
     """Whether all that a command needs is known. It is not where an earlier task would have made the pool, backing or
-    source."""
+    source.
+    """
     parts = [volume.path, volume.format]
     if volume.backing is not None:
         parts += [volume.backing.path, volume.backing.format]

@@ -24,7 +24,8 @@ def _refuse(code: str, message: str, goal: VolumesGoal, name: str, hint: str) ->
 
 def settle(entry: VolumeGoal, goal: VolumesGoal, found: Found, missing: list[StorageError]) -> Volume:
     """The declared volume with everything filled in that follows from what was found. Raises where it can't be made;
-    adds to ``missing`` what an earlier task of the play may make."""
+    adds to ``missing`` what an earlier task of the play may make.
+    """
     volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
     volume = _settle_content(entry, volume, goal, found, missing)
     if volume.format is None and volume.content is None and found.looked:
@@ -53,7 +54,8 @@ def _entry(goal: VolumesGoal, name: str | None) -> VolumeGoal | None:
 
 def _look_up(key: str, goal: VolumesGoal, found: Found) -> tuple[Image | None, VolumeGoal | None]:
     """What is known of a volume or path that another volume is made from: what is there, and what this task makes of
-    it."""
+    it.
+    """
     image = found.images.get(key)
     declared = None if key.startswith("/") else _entry(goal, key)
     return image, declared
@@ -239,7 +241,8 @@ def _checked_backing_format(
     missing: list[StorageError],
 ) -> str:
     """A format that was declared, here or in the backing volume's own entry; a header alone is never believed, since a
-    guest can write one into a raw disk."""
+    guest can write one into a raw disk.
+    """
     name = volume.name
     if header.foreign or header.type not in ("file", "block"):
         raise _refuse("backing_refused", f"{key} is {header.foreign or header.type}", goal, name, "Name an image file.")

@@ -33,7 +33,8 @@ _NO_BACKEND = "this type has no backend yet"
 
 def _backend(pool_type: str | None) -> Any:
     """The backend module of a pool type; None where there is none yet. Imported only when needed: see
-    docs/architecture.md."""
+    docs/architecture.md.
+    """
     if pool_type == "dir":
         from ..backends import dir as backend
 
@@ -198,7 +199,8 @@ class NativeEngine:
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[ops.Step]:
         """The operations of each change, as data. Pool changes come one after the other, volume changes as they need
-        each other."""
+        each other.
+        """
         steps: list[ops.Step] = []
         volume_changes = [change for change in changes if _of_volumes(change)]
         fresh = str(uuid.uuid4())

@@ -21,7 +21,8 @@ _SYSTEM_GUESTS = ("/etc/libvirt/qemu", "/run/libvirt/qemu", "/etc/libvirt/lxc")
 @dataclass(frozen=True)
 class Places:
     """The directories of a native engine: libvirt's definitions and state, our locks and records, guests'
-    definitions."""
+    definitions.
+    """
 
     uri: str
     why: str

@@ -260,7 +260,8 @@ def _truncate(op: ops.Truncate) -> None:
 
 class Applier:
     """Carries out operations under the locks whose descriptors it was given; holds the staging directories it
-    opened."""
+    opened.
+    """
 
     def __init__(self, locks: Sequence[int] = ()) -> None:
         self._locks = tuple(locks)

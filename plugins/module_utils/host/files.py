@@ -23,10 +23,13 @@ def read_small_file(path: str) -> bytes | None:
         return None
     except OSError as error:
         raise _not_readable(path, error.strerror or str(error)) from error
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise _not_readable(path, "not a regular file")
-        data = file.read(_LARGEST + 1)
+        with os.fdopen(descriptor, "rb", closefd=False) as file:
+            data = file.read(_LARGEST + 1)
+    finally:
+        os.close(descriptor)
     if len(data) > _LARGEST:
         raise _not_readable(path, f"larger than {_LARGEST} bytes")
     return data

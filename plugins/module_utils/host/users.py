@@ -44,7 +44,8 @@ class _Targets:
 
     def find(self, path: str, shown: str) -> str | None:
         """The key of the file at ``path`` whose link text is ``shown``. Other names are not opened up: it may hang on
-        dead servers."""
+        dead servers.
+        """
         if not shown.startswith("/"):
             return None
         if not self.any_name and os.path.basename(shown) not in self.names:

@@ -4,7 +4,8 @@
 # Private to the virt.storage collection: no stable interface.
 
 """The disks of a guest's definition (formatdomain: "Hard drives, floppy disks, CDROMs"), as far as storage is
-concerned."""
+concerned.
+"""
 
 from __future__ import annotations
 

@@ -47,8 +47,7 @@ class Condition:
     """Something that must still hold just before a destructive change is executed.
 
     ``kind`` is "identity" (the file at ``path`` is still the one that was looked at), "unused" (nothing has begun to
-    use
-    it) or "content" (a directory still holds exactly ``expected``).
+    use it) or "content" (a directory still holds exactly ``expected``).
     """
 
     kind: str
@@ -60,11 +59,10 @@ class Condition:
 class Change:
     """One difference between what is and what is declared.
 
-    ``before`` and ``after`` hold facts (see report/facts.py for their names) and only those that this change touches;
-    None
-    means that the subject is not there. ``after`` claims identity and declared fields, everything else is UNKNOWN or
-    left out.
-    ``wanted`` is the noun that lowering needs. ``needs`` names volumes of the same task that must be there first.
+    ``before`` and ``after`` hold facts (see report/facts.py for their names) and only those that this change
+    touches; None means that the subject is not there. ``after`` claims identity and declared fields, everything else
+    is UNKNOWN or left out. ``wanted`` is the noun that lowering needs. ``needs`` names volumes of the same task that
+    must be there first.
     """
 
     subject: Subject

@@ -19,9 +19,9 @@ ABSENT, READY, FOREIGN, UNKNOWN_STORAGE = "absent", "ready", "foreign", "unknown
 @dataclass(frozen=True)
 class Storage:
     """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there) or unknown (not
-    readable, no
-    backend); ``why`` says it in words. ``made`` is True when our own build made it; ``holds`` lists its entries when
-    asked for."""
+    readable, no backend); ``why`` says it in words. ``made``: our own build made it. ``holds``: its entries, if
+    asked for.
+    """
 
     kind: str
     path: str | None = None
@@ -75,8 +75,9 @@ RUNNING, EVERYTHING = "running", "everything"
 class Image:
     """An image file that a declaration refers to: a backing file or a source.
 
-    ``volume`` is None when it is not there; ``chain`` holds the identities of the files it is built on, itself first;
-    ``problem`` and ``code`` say why it can't be relied on; ``writers`` are processes that have it open for writing.
+    ``volume`` is None when it is not there. ``chain``: identities of the files it is built on, itself first.
+    ``problem``
+    and ``code`` say why it can't be relied on; ``writers`` are processes that have it open for writing.
     """
 
     volume: Volume | None
@@ -89,16 +90,14 @@ class Image:
 
 @dataclass(frozen=True)
 class Found:
-    """``storage`` is that of the pool as declared, ``current`` that of the pool as defined (they differ when a path
-    changes).
+    """``storage`` is that of the pool as declared, ``current`` that of the pool as defined: they differ when a path
+    changes.
 
-    ``definition_text`` is the definition file as it is, for patching. ``unread`` names other pools whose
-    definitions can't be read. ``users`` has an entry for each volume that was
-    asked
-    about, ``unseen`` says what could not be looked at while asking. ``file_limit`` is the largest file in bytes, None
-    if unknown.
-    ``process`` holds the user and groups that we run as, None when we may give files to anybody.
-    ``resolved`` maps paths to what they resolve to. ``digests`` maps volume names to the SHA-256 of their first bytes.
+    ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
+    read. ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
+    ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
+    we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
+    of their first bytes.
     """
 
     name: str

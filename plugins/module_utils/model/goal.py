@@ -49,12 +49,10 @@ class VolumesGoal:
 class Scope:
     """How far an observation looks. ``pool`` names the pool and may carry what is declared of it.
 
-    ``volumes``: names, or None for all. ``headers``: read image headers too. ``images`` and ``sources``: what volumes
-    are made
-    from, as volume names of the pool or absolute paths; of sources it is also asked who writes to them.
-    ``neighbours``: read
-    the other definitions. ``contents``: volume name to number of bytes whose digest is wanted.
-    ``holds``: list what the pool's directory holds. ``deadline``: seconds an observing command may take.
+    ``volumes``: names, or None for all. ``headers``: read image headers too. ``images`` and ``sources``: what
+    volumes are made from, as volume names of the pool or absolute paths; of sources it is also asked who writes to
+    them. ``neighbours``: read the other definitions. ``contents``: volume name to number of bytes whose digest is
+    wanted. ``holds``: list what the pool's directory holds. ``deadline``: seconds an observing command may take.
     """
 
     pool: Pool

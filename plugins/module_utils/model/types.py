@@ -6,8 +6,7 @@
 """The table of pool types and volume formats: data only, and the one place that says what each can do.
 
 Facts are those of libvirt 9.0 (formatstorage, storage driver). Argument checks, error hints and the tables in docs/
-come
-from here. A pool type without a backend can be defined, listed and undefined, and nothing else.
+come from here. A pool type without a backend can be defined, listed and undefined, and nothing else.
 """
 
 from __future__ import annotations
@@ -18,10 +17,10 @@ from dataclasses import dataclass
 @dataclass(frozen=True)
 class PoolType:
     """``required`` and ``optional`` name fields of Source. ``target`` says where the path comes from: declared, a
-    template of
-    the source name, or none for network types. ``live``, ``restart`` class what may change in an existing pool; every
-    other
-    field is its identity. ``active`` is the line of the documentation that says what "active" means."""
+    template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
+    existing pool; every other field is its identity. ``active`` is the line of the documentation that says what
+    "active" means.
+    """
 
     name: str
     required: tuple[str, ...] = ()
@@ -147,8 +146,9 @@ ALWAYS_OPTIONAL = ("vendor", "product")
 @dataclass(frozen=True)
 class VolumeFormat:
     """What a volume format can hold and how it rounds. ``granule`` is bytes: a size is met when it is held within one
-    granule.
-    ``in_place`` lists the facts that can be changed on an existing volume (qemu-img(1): resize, amend, rebase)."""
+    granule. ``in_place`` lists the facts that can be changed on an existing volume (qemu-img(1): resize, amend,
+    rebase).
+    """
 
     name: str
     granule: int = 1

@@ -27,7 +27,8 @@ class Backing:
 @dataclass(frozen=True)
 class Content:
     """What a new volume starts with: exactly one of an absolute ``path`` on the host, a ``volume`` of the same pool,
-    or inline ``data``."""
+    or inline ``data``.
+    """
 
     path: str | None = None
     volume: str | None = None
