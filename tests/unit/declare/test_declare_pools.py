@@ -1,0 +1,355 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Parameters of storage_pool as nouns, and everything that is refused before any host is looked at."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.declare.pools import pool_goal, pool_scope
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
+    Adapter,
+    Auth,
+    Permissions,
+    Pool,
+    Source,
+    SourceDevice,
+    SourceHost,
+)
+
+OPTIONS = ("name", "uuid", "type", "path", "owner", "group", "mode", "source", "mount_options", "config_options",
+           "features", "xml", "autostart", "allow")  # fmt: skip
+UUID = "6f1ec92b-2b3c-4d2f-9d5f-0d2c1c6c7f10"
+XML = f"<pool type='dir'><name>p</name><uuid>{UUID}</uuid><target><path>/srv/p</path></target></pool>"
+
+
+def goal(**params):
+    """The goal of a task with these options; owner and group ids are ten times their number."""
+    filled = {**dict.fromkeys(OPTIONS), "state": "active", "build": "auto", **params}
+    return pool_goal(filled, account, account)
+
+
+def account(value):
+    return None if value is None else int(value) * 10
+
+
+def pool(**params):
+    return goal(**{"name": "p", **params}).pool
+
+
+def source(**given):
+    """The source of a pool without a type: no type's rules apply."""
+    return pool(source=given).source
+
+
+def refused(**params):
+    with pytest.raises(StorageError) as caught:
+        goal(**params)
+    assert caught.value.hint
+    return caught.value
+
+
+# -- every option ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        pytest.param({}, Pool("p"), id="name"),
+        pytest.param({"type": "dir"}, Pool("p", "dir"), id="type"),
+        pytest.param({"uuid": UUID}, Pool("p", uuid=UUID), id="uuid"),
+        pytest.param({"uuid": f"  {UUID.upper()}\n"}, Pool("p", uuid=UUID), id="uuid-upper"),
+        pytest.param({"uuid": UUID.replace("-", "")}, Pool("p", uuid=UUID), id="uuid-without-dashes"),
+        pytest.param({"path": "/srv/p"}, Pool("p", path="/srv/p"), id="path"),
+        pytest.param({"path": "/srv//p/"}, Pool("p", path="/srv/p"), id="path-slashes"),
+        pytest.param({"path": "/srv/./p"}, Pool("p", path="/srv/p"), id="path-dot"),
+        pytest.param({"path": "/srv/a b"}, Pool("p", path="/srv/a b"), id="path-space"),
+        pytest.param({"path": "/srv/..p"}, Pool("p", path="/srv/..p"), id="path-dots-in-name"),
+        pytest.param({"owner": "1"}, Pool("p", permissions=Permissions(owner=10)), id="owner"),
+        pytest.param({"owner": "0"}, Pool("p", permissions=Permissions(owner=0)), id="owner-0"),
+        pytest.param({"group": "2"}, Pool("p", permissions=Permissions(group=20)), id="group"),
+        pytest.param({"mode": "0750"}, Pool("p", permissions=Permissions(0o750)), id="mode"),
+        pytest.param({"mode": 0o750}, Pool("p", permissions=Permissions(0o750)), id="mode-integer"),
+        pytest.param({"mode": 0}, Pool("p", permissions=Permissions(0)), id="mode-0"),
+        pytest.param({"features": {"cow": False}}, Pool("p", cow=False), id="cow"),
+        pytest.param({"features": {"cow": None}}, Pool("p"), id="cow-not-given"),
+        pytest.param({"mount_options": ["ro", "b"]}, Pool("p", mount_options=("ro", "b")), id="mount-options"),
+        pytest.param({"mount_options": []}, Pool("p", mount_options=()), id="no-mount-options"),
+        pytest.param(
+            {"config_options": {"b": "2", "a": "1"}},
+            Pool("p", config_options=(("a", "1"), ("b", "2"))),
+            id="config-options-sorted",
+        ),
+    ],
+)
+def test_options(params, expected):
+    assert pool(**params) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        pytest.param({}, Source(), id="nothing"),
+        pytest.param({"dir": None, "name": None}, Source(), id="nothing-given"),
+        pytest.param({"dir": "/export"}, Source(dir="/export"), id="dir"),
+        pytest.param({"name": "vg"}, Source(name="vg"), id="name"),
+        pytest.param({"initiator": "iqn.a"}, Source(initiator="iqn.a"), id="initiator"),
+        pytest.param({"format": "nfs"}, Source(format="nfs"), id="format"),
+        pytest.param({"protocol_version": "4.1"}, Source(protocol_version="4.1"), id="protocol-version"),
+        pytest.param({"vendor": "v", "product": "p"}, Source(vendor="v", product="p"), id="vendor-product"),
+        pytest.param({"device": "/dev/sda"}, Source(devices=(SourceDevice("/dev/sda"),)), id="device"),
+        pytest.param({"iqn": "iqn.t"}, Source(devices=(SourceDevice("iqn.t"),)), id="iqn"),
+        pytest.param(
+            {"devices": ["/dev/a", "/dev/b"]},
+            Source(devices=(SourceDevice("/dev/a"), SourceDevice("/dev/b"))),
+            id="devices",
+        ),
+        pytest.param(
+            {"device": "/dev/a", "part_separator": False},
+            Source(devices=(SourceDevice("/dev/a", False),)),
+            id="part-separator",
+        ),
+        pytest.param(
+            {"adapter": {"type": "scsi_host", "name": "host1", "parent": None}},
+            Source(adapter=Adapter("scsi_host", "host1")),
+            id="adapter",
+        ),
+        pytest.param(
+            {"adapter": {"type": "fc_host", "parent": "scsi_host5", "wwnn": "2000", "wwpn": "1000", "managed": False}},
+            Source(adapter=Adapter("fc_host", parent="scsi_host5", wwnn="2000", wwpn="1000", managed=False)),
+            id="adapter-fc",
+        ),
+        pytest.param(
+            {"adapter": {"type": "scsi_host", "parent_address": "0000:00:1f.2", "unique_id": 1}},
+            Source(adapter=Adapter("scsi_host", parent_address="0000:00:1f.2", unique_id=1)),
+            id="adapter-address",
+        ),
+        pytest.param(
+            {"auth": {"type": "chap", "username": "u", "secret_uuid": UUID, "secret_usage": None}},
+            Source(auth=Auth("chap", "u", UUID)),
+            id="auth-uuid",
+        ),
+        pytest.param(
+            {"auth": {"type": "ceph", "username": "u", "secret_uuid": None, "secret_usage": "s"}},
+            Source(auth=Auth("ceph", "u", None, "s")),
+            id="auth-usage",
+        ),
+    ],
+)
+def test_sources(given, expected):
+    assert source(**given) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        pytest.param("nas", SourceHost("nas"), id="name"),
+        pytest.param("nas.example.com:2049", SourceHost("nas.example.com", 2049), id="name-port"),
+        pytest.param("192.0.2.1", SourceHost("192.0.2.1"), id="v4"),
+        pytest.param("192.0.2.1:3260", SourceHost("192.0.2.1", 3260), id="v4-port"),
+        pytest.param("2001:db8::1", SourceHost("2001:db8::1"), id="v6"),
+        pytest.param("2001:db8::3260", SourceHost("2001:db8::3260"), id="v6-ends-like-a-port"),
+        pytest.param("::1", SourceHost("::1"), id="v6-short"),
+        pytest.param("[2001:db8::1]", SourceHost("2001:db8::1"), id="v6-brackets"),
+        pytest.param("[2001:db8::1]:3260", SourceHost("2001:db8::1", 3260), id="v6-port"),
+        pytest.param("[::1]:65535", SourceHost("::1", 65535), id="v6-largest-port"),
+        pytest.param("fe80::1%eth0", SourceHost("fe80::1%eth0"), id="v6-zone"),
+    ],
+)
+def test_hosts(text, expected):
+    assert source(host=text).hosts == (expected,)
+    assert source(hosts=["first", text]).hosts == (SourceHost("first"), expected)
+
+
+@pytest.mark.parametrize("text", ["nas:99999", "nas:", "nas:x", "nas:0", "nas:²", "", "[::1]:70000", ":3260"])
+def test_what_is_no_host(text):
+    assert refused(name="p", source={"host": text}).code == "invalid_option"
+
+
+def test_the_order_of_hosts_is_kept():
+    assert [host.name for host in source(hosts=["c", "a", "b"]).hosts] == ["c", "a", "b"]
+
+
+# -- the goal -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", ["present", "active", "inactive", "absent"])
+def test_states(state):
+    assert goal(name="p", state=state) == PoolGoal(Pool("p"), state)
+
+
+def test_undefined_is_another_word_for_absent():
+    assert goal(name="p", state="undefined").state == "absent"
+
+
+def test_the_rest_of_the_goal():
+    made = goal(name="p", autostart=False, build="never", allow=["restart", "nonempty", "restart"])
+    assert made == PoolGoal(Pool("p"), "active", False, "never", frozenset({"restart", "nonempty"}))
+
+
+@pytest.mark.parametrize(
+    ("state", "volumes", "holds"),
+    [("present", (), False), ("active", (), False), ("absent", (), False), ("deleted", None, True)],
+)
+def test_how_far_to_look(state, volumes, holds):
+    scope = pool_scope(goal(name="p", type="dir", path="/srv/p", state=state))
+    assert (scope.pool.path, scope.volumes, scope.holds, scope.neighbours) == ("/srv/p", volumes, holds, True)
+
+
+@pytest.mark.parametrize("pool_type", ["logical", "rbd", "zfs", "gluster", "sheepdog", "vstorage"])
+def test_a_pool_can_be_named_by_its_source(pool_type):
+    assert goal(type=pool_type, source={"name": "vg0"}).pool.name == "vg0"
+    assert goal(name="p", type=pool_type, source={"name": "vg0"}).pool.name == "p"
+
+
+# -- refusals -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "code"),
+    [
+        pytest.param({}, "missing_option", id="no-name"),
+        pytest.param({"type": "netfs", "source": {"name": "x"}}, "missing_option", id="not-named-by-source"),
+        pytest.param({"name": "a/b"}, "invalid_name", id="name"),
+        pytest.param({"name": ""}, "invalid_name", id="empty-name"),
+        pytest.param({"type": "logical", "source": {"name": "../vg"}}, "invalid_name", id="name-of-source"),
+        pytest.param({"name": "p", "uuid": "x"}, "invalid_uuid", id="uuid"),
+        pytest.param({"name": "p", "uuid": ""}, "invalid_uuid", id="empty-uuid"),
+        pytest.param({"name": "p", "mode": "999"}, "invalid_mode", id="mode"),
+        pytest.param({"name": "p", "mode": True}, "invalid_mode", id="mode-bool"),
+        pytest.param(
+            {
+                "name": "p",
+                "source": {"auth": {"type": "chap", "username": "u", "secret_uuid": None, "secret_usage": None}},
+            },
+            "invalid_option",
+            id="auth-without-secret",
+        ),
+        pytest.param(
+            {
+                "name": "p",
+                "source": {"auth": {"type": "chap", "username": "u", "secret_uuid": "u", "secret_usage": "s"}},
+            },
+            "invalid_option",
+            id="auth-with-two-secrets",
+        ),
+        pytest.param({"name": "p", "state": "deleted"}, "missing_option", id="delete-by-name"),
+        pytest.param({"name": "p", "type": "dir", "state": "deleted"}, "missing_option", id="delete-without-path"),
+        pytest.param({"name": "p", "path": "/srv/p", "state": "deleted"}, "missing_option", id="delete-without-type"),
+        pytest.param({"name": "p", "type": "netfs", "source": {"format": "x"}}, "invalid_option", id="source-format"),
+        pytest.param({"name": "p", "type": "dir", "source": {"format": "x"}}, "invalid_option", id="no-source-format"),
+        pytest.param({"xml": XML.replace(">p<", ">a/b<")}, "invalid_xml", id="name-in-xml"),
+        pytest.param({"xml": XML.replace(">p<", ">-p<")}, "invalid_name", id="dash-in-xml"),
+        pytest.param({"xml": "<pool"}, "invalid_xml", id="broken-xml"),
+        pytest.param({"xml": XML, "name": "q"}, "invalid_option", id="two-names"),
+    ],
+)
+def test_refusals(params, code):
+    assert refused(**params).code == code
+
+
+@pytest.mark.parametrize(
+    "path",
+    ["", "p", "./p", "../p", "~/p", "/", "//", "///", "/.", "//srv/p", "/srv/../p", "/srv/p/..", "/..", "/srv/a\nb", "/srv/a\0b",
+     "/srv/\x7f", "\n/srv", "file:///srv"],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_path(path):
+    error = refused(name="p", path=path)
+    assert (error.code, error.subject) == ("invalid_path", "pool p")
+
+
+# For each type a source that it has no use for, and an option.
+FORBIDDEN = [
+    ("dir", {"host": "h"}, "source.hosts"),
+    ("dir", {"device": "/dev/a"}, "source.devices"),
+    ("dir", {"dir": "/d"}, "source.dir"),
+    ("dir", {"name": "n"}, "source.name"),
+    ("dir", {"initiator": "i"}, "source.initiator"),
+    ("dir", {"protocol_version": "4"}, "source.protocol_version"),
+    ("dir", {"adapter": {"type": "scsi_host", "name": "host1"}}, "source.adapter"),
+    ("fs", {"device": "/dev/a", "host": "h"}, "source.hosts"),
+    ("netfs", {"host": "h", "dir": "/d", "device": "/dev/a"}, "source.devices"),
+    ("logical", {"name": "vg", "host": "h"}, "source.hosts"),
+    ("disk", {"device": "/dev/a", "name": "n"}, "source.name"),
+    ("iscsi", {"host": "h", "iqn": "i", "dir": "/d"}, "source.dir"),
+    ("iscsi-direct", {"host": "h", "iqn": "i", "initiator": "j", "format": "x"}, "source.format"),
+    ("scsi", {"adapter": {"type": "scsi_host", "name": "host1"}, "device": "/dev/a"}, "source.devices"),
+    ("mpath", {"device": "/dev/a"}, "source.devices"),
+    ("rbd", {"host": "h", "name": "n", "dir": "/d"}, "source.dir"),
+    ("sheepdog", {"host": "h", "name": "n", "initiator": "i"}, "source.initiator"),
+    ("gluster", {"host": "h", "name": "n", "device": "/dev/a"}, "source.devices"),
+    ("zfs", {"name": "n", "host": "h"}, "source.hosts"),
+    ("vstorage", {"name": "n", "device": "/dev/a"}, "source.devices"),
+]
+
+
+@pytest.mark.parametrize(("pool_type", "given", "field"), FORBIDDEN)
+def test_what_a_type_has_no_use_for_is_refused(pool_type, given, field):
+    error = refused(name="p", type=pool_type, source=given)
+    assert error.code == "invalid_option"
+    assert error.message.endswith(f"have no {field}")
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "params", "option"),
+    [
+        ("dir", {"mount_options": ["ro"]}, "mount_options"),
+        ("dir", {"config_options": {"a": "b"}}, "config_options"),
+        ("logical", {"features": {"cow": True}}, "features"),
+        ("netfs", {"features": {"cow": False}}, "features"),
+        ("rbd", {"mount_options": ["ro"]}, "mount_options"),
+        ("rbd", {"path": "/srv/p"}, "path"),
+        ("iscsi-direct", {"path": "/srv/p"}, "path"),
+        ("gluster", {"path": "/srv/p"}, "path"),
+        ("sheepdog", {"path": "/srv/p"}, "path"),
+    ],
+)
+def test_options_that_a_type_has_no_use_for(pool_type, params, option):
+    error = refused(name="p", type=pool_type, **params)
+    assert error.code == "invalid_option"
+    assert option in error.message
+
+
+@pytest.mark.parametrize("pool_type", ["dir", "netfs", "scsi", "zfs"])
+def test_vendor_and_product_are_for_every_type(pool_type):
+    assert pool(type=pool_type, source={"vendor": "v", "product": "x"}).source == Source(vendor="v", product="x")
+
+
+# -- xml ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_pool_from_xml():
+    made = goal(xml=XML, state="inactive", autostart=True)
+    assert made == PoolGoal(Pool("p", "dir", UUID, "/srv/p"), "inactive", True)
+    assert goal(xml=XML, name="p").pool == made.pool
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"type": "dir"},
+        {"uuid": UUID},
+        {"path": "/srv/p"},
+        {"owner": "0"},
+        {"group": "0"},
+        {"mode": "0711"},
+        {"source": {"dir": None}},
+        {"mount_options": ["ro"]},
+        {"config_options": {"a": "b"}},
+        {"features": {"cow": True}},
+    ],
+    ids=lambda given: next(iter(given)),
+)
+def test_xml_excludes_what_it_says_itself(given):
+    error = refused(xml=XML, **given)
+    assert error.code == "invalid_option"
+    assert next(iter(given)) in error.message
+
+
+def test_deleting_needs_no_more_than_xml():
+    assert goal(xml=XML, state="deleted").state == "deleted"
