@@ -83,7 +83,7 @@ def test_pool_names(images, name, check):
     assert_untouched(images, before, "a pool that can't be")
 
 
-@pytest.mark.parametrize("name", ["a\ud800", "a\udcff", "\uffff", *BAD_NAMES.values()], ids=ascii)
+@pytest.mark.parametrize("name", ["a\ud800", "\uffff", *BAD_NAMES.values()], ids=ascii)
 def test_names_as_text(name):
     """Ansible lets no lone surrogate through; a look at the host could still bring one in."""
     from ansible_collections.virt.storage.plugins.module_utils.declare.names import pool_name, volume_name
