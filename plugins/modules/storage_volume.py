@@ -278,8 +278,8 @@ options:
         choices: [shrink, in_use, backing, beside_daemon]
   exclusive:
     description:
-      - A shell pattern. Volumes whose names match and that are not listed are deleted. One that is in use or that
-        others are backed by refuses the task. Only files are deleted, never directories.
+      - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
+      - One that is in use or that others are backed by refuses the task. Only files are deleted, never directories.
     type: str
 seealso:
   - module: virt.storage.storage_volume_info
@@ -528,7 +528,7 @@ def volume_options() -> dict:
                 "path": {"type": "str"},
                 "volume": {"type": "str"},
                 "format": {"type": "str", "choices": ["raw", "qcow2"]},
-                "content": {"type": "str"},
+                "content": {"type": "str", "no_log": True},
             },
         },
         "options": {

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from ..model.change import Change
+from ..model.change import Change, Subject
 from ..model.errors import StorageError
+from ..model.found import Found
 
 
 @dataclass(frozen=True)
@@ -34,3 +35,21 @@ def unwritable(changes: tuple[Change, ...], reason: str, subject: str) -> Storag
     return StorageError(
         "not_writable", reason, subject=subject, hint="Run as a user who may write there (become: true)."
     )
+
+
+def staging_refusal(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
+    """The refusal of changes where the private directory in which volumes are prepared is somebody else's."""
+    if not changes or not found.staging_problem:
+        return None
+    return StorageError(
+        "staging_foreign", found.staging_problem, subject=subject, hint="Remove it and run the task again."
+    )
+
+
+def clean(pool: str, found: Found) -> list[Change]:
+    """The removal of what an interrupted task left behind."""
+    if not found.leftovers:
+        return []
+    before, after = {"leftovers": ", ".join(found.leftovers)}, {"leftovers": ""}
+    summary = f"pool {pool}: remove what an interrupted task left behind"
+    return [Change(Subject(pool), "clean", summary, before, after)]

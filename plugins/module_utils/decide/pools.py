@@ -17,7 +17,7 @@ from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, Found
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, overlay
 from ..model.types import POOL_TYPES, PoolType
-from .decision import Decision, unwritable
+from .decision import Decision, clean, staging_refusal, unwritable
 from .guards import check_ownership, guard_unused
 
 DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
@@ -47,9 +47,10 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
 def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
-    return Decision(
-        changes, missing, _warnings(goal, found), unwritable(changes, found.unwritable, str(_subject(goal)))
-    )
+    refusal = unwritable(changes, found.unwritable, str(_subject(goal)))
+    if goal.state == "deleted":
+        refusal = refusal or staging_refusal(changes, found, str(_subject(goal)))
+    return Decision(changes, missing, _warnings(goal, found), refusal)
 
 
 def _subject(goal: PoolGoal) -> Subject:
@@ -357,6 +358,7 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
         _check_backend(goal, goal.pool)
     changes = _stop(goal, found)
     if found.storage.kind == READY:
+        changes += clean(goal.pool.name, found)
         changes += _delete_contents(goal, found, defined=existing is not None)
         changes += _delete_directory(goal, found)
     elif found.storage.kind != ABSENT:

@@ -22,7 +22,7 @@ from ..model.types import POOL_TYPES
 from ..model.units import format_size, round_up
 from ..model.volume import Volume
 from .compare import Difference, differences, format_row
-from .decision import Decision, unwritable
+from .decision import Decision, clean, staging_refusal, unwritable
 from .guards import check_ownership, guard_unused, running_users
 from .images import check_capacity, settle
 
@@ -51,23 +51,18 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     """The changes that make the volumes what is declared. Raises StorageError where any of them is refused."""
     task = _Task(goal, found, [], [])
     _check_pool(task)
-    changes: list[Change] = []
-    if found.leftovers:
-        changes.append(_clean(task))
+    changes = clean(goal.pool, found)
     for entry in _ordered(goal):
         changes += _decide_one(entry, task)
     for name in _extra(goal, found):
         changes += _delete(VolumeGoal(Volume(name), "absent", allow=goal.exclusive_allow), task)
-    refusal = _space_refusal(task, changes)
-    if changes and found.staging_problem:
-        refusal = StorageError(
-            "staging_foreign",
-            found.staging_problem,
-            subject=f"pool {goal.pool}",
-            hint="Remove it and run the task again.",
-        )
-    refusal = refusal or unwritable(tuple(changes), found.unwritable, f"pool {goal.pool}")
-    return Decision(tuple(changes), tuple(task.missing), tuple(task.warnings), refusal)
+    made, subject = tuple(changes), f"pool {goal.pool}"
+    refusal = (
+        unwritable(made, found.unwritable, subject)
+        or staging_refusal(made, found, subject)
+        or _space_refusal(task, changes)
+    )
+    return Decision(made, tuple(task.missing), tuple(task.warnings), refusal)
 
 
 def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:
@@ -141,17 +136,6 @@ def _check_pool(task: _Task) -> None:
                 hint="Start it first with storage_pool (state: active).",
             )
         )
-
-
-def _clean(task: _Task) -> Change:
-    names = ", ".join(task.found.leftovers)
-    return Change(
-        Subject(task.goal.pool),
-        "clean",
-        f"pool {task.goal.pool}: remove what an interrupted task left behind",
-        {"leftovers": names},
-        {"leftovers": ""},
-    )
 
 
 def _ordered(goal: VolumesGoal) -> Iterator[VolumeGoal]:

@@ -58,6 +58,13 @@ def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId
                 hint="Name it in volumes.",
             )
         goals = tuple(_volume_goal(_inherited(entry, params), pool, *accounts) for entry in entries)
+    if params["exclusive"] is not None and not goals:
+        raise StorageError(
+            "invalid_option",
+            f"exclusive without a volume to keep would delete all volumes that match {params['exclusive']}",
+            subject=f"pool {pool}",
+            hint="List the volumes to keep; delete volumes by name with state: absent.",
+        )
     _check_unique(goals, pool)
     return VolumesGoal(pool, goals, params["exclusive"])
 

@@ -47,6 +47,22 @@ def _read(path: str) -> str | None:
     return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
+def _parse(path: str, text: str | None, name: str) -> Pool | None:
+    """The pool of a definition or state file, whose name must be that of the file, as libvirt has it."""
+    if text is None:
+        return None
+    hint = f"Repair or remove {path}."
+    try:
+        pool = parse_pool(text)
+    except StorageError as error:
+        if error.code == "library_missing":
+            raise
+        raise StorageError("invalid_xml", f"{path}: {error.message}", subject=f"pool {name}", hint=hint) from error
+    if pool.name != name:
+        raise StorageError("invalid_xml", f"{path} defines the pool {pool.name}", subject=f"pool {name}", hint=hint)
+    return pool
+
+
 def _unwritable(path: str) -> str:
     """Why nothing can be written at ``path`` or, where it is not there, in its nearest parent; empty when it can."""
     while not os.path.exists(path) and path != "/":
@@ -121,11 +137,12 @@ class NativeEngine:
                 continue
             try:
                 text = _read(self._definition_path(name)) or _read(self._state_path(name))
-                pool = parse_pool(text or "")
+                pool = _parse(self._definition_path(name), text or "", name)
             except StorageError as error:
                 unread.append(f"{name} ({error.message})")
                 continue
-            neighbours.append(Neighbour(pool, os.path.realpath(pool.path) if pool.path else None))
+            if pool is not None:
+                neighbours.append(Neighbour(pool, os.path.realpath(pool.path) if pool.path else None))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
@@ -133,8 +150,8 @@ class NativeEngine:
         name = scope.pool.name
         text = _read(self._definition_path(name))
         state_text = _read(self._state_path(name))
-        definition = parse_pool(text) if text is not None else None
-        live = parse_pool(state_text) if state_text is not None else None
+        definition = _parse(self._definition_path(name), text, name)
+        live = _parse(self._state_path(name), state_text, name)
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         storage = self._storage(wanted, scope.holds)

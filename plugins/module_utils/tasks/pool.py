@@ -49,6 +49,7 @@ def facts(change: Change, found: Found) -> Any:
         "target": permissions_facts(found.storage.permissions) if ready else None,
         "state": "active" if found.active else "inactive",
         "autostart": found.autostart,
+        "leftovers": ", ".join(found.leftovers),
     }
 
 
