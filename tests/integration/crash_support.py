@@ -1,6 +1,6 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the safety and crash tests share: refusals, images made by hand, and a look at a host that owes nothing to ours."""
+"""What the safety and crash tests share: refusals, images made by hand, an independent look."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -126,3 +127,115 @@ def deadline(seconds: int = 30) -> Iterator[None]:
     finally:
         signal.alarm(0)
         signal.signal(signal.SIGALRM, before)
+
+
+# -- modules in processes of their own ----------------------------------------------------------------------------
+
+_SERVER = """
+import importlib, json, os, pkgutil, sys, tempfile
+from ansible.module_utils.testing import patch_module_args
+base = "ansible_collections.virt.storage.plugins"
+package = importlib.import_module(base + ".module_utils")
+for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
+    importlib.import_module(found.name)
+for name in ("storage_pool", "storage_volume", "storage_pool_info", "storage_volume_info"):
+    importlib.import_module(base + ".modules." + name)
+import ctypes, concurrent.futures.thread, glob, xml.etree.ElementTree, lxml.etree, ansible.module_utils.common.warnings
+
+def child(request, output, gate):
+    os.dup2(output, 1)
+    os.read(gate, 1)
+    os.environ.update(request["env"])
+    if request["uid"] is not None:
+        os.setgroups([])
+        os.setresgid(request["uid"], request["uid"], request["uid"])
+        os.setresuid(request["uid"], request["uid"], request["uid"])
+    internal = {"_ansible_check_mode": request["check"], "_ansible_diff": True, "_ansible_no_log": True}
+    with patch_module_args({**request["params"], **internal}):
+        importlib.import_module(base + ".modules." + request["module"]).main()
+
+print("{}", flush=True)
+for line in iter(sys.stdin.readline, ""):
+    request = json.loads(line)
+    with tempfile.TemporaryFile() as output:
+        gate, opener = os.pipe()
+        pid = os.fork()
+        if not pid:
+            try:
+                os.close(opener)
+                child(request, output.fileno(), gate)
+            except SystemExit as end:
+                sys.stdout.flush()
+                os._exit(end.code or 0)
+            except BaseException:
+                import traceback
+                traceback.print_exc()
+            os._exit(99)
+        os.close(gate)
+        print(json.dumps({"pid": pid}), flush=True)
+        sys.stdin.readline()
+        os.close(opener)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        output.seek(0)
+        text = output.read().decode()
+        print(json.dumps({"status": status, "result": json.loads(text) if text else None}), flush=True)
+"""
+
+
+class Child:
+    """One module run in a process of its own, which waits until it is let go."""
+
+    def __init__(self, server: ModuleServer, pid: int) -> None:
+        self.pid = pid
+        self._server = server
+
+    def go(self) -> None:
+        self._server.tell({})
+
+    def wait(self) -> tuple[int, dict[str, Any]]:
+        """Its exit status (negative: the signal that killed it), and what it printed."""
+        answer = self._server.answer()
+        return answer["status"], answer["result"]
+
+
+class ModuleServer:
+    """Starts modules in fresh processes at once: everything is imported before, once."""
+
+    def __init__(self, collections: Path) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-c", _SERVER],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONPATH": str(collections), "PYTHONWARNINGS": "ignore"},
+        )
+        self.answer()
+
+    def tell(self, what: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(what) + "\n")
+        self._process.stdin.flush()
+
+    def answer(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def start(
+        self, module: str, params: dict[str, Any], check: bool = False, uid: int | None = None, **env: str
+    ) -> Child:
+        self.tell({"module": module, "params": params, "check": check, "uid": uid, "env": env})
+        return Child(self, self.answer()["pid"])
+
+    def run(
+        self, module: str, params: dict[str, Any], check: bool = False, uid: int | None = None, **env: str
+    ) -> tuple[int, dict[str, Any]]:
+        child = self.start(module, params, check, uid, **env)
+        child.go()
+        return child.wait()
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait()
+        self._process.stdout.close()
