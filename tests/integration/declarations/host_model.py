@@ -541,7 +541,7 @@ def _spoil_overlays(volumes: _Volumes, name: str) -> None:
     """They were built on what is there no more."""
     for path in volumes.work.after.overlays(volumes.at(name)):
         file = volumes.work.after.file(path)
-        if file is not None and os.path.basename(path) not in volumes.done:
+        if file is not None:
             file.broken, file.content = True, None
             _spoil_overlays(volumes, os.path.basename(path))
 
@@ -652,7 +652,8 @@ def _below(volumes: _Volumes, entry: _Entry, own: File) -> tuple[str, str, int |
         return None
     if declared is not None and there is None:
         made = volumes.after.get(declared.name)
-        if made is None:  # refused itself
+        if made is None:  # refused itself; what was said of it may not fit either
+            volumes.refuse("format_mismatch", "capacity_too_small")
             return None
         if backing.format not in (None, made.format):
             volumes.refuse("format_mismatch")

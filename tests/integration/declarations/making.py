@@ -113,12 +113,78 @@ def start(draw: Drawer) -> Start:
 
 
 def task(draw: Drawer, host: Host, world: World, earlier: list[PoolTask | VolumeTask]) -> PoolTask | VolumeTask:
-    kind = draw.weighted(("volumes", 48), ("pool", 34), ("as it is", 11), ("again", 7))
+    aimed: PoolTask | VolumeTask | None = None
+    if draw.chance(12 if earlier else 30):
+        aimed = aimed_at_a_pool(draw, host, world)
+    elif draw.chance(22):
+        aimed = aimed_at_volumes(draw, host, world)
+    if aimed is not None:
+        return aimed
+    kind = draw.weighted(("volumes", 36), ("pool", 40), ("as it is", 14), ("again", 10))
     if kind == "again" and earlier:
         return draw.one(earlier)
     if kind == "as it is":
         return as_it_is(draw, host)
     return pool_task(draw, host, world) if kind == "pool" else volume_task(draw, host, world)
+
+
+def aimed_at_a_pool(draw: Drawer, host: Host, world: World) -> PoolTask | None:
+    """What random tasks come to too rarely: a pool built by us, and one that was built by us deleted."""
+    made = [name for name, pool in sorted(host.pools.items()) if getattr(host.directory(pool.path), "made", False)]
+    if made and draw.chance(75):
+        name = draw.one(made)
+        path = host.pools[name].path
+        return PoolTask(Said(name, name), "deleted", "dir", Said(path, path), allow=frozenset({"nonempty"}))
+    free = [name for name in POOLS if name not in host.pools and host.kind(world.home(name)) == "absent"]
+    if not free:
+        return None
+    name = draw.one(free)
+    return PoolTask(Said(name, name), "active", "dir", Said(world.home(name), world.home(name)))
+
+
+def aimed_at_volumes(draw: Drawer, host: Host, world: World) -> VolumeTask | None:
+    """Changes of existing volumes that can be made."""
+    pools = [name for name, pool in sorted(host.pools.items()) if host.active(pool)]
+    if not pools:
+        return None
+    pool = draw.one(pools)
+    path = host.pools[pool].path
+    directory = host.directory(path)
+    files = {n: f for n, f in sorted(directory.files.items()) if f.kind == "file"} if directory is not None else {}
+    entries = {}
+    for _ in range(min(len(files), 1 if draw.chance(60) else 5)):
+        name = draw.one(list(files))
+        aim = draw.weighted(("shrink", 4), ("amend", 4), ("rebase", 6), ("recreate", 4), ("grow", 1), ("mode", 2))
+        options = _aim(draw, aim, files, name, path)
+        if options:
+            entries[name] = options
+    if not entries:
+        return None
+    return VolumeTask(Said(pool, pool), tuple((Said(n, n), o) for n, o in entries.items()), as_list=True)
+
+
+def _aim(draw: Drawer, aim: str, files: dict[str, File], name: str, path: str) -> Options:
+    have = files[name]
+    if aim in ("shrink", "grow"):
+        sizes = [size for size in SIZES if (size.means < have.capacity) == (aim == "shrink")]
+        return {"capacity": draw.one(sizes), "allow": frozenset({"shrink", "backing"})} if sizes else {}
+    if aim == "mode":
+        return {"mode": draw.one(MODES)}
+    if aim == "recreate":
+        options: Options = {"format": draw.one(("raw", "qcow2")), "capacity": draw.one(SIZES)}
+        return {**options, "recreate": draw.one(("needed", "always")), "allow": frozenset({"backing"})}
+    if have.format != "qcow2" or have.broken:
+        return {}
+    if aim == "amend":
+        lazy = have.compat == "1.1" and not have.lazy_refcounts and draw.chance(50)
+        other = "0.10" if have.compat == "1.1" else "1.1"
+        return {"options": {"lazy_refcounts": True} if lazy else {"lazy_refcounts": False, "compat": other}}
+    others = [n for n, f in files.items() if n != name and not f.broken and not (f.backing and draw.chance(70))]
+    if not others:
+        return {}
+    below = draw.one(others)
+    backing = Backing(volume=below, format=files[below].format)
+    return {"backing": backing, "format": "qcow2", "allow": frozenset({"backing"})}
 
 
 def as_it_is(draw: Drawer, host: Host) -> PoolTask | VolumeTask:
