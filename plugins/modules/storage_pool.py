@@ -161,7 +161,9 @@ options:
     type: dict
     suboptions:
       cow:
-        description: Whether files are copied on write, where the filesystem can (btrfs).
+        description:
+          - Whether files of a directory that is made are copied on write.
+          - Only btrfs can set it; elsewhere it is refused.
         type: bool
   xml:
     description:

@@ -16,14 +16,19 @@ from ..model import operations as ops
 from ..model.change import Change
 from ..model.found import Storage
 from ..model.pool import Pool
-from .filetree import observe_directory
+from . import filetree
 
 SUMMARY = "a directory of image files"
 
 
 def observe(pool: Pool, made_inode: int | None, holds: bool) -> Storage:
     """The directory of the pool, or of a definition that has none yet."""
-    return observe_directory(pool.path or "", made_inode, holds)
+    return filetree.observe_directory(pool.path or "", made_inode, holds)
+
+
+def filesystem(pool: Pool) -> str:
+    """The type of the filesystem that holds the pool, or will."""
+    return filetree.filesystem(pool.path) if pool.path else ""
 
 
 def is_up(pool: Pool, storage: Storage, started: bool) -> bool:
@@ -38,10 +43,12 @@ def lower(change: Change, record: str) -> list[Any]:
     if change.action == "build":
         operations: list[Any] = [ops.MakeDirectory(path, permissions.mode or 0, record)]
         if permissions.owner is not None or permissions.group is not None:
-            operations.append(ops.SetPermissions(path, None, permissions.owner, permissions.group))
+            operations.append(ops.SetPermissions(path, None, permissions.owner, permissions.group, follow=True))
+        if pool.cow is False:
+            operations.append(ops.SetNocow(path))
         return operations
     if change.action == "permissions":
-        return [ops.SetPermissions(path, permissions.mode, permissions.owner, permissions.group)]
+        return [ops.SetPermissions(path, permissions.mode, permissions.owner, permissions.group, follow=True)]
     if change.action == "delete":
         return [ops.RemoveDirectory(path), ops.Remove(record)]
     return []

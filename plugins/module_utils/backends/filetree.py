@@ -80,20 +80,28 @@ def observe_usage(path: str) -> Usage:
     return Usage(capacity, capacity - available, available)
 
 
-def file_limit(path: str) -> int | None:
-    """The largest file in bytes that the filesystem can hold, where it is known (ext4(5), vfat: 32-bit sizes)."""
+def filesystem(path: str) -> str:
+    """The type of the filesystem that holds a path, or will: what is not there yet counts as its nearest parent."""
+    while not os.path.exists(path) and path != "/":
+        path = os.path.dirname(path)
     mount = filesystem_of(os.path.realpath(path), mounts())
-    if mount is None:
-        return None
-    if mount.fstype in ("ext2", "ext3", "ext4"):
+    return "" if mount is None else mount.fstype
+
+
+def file_limit(path: str, fstype: str) -> int | None:
+    """The largest file in bytes that the filesystem can hold, where it is known (ext4(5), vfat: 32-bit sizes)."""
+    if fstype in ("ext2", "ext3", "ext4"):
         return (2**32 - 1) * os.statvfs(path).f_bsize
-    if mount.fstype in ("vfat", "msdos"):
+    if fstype in ("vfat", "msdos"):
         return 2**32 - 1
-    return _LARGEST if mount.fstype in ("xfs", "btrfs", "tmpfs") else None
+    return _LARGEST if fstype in ("xfs", "btrfs", "tmpfs") else None
 
 
-def read_volume(path: str, name: str, headers: bool = True) -> Volume | None:
-    """What stands under a name of the directory; None when nothing does. Never raises for what a file holds."""
+def read_volume(path: str, name: str, headers: bool = True, declared: str | None = None) -> Volume | None:
+    """What stands under a name of the directory; None when nothing does. Never raises for what a file holds.
+
+    What is ``declared`` raw is raw, and ``looks_like`` says what its first bytes pretend.
+    """
     try:
         link = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -126,10 +134,10 @@ def read_volume(path: str, name: str, headers: bool = True) -> Volume | None:
         return replace(volume, type="dir", format="dir", capacity=0, allocation=0, physical=0)
     if stat.S_ISBLK(status.st_mode):
         volume = replace(volume, type="block")
-    return _with_header(volume, path) if headers else volume
+    return _with_header(volume, path, declared) if headers else volume
 
 
-def _with_header(volume: Volume, path: str) -> Volume:
+def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -143,6 +151,8 @@ def _with_header(volume: Volume, path: str) -> Volume:
         return replace(volume, problem=f"not readable ({error.strerror})")
     finally:
         os.close(descriptor)
+    if declared == "raw" and (header.format != "raw" or header.problem):
+        return replace(volume, format="raw", capacity=size, physical=size, looks_like=header.format)
     backing = None
     if header.backing_path is not None:
         resolved = resolve_backing(path, header.backing_path)
@@ -163,7 +173,9 @@ def _with_header(volume: Volume, path: str) -> Volume:
     )
 
 
-def list_volumes(directory: str, names: Collection[str] | None, headers: bool) -> dict[str, Volume]:
+def list_volumes(
+    directory: str, names: Collection[str] | None, headers: bool, raw: Collection[str] = ()
+) -> dict[str, Volume]:
     """The named entries (whatever they are), or all that are volumes. One bad file is a record, never the end of the
     listing.
     """
@@ -172,7 +184,7 @@ def list_volumes(directory: str, names: Collection[str] | None, headers: bool) -
     for name in wanted:
         if name == STAGING:
             continue
-        volume = read_volume(os.path.join(directory, name), name, headers)
+        volume = read_volume(os.path.join(directory, name), name, headers, "raw" if name in raw else None)
         if volume is not None and (names is not None or not volume.foreign):
             volumes[name] = volume
     return volumes
@@ -300,7 +312,7 @@ class _Lowering:
         if change.action in ("create", "recreate"):
             operations = self._create(change, needs)
         else:
-            operations = _LOWER[change.action](change, os.path.join(self.staging, name))
+            operations = _LOWER[change.action](change, os.path.join(self.staging, f"-removed-{len(self.steps)}"))
         self.ends[name] = len(self.steps)
         self.steps.append(ops.Step(tuple(operations), change, tuple(sorted(set(needs)))))
 
@@ -331,7 +343,7 @@ class _Lowering:
         return operations
 
     def _template(self, key: Any, volume: Volume, needs: list[int]) -> str:
-        """The path of the image that equal ones are copied from. No volume can have its name: it starts with a dash."""
+        """The path of the image that equal ones are copied from. No new volume's name starts with a dash."""
         if key not in self.templates:
             path = os.path.join(self.staging, f"-template-{len(self.templates)}")
             self.templates[key] = (len(self.steps), path)
@@ -352,6 +364,8 @@ def _granule(volume: Volume) -> int:
 def _make_image(volume: Volume, path: str) -> list[Any]:
     if volume.content is not None and volume.content.data is not None:
         operations: list[Any] = [ops.WriteContent(path, volume.content.data, volume.capacity or 0)]
+    elif volume.content is not None and volume.format == volume.content.format == "raw":
+        operations = [ops.CopySparse(volume.content.path or "", path, volume.capacity or 0)]
     elif volume.content is not None:
         source, source_format = volume.content.path or "", volume.content.format or ""
         operations = [_run(qemu_img.convert(source, source_format, volume, path))]

@@ -7,43 +7,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
+from ..model.change import Condition
 from ..model.errors import StorageError
 from ..model.found import Found, User
 from ..model.pool import Permissions
-
-
-def _relevant(found: Found, name: str, doomed: Collection[str]) -> list[User]:
-    """The users of a volume, less the overlays that go in the same task."""
-    going = {found.volume_path(other) for other in doomed}
-    return [user for user in found.users.get(name, ()) if not (user.kind == "overlay" and user.who in going)]
+from ..model.volume import Volume
+from .task import VolumesTask
 
 
 def guard_unused(
-    pool: str,
-    name: str,
-    found: Found,
+    subject: str,
+    users: Iterable[User],
     allow: Collection[str],
     doing: str,
-    doomed: Collection[str] = (),
+    task: VolumesTask | None = None,
     backing_word: str = "backing",
 ) -> None:
-    """Raises ``volume_backing`` or ``volume_in_use`` unless the word for it is allowed."""
-    users = _relevant(found, name, doomed)
+    """Raises ``volume_backing`` or ``volume_in_use`` unless the word for it is allowed. Overlays that the same task
+    removes do not count.
+    """
+    going = frozenset() if task is None else task.doomed_paths
+    standing = [user for user in users if not (user.kind == "overlay" and user.who in going)]
     groups = (
-        ("volume_backing", backing_word, [user for user in users if user.kind == "overlay"]),
-        ("volume_in_use", "in_use", [user for user in users if user.kind != "overlay"]),
+        ("volume_backing", backing_word, [user for user in standing if user.kind == "overlay"]),
+        ("volume_in_use", "in_use", [user for user in standing if user.kind != "overlay"]),
     )
     for code, word, group in groups:
         if group and word not in allow:
             shown = ", ".join(str(user) for user in group[:5]) + (", ..." if len(group) > 5 else "")
             raise StorageError(
                 code,
-                f"volume {pool}/{name} would be {doing}, but is used by {shown}",
-                subject=f"volume {pool}/{name}",
+                f"{subject} would be {doing}, but is used by {shown}",
+                subject=subject,
                 hint=f"Free it first, or add allow: [{word}] if you know that it is safe.",
             )
+
+
+def same_file(have: Volume) -> tuple[Condition, ...]:
+    return (Condition("identity", have.path or "", have.identity or ()),)
+
+
+def guarded(have: Volume, allow: Collection[str]) -> tuple[Condition, ...]:
+    """The volume must still be the same file, and unused where its use is not allowed."""
+    unused = () if "in_use" in allow else (Condition("unused", have.path or ""),)
+    return (*same_file(have), *unused)
+
+
+def check_copy_on_write(option: str, value: bool | None, found: Found, subject: str) -> None:
+    """Raises ``not_supported`` where copying on write is to be set on a filesystem that has no such thing."""
+    if value is not None and found.filesystem not in ("", "btrfs"):
+        raise StorageError(
+            "not_supported",
+            f"{option}: the filesystem is {found.filesystem}, and only btrfs can set it",
+            subject=subject,
+            hint=f"Leave {option} out.",
+        )
 
 
 def check_ownership(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
@@ -67,7 +87,3 @@ def check_ownership(permissions: Permissions, have: Permissions | None, found: F
             subject=subject,
             hint="Run as root (become: true), or leave owner and group out.",
         )
-
-
-def running_users(found: Found, name: str) -> list[User]:
-    return [user for user in found.users.get(name, ()) if user.running]

@@ -16,24 +16,26 @@ from ..model.qcow2 import qcow2_limit, qcow2_problem
 from ..model.types import VOLUME_FORMATS
 from ..model.units import SIZE_LIMIT, format_size, round_up
 from ..model.volume import Backing, Content, Volume
+from .task import VolumesTask
 
 
 def _refuse(code: str, message: str, goal: VolumesGoal, name: str, hint: str) -> StorageError:
     return StorageError(code, message, subject=f"volume {goal.pool}/{name}", hint=hint)
 
 
-def settle(entry: VolumeGoal, goal: VolumesGoal, found: Found, missing: list[StorageError]) -> Volume:
+def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
     """The declared volume with everything filled in that follows from what was found. Raises where it can't be made;
     adds to ``missing`` what an earlier task of the play may make.
     """
+    goal, found = task.goal, task.found
     volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
-    volume = _settle_content(entry, volume, goal, found, missing)
+    volume = _settle_content(entry, volume, task)
     if volume.format is None and volume.content is None and found.looked:
         volume = replace(volume, format="raw")
-    volume = _settle_backing(volume, goal, found, missing)
+    volume = _settle_backing(volume, task)
     _check_kind(volume, goal)
     _check_qcow2(volume, goal)
-    check_capacity(volume, goal, found)
+    check_capacity(volume, task)
     return _rounded(volume)
 
 
@@ -48,32 +50,35 @@ def _rounded(volume: Volume) -> Volume:
     return replace(volume, capacity=round_up(capacity, VOLUME_FORMATS["qcow2"].granule))
 
 
-def _entry(goal: VolumesGoal, name: str | None) -> VolumeGoal | None:
-    return goal.by_name.get(name or "")
+def _look_up(reference: Backing | Content, task: VolumesTask) -> tuple[str, Image | None, VolumeGoal | None]:
+    """What another volume is made from: its key, what is there of it, and what this task makes of it."""
+    key = reference.path or reference.volume or ""
+    return key, task.found.images.get(key), task.goal.by_name.get(task.volume_of(reference) or "")
 
 
-def _look_up(key: str, goal: VolumesGoal, found: Found) -> tuple[Image | None, VolumeGoal | None]:
-    """What is known of a volume or path that another volume is made from: what is there, and what this task makes of
-    it.
-    """
-    image = found.images.get(key)
-    declared = None if key.startswith("/") else _entry(goal, key)
-    return image, declared
+def _capacity_then(image_capacity: int | None, declared: VolumeGoal | None) -> int | None:
+    """The size that an existing image will have once this task has changed it as declared."""
+    volume = declared.volume if declared is not None and declared.state == "present" else None
+    if volume is None or volume.capacity is None or image_capacity is None:
+        return image_capacity
+    if volume.at_least and image_capacity >= volume.capacity:
+        return image_capacity
+    granule = VOLUME_FORMATS[volume.format].granule if volume.format in VOLUME_FORMATS else 1
+    met = volume.capacity <= image_capacity < volume.capacity + VOLUME_FORMATS["qcow2"].granule
+    return image_capacity if met else round_up(volume.capacity, granule)
 
 
 # --- content ---------------------------------------------------------------------------------------------------------
 
 
-def _settle_content(
-    entry: VolumeGoal, volume: Volume, goal: VolumesGoal, found: Found, missing: list[StorageError]
-) -> Volume:
+def _settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volume:
+    goal, found, missing = task.goal, task.found, task.missing
     content = volume.content
     if content is None:
         return volume
     if content.data is not None:
         return _settle_inline(volume, content, goal)
-    key = content.path or content.volume or ""
-    image, declared = _look_up(key, goal, found)
+    key, image, declared = _look_up(content, task)
     if declared is not None and declared.state == "present" and (image is None or image.volume is None):
         made = declared.volume
         source_format = content.format or made.format or "raw"
@@ -86,7 +91,7 @@ def _settle_content(
     header = image.volume
     _check_source(entry, volume, content, image, header, key, goal)
     source_format = content.format or header.format or "raw"
-    capacity = header.physical if source_format == "raw" else header.capacity
+    capacity = _capacity_then(header.physical if source_format == "raw" else header.capacity, declared)
     return _with_source(volume, content, found, source_format, capacity, goal)
 
 
@@ -186,7 +191,8 @@ def _check_source(
 # --- backing ---------------------------------------------------------------------------------------------------------
 
 
-def _settle_backing(volume: Volume, goal: VolumesGoal, found: Found, missing: list[StorageError]) -> Volume:
+def _settle_backing(volume: Volume, task: VolumesTask) -> Volume:
+    goal, found, missing = task.goal, task.found, task.missing
     backing = volume.backing
     if backing is None:
         return volume
@@ -198,19 +204,10 @@ def _settle_backing(volume: Volume, goal: VolumesGoal, found: Found, missing: li
             volume.name,
             "Declare format: qcow2.",
         )
-    key = backing.path or backing.volume or ""
-    image, declared = _look_up(key, goal, found)
+    key, image, declared = _look_up(backing, task)
     path = backing.path or found.volume_path(backing.volume or "")
-    if declared is not None and declared.state == "absent":
-        raise _refuse(
-            "backing_missing_later",
-            f"its backing {key} is removed by the same task",
-            goal,
-            volume.name,
-            "Keep the backing, or give another one.",
-        )
     if declared is not None and (image is None or image.volume is None):
-        made = settle(declared, goal, found, missing)
+        made = settle(declared, task)
         _check_declared_format(backing, made.format, key, goal, volume.name)
         return _with_backing(volume, Backing(path, made.format, backing.volume), made.capacity, goal)
     if image is None or image.volume is None:
@@ -220,6 +217,7 @@ def _settle_backing(volume: Volume, goal: VolumesGoal, found: Found, missing: li
         return replace(volume, backing=replace(backing, path=path))
     backing_format = _checked_backing_format(volume, backing, image, image.volume, declared, key, goal, missing)
     capacity = image.volume.physical if backing_format == "raw" else image.volume.capacity
+    capacity = _capacity_then(capacity, declared)
     return _with_backing(volume, Backing(path, backing_format, backing.volume), capacity, goal)
 
 
@@ -348,8 +346,9 @@ def _largest(volume: Volume, found: Found) -> tuple[int, str]:
     return found.file_limit or SIZE_LIMIT, "a file of this filesystem"
 
 
-def check_capacity(volume: Volume, goal: VolumesGoal, found: Found) -> None:
+def check_capacity(volume: Volume, task: VolumesTask) -> None:
     """Raises ``capacity_missing`` or ``capacity_too_large``: what the format and the filesystem can hold."""
+    goal, found = task.goal, task.found
     capacity = volume.capacity
     if capacity is None:
         if volume.backing is None and volume.content is None and found.looked:

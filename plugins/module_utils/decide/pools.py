@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import fields, replace
 from typing import Any
 
-from ..model.change import UNKNOWN, Change, Condition, Subject
+from ..model.change import UNKNOWN, Change, Subject
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, Found
@@ -18,7 +18,7 @@ from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, overlay
 from ..model.types import POOL_TYPES, PoolType
 from .decision import Decision, clean, staging_refusal, unwritable
-from .guards import check_ownership, guard_unused
+from .guards import check_copy_on_write, check_ownership, guard_unused, guarded
 
 DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
 _MOUNTED_OR_DIRECTORY = ("dir", "fs", "netfs", "vstorage")
@@ -167,10 +167,10 @@ def _change(
 
 def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     existing = found.definition or found.live
-    wanted = goal.pool if existing is None else overlay(existing, goal.pool)
+    wanted = goal.pool if existing is None else _as_defined(overlay(existing, goal.pool), existing, found)
     if existing is None:
         _check_complete(goal, wanted)
-    differing = () if existing is None else _differing(existing, wanted, found)
+    differing = () if existing is None else _differing(existing, wanted)
     moved = "path" in differing
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
@@ -180,12 +180,13 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     if restart or (goal.state == "inactive" and found.started):
         changes += _stop(goal, found)
     changes += _define(goal, found, wanted, differing)
-    if goal.state == "active":
+    runs = goal.state == "active" or restart
+    if runs:
         _check_backend(goal, wanted)
         changes += _build(goal, found, wanted, missing)
-    if goal.state == "active" or (found.active and not moved and goal.state == "present"):
+    if runs or (found.active and goal.state == "present"):
         changes += _set_permissions(goal, found, wanted)
-    if goal.state == "active" and (restart or not found.active):
+    if runs and (restart or not found.active):
         changes.append(_start(goal, found, wanted))
     if goal.autostart is not None and goal.autostart != found.autostart:
         changes.append(_autostart(goal, found.autostart, wanted))
@@ -202,12 +203,15 @@ def _check_backend(goal: PoolGoal, wanted: Pool) -> None:
         )
 
 
-def _differing(existing: Pool, wanted: Pool, found: Found) -> tuple[str, ...]:
+def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
+    """Another path to the same directory is no difference: the definition keeps its own."""
+    same = found.storage.kind == READY and found.storage.identity == found.current.identity
+    return replace(wanted, path=existing.path) if same else wanted
+
+
+def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     """The names of the fields in which the definition must change."""
-    names = [field.name for field in fields(Pool) if getattr(existing, field.name) != getattr(wanted, field.name)]
-    if "path" in names and found.storage.kind == READY and found.storage.identity == found.current.identity:
-        names.remove("path")
-    return tuple(names)
+    return tuple(f.name for f in fields(Pool) if getattr(existing, f.name) != getattr(wanted, f.name))
 
 
 def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...]) -> bool:
@@ -305,6 +309,7 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         )
         return []
     check_ownership(wanted.permissions, None, found, str(_subject(goal)))
+    check_copy_on_write("features.cow", wanted.cow, found, str(_subject(goal)))
     permissions = replace(
         wanted.permissions,
         label=None,
@@ -416,9 +421,11 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
             subject=subject,
             hint="Delete them first, or add allow: [nonempty].",
         )
-    doomed = tuple(found.volumes)
-    for name in doomed:
-        guard_unused(goal.pool.name, name, found, goal.allow, "deleted", doomed, backing_word="in_use")
+    doomed = {volume.path for volume in found.volumes.values()}
+    for name in found.volumes:
+        outside = [user for user in found.users.get(name, ()) if user.kind != "overlay" or user.who not in doomed]
+        volume = f"volume {goal.pool.name}/{name}"
+        guard_unused(volume, outside, goal.allow, "deleted", backing_word="in_use")
     return [
         Change(
             Subject(goal.pool.name, name),
@@ -428,14 +435,10 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
             None,
             volume,
             destroys=f"the content of {volume.path}",
-            requires=_requires(volume),
+            requires=guarded(volume, goal.allow),
         )
         for name, volume in sorted(found.volumes.items())
     ]
-
-
-def _requires(volume: Any) -> tuple[Condition, ...]:
-    return (Condition("identity", volume.path, volume.identity), Condition("unused", volume.path))
 
 
 def _is_plain_volume(found: Found, name: str) -> bool:

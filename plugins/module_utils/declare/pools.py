@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import re
 import uuid as uuid_library
 from collections.abc import Mapping
 from dataclasses import fields
@@ -20,8 +21,13 @@ from ..model.types import ALWAYS_OPTIONAL, POOL_TYPES
 from ..model.units import parse_mode
 from .names import CONTROL, pool_name
 
+_PORT = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
+_LAST_PORT = 65535
 OwnerId = Callable[[Any], Any]
 _STATES = {"undefined": "absent"}
+_DESCRIBING = (
+    "type", "uuid", "path", "owner", "group", "mode", "source", "mount_options", "config_options", "features",
+)  # fmt: skip
 _ADAPTER_FIELDS = tuple(field.name for field in fields(Adapter))
 
 
@@ -53,9 +59,7 @@ def _wrong(code: str, pool: Pool, message: str, hint: str) -> StorageError:
 def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
     from ..libvirt_xml.pool import parse_pool
 
-    given = [
-        option for option in ("type", "uuid", "path", "owner", "group", "mode", "source") if params[option] is not None
-    ]
+    given = [option for option in _DESCRIBING if params[option] is not None]
     pool = parse_pool(params["xml"])
     if given:
         raise _wrong(
@@ -137,9 +141,18 @@ def _source(given: Mapping[str, Any], name: str) -> Source:
 def _host(text: str) -> SourceHost:
     """``name``, ``name:port``, ``[address]:port``; a bare IPv6 address has no port."""
     head, colon, port = text.rpartition(":")
-    if colon and port.isdigit() and (":" not in head or head.endswith("]")):
-        return SourceHost(head.strip("[]"), int(port))
-    return SourceHost(text.strip("[]"))
+    if not colon or (":" in head and not head.endswith("]")):
+        head, port = text, ""
+    elif not _PORT.match(port) or int(port) > _LAST_PORT:
+        head = ""
+    name = head.strip("[]")
+    if not name or CONTROL.search(name):
+        raise StorageError(
+            "invalid_option",
+            f"source.host: {text!r} is not a host",
+            hint="Give it as name, name:port or [address]:port.",
+        )
+    return SourceHost(name, int(port) if port else None)
 
 
 def _hosts(pick: Mapping[str, Any]) -> tuple[SourceHost, ...] | None:

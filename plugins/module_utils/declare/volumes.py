@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Callable
 
 from ..model.errors import StorageError
@@ -50,10 +51,10 @@ def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId
                 hint="Give name, xml, volumes or exclusive.",
             )
     else:
-        if params["name"] is not None:
+        if params["name"] is not None or params["xml"] is not None:
             raise StorageError(
                 "invalid_option",
-                "name and volumes exclude each other",
+                "name or xml and volumes exclude each other",
                 subject=f"pool {pool}",
                 hint="Name it in volumes.",
             )
@@ -76,10 +77,18 @@ def volumes_scope(goal: VolumesGoal) -> Scope:
     return Scope(
         Pool(goal.pool),
         volumes=None if goal.exclusive is not None else tuple(sorted(names)),
+        raw=frozenset(volume.name for volume in volumes if _is_raw(volume)),
         images=_keys(volume.backing for volume in volumes),
         sources=_keys(volume.content for volume in volumes),
         contents=tuple((v.name, len(v.content.data)) for v in volumes if v.content and v.content.data is not None),
     )
+
+
+def _is_raw(volume: Volume) -> bool:
+    """Whether the volume is declared raw, also by content that is taken byte for byte."""
+    if volume.format is not None or volume.content is None:
+        return volume.format == "raw"
+    return volume.content.format == "raw" or volume.content.data is not None
 
 
 def _keys(references: Any) -> tuple[str, ...]:
@@ -151,7 +160,7 @@ def _from_xml(params: Mapping[str, Any], pool: str) -> Volume:
             hint="Make them agree.",
         )
     volume_name(volume.name)
-    return volume
+    return replace(volume, at_least=params["capacity_policy"] == "at_least")
 
 
 def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group_id: OwnerId) -> Volume:

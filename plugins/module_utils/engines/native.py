@@ -157,7 +157,7 @@ class NativeEngine:
         storage = self._storage(wanted, scope.holds)
         current = storage if existing is None or existing.path == wanted.path else self._storage(existing, False)
         started = live is not None
-        backend = _backend(existing.type) if existing is not None else None
+        backend = _backend(wanted.type)
         autostart = self._autostart_path(name)
         neighbours, unread = self._neighbours(name) if scope.neighbours else ((), ())
         paths = (wanted.path, existing.path if existing is not None else None)
@@ -176,6 +176,7 @@ class NativeEngine:
             neighbours=neighbours,
             unread=unread,
             unwritable=self._unwritable_reason(scope, storage),
+            filesystem="" if backend is None else backend.filesystem(wanted),
             process=None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
             resolved={path: os.path.realpath(path) for path in paths if path},
         )
@@ -241,6 +242,8 @@ class NativeEngine:
 
     def _lower_pool(self, change: Change, found: Found, fresh: str, stays_up: bool) -> Iterator[Any]:
         name, pool = change.subject.pool, change.wanted
+        if pool is None or pool.type is None:
+            return  # an earlier task would have defined it
         if change.action in ("define", "redefine"):
             pool = replace(pool, uuid=pool.uuid or fresh)
             yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))

@@ -24,10 +24,10 @@ def observe_volumes(found: Found, scope: Scope) -> Found:
     """Adds volumes, images, leftovers and the limits of the filesystem to what was found of the pool."""
     directory = found.storage.path or ""
     try:
-        volumes = filetree.list_volumes(directory, scope.volumes, scope.headers)
+        volumes = filetree.list_volumes(directory, scope.volumes, scope.headers, scope.raw)
         leftovers, staging_problem = filetree.observe_staging(directory)
         usage = filetree.observe_usage(directory)
-        limit = filetree.file_limit(directory)
+        limit = filetree.file_limit(directory, found.filesystem)
     except OSError as error:
         raise StorageError(
             "storage_unreadable",

@@ -62,7 +62,7 @@ def _session(why: str) -> Places:
 
 
 def _rooted(root: str) -> Places:
-    root = os.path.normpath(root)
+    root = "/" + os.path.normpath(root).strip("/")
     return Places(
         f"native:///?root={root}",
         "the uri names its root",
@@ -83,23 +83,30 @@ def _no_engine(uri: str, message: str, hint: str) -> StorageError:
     return StorageError("engine_missing", message, subject=uri, hint=hint)
 
 
+def _not_understood(uri: str) -> StorageError:
+    return StorageError(
+        "invalid_uri",
+        f"{uri} is not understood",
+        subject=uri,
+        hint="Use native:///system, native:///session or native:///?root=DIR, where DIR is absolute and not /.",
+    )
+
+
 def find_places(uri: str, allow: Collection[str], reading: bool) -> Places:
     """Raises ``invalid_uri``, ``engine_missing`` or ``beside_daemon``."""
     if uri == "auto":
         return _automatic()
-    parts = urlsplit(uri)
+    try:
+        parts = urlsplit(uri)
+    except ValueError:
+        raise _not_understood(uri) from None
     query = parse_qs(parts.query, keep_blank_values=True)
     if parts.scheme != "native":
         raise _no_engine(
             uri, f"there is no engine for {uri} yet", "Use native:///system, native:///session or native:///?root=DIR."
         )
     if parts.netloc or parts.fragment or set(query) - {"root"}:
-        raise StorageError(
-            "invalid_uri",
-            f"{uri} is not understood",
-            subject=uri,
-            hint="Use native:///system, native:///session or native:///?root=DIR.",
-        )
+        raise _not_understood(uri)
     if parts.path == "/session" and not query:
         return _session("the uri names it")
     if parts.path == "/system" and not query:
@@ -113,14 +120,9 @@ def find_places(uri: str, allow: Collection[str], reading: bool) -> Places:
             )
         return _system("the uri names it")
     root = query.get("root", [""])[-1]
-    if parts.path == "/" and root.startswith("/") and os.path.normpath(root) != "/":
+    if parts.path == "/" and root.startswith("/") and os.path.realpath(root) not in ("/", "//"):
         return _rooted(root)
-    raise StorageError(
-        "invalid_uri",
-        f"{uri} is not understood",
-        subject=uri,
-        hint="A root is an absolute directory other than /: native:///?root=/srv/test.",
-    )
+    raise _not_understood(uri)
 
 
 def _automatic() -> Places:

@@ -18,7 +18,7 @@ def _resolve(value: int | str | None, kind: str, lookup: Callable[[str], int]) -
     if value is None:
         return None
     text = str(value)
-    if text.isdigit():
+    if text.isascii() and text.isdecimal() and len(text) < 20:
         number = int(text)
         if number < 2**32 - 1:
             return number

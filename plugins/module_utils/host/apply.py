@@ -20,7 +20,7 @@ from ..model.errors import StorageError
 from .renames import rename_exchange, rename_noreplace
 from .run import run
 
-_COPY_BYTES = 1 << 20
+_COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 _NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
 _NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
@@ -79,7 +79,8 @@ def _make_directory(op: ops.MakeDirectory) -> None:
 
 
 def _set_permissions(op: ops.SetPermissions) -> None:
-    descriptor = os.open(op.path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    links = 0 if op.follow else os.O_NOFOLLOW
+    descriptor = os.open(op.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
     try:
         if op.owner is not None or op.group is not None:
             os.fchown(descriptor, -1 if op.owner is None else op.owner, -1 if op.group is None else op.group)
@@ -138,6 +139,14 @@ def _make_raw(op: ops.MakeRaw) -> None:
         os.close(descriptor)
 
 
+def _set_directory_nocow(op: ops.SetNocow) -> None:
+    descriptor = os.open(op.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        _set_nocow(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def _set_nocow(descriptor: int) -> None:
     """chattr +C: only before the first byte is written (ioctl_iflags(2))."""
     flags = bytearray(8)
@@ -167,8 +176,8 @@ def _copy_sparse(op: ops.CopySparse) -> None:
     try:
         target = os.open(op.path, _NEW, 0o600)
         try:
-            size = os.fstat(source).st_size
-            os.ftruncate(target, size)
+            size = os.lseek(source, 0, os.SEEK_END)
+            os.ftruncate(target, max(size, op.size))
             for start, end in _data_extents(source, size):
                 _copy_range(source, target, start, end)
         finally:
@@ -195,7 +204,8 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         data = os.pread(source, min(_COPY_BYTES, end - start), start)
         if not data:
             return
-        os.pwrite(target, data, start)
+        if data.count(0) != len(data):
+            os.pwrite(target, data, start)
         start += len(data)
 
 
@@ -270,6 +280,7 @@ class Applier:
             ops.Run: lambda op: run(op.argv, keep_fds=self._held(), package=op.package),
             ops.MakeDirectory: _make_directory,
             ops.SetPermissions: _set_permissions,
+            ops.SetNocow: _set_directory_nocow,
             ops.WriteFile: _write_file,
             ops.MakeLink: _make_link,
             ops.Remove: _remove,
@@ -306,20 +317,28 @@ class Applier:
         with suppress(FileExistsError):
             os.mkdir(op.path, 0o700)
         descriptor = os.open(op.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            self._take_over(op.path, descriptor)
+        except BaseException:
+            os.close(descriptor)
+            raise
         self._staging[op.path] = descriptor
+
+    def _take_over(self, path: str, descriptor: int) -> None:
+        """Raises where the directory is somebody else's or in use: then it is not ours to close either."""
         status = os.fstat(descriptor)
         if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-            raise StorageError(
-                "staging_foreign", f"{op.path} was not made by this user", subject=op.path, hint="Remove it."
-            )
+            raise StorageError("staging_foreign", f"{path} was not made by this user", subject=path, hint="Remove it.")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             raise StorageError(
-                "locked", f"{op.path} is in use by another task", subject=op.path, hint="Run the task again later."
+                "locked", f"{path} is in use by another task", subject=path, hint="Run the task again later."
             ) from None
-        for name in os.listdir(op.path):
-            os.unlink(os.path.join(op.path, name))
+        if not os.path.exists(path) or identity_of(os.stat(path)) != identity_of(status):
+            raise changed_meanwhile(path, "was removed by another task")
+        for name in os.listdir(path):
+            os.unlink(os.path.join(path, name))
 
     def _close_staging(self, op: ops.CloseStaging) -> None:
         descriptor = self._staging.pop(op.path, None)

@@ -28,7 +28,7 @@ _ATTRIBUTE = str.maketrans({**_TEXT, ord("\n"): "&#10;", ord("\t"): "&#9;"})
 _NEVER_CLOSED = (("pool", "source"), ("volume", "source"))
 
 
-def invalid(message: str, hint: str = "", subject: str = "") -> StorageError:
+def invalid(message: str, hint: str = "Correct the XML and run the task again.", subject: str = "xml") -> StorageError:
     """The error for a document that can't be used as it stands."""
     return StorageError("invalid_xml", message, hint=hint, subject=subject)
 

@@ -95,6 +95,7 @@ class Found:
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
+    ``filesystem``: its type, empty if not known.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
     of their first bytes.
@@ -120,6 +121,7 @@ class Found:
     unseen: tuple[str, ...] = ()
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
+    filesystem: str = ""
     file_limit: int | None = None
     process: tuple[int, frozenset[int]] | None = None
     resolved: Mapping[str, str] = field(default_factory=dict)

@@ -49,10 +49,13 @@ class MakeDirectory(NamedTuple):
 
 
 class SetPermissions(NamedTuple):
+    """``follow``: a symbolic link stands for what it leads to; otherwise it is refused."""
+
     path: str
     mode: int | None = None
     owner: int | None = None
     group: int | None = None
+    follow: bool = False
 
     @property
     def command(self) -> str:
@@ -64,6 +67,16 @@ class SetPermissions(NamedTuple):
         if self.mode is not None:
             commands.append(_shell("chmod", format_mode(self.mode), self.path))
         return " && ".join(commands)
+
+
+class SetNocow(NamedTuple):
+    """New files of a directory are not copied on write (btrfs(5))."""
+
+    path: str
+
+    @property
+    def command(self) -> str:
+        return _shell("chattr", "+C", self.path)
 
 
 class WriteFile(NamedTuple):
@@ -172,14 +185,16 @@ class WriteContent(NamedTuple):
 
 
 class CopySparse(NamedTuple):
-    """Copies a file with its holes, as a new file."""
+    """Copies a file or device with its holes, as a new file of at least ``size`` bytes."""
 
     source: str
     path: str
+    size: int = 0
 
     @property
     def command(self) -> str:
-        return _shell("cp", "--sparse=always", self.source, self.path)
+        copy = _shell("cp", "--sparse=always", self.source, self.path)
+        return f"{copy} && {_shell('truncate', '-s', f'>{self.size}', self.path)}" if self.size else copy
 
 
 class Sync(NamedTuple):

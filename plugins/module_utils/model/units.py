@@ -21,7 +21,7 @@ _SCALES = {"": 1, "B": 1, "BYTE": 1, "BYTES": 1}
 for _power, _letter in enumerate(_LETTERS, start=1):
     _SCALES[_letter] = _SCALES[_letter + "IB"] = 1024**_power
     _SCALES[_letter + "B"] = 1000**_power
-_SIZE = re.compile(r"\s*([0-9]+)\s*([A-Za-z]*)\s*\Z")
+_SIZE = re.compile(r"\s*([0-9]{1,40})\s*([A-Za-z]*)\s*\Z")
 _OCTAL = re.compile(r"(0o)?[0-7]{1,5}\Z")
 
 

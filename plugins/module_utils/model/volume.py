@@ -68,5 +68,6 @@ class Volume:
     link_target: str | None = None
     foreign: str = ""
     problem: str = ""
+    looks_like: str = ""
     identity: tuple[int, ...] | None = None
     timestamps: tuple[tuple[str, float], ...] = ()

@@ -21,7 +21,9 @@ def _scalar(value: Any) -> str:
         return json.dumps(value)
     text = value if isinstance(value, str) else repr(value)
     plain = _PLAIN.match(text) and text.lower() not in _WORDS and ": " not in text and text == text.strip()
-    return text if plain and not text.endswith(":") else json.dumps(text, ensure_ascii=False)
+    if plain and not text.endswith(":"):
+        return text
+    return json.dumps(text, ensure_ascii=not text.isprintable())
 
 
 def _lines(value: Any, indent: str) -> Iterator[str]:

@@ -128,7 +128,12 @@ def _at_path(path: str | None, asked: str | None) -> bool:
     return asked is None or (path is not None and os.path.realpath(path) == os.path.realpath(asked))
 
 
-def _volume_xml(volume: Any, found: Found) -> str:
+def _volume_xml(volume: Any, found: Found) -> str | None:
     from ..libvirt_xml.volume import render_volume
 
-    return render_volume(volume, found.definition or found.live or Pool(found.name))
+    try:
+        return render_volume(volume, found.definition or found.live or Pool(found.name))
+    except StorageError as error:
+        if error.code != "invalid_xml":
+            raise
+        return None  # its name holds what XML can't

@@ -1,0 +1,177 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Changing an existing volume in place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ..model.change import Change
+from ..model.goal import VolumeGoal
+from ..model.pool import Permissions
+from ..model.units import format_size, round_up
+from ..model.volume import Volume
+from .compare import Difference, format_row
+from .creating import PERMISSIONS, check_parents_stay, link_refused
+from .guards import check_ownership, guard_unused, guarded, same_file
+from .images import check_capacity, settle
+from .task import VolumesTask
+
+
+def adjust(entry: VolumeGoal, have: Volume, differing: tuple[Difference, ...], task: VolumesTask) -> Iterator[Change]:
+    _check_can_be_written(have, differing, task)
+    for names, decide in _ADJUSTMENTS:
+        mine = [difference for difference in differing if difference.field in names]
+        if mine:
+            yield from decide(entry, have, mine, task)
+
+
+def shrinks(entry: VolumeGoal, have: Volume) -> bool:
+    return (entry.volume.capacity or 0) < (have.capacity or 0)
+
+
+def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task: VolumesTask) -> None:
+    if not differing:
+        return
+    if have.link_target is not None:
+        raise link_refused(have, task)
+    if (have.data_file is not None or have.encrypted) and any(d.field not in PERMISSIONS for d in differing):
+        what = "is encrypted" if have.encrypted else "keeps its data in another file"
+        raise task.refuse(
+            "volume_differs",
+            have.name,
+            f"{have.path} {what}: it can't be changed in place",
+            "Declare it as it is, or let it be made anew, which loses its content (recreate: always).",
+        )
+
+
+def _changed(
+    task: VolumesTask, have: Volume, action: str, summary: str, differing: list[Difference], **more: Any
+) -> Change:
+    needs = (*more.pop("needs", ()), *task.related(have.name))
+    return Change(
+        task.subject(have.name),
+        action,
+        f"volume {task.goal.pool}/{have.name}: {summary}",
+        {d.field: d.have for d in differing},
+        {d.field: d.want for d in differing},
+        needs=needs,
+        **more,
+    )
+
+
+def _refuse_running(have: Volume, doing: str, allow: frozenset[str], task: VolumesTask) -> None:
+    running = [user for user in task.found.users.get(have.name, ()) if user.running]
+    if running and "in_use" not in allow:
+        raise task.refuse(
+            "volume_in_use",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} would be {doing}, but is open: {', '.join(map(str, running[:5]))}",
+            "Stop what uses it first; a running guest's disk is resized with virsh blockresize.",
+        )
+
+
+def _amend(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    _refuse_running(have, "rewritten", entry.allow, task)
+    declared = entry.volume
+    lazy = have.lazy_refcounts if declared.lazy_refcounts is None else declared.lazy_refcounts
+    needing = [name for name, on in (("lazy_refcounts", lazy), ("extended_l2", have.extended_l2)) if on]
+    if (declared.compat or have.compat) == "0.10" and needing:
+        raise task.refuse(
+            "invalid_option",
+            have.name,
+            f"{' and '.join(needing)} of volume {task.goal.pool}/{have.name} needs compat 1.1",
+            "Leave options.compat out, or say 1.1.",
+        )
+    wanted = replace(have, compat=declared.compat, lazy_refcounts=declared.lazy_refcounts)
+    names = " and ".join(difference.field for difference in mine)
+    yield _changed(task, have, "amend", f"change {names}", mine, wanted=wanted, requires=same_file(have))
+
+
+def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    if "backing" not in entry.allow:
+        raise task.refuse(
+            "volume_differs",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} is backed by {mine[0].have}, not {mine[0].want}",
+            "Add allow: [backing] to rewrite it on the new backing, its content kept as it reads now, "
+            "or let it be made anew, which loses its content (recreate: needed).",
+        )
+    _refuse_running(have, "rewritten", entry.allow, task)
+    check_parents_stay(entry, task)
+    capacity = entry.volume.capacity if entry.volume.capacity is not None else have.capacity
+    as_it_is = replace(entry.volume, format=have.format, identity=have.identity, capacity=capacity, at_least=True)
+    backing = settle(replace(entry, volume=as_it_is), task).backing
+    want = dict(mine[0].want or {})
+    if backing is not None and backing.format is not None:
+        want["format"] = backing.format
+    yield _changed(
+        task,
+        have,
+        "rebase",
+        f"rewrite it on {want.get('path')}",
+        [replace(mine[0], want=want)],
+        wanted=replace(have, backing=backing),
+        requires=same_file(have),
+        needs=task.parents(entry),
+    )
+
+
+def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
+    wanted = replace(have, capacity=size, allocation=None)
+    check_capacity(wanted, task)
+    differing = [replace(mine[0], want=size)]
+    if not shrinks(entry, have):
+        if have.format != "raw":
+            _refuse_running(have, "resized", entry.allow, task)
+        summary = f"grow it to {format_size(size)}"
+        yield _changed(task, have, "resize", summary, differing, wanted=wanted, requires=same_file(have))
+        return
+    lost = f"the last {format_size((have.capacity or 0) - size)} of {have.path}"
+    if "shrink" not in entry.allow:
+        raise task.refuse(
+            "shrink_refused",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} has {format_size(have.capacity or 0)}; "
+            f"making it {format_size(size)} would lose {lost}",
+            "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
+        )
+    guard_unused(str(task.subject(have.name)), task.found.users.get(have.name, ()), entry.allow, "shrunk", task)
+    yield _changed(
+        task,
+        have,
+        "resize",
+        f"shrink it to {format_size(size)}",
+        differing,
+        wanted=wanted,
+        destroys=lost,
+        requires=guarded(have, entry.allow),
+    )
+
+
+def _set_permissions(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    running = [user for user in task.found.users.get(have.name, ()) if user.running]
+    names = ", ".join(difference.field for difference in mine)
+    if running:
+        task.warnings.append(
+            f"volume {task.goal.pool}/{have.name}: {names} left alone while it is in use by {running[0]}"
+        )
+        return
+    check_ownership(entry.volume.permissions, have.permissions, task.found, str(task.subject(have.name)))
+    changed = Permissions(**{d.field: getattr(entry.volume.permissions, d.field) for d in mine})
+    wanted = replace(have, permissions=changed)
+    yield _changed(task, have, "permissions", f"set {names}", mine, wanted=wanted, requires=same_file(have))
+
+
+_ADJUSTMENTS = (
+    (("compat", "lazy_refcounts"), _amend),
+    (("backing",), _rebase),
+    (("capacity",), _resize),
+    (PERMISSIONS, _set_permissions),
+)

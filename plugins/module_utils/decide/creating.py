@@ -1,0 +1,142 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Making a volume, for the first time or anew."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from typing import Any
+
+from ..model.change import UNKNOWN, Change
+from ..model.errors import StorageError
+from ..model.facts import volume_facts
+from ..model.goal import VolumeGoal
+from ..model.pool import Permissions
+from ..model.types import VOLUME_FORMATS
+from ..model.units import format_size
+from ..model.volume import Volume
+from .guards import check_copy_on_write, check_ownership, guard_unused, guarded
+from .images import settle
+from .task import VolumesTask
+
+PERMISSIONS = ("owner", "group", "mode")
+
+
+def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
+    check_parents_stay(entry, task)
+    volume = settle(entry, task)
+    check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
+    check_ownership(volume.permissions, None, task.found, str(task.subject(volume.name)))
+    doing = "create it" if task.found.looked else "create it, or adjust what is there by then"
+    yield Change(
+        task.subject(volume.name),
+        "create",
+        f"volume {task.goal.pool}/{volume.name}: {doing} ({_described(volume)})",
+        None,
+        _claims(volume),
+        volume,
+        needs=task.parents(entry),
+    )
+
+
+def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Change]:
+    """What is not declared of its format, size and permissions stays as it was; its content does not."""
+    if have.link_target is not None:
+        raise link_refused(have, task)
+    guard_unused(str(task.subject(have.name)), task.found.users.get(have.name, ()), entry.allow, "made anew", task)
+    check_parents_stay(entry, task)
+    volume = settle(replace(entry, volume=_completed(entry.volume, have)), task)
+    check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
+    check_ownership(volume.permissions, None, task.found, str(task.subject(have.name)))
+    yield Change(
+        task.subject(have.name),
+        "recreate",
+        f"volume {task.goal.pool}/{have.name}: make it anew ({_described(volume)})",
+        {"path": have.path, **volume_facts(have)},
+        _claims(volume),
+        volume,
+        destroys=f"the content of {have.path}",
+        requires=guarded(have, entry.allow),
+        needs=(*task.parents(entry), *task.related(have.name)),
+    )
+
+
+def link_refused(have: Volume, task: VolumesTask) -> StorageError:
+    return task.refuse(
+        "volume_foreign",
+        have.name,
+        f"{have.path} is a symbolic link to {have.link_target}: what it points to is not changed",
+        f"Change {have.link_target} where it belongs.",
+    )
+
+
+def check_parents_stay(entry: VolumeGoal, task: VolumesTask) -> None:
+    """Raises ``parent_removed`` where the same task removes what a volume is made from."""
+    for parent in task.parents(entry):
+        if parent in task.doomed:
+            raise task.refuse(
+                "parent_removed",
+                entry.volume.name,
+                f"volume {task.goal.pool}/{entry.volume.name} is made from {parent}, which the same task removes",
+                "Keep it, or remove it in a later task.",
+            )
+
+
+def _completed(declared: Volume, have: Volume) -> Volume:
+    known = have.format if have.format in VOLUME_FORMATS else None
+    made_from = declared.content is not None or declared.backing is not None
+    permissions = {
+        name: getattr(have.permissions if getattr(declared.permissions, name) is None else declared.permissions, name)
+        for name in PERMISSIONS
+    }
+    return replace(
+        declared,
+        identity=have.identity,
+        format=declared.format or (None if declared.content is not None else known),
+        capacity=have.capacity if declared.capacity is None and not made_from else declared.capacity,
+        permissions=Permissions(**permissions),
+    )
+
+
+def _described(volume: Volume) -> str:
+    size = "size known after apply" if volume.capacity is None else format_size(volume.capacity)
+    words = [volume.format or "format known after apply", size]
+    if volume.backing is not None:
+        words.append(f"backed by {volume.backing.volume or volume.backing.path}")
+    if volume.content is not None:
+        words.append(f"content from {volume.content.volume or volume.content.path or 'the task'}")
+    return ", ".join(words)
+
+
+def _claims(volume: Volume) -> dict[str, Any]:
+    """What the volume will be, as far as it was declared or follows from it."""
+    claims: dict[str, Any] = {"path": volume.path or UNKNOWN, "format": UNKNOWN, "capacity": UNKNOWN}
+    claims.update(volume_facts(volume))
+    return claims
+
+
+def space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:
+    """Space that was asked to be reserved must be there; sparse volumes are not counted."""
+    usage = task.found.usage
+    asked = sum(_reserved(change) for change in changes)
+    if usage is None or asked <= usage.available:
+        return None
+    return StorageError(
+        "no_space",
+        f"{format_size(asked)} would be reserved, but pool {task.goal.pool} has {format_size(usage.available)} left",
+        subject=f"pool {task.goal.pool}",
+        hint="Free some space, or make sparse volumes (leave allocation out).",
+    )
+
+
+def _reserved(change: Change) -> int:
+    volume = change.wanted
+    if change.action not in ("create", "recreate") or volume is None:
+        return 0
+    if volume.preallocation in ("falloc", "full"):
+        return volume.capacity or 0
+    return volume.allocation or 0

@@ -1,0 +1,109 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The whole declaration of a pool's volumes and the whole look at them, as far as one volume's decision needs them."""
+
+from __future__ import annotations
+
+import fnmatch
+import posixpath
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from ..model.change import Subject
+from ..model.errors import StorageError
+from ..model.found import Found
+from ..model.goal import VolumeGoal, VolumesGoal
+from ..model.volume import Backing, Content
+
+
+def extra_volumes(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
+    """The volumes that ``exclusive`` removes: files whose names match and that are not listed."""
+    if goal.exclusive is None:
+        return ()
+    return tuple(
+        sorted(
+            name
+            for name, volume in found.volumes.items()
+            if name not in goal.by_name and volume.type == "file" and fnmatch.fnmatchcase(name, goal.exclusive)
+        )
+    )
+
+
+@dataclass(frozen=True)
+class VolumesTask:
+    """``missing`` and ``warnings`` are gathered while deciding."""
+
+    goal: VolumesGoal
+    found: Found
+    missing: list[StorageError] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def subject(self, name: str) -> Subject:
+        return Subject(self.goal.pool, name)
+
+    def refuse(self, code: str, name: str, message: str, hint: str) -> StorageError:
+        return StorageError(code, message, subject=str(self.subject(name)), hint=hint)
+
+    @cached_property
+    def doomed(self) -> tuple[str, ...]:
+        """What this task removes, overlays before what they are built on."""
+        names = [entry.volume.name for entry in self.goal.volumes if entry.state == "absent"]
+        waiting = dict.fromkeys((*names, *extra_volumes(self.goal, self.found)))
+        order: dict[str, None] = {}
+        stack = list(reversed(waiting))
+        entered = set()
+        while stack:
+            name = stack[-1]
+            overlays = [] if name in entered else [o for o in self._above.get(name, ()) if o in waiting]
+            entered.add(name)
+            if any(overlay not in entered for overlay in overlays):
+                stack += [overlay for overlay in overlays if overlay not in entered]
+            else:
+                order[stack.pop()] = None
+        return tuple(order)
+
+    @cached_property
+    def doomed_paths(self) -> frozenset[str]:
+        return frozenset(filter(None, map(self.found.volume_path, self.doomed)))
+
+    @cached_property
+    def _below(self) -> dict[str, str]:
+        """The volume of this pool that each found volume is built on."""
+        below = {}
+        for name, volume in self.found.volumes.items():
+            base = self.volume_of(volume.backing) if volume.backing is not None else None
+            if base is not None and base != name:
+                below[name] = base
+        return below
+
+    @cached_property
+    def _above(self) -> dict[str, list[str]]:
+        above: dict[str, list[str]] = {}
+        for name, base in self._below.items():
+            above.setdefault(base, []).append(name)
+        return above
+
+    def volume_of(self, reference: Backing | Content) -> str | None:
+        """The volume of this pool that is meant, by its name or its path; None for a file elsewhere."""
+        if reference.volume is not None or reference.path is None:
+            return reference.volume
+        resolved, directory = self.found.resolved, self.found.storage.path or ""
+        path = resolved.get(reference.path, reference.path)
+        inside = posixpath.dirname(path) == resolved.get(directory, directory)
+        return posixpath.basename(path) if inside else None
+
+    def parents(self, entry: VolumeGoal) -> tuple[str, ...]:
+        """The volumes of this pool that an entry declares to be made from."""
+        if entry.state != "present":
+            return ()
+        references = (entry.volume.backing, entry.volume.content)
+        names = (self.volume_of(reference) for reference in references if reference is not None)
+        return tuple(name for name in names if name is not None)
+
+    def related(self, name: str) -> tuple[str, ...]:
+        """The volumes whose changes can't run beside this one's: what it is built on, and what is built on it."""
+        below = self._below.get(name)
+        return (*self._above.get(name, ()), *(() if below is None else (below,)))
