@@ -145,8 +145,8 @@ def test_modes(value, bits):
 
 @pytest.mark.parametrize(
     "value",
-    ["", "8", "0888", "1777", "01000", "-1", "u=rw", "0x1ff", "rw-r--r--", "644.0", "0000644", "0o", -1, 0o1000, 0o100644,
-     True, False, 6.44, None, [], ["644"]],
+    ["", "8", "0888", "1777", "01000", "-1", "u=rw", "0x1ff", "rw-r--r--", "644.0", "0000644", "0o", -1, 0o1000,
+     0o100644, True, False, 6.44, None, [], ["644"]],
     ids=repr,
 )  # fmt: skip
 def test_what_is_no_mode(value):

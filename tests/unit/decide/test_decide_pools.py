@@ -1,0 +1,590 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every state of a pool against everything that can be found of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
+from ansible_collections.virt.storage.plugins.module_utils.model.found import EVERYTHING, Neighbour
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceDevice
+
+from .building import (
+    DEFINED,
+    DIRECTORY,
+    GONE,
+    IN_THE_WAY,
+    UNREADABLE,
+    UUID,
+    actions,
+    codes,
+    defined,
+    nothing,
+    pool_goal,
+    pool_refused,
+    started,
+    user,
+    volume,
+    whole,
+)
+
+OTHER = "11111111-2222-3333-4444-555555555555"
+MADE = replace(DIRECTORY, made=True)
+ELSEWHERE = replace(DIRECTORY, path="/q", identity=(1, 2))
+SAME_BY_LINK = replace(DIRECTORY, path="/link")
+
+
+def dir_goal(state="active", **more):
+    return pool_goal(state, **{"type": "dir", "path": "/p", **more})
+
+
+# -- states × what is there -----------------------------------------------------------------------------------------
+
+STATES = ("present", "active", "inactive", "absent", "deleted")
+FOREIGN, NO_READING = "!storage_foreign", "!storage_unreadable"
+TABLE = {
+    "nothing": (nothing(), ("define", "define build start", "define", "", "")),
+    "nothing, directory there": (nothing(DIRECTORY), ("define", "define start", "define", "", "")),
+    "nothing, foreign": (nothing(IN_THE_WAY), ("define", FOREIGN, "define", "", FOREIGN)),
+    "nothing, unreadable": (nothing(UNREADABLE), ("define", NO_READING, "define", "", NO_READING)),
+    "defined": (defined(), ("", "start", "", "undefine", "undefine")),
+    "defined, our directory": (defined(MADE), ("", "start", "", "undefine", "delete undefine")),
+    "defined, directory gone": (defined(GONE), ("", "build start", "", "undefine", "undefine")),
+    "defined, foreign": (defined(IN_THE_WAY), ("", FOREIGN, "", "undefine", FOREIGN)),
+    "defined, unreadable": (defined(UNREADABLE), ("", NO_READING, "", "undefine", NO_READING)),
+    "active": (started(), ("", "", "stop", "stop undefine", "stop undefine")),
+    "active, our directory": (started(MADE), ("", "", "stop", "stop undefine", "stop delete undefine")),
+    "started, directory gone": (started(GONE), ("", "build start", "stop", "stop undefine", "stop undefine")),
+    "started, foreign": (started(IN_THE_WAY), ("", FOREIGN, "stop", "stop undefine", FOREIGN)),
+    "started, unreadable": (started(UNREADABLE), ("", NO_READING, "stop", "stop undefine", NO_READING)),
+    "transient": (started(definition=None), ("define", "define", "stop define", "stop", "stop")),
+}
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "expected"),
+    [
+        pytest.param(state, found, expected, id=f"{state}: {situation}")
+        for situation, (found, row) in TABLE.items()
+        for state, expected in zip(STATES, row)
+    ],
+)
+def test_what_each_state_comes_to(state, found, expected):
+    goal = dir_goal(state)
+    if expected.startswith("!"):
+        assert pool_refused(goal, found).code == expected[1:]
+        return
+    decision = decide_pool(goal, found)
+    assert actions(decision) == expected.split()
+    assert (decision.missing, decision.refusal) == ((), None)
+    assert {str(change.subject) for change in decision.changes} <= {"pool p"}
+
+
+@pytest.mark.parametrize(
+    ("state", "found", "expected", "missing"),
+    [
+        pytest.param("present", nothing(), [], ["pool_missing"], id="present, nothing"),
+        pytest.param("active", nothing(), ["start"], ["pool_missing"], id="active, nothing"),
+        pytest.param("inactive", nothing(), [], ["pool_missing"], id="inactive, nothing"),
+        pytest.param("absent", nothing(), [], [], id="absent, nothing"),
+        pytest.param("present", defined(), [], [], id="present, defined"),
+        pytest.param("active", defined(), ["start"], [], id="active, defined"),
+        pytest.param("active", defined(GONE), ["build", "start"], [], id="active, directory gone"),
+        pytest.param("inactive", started(), ["stop"], [], id="inactive, active"),
+        pytest.param("absent", started(), ["stop", "undefine"], [], id="absent, active"),
+    ],
+)
+def test_a_state_alone(state, found, expected, missing):
+    decision = decide_pool(pool_goal(state), found)
+    assert (actions(decision), codes(decision)) == (expected, missing)
+    for error in decision.missing:
+        whole(error)
+
+
+def test_where_an_earlier_task_may_define_the_pool_the_start_is_planned_from_unknown():
+    (change,) = decide_pool(pool_goal("active"), nothing()).changes
+    assert (change.before, change.after) == ({"state": UNKNOWN}, {"state": "active"})
+
+
+# -- defining -------------------------------------------------------------------------------------------------------
+
+
+def test_what_defining_claims():
+    decision = decide_pool(dir_goal("present", permissions=Permissions(0o750, 1, 2), cow=True), nothing())
+    (change,) = decision.changes
+    assert change.before is None
+    assert change.after == {
+        "definition": {
+            "type": "dir",
+            "path": "/p",
+            "mode": "0750",
+            "owner": 1,
+            "group": 2,
+            "features": {"cow": True},
+            "uuid": UNKNOWN,
+        }
+    }
+    assert (change.wanted.name, change.destroys, change.requires) == ("p", "", ())
+
+
+def test_a_declared_uuid_is_claimed():
+    (change,) = decide_pool(dir_goal("present", uuid=UUID), nothing()).changes
+    assert change.after["definition"]["uuid"] == UUID
+    assert change.wanted.uuid == UUID
+
+
+def test_defining_a_transient_pool_keeps_its_uuid():
+    (change,) = decide_pool(dir_goal("present"), started(definition=None)).changes
+    assert change.after["definition"]["uuid"] == UUID
+    assert change.wanted.uuid == UUID
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "given", "lacking"),
+    [
+        ("dir", {}, "path"),
+        ("fs", {}, "source.devices, path"),
+        ("netfs", {"path": "/p"}, "source.hosts, source.dir"),
+        ("logical", {}, "source.name"),
+        ("iscsi", {"path": "/dev/disk/by-path"}, "source.hosts, source.devices"),
+        ("scsi", {"path": "/dev/disk/by-path"}, "source.adapter"),
+        ("rbd", {}, "source.hosts, source.name"),
+    ],
+)
+def test_a_pool_that_is_not_defined_must_be_said_in_full(pool_type, given, lacking):
+    error = pool_refused(pool_goal("present", type=pool_type, **given), nothing())
+    assert error.code == "missing_option"
+    assert lacking in error.message
+    assert lacking in error.hint
+
+
+def test_a_type_without_a_backend_can_be_defined_and_undefined_but_not_started():
+    declared = {"type": "netfs", "path": "/p", "source": Source(dir="/e", hosts=("h",))}
+    other = replace(DEFINED, type="netfs", source=Source(dir="/e"))
+    assert actions(decide_pool(pool_goal("inactive", **declared), nothing())) == ["define"]
+    assert actions(decide_pool(pool_goal("absent"), defined(pool=other))) == ["undefine"]
+    assert pool_refused(pool_goal("active", **declared), nothing()).code == "backend_missing"
+    assert pool_refused(pool_goal("active"), defined(pool=other)).code == "backend_missing"
+    assert pool_refused(pool_goal("deleted", **declared), nothing()).code == "backend_missing"
+    assert pool_refused(pool_goal("deleted", type="netfs", path="/p"), defined(pool=other)).code == "backend_missing"
+
+
+# -- changing a definition ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "expected"),
+    [
+        pytest.param({}, started(), [], id="nothing"),
+        pytest.param({"uuid": UUID}, started(), [], id="the-uuid-it-has"),
+        pytest.param({"permissions": Permissions(0o711, 0, 0)}, started(), ["redefine"], id="mode-it-has"),
+        pytest.param({"permissions": Permissions(0o700)}, started(), ["redefine", "permissions"], id="mode"),
+        pytest.param({"permissions": Permissions(owner=5)}, started(), ["redefine", "permissions"], id="owner"),
+        pytest.param({"permissions": Permissions(group=5)}, started(), ["redefine", "permissions"], id="group"),
+        pytest.param({"permissions": Permissions(0o700)}, defined(), ["redefine", "permissions", "start"], id="inactive"),
+        pytest.param({"permissions": Permissions(0o700)}, defined(GONE), ["redefine", "build", "start"], id="gone"),
+        pytest.param(
+            {"permissions": Permissions(0o711)},
+            started(pool=replace(DEFINED, permissions=Permissions(0o711))),
+            [],
+            id="defined-so",
+        ),
+        pytest.param(
+            {},
+            started(replace(DIRECTORY, permissions=Permissions(0o777, 0, 0)), replace(DEFINED, permissions=Permissions(0o711))),
+            ["permissions"],
+            id="directory-differs-from-its-definition",
+        ),
+        pytest.param({}, started(replace(DIRECTORY, permissions=Permissions(0o777, 9, 9))), [], id="mode-not-declared"),
+    ],
+)  # fmt: skip
+def test_live_changes(declared, found, expected):
+    decision = decide_pool(dir_goal(**declared), found)
+    assert actions(decision) == expected
+    assert "stop" not in expected
+
+
+@pytest.mark.parametrize("state", ["present", "inactive"])
+def test_the_mode_of_an_inactive_pool_waits_for_its_start(state):
+    decision = decide_pool(dir_goal(state, permissions=Permissions(0o700)), defined())
+    assert actions(decision) == ["redefine"]
+
+
+def test_the_mode_of_an_active_pool_is_set_with_state_present():
+    decision = decide_pool(dir_goal("present", permissions=Permissions(0o700)), started())
+    assert actions(decision) == ["redefine", "permissions"]
+
+
+def test_a_redefinition_claims_only_what_changes():
+    redefine, permissions = decide_pool(dir_goal(permissions=Permissions(0o700)), started()).changes
+    assert redefine.before == {"definition": {"mode": None}}
+    assert redefine.after == {"definition": {"mode": "0700"}}
+    assert permissions.before == {"target": {"mode": "0711"}}
+    assert permissions.after == {"target": {"mode": "0700"}}
+    assert permissions.wanted.permissions == Permissions(0o700)
+
+
+def moved(base, **more):
+    """The declared directory /q is there, and another one than the pool's /p."""
+    return base(ELSEWHERE, current=DIRECTORY, **more)
+
+
+@pytest.mark.parametrize(
+    ("state", "allow", "found", "expected"),
+    [
+        ("active", (), "started", "!restart_needed"),
+        ("present", (), "started", "!restart_needed"),
+        ("active", ("restart",), "started", ["stop", "redefine", "start"]),
+        ("present", ("restart",), "started", ["stop", "redefine", "start"]),
+        ("inactive", (), "started", ["stop", "redefine"]),
+        ("inactive", ("restart",), "started", ["stop", "redefine"]),
+        ("active", (), "defined", ["redefine", "start"]),
+        ("present", (), "defined", ["redefine"]),
+        ("inactive", (), "defined", ["redefine"]),
+    ],
+)
+def test_another_path(state, allow, found, expected):
+    goal = pool_goal(state, allow=allow, path="/q")
+    seen = moved({"started": started, "defined": defined}[found])
+    if isinstance(expected, str):
+        error = pool_refused(goal, seen)
+        assert error.code == expected[1:]
+        assert "allow: [restart]" in error.hint
+    else:
+        assert actions(decide_pool(goal, seen)) == expected
+
+
+def test_a_restart_into_a_directory_that_is_not_there_builds_it():
+    found = started(current=DIRECTORY, storage=replace(GONE, path="/q"))
+    decision = decide_pool(pool_goal(path="/q", allow=["restart"]), replace(found, active=True))
+    assert actions(decision) == ["stop", "redefine", "build", "start"]
+
+
+@pytest.mark.parametrize("state", ["present", "active", "inactive"])
+def test_the_same_directory_by_another_name_is_no_change(state):
+    found = started(SAME_BY_LINK) if state != "inactive" else defined(SAME_BY_LINK)
+    found = replace(found, current=DIRECTORY)
+    assert decide_pool(pool_goal(state, path="/link"), found).changes == ()
+
+
+@pytest.mark.parametrize("allow", [(), ("restart",)])
+@pytest.mark.parametrize("state", STATES)
+def test_a_pool_keeps_its_type(state, allow):
+    error = pool_refused(pool_goal(state, type="fs", path="/p", allow=allow), started())
+    assert error.code == "identity_change"
+
+
+# -- conflicts ------------------------------------------------------------------------------------------------------
+
+
+def neighbour(name="other", path="/other", uuid=OTHER, resolved=None, pool_type="dir"):
+    return Neighbour(Pool(name, pool_type, uuid, path), resolved or path)
+
+
+@pytest.mark.parametrize("state", STATES)
+def test_the_same_name_with_another_uuid(state):
+    error = pool_refused(dir_goal(state, uuid=OTHER), defined())
+    assert error.code == "uuid_conflict"
+    assert UUID in error.message
+
+
+@pytest.mark.parametrize("state", ["present", "active", "inactive"])
+def test_the_same_uuid_with_another_name(state):
+    error = pool_refused(dir_goal(state, uuid=OTHER), nothing(neighbours=(neighbour(),)))
+    assert error.code == "uuid_conflict"
+    assert "other" in error.message
+
+
+@pytest.mark.parametrize("state", ["present", "active", "inactive"])
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        pytest.param("/p", nothing(neighbours=(neighbour(path="/p"),)), id="same path"),
+        pytest.param("/p", nothing(neighbours=(neighbour(path="/link", resolved="/p"),)), id="its path is a link"),
+        pytest.param(
+            "/link", nothing(neighbours=(neighbour(path="/p"),), resolved={"/link": "/p"}), id="our path is a link"
+        ),
+        pytest.param("/p", nothing(neighbours=(neighbour(path="/p", pool_type="netfs"),)), id="of another file tree"),
+        pytest.param("/p", nothing(neighbours=(neighbour(path="/x"), neighbour(path="/p"))), id="the second of two"),
+    ],
+)
+def test_the_same_directory_as_another_pool(state, path, found):
+    error = pool_refused(dir_goal(state, path=path), found)
+    assert error.code == "source_conflict"
+    assert "other" in error.message
+    assert "name: other" in error.hint
+
+
+def test_moving_into_the_directory_of_another_pool():
+    found = moved(defined, neighbours=(neighbour(path="/q"),))
+    assert pool_refused(pool_goal("inactive", path="/q"), found).code == "source_conflict"
+
+
+def test_a_neighbour_at_another_place_is_no_conflict():
+    found = nothing(neighbours=(neighbour(), neighbour("vg", "/p", pool_type="logical"), neighbour("n", None, None)))
+    assert actions(decide_pool(dir_goal("present", uuid=UUID), found)) == ["define"]
+
+
+def test_what_is_defined_already_does_not_look_for_conflicts():
+    found = started(neighbours=(neighbour(path="/p", uuid=UUID),))
+    assert decide_pool(dir_goal(), found).changes == ()
+
+
+# -- building -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("permissions", "claimed"),
+    [
+        (Permissions(), {"mode": "0711"}),
+        (Permissions(0o750), {"mode": "0750"}),
+        (Permissions(0, 0, 0), {"mode": "00", "owner": 0, "group": 0}),
+        (Permissions(0o700, 1, 2, "label"), {"mode": "0700", "owner": 1, "group": 2}),
+    ],
+)
+def test_the_mode_of_a_new_directory(permissions, claimed):
+    build = decide_pool(dir_goal(permissions=permissions), nothing()).changes[1]
+    assert (build.action, build.before, build.after) == ("build", {"target": None}, {"target": claimed})
+
+
+def test_build_never_leaves_a_missing_directory_missing():
+    decision = decide_pool(dir_goal(build="never"), nothing())
+    assert actions(decision) == ["define", "start"]
+    assert codes(decision) == ["source_missing"]
+    whole(decision.missing[0])
+
+
+@pytest.mark.parametrize("found", [nothing(DIRECTORY), defined()], ids=["nothing", "defined"])
+def test_build_never_adopts_a_directory(found):
+    decision = decide_pool(dir_goal(build="never"), found)
+    assert (actions(decision)[-1], codes(decision)) == ("start", [])
+    assert "build" not in actions(decision)
+
+
+@pytest.mark.parametrize("state", ["present", "inactive", "absent", "deleted"])
+def test_build_never_is_no_matter_where_nothing_is_built(state):
+    assert codes(decide_pool(dir_goal(state, build="never"), nothing())) == []
+
+
+# -- autostart ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("declared", "have", "expected"),
+    [
+        (None, False, []),
+        (None, True, []),
+        (True, False, ["autostart"]),
+        (True, True, []),
+        (False, True, ["autostart"]),
+        (False, False, []),
+    ],
+)
+@pytest.mark.parametrize("state", ["present", "active"])
+def test_autostart(state, declared, have, expected):
+    decision = decide_pool(dir_goal(state, autostart=declared), started(autostart=have))
+    assert actions(decision) == expected
+    for change in decision.changes:
+        assert (change.before, change.after) == ({"autostart": have}, {"autostart": declared})
+    assert len(decision.warnings) == (1 if declared else 0)
+
+
+def test_autostart_of_a_new_pool_is_marked_last():
+    assert actions(decide_pool(dir_goal(autostart=True), nothing())) == ["define", "build", "start", "autostart"]
+    assert actions(decide_pool(dir_goal(autostart=False), nothing())) == ["define", "build", "start"]
+
+
+# -- writing --------------------------------------------------------------------------------------------------------
+
+
+def test_where_nothing_can_be_written_changes_are_known_and_refused():
+    decision = decide_pool(dir_goal(), nothing(unwritable="/etc/libvirt is not writable"))
+    assert actions(decision) == ["define", "build", "start"]
+    assert decision.refusal.code == "not_writable"
+    whole(decision.refusal)
+
+
+def test_where_nothing_changes_nothing_need_be_writable():
+    assert decide_pool(dir_goal(), started(unwritable="/etc is not writable")).refusal is None
+
+
+@pytest.mark.parametrize(
+    ("permissions", "have", "code"),
+    [
+        pytest.param(Permissions(owner=1000), None, "", id="new-own"),
+        pytest.param(Permissions(owner=0), None, "not_permitted", id="new-owner"),
+        pytest.param(Permissions(group=20), None, "", id="new-group-of-ours"),
+        pytest.param(Permissions(group=0), None, "not_permitted", id="new-group"),
+        pytest.param(Permissions(0o700), Permissions(0o711, 1000, 10), "", id="mode-of-own"),
+        pytest.param(Permissions(0o700), Permissions(0o711, 0, 0), "not_permitted", id="mode-of-others"),
+        pytest.param(Permissions(owner=5), Permissions(0o711, 1000, 10), "not_permitted", id="give-away"),
+        pytest.param(Permissions(group=20), Permissions(0o711, 1000, 10), "", id="group-of-ours"),
+        pytest.param(Permissions(group=5), Permissions(0o711, 1000, 10), "not_permitted", id="group-of-others"),
+    ],
+)
+def test_who_is_not_root_can_not_give_files_away(permissions, have, code):
+    ours = (1000, frozenset({10, 20}))
+    found = nothing(process=ours) if have is None else started(replace(DIRECTORY, permissions=have), process=ours)
+    goal = dir_goal(permissions=permissions)
+    if code:
+        assert pool_refused(goal, found).code == code
+    else:
+        assert decide_pool(goal, found).refusal is None
+    assert decide_pool(goal, replace(found, process=None))
+
+
+# -- deleting -------------------------------------------------------------------------------------------------------
+
+
+def full(*names, made=True, users=None, base=started, **more):
+    """The pool with these entries in its directory; a volume is there for each name that is none of a kind."""
+    volumes = {each.name: each for each in (volume(name) if isinstance(name, str) else name for name in names)}
+    listed = {name: each for name, each in volumes.items() if not each.foreign}
+    storage = replace(DIRECTORY, made=made, holds=tuple(sorted(volumes)))
+    return base(storage, volumes=listed, users=users or {}, **more)
+
+
+def test_deleting_takes_the_word_for_what_the_pool_holds():
+    error = pool_refused(dir_goal("deleted"), full("a", "b"))
+    assert error.code == "pool_nonempty"
+    assert "2 volumes" in error.message
+    assert "a, b" in error.message
+    assert "allow: [nonempty]" in error.hint
+
+
+def test_deleting_a_full_pool():
+    decision = decide_pool(dir_goal("deleted", allow=["nonempty"]), full("a", "b"))
+    assert actions(decision) == ["stop", "delete a", "delete b", "delete", "undefine"]
+    _stop, first, _second, directory, _undefine = decision.changes
+    assert first.destroys == "the content of /p/a"
+    assert first.before == {"path": "/p/a"}
+    assert first.after is None
+    assert first.requires == (Condition("identity", "/p/a", volume("a").identity), Condition("unused", "/p/a"))
+    assert directory.destroys == "the directory /p"
+    assert directory.after == {"target": None}
+
+
+@pytest.mark.parametrize(
+    "storage",
+    [
+        pytest.param({"made": False}, id="not ours"),
+        pytest.param({"made": True, "mount_point": True}, id="a mount point"),
+    ],
+)
+def test_a_directory_that_we_did_not_make_stays(storage):
+    found = started(replace(DIRECTORY, **storage))
+    assert actions(decide_pool(dir_goal("deleted"), found)) == ["stop", "undefine"]
+
+
+@pytest.mark.parametrize(
+    "strange",
+    [
+        pytest.param(volume("x", type="dir"), id="a directory"),
+        pytest.param(volume("x", type="block"), id="a block device"),
+        pytest.param(volume("x", foreign="a FIFO"), id="a FIFO"),
+        pytest.param(volume("x", foreign="a socket"), id="a socket"),
+    ],
+)
+def test_what_is_no_volume_is_never_deleted(strange):
+    error = pool_refused(dir_goal("deleted", allow=["nonempty", "in_use"]), full("a", strange))
+    assert error.code == "pool_foreign_content"
+    assert "x" in error.message
+
+
+def test_a_long_list_is_cut_short():
+    error = pool_refused(dir_goal("deleted"), full(*(f"v{i:02}" for i in range(30))))
+    assert "v09 and 20 more" in error.message
+    assert "v10" not in error.message
+
+
+@pytest.mark.parametrize(
+    ("who", "allow", "code"),
+    [
+        pytest.param(user("process", "qemu (pid 5)"), (), "volume_in_use", id="process"),
+        pytest.param(user("lock"), (), "volume_in_use", id="lock"),
+        pytest.param(user("guest", "vm"), (), "volume_in_use", id="guest"),
+        pytest.param(user("pool", "layer"), (), "volume_in_use", id="pool"),
+        pytest.param(user("overlay", "/elsewhere/o"), (), "volume_backing", id="overlay-elsewhere"),
+        pytest.param(user("overlay", "/p/b"), (), "", id="overlay-that-goes-too"),
+        pytest.param(user("process"), ("in_use",), "", id="process-allowed"),
+        pytest.param(user("overlay", "/elsewhere/o"), ("in_use",), "", id="overlay-allowed"),
+    ],
+)
+def test_who_stands_in_the_way_of_deleting(who, allow, code):
+    goal = dir_goal("deleted", allow=("nonempty", *allow))
+    found = full("a", "b", users={"a": (who,)})
+    if code:
+        error = pool_refused(goal, found)
+        assert error.code == code
+        assert "allow: [in_use]" in error.hint
+    else:
+        assert "delete a" in actions(decide_pool(goal, found))
+
+
+def test_the_word_in_use_lifts_the_condition_too():
+    goal = dir_goal("deleted", allow=["nonempty", "in_use"])
+    decision = decide_pool(goal, full("a", users={"a": (user("process"),)}))
+    (change,) = [change for change in decision.changes if change.subject.volume == "a"]
+    assert [condition.kind for condition in change.requires] == ["identity"]
+
+
+def test_overlays_go_before_what_they_are_built_on():
+    found = full("base", "overlay", users={"base": (user("overlay", "/p/overlay"),)})
+    decision = decide_pool(dir_goal("deleted", allow=["nonempty"]), found)
+    names = [change.subject.volume for change in decision.changes]
+    assert names.index("overlay") < names.index("base")
+    assert decision.changes[names.index("base")].needs == ("overlay",)
+
+
+def test_what_lies_where_no_pool_is_defined_is_not_deleted():
+    error = pool_refused(dir_goal("deleted", allow=["nonempty"]), full("a", base=nothing))
+    assert error.code == "pool_undefined"
+
+
+@pytest.mark.parametrize("base", [defined, started])
+def test_another_directory_than_the_pools_is_not_deleted(base):
+    error = pool_refused(pool_goal("deleted", type="dir", path="/q", allow=["nonempty"]), moved(base))
+    assert error.code == "identity_change"
+
+
+def test_the_pools_directory_by_another_name_is_deleted():
+    found = replace(started(replace(SAME_BY_LINK, made=True)), current=DIRECTORY)
+    decision = decide_pool(pool_goal("deleted", type="dir", path="/link"), found)
+    assert actions(decision) == ["stop", "delete", "undefine"]
+
+
+def test_undefining_says_what_was_defined():
+    (change,) = decide_pool(pool_goal("absent"), defined(autostart=True)).changes
+    assert change.after is None
+    assert change.before == {"definition": {"type": "dir", "uuid": UUID, "path": "/p"}, "autostart": True}
+    assert change.destroys == ""
+
+
+@pytest.mark.parametrize("state", ["active", "inactive", "absent"])
+def test_only_deleting_destroys(state):
+    for found in (nothing(), nothing(DIRECTORY), defined(), started(), full("a")):
+        assert not any(change.destroys for change in decide_pool(dir_goal(state), found).changes)
+
+
+@pytest.mark.parametrize(
+    ("state", "allow", "stakes"),
+    [
+        ("deleted", ("nonempty",), {"a": EVERYTHING, "b": EVERYTHING}),
+        ("deleted", (), {}),
+        ("absent", ("nonempty",), {}),
+        ("active", ("nonempty",), {}),
+    ],
+)
+def test_what_is_at_stake(state, allow, stakes):
+    assert pool_at_stake(dir_goal(state, allow=allow), full("a", "b")) == stakes
+
+
+def test_extras_of_a_definition_do_not_count_as_a_difference():
+    found = started(pool=replace(DEFINED, extras=("<x/>",), source=Source(devices=(SourceDevice("/dev/a"),))))
+    assert decide_pool(dir_goal(), found).changes == ()

@@ -1,0 +1,464 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Every operation on real files: what it does, and what it never does to what others made."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+import stat
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.host import apply as apply_module
+from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier, identity_of
+from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+
+MIB = 2**20
+
+
+def do(*operations):
+    applier = Applier()
+    for operation in operations:
+        applier.apply(operation)
+
+
+def refused(operation, applier=None):
+    with pytest.raises(StorageError) as caught:
+        (applier or Applier()).apply(operation)
+    assert caught.value.subject
+    return caught.value.code
+
+
+def identity(path):
+    return identity_of(os.lstat(path))
+
+
+def mode(path):
+    return stat.S_IMODE(os.lstat(path).st_mode)
+
+
+@pytest.fixture
+def umask():
+    """A umask that takes away all that it can."""
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+@pytest.fixture
+def files(tmp_path):
+    """Two files, a and staged, with content."""
+    (tmp_path / "a").write_text("theirs")
+    (tmp_path / "staged").write_text("ours")
+    return tmp_path
+
+
+def operation_classes():
+    return [
+        value
+        for value in vars(ops).values()
+        if isinstance(value, type) and hasattr(value, "_fields") and value is not ops.Step
+    ]
+
+
+def test_every_operation_can_be_carried_out():
+    assert set(Applier()._table) == set(operation_classes())
+
+
+# -- directories and definitions --------------------------------------------------------------------------------------
+
+
+def test_a_directory_with_its_parents(tmp_path, umask):
+    path, record = tmp_path / "x" / "y" / "z", tmp_path / "records" / "one"
+    do(ops.MakeDirectory(str(path), 0o2 | 0o711, str(record)))
+    assert mode(path) == 0o713
+    assert record.read_text() == f"{os.stat(path).st_ino} {path}\n"
+
+
+def test_parents_can_be_gone_through(tmp_path, umask):
+    do(ops.MakeDirectory(str(tmp_path / "x" / "y" / "z"), 0o700))
+    assert [mode(tmp_path / "x"), mode(tmp_path / "x" / "y")] == [0o755, 0o755]
+
+
+def test_a_directory_that_is_there_is_left_alone(tmp_path):
+    path = tmp_path / "x"
+    path.mkdir(0o700)
+    do(ops.MakeDirectory(str(path), 0o711, str(tmp_path / "record")))
+    assert mode(path) == 0o700
+    assert not (tmp_path / "record").exists()
+
+
+def test_a_file_is_no_directory(files):
+    assert refused(ops.MakeDirectory(str(files / "a"), 0o711)) == "changed_meanwhile"
+    assert refused(ops.MakeDirectory(str(files / "a" / "b"), 0o711)) == "changed_meanwhile"
+    assert (files / "a").read_text() == "theirs"
+
+
+def test_a_file_is_replaced_whole(tmp_path, umask):
+    path = tmp_path / "new" / "x.xml"
+    do(ops.WriteFile(str(path), "ä\n", 0o644))
+    assert (path.read_text(encoding="utf-8"), mode(path), mode(path.parent)) == ("ä\n", 0o644, 0o700)
+    before = identity(path)
+    do(ops.WriteFile(str(path), "b"))
+    assert (path.read_text(), mode(path)) == ("b", 0o600)
+    assert identity(path) != before
+    assert os.listdir(path.parent) == ["x.xml"]
+
+
+def test_what_an_interrupted_write_left_is_used_up(tmp_path):
+    (tmp_path / "x.new").write_text("half a file that is longer")
+    do(ops.WriteFile(str(tmp_path / "x"), "whole"))
+    assert (tmp_path / "x").read_text() == "whole"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_a_link_in_the_way_is_not_written_through(files):
+    (files / "x.new").symlink_to(files / "a")
+    assert refused(ops.WriteFile(str(files / "x"), "text")) == "changed_meanwhile"
+    assert (files / "a").read_text() == "theirs"
+
+
+def test_links(tmp_path):
+    path = tmp_path / "autostart" / "p.xml"
+    do(ops.MakeLink(str(path), "/one"))
+    assert (os.readlink(path), mode(path.parent)) == ("/one", 0o700)
+    (path.parent / "p.xml.new").symlink_to("/left")
+    do(ops.MakeLink(str(path), "/two"))
+    assert os.readlink(path) == "/two"
+    assert os.listdir(path.parent) == ["p.xml"]
+
+
+def test_removing(files):
+    (files / "link").symlink_to(files / "a")
+    do(ops.Remove(str(files / "link")), ops.Remove(str(files / "link")))
+    assert (files / "a").exists()
+    assert refused(ops.Remove(str(files))) in ("changed_meanwhile", "operation_failed", "not_writable")
+
+
+def test_removing_a_directory(files):
+    (files / "d").mkdir()
+    do(ops.RemoveDirectory(str(files / "d")))
+    assert not (files / "d").exists()
+    assert refused(ops.RemoveDirectory(str(files))) == "changed_meanwhile"
+    assert (files / "a").exists()
+
+
+@pytest.mark.parametrize("bits", [0, 0o600, 0o777])
+def test_modes(files, bits, umask):
+    do(ops.SetPermissions(str(files / "a"), bits))
+    assert mode(files / "a") == bits
+
+
+@pytest.mark.root
+def test_owners(files):
+    do(ops.SetPermissions(str(files / "a"), None, 5, None), ops.SetPermissions(str(files / "a"), None, None, 7))
+    status = os.stat(files / "a")
+    assert (status.st_uid, status.st_gid) == (5, 7)
+
+
+def test_permissions_do_not_follow_links(files):
+    (files / "link").symlink_to(files / "a")
+    os.chmod(files / "a", 0o644)
+    assert refused(ops.SetPermissions(str(files / "link"), 0o777)) == "changed_meanwhile"
+    assert mode(files / "a") == 0o644
+
+
+# -- images -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_raw_image(tmp_path):
+    path = tmp_path / "x"
+    do(ops.MakeRaw(str(path), 8 * MIB, MIB))
+    status = os.stat(path)
+    assert (status.st_size, mode(path)) == (8 * MIB, 0o600)
+    assert MIB <= status.st_blocks * 512 < 2 * MIB
+    do(ops.MakeRaw(str(tmp_path / "y"), 8 * MIB))
+    assert os.stat(tmp_path / "y").st_blocks * 512 < MIB
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: ops.MakeRaw(path, 1),
+        lambda path: ops.WriteContent(path, b"x", 1),
+        lambda path: ops.CopySparse(__file__, path),
+    ],
+    ids=["raw", "content", "copy"],
+)
+def test_a_new_file_replaces_none(files, make):
+    assert refused(make(str(files / "a"))) == "changed_meanwhile"
+    assert (files / "a").read_text() == "theirs"
+    (files / "link").symlink_to(files / "nowhere")
+    assert refused(make(str(files / "link"))) == "changed_meanwhile"
+    assert not (files / "nowhere").exists()
+
+
+@pytest.mark.parametrize(("data", "capacity"), [(b"", 0), (b"abc", 3), (b"abc", 10), (b"", 5)])
+def test_content(tmp_path, data, capacity):
+    do(ops.WriteContent(str(tmp_path / "x"), data, capacity))
+    assert (tmp_path / "x").read_bytes() == data.ljust(capacity, b"\0")
+    assert mode(tmp_path / "x") == 0o600
+
+
+def test_reserving(tmp_path):
+    path = tmp_path / "x"
+    path.write_bytes(b"abc")
+    os.truncate(path, 4 * MIB)
+    do(ops.Reserve(str(path), 2 * MIB))
+    status = os.stat(path)
+    assert status.st_size == 4 * MIB
+    assert status.st_blocks * 512 >= 2 * MIB
+    assert path.read_bytes()[:4] == b"abc\0"
+
+
+@pytest.mark.parametrize(
+    "extents",
+    [
+        pytest.param([], id="only-a-hole"),
+        pytest.param([(0, 5)], id="start"),
+        pytest.param([(0, 3 * MIB)], id="more-than-a-buffer"),
+        pytest.param([(2 * MIB, 7), (6 * MIB, 4096)], id="between-holes"),
+        pytest.param([(8 * MIB - 1, 1)], id="end"),
+    ],
+)
+def test_a_copy_keeps_content_and_holes(tmp_path, extents):
+    source, target = tmp_path / "a", tmp_path / "b"
+    with open(source, "wb") as file:
+        for number, (start, length) in enumerate(extents, 1):
+            file.seek(start)
+            file.write(bytes([number]) * length)
+        file.truncate(8 * MIB)
+    do(ops.CopySparse(str(source), str(target)))
+    assert target.read_bytes() == source.read_bytes()
+    assert os.stat(target).st_blocks <= os.stat(source).st_blocks + 16
+    assert mode(target) == 0o600
+
+
+def test_copies_of_nothing(tmp_path):
+    (tmp_path / "a").touch()
+    do(ops.CopySparse(str(tmp_path / "a"), str(tmp_path / "b")))
+    assert (tmp_path / "b").read_bytes() == b""
+    assert refused(ops.CopySparse(str(tmp_path / "gone"), str(tmp_path / "c"))) == "operation_failed"
+    assert not (tmp_path / "c").exists()
+
+
+@pytest.mark.parametrize("size", [0, 3, 6, MIB])
+def test_setting_the_size(files, size):
+    path = files / "a"
+    do(ops.Truncate(str(path), size, identity(path)))
+    assert path.read_bytes() == b"theirs"[:size].ljust(size, b"\0")
+
+
+def test_the_size_of_another_file_is_not_set(files):
+    assert refused(ops.Truncate(str(files / "a"), 0, identity(files / "staged"))) == "changed_meanwhile"
+    assert (files / "a").read_text() == "theirs"
+    (files / "link").symlink_to(files / "a")
+    assert refused(ops.Truncate(str(files / "link"), 0, identity(files / "a"))) == "changed_meanwhile"
+    assert (files / "a").read_text() == "theirs"
+
+
+# -- names --------------------------------------------------------------------------------------------------------------
+
+
+def fail_with(number):
+    def failing(*args, **kwargs):
+        raise OSError(number, os.strerror(number), str(args[0]))
+
+    return failing
+
+
+@pytest.fixture(params=["link", "rename", "claim"])
+def filesystem(request, monkeypatch):
+    """What the filesystem can do: hard links, RENAME_NOREPLACE, or neither."""
+    if request.param != "link":
+        monkeypatch.setattr(apply_module.os, "link", fail_with(errno.EPERM))
+    if request.param == "claim":
+        monkeypatch.setattr(apply_module, "rename_noreplace", fail_with(errno.EINVAL))
+
+
+def test_publishing(files, filesystem):
+    mine = identity(files / "staged")
+    do(ops.Publish(str(files / "staged"), str(files / "new")))
+    assert identity(files / "new") == mine
+    assert (files / "new").read_text() == "ours"
+    assert not (files / "staged").exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "empty", "link", "directory"])
+def test_publishing_never_replaces(files, filesystem, kind):
+    path = files / "taken"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("nowhere")
+    else:
+        path.write_text("theirs" if kind == "file" else "")
+    before = identity(path)
+    assert refused(ops.Publish(str(files / "staged"), str(path))) == "changed_meanwhile"
+    assert identity(path) == before
+    assert (files / "staged").read_text() == "ours"
+
+
+def test_publishing_where_links_are_refused_for_another_reason(files, monkeypatch):
+    monkeypatch.setattr(apply_module.os, "link", fail_with(errno.ENOSPC))
+    assert refused(ops.Publish(str(files / "staged"), str(files / "new"))) == "no_space"
+    assert not (files / "new").exists()
+
+
+def test_exchanging(files):
+    mine = identity(files / "staged")
+    do(ops.Exchange(str(files / "staged"), str(files / "a"), identity(files / "a")))
+    assert identity(files / "a") == mine
+    assert os.listdir(files) == ["a"]
+
+
+def test_exchanging_what_was_replaced_puts_it_back(files):
+    theirs = identity(files / "a")
+    assert refused(ops.Exchange(str(files / "staged"), str(files / "a"), (0, 0))) == "changed_meanwhile"
+    assert identity(files / "a") == theirs
+    assert (files / "a").read_text() == "theirs"
+    assert (files / "staged").read_text() == "ours"
+
+
+def test_exchanging_what_went_away(files):
+    operation = ops.Exchange(str(files / "staged"), str(files / "gone"), (0, 0))
+    assert refused(operation) == "changed_meanwhile"
+    assert sorted(os.listdir(files)) == ["a", "staged"]
+
+
+def test_withdrawing(files):
+    do(ops.Withdraw(str(files / "a"), str(files / "away"), identity(files / "a")))
+    assert os.listdir(files) == ["staged"]
+    do(ops.Withdraw(str(files / "a"), str(files / "away"), (0, 0)))
+
+
+@pytest.mark.parametrize("can_rename", [True, False], ids=["noreplace", "no-noreplace"])
+def test_withdrawing_what_was_replaced_puts_it_back(files, monkeypatch, can_rename):
+    if not can_rename:
+        monkeypatch.setattr(apply_module, "rename_noreplace", fail_with(errno.EINVAL))
+    theirs = identity(files / "a")
+    assert refused(ops.Withdraw(str(files / "a"), str(files / "away"), (0, 0))) == "changed_meanwhile"
+    assert identity(files / "a") == theirs
+    assert not (files / "away").exists()
+
+
+def test_withdrawing_a_link_leaves_its_target(files):
+    (files / "link").symlink_to(files / "a")
+    do(ops.Withdraw(str(files / "link"), str(files / "away"), identity(files / "link")))
+    assert (files / "a").read_text() == "theirs"
+    assert not os.path.lexists(files / "link")
+
+
+# -- the private directory ------------------------------------------------------------------------------------------------
+
+
+def test_staging(tmp_path, umask):
+    path, applier = tmp_path / ".virt-storage", Applier()
+    applier.apply(ops.OpenStaging(str(path)))
+    assert mode(path) == 0o700
+    (path / "left").write_text("x")
+    applier.apply(ops.CloseStaging(str(path)))
+    assert not path.exists()
+    applier.apply(ops.CloseStaging(str(path)))
+
+
+def test_staging_of_a_task_that_was_killed_is_taken_over(tmp_path):
+    path, applier = tmp_path / ".virt-storage", Applier()
+    path.mkdir(0o700)
+    (path / "half").write_text("x")
+    applier.apply(ops.OpenStaging(str(path)))
+    assert os.listdir(path) == []
+
+
+def taken(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    fcntl.flock(descriptor, fcntl.LOCK_EX)
+    return descriptor
+
+
+def test_staging_in_use_is_left_alone(tmp_path):
+    path, applier = tmp_path / ".virt-storage", Applier()
+    path.mkdir(0o700)
+    (path / "theirs").write_text("x")
+    held = taken(path)
+    try:
+        assert refused(ops.OpenStaging(str(path)), applier) == "locked"
+        applier.apply(ops.CloseStaging(str(path)))
+        assert os.listdir(path) == ["theirs"]
+    finally:
+        os.close(held)
+
+
+@pytest.mark.parametrize("bits", [0o750, 0o701, 0o777])
+def test_staging_that_others_can_reach_is_not_ours(tmp_path, bits):
+    path, applier = tmp_path / ".virt-storage", Applier()
+    path.mkdir()
+    path.chmod(bits)
+    (path / "theirs").write_text("x")
+    assert refused(ops.OpenStaging(str(path)), applier) == "staging_foreign"
+    applier.apply(ops.CloseStaging(str(path)))
+    assert os.listdir(path) == ["theirs"]
+
+
+@pytest.mark.root
+def test_staging_of_another_user_is_not_ours(tmp_path):
+    path, applier = tmp_path / ".virt-storage", Applier()
+    path.mkdir(0o700)
+    os.chown(path, 5, 5)
+    assert refused(ops.OpenStaging(str(path)), applier) == "staging_foreign"
+    applier.apply(ops.CloseStaging(str(path)))
+    assert path.exists()
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_staging_that_is_no_directory(tmp_path, kind):
+    path = tmp_path / ".virt-storage"
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "theirs").touch()
+    if kind == "file":
+        path.touch()
+    else:
+        path.symlink_to("elsewhere")
+    applier = Applier()
+    assert refused(ops.OpenStaging(str(path)), applier) in ("changed_meanwhile", "operation_failed", "staging_foreign")
+    applier.apply(ops.CloseStaging(str(path)))
+    assert os.path.lexists(path)
+    assert (tmp_path / "elsewhere" / "theirs").exists()
+
+
+def test_staging_is_locked_while_it_is_open(tmp_path):
+    path, first, second = tmp_path / ".virt-storage", Applier(), Applier()
+    first.apply(ops.OpenStaging(str(path)))
+    assert refused(ops.OpenStaging(str(path)), second) == "locked"
+    first.apply(ops.CloseStaging(str(path)))
+    second.apply(ops.OpenStaging(str(path)))
+
+
+# -- what goes wrong ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (errno.ENOSPC, "no_space"),
+        (errno.EDQUOT, "no_space"),
+        (errno.EFBIG, "capacity_too_large"),
+        (errno.EACCES, "not_writable"),
+        (errno.EPERM, "not_writable"),
+        (errno.EROFS, "not_writable"),
+        (errno.EIO, "operation_failed"),
+        (errno.ENOENT, "operation_failed"),
+    ],
+)
+def test_codes(tmp_path, monkeypatch, number, code):
+    monkeypatch.setattr(apply_module.os, "ftruncate", fail_with(number))
+    with pytest.raises(StorageError) as caught:
+        do(ops.MakeRaw(str(tmp_path / "x"), 5))
+    assert caught.value.code == code
+    assert "truncate -s 5" in caught.value.message
+    assert code == "operation_failed" or caught.value.hint
