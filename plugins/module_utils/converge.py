@@ -8,7 +8,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any, Callable
 
@@ -51,12 +50,14 @@ class Result:
 
 def converge(aim: Aim, engine: Any, check: bool) -> Result:
     """Raises StorageError only for what was refused before anything was decided; later failures are in the result."""
-    with nullcontext() if check else engine.lock(aim.scope.pool.name, aim.definitions):
+    with engine.session(aim.scope.pool.name, aim.definitions, check) as locked:
         found = engine.observe(aim.scope)
         found = engine.observe_users(found, aim.at_stake(aim.goal, found))
         decision = aim.decide(aim.goal, found)
         steps = tuple(engine.lower(decision.changes, found))
         stop = decision.refusal or (None if check else next(iter(decision.missing), None))
+        if not check and not locked and steps and stop is None:
+            stop = StorageError("not_writable", "the lock of the pool can't be taken", subject=str(aim.scope.pool.name))
         if stop is not None or check or not steps:
             return Result(found, found, decision, steps, error=stop)
         return _apply(aim, engine, found, decision, steps)

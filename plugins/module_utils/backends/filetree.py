@@ -68,6 +68,7 @@ def observe_directory(path: str, made_inode: int | None, holds: bool) -> Storage
         made=made_inode == status.st_ino,
         mount_point=os.path.ismount(path),
         writable=os.access(path, os.W_OK | os.X_OK),
+        read_only=bool(os.statvfs(path).f_flag & os.ST_RDONLY),
         holds=held,
         identity=identity_of(status),
     )
@@ -107,7 +108,7 @@ def read_volume(path: str, name: str, headers: bool = True, declared: str | None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
-        return Volume(name, path=path, foreign=f"not readable ({error.strerror})")
+        return Volume(name, path=path, problem=f"not readable ({error.strerror})")
     status, target = link, None
     if stat.S_ISLNK(link.st_mode):
         target = os.readlink(path)

@@ -15,7 +15,7 @@ from ..model.change import Change
 from ..model.goal import VolumeGoal
 from ..model.pool import Permissions
 from ..model.units import format_size, round_up
-from ..model.volume import Volume
+from ..model.volume import Backing, Volume
 from .compare import Difference, format_row
 from .creating import PERMISSIONS, check_parents_stay, link_refused
 from .guards import check_ownership, guard_unused, guarded, same_file
@@ -40,6 +40,13 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
         return
     if have.link_target is not None:
         raise link_refused(have, task)
+    if have.name in task.found.protected and any(d.field not in PERMISSIONS for d in differing):
+        raise task.refuse(
+            "not_writable",
+            have.name,
+            f"{have.path} is not writable",
+            "Run as a user who may write it (become: true).",
+        )
     if (have.data_file is not None or have.encrypted) and any(d.field not in PERMISSIONS for d in differing):
         what = "is encrypted" if have.encrypted else "keeps its data in another file"
         raise task.refuse(
@@ -107,6 +114,7 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     capacity = entry.volume.capacity if entry.volume.capacity is not None else have.capacity
     as_it_is = replace(entry.volume, format=have.format, identity=have.identity, capacity=capacity, at_least=True)
     backing = settle(replace(entry, volume=as_it_is), task).backing
+    _check_same_backing(have, backing, entry, task)
     want = dict(mine[0].want or {})
     if backing is not None and backing.format is not None:
         want["format"] = backing.format
@@ -122,10 +130,28 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     )
 
 
+def _check_same_backing(have: Volume, backing: Backing | None, entry: VolumeGoal, task: VolumesTask) -> None:
+    """The same file under another format would not be copied by qemu-img, and read otherwise from then on."""
+    if have.backing is None or backing is None or entry.volume.backing is None:
+        return
+    resolved = task.found.resolved
+    if resolved.get(have.backing.path or "", have.backing.path) != resolved.get(backing.path or "", backing.path):
+        return
+    image = task.found.images.get(entry.volume.backing.path or entry.volume.backing.volume or "")
+    actual = None if image is None or image.volume is None else image.volume.format
+    if actual is not None and backing.format != actual:
+        raise task.refuse(
+            "format_mismatch",
+            have.name,
+            f"the backing of volume {task.goal.pool}/{have.name} is {actual}, not {backing.format}",
+            "Declare what it is.",
+        )
+
+
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
     size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
-    wanted = replace(have, capacity=size, allocation=None)
-    check_capacity(wanted, task)
+    wanted = replace(have, capacity=size)
+    check_capacity(replace(wanted, allocation=None), task)
     differing = [replace(mine[0], want=size)]
     if not shrinks(entry, have):
         if have.format != "raw":

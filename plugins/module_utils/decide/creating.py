@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
-from ..model.change import UNKNOWN, Change
+from ..model.change import UNKNOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import volume_facts
 from ..model.goal import VolumeGoal
@@ -19,7 +19,7 @@ from ..model.pool import Permissions
 from ..model.types import VOLUME_FORMATS
 from ..model.units import format_size
 from ..model.volume import Volume
-from .guards import check_copy_on_write, check_ownership, guard_unused, guarded
+from .guards import check_copy_on_write, check_ownership, guard_unused, guarded, same_file
 from .images import settle
 from .task import VolumesTask
 
@@ -39,6 +39,7 @@ def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
         None,
         _claims(volume),
         volume,
+        requires=_made_from(entry, task),
         needs=task.parents(entry),
     )
 
@@ -60,9 +61,20 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         _claims(volume),
         volume,
         destroys=f"the content of {have.path}",
-        requires=guarded(have, entry.allow),
+        requires=(*guarded(have, entry.allow), *_made_from(entry, task)),
         needs=(*task.parents(entry), *task.related(have.name)),
     )
+
+
+def _made_from(entry: VolumeGoal, task: VolumesTask) -> tuple[Condition, ...]:
+    """What a volume is made from must still be the file that was looked at, unless this task changes it first."""
+    conditions: list[Condition] = []
+    for reference in (entry.volume.backing, entry.volume.content):
+        key = "" if reference is None else reference.path or reference.volume or ""
+        image = task.found.images.get(key)
+        if image is not None and image.volume is not None and not set(task.parents(entry)) & set(task.goal.by_name):
+            conditions += same_file(image.volume)
+    return tuple(conditions)
 
 
 def link_refused(have: Volume, task: VolumesTask) -> StorageError:
@@ -75,11 +87,16 @@ def link_refused(have: Volume, task: VolumesTask) -> StorageError:
 
 
 def check_parents_stay(entry: VolumeGoal, task: VolumesTask) -> None:
-    """Raises ``parent_removed`` where the same task removes what a volume is made from."""
-    for parent in task.parents(entry):
-        if parent in task.doomed:
+    """Raises ``backing_missing_later`` or ``source_missing_later``: the task removes what the volume is made from."""
+    references = (
+        (entry.volume.backing, "backing_missing_later"),
+        (entry.volume.content, "source_missing_later"),
+    )
+    for reference, code in references:
+        parent = None if reference is None else task.volume_of(reference)
+        if parent is not None and parent in task.doomed_names:
             raise task.refuse(
-                "parent_removed",
+                code,
                 entry.volume.name,
                 f"volume {task.goal.pool}/{entry.volume.name} is made from {parent}, which the same task removes",
                 "Keep it, or remove it in a later task.",

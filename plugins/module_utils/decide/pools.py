@@ -14,11 +14,14 @@ from ..model.change import UNKNOWN, Change, Subject
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, Found
-from ..model.goal import PoolGoal
+from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Permissions, Pool, overlay
 from ..model.types import POOL_TYPES, PoolType
+from ..model.volume import Volume
 from .decision import Decision, clean, staging_refusal, unwritable
-from .guards import check_copy_on_write, check_ownership, guard_unused, guarded
+from .destroying import delete
+from .guards import check_copy_on_write, check_ownership
+from .task import VolumesTask
 
 DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
 _MOUNTED_OR_DIRECTORY = ("dir", "fs", "netfs", "vstorage")
@@ -47,10 +50,22 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
 def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
-    refusal = unwritable(changes, found.unwritable, str(_subject(goal)))
+    refusal = unwritable(changes, found.unwritable or _protected(changes, found), str(_subject(goal)))
     if goal.state == "deleted":
         refusal = refusal or staging_refusal(changes, found, str(_subject(goal)))
     return Decision(changes, missing, _warnings(goal, found), refusal)
+
+
+def _protected(changes: tuple[Change, ...], found: Found) -> str:
+    """Why the pool's directory can't be changed as planned; empty when it can."""
+    actions = {change.action for change in changes}
+    storage = found.storage
+    if storage.kind != READY:
+        return ""
+    if storage.read_only and actions & {"permissions", "delete", "clean"}:
+        return f"the filesystem of {storage.path} is read-only"
+    emptied = any(change.subject.volume is not None for change in changes)
+    return f"{storage.path} is not writable" if emptied and not storage.writable else ""
 
 
 def _subject(goal: PoolGoal) -> Subject:
@@ -297,7 +312,7 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
             hint="Move it away, or give the pool another path.",
         )
     if storage.kind != ABSENT:
-        raise StorageError("storage_unreadable", f"{wanted.path}: {storage.why}", subject=str(_subject(goal)))
+        raise _unreadable(goal, found)
     if goal.build == "never":
         missing.append(
             StorageError(
@@ -361,19 +376,31 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
         _check_backend(goal, existing)
     else:
         _check_backend(goal, goal.pool)
+    _check_source_is_free(goal, found, existing or goal.pool)
     changes = _stop(goal, found)
     if found.storage.kind == READY:
         changes += clean(goal.pool.name, found)
         changes += _delete_contents(goal, found, defined=existing is not None)
         changes += _delete_directory(goal, found)
-    elif found.storage.kind != ABSENT:
+    elif found.storage.kind == FOREIGN:
         raise StorageError(
             "storage_foreign",
             f"{goal.pool.path} is {found.storage.why}",
             subject=str(_subject(goal)),
             hint="Undefine the pool without touching it (state: absent).",
         )
+    elif found.storage.kind != ABSENT:
+        raise _unreadable(goal, found)
     return [*changes, *_undefine(goal, found)]
+
+
+def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
+    return StorageError(
+        "storage_unreadable",
+        f"{found.storage.path}: {found.storage.why}",
+        subject=str(_subject(goal)),
+        hint="Run as a user who may read it (become: true), or look at what it is mounted from.",
+    )
 
 
 def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
@@ -421,24 +448,10 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
             subject=subject,
             hint="Delete them first, or add allow: [nonempty].",
         )
-    doomed = {volume.path for volume in found.volumes.values()}
-    for name in found.volumes:
-        outside = [user for user in found.users.get(name, ()) if user.kind != "overlay" or user.who not in doomed]
-        volume = f"volume {goal.pool.name}/{name}"
-        guard_unused(volume, outside, goal.allow, "deleted", backing_word="in_use")
-    return [
-        Change(
-            Subject(goal.pool.name, name),
-            "delete",
-            f"volume {goal.pool.name}/{name}: delete it",
-            {"path": volume.path},
-            None,
-            volume,
-            destroys=f"the content of {volume.path}",
-            requires=guarded(volume, goal.allow),
-        )
-        for name, volume in sorted(found.volumes.items())
-    ]
+    allow = {"in_use", "backing"} if "in_use" in goal.allow else set()
+    entries = tuple(VolumeGoal(Volume(name), "absent", allow=frozenset(allow)) for name in found.volumes)
+    task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
+    return [change for name in task.doomed for change in delete(task.goal.by_name[name], task)]
 
 
 def _is_plain_volume(found: Found, name: str) -> bool:

@@ -66,6 +66,10 @@ class VolumesTask:
         return tuple(order)
 
     @cached_property
+    def doomed_names(self) -> frozenset[str]:
+        return frozenset(self.doomed)
+
+    @cached_property
     def doomed_paths(self) -> frozenset[str]:
         return frozenset(filter(None, map(self.found.volume_path, self.doomed)))
 
@@ -105,5 +109,9 @@ class VolumesTask:
 
     def related(self, name: str) -> tuple[str, ...]:
         """The volumes whose changes can't run beside this one's: what it is built on, and what is built on it."""
-        below = self._below.get(name)
-        return (*self._above.get(name, ()), *(() if below is None else (below,)))
+        names = (*self._above.get(name, ()), self._below.get(name, name))
+        return tuple(other for other in names if other != name and other in self._touched)
+
+    @cached_property
+    def _touched(self) -> frozenset[str]:
+        return frozenset((*self.goal.by_name, *self.doomed))

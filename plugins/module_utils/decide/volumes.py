@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 from ..model.change import Change
 from ..model.errors import StorageError
-from ..model.facts import volume_facts
-from ..model.found import EVERYTHING, READY, RUNNING, Found
+from ..model.found import EVERYTHING, PIN, READY, RUNNING, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.types import POOL_TYPES
 from ..model.volume import Volume
@@ -20,7 +19,7 @@ from .adjusting import adjust, shrinks
 from .compare import Difference, differences
 from .creating import create, recreate, space_refusal
 from .decision import Decision, clean, staging_refusal, unwritable
-from .guards import guard_unused, guarded, same_file
+from .destroying import check_is_volume, delete
 from .task import VolumesTask, extra_volumes
 
 _DEEPEST = 64  # backing files below each other; libvirt and QEMU have limits of their own beyond
@@ -34,7 +33,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     for entry in _ordered(task):
         changes += _decide_one(entry, task)
     for name in task.doomed:
-        changes += _delete(goal.by_name.get(name) or VolumeGoal(Volume(name), "absent"), task)
+        changes += delete(goal.by_name.get(name) or VolumeGoal(Volume(name), "absent"), task)
     made, subject = tuple(changes), f"pool {goal.pool}"
     refusal = (
         unwritable(made, found.unwritable, subject)
@@ -64,8 +63,8 @@ def _stake(entry: VolumeGoal, have: Volume, found: Found) -> str:
     fields = {difference.field for difference in differing}
     if "capacity" in fields and shrinks(entry, have):
         return EVERYTHING if "shrink" in entry.allow else ""
-    if have.format == "raw":
-        fields.discard("capacity")  # a raw image can grow under who uses it
+    if have.format == "raw" and fields == {"capacity"}:
+        return PIN  # a raw image can grow under who uses it
     return RUNNING if fields else ""
 
 
@@ -135,7 +134,7 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     have = task.found.volumes.get(entry.volume.name)
     if have is None:
         return create(entry, task)
-    _check_is_volume(have, task)
+    check_is_volume(have, task)
     if have.looks_like:
         task.warnings.append(
             f"volume {task.goal.pool}/{have.name} is declared raw and is taken as that, "
@@ -150,17 +149,6 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     return adjust(entry, have, differing, task)
 
 
-def _check_is_volume(have: Volume, task: VolumesTask) -> None:
-    what = have.foreign or ("" if have.type == "file" else f"a {have.type}")
-    if what or have.problem:
-        raise task.refuse(
-            "volume_foreign" if what else "volume_malformed",
-            have.name,
-            f"{have.path} is {what}" if what else f"{have.path}: {have.problem}",
-            "It is left alone. Move it away, or use another name.",
-        )
-
-
 def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> StorageError:
     shown = ", ".join(f"{d.field} is {d.have}, not {d.want}" for d in stuck)
     return task.refuse(
@@ -168,32 +156,4 @@ def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> Storag
         have.name,
         f"volume {task.goal.pool}/{have.name} is there, but its {shown}; that can't be changed in place",
         "Declare what it is, or let it be made anew, which loses its content (recreate: needed).",
-    )
-
-
-def _delete(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
-    name = entry.volume.name
-    have = task.found.volumes.get(name)
-    if have is None:
-        return
-    if have.foreign or have.type != "file":
-        raise task.refuse(
-            "volume_foreign",
-            name,
-            f"{have.path} is {have.foreign or 'a ' + str(have.type)}, not an image: it is left alone",
-            "Remove it by hand if it is not needed.",
-        )
-    destroys = "" if have.link_target is not None else f"the content of {have.path}"
-    if destroys:
-        guard_unused(str(task.subject(name)), task.found.users.get(name, ()), entry.allow, "deleted", task)
-    yield Change(
-        task.subject(name),
-        "delete",
-        f"volume {task.goal.pool}/{name}: delete it",
-        {"path": have.path, **volume_facts(have)},
-        None,
-        have,
-        destroys=destroys,
-        requires=guarded(have, entry.allow) if destroys else same_file(have),
-        needs=task.related(name),
     )

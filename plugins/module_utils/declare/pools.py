@@ -143,7 +143,7 @@ def _host(text: str) -> SourceHost:
     head, colon, port = text.rpartition(":")
     if not colon or (":" in head and not head.endswith("]")):
         head, port = text, ""
-    elif not _PORT.match(port) or int(port) > _LAST_PORT:
+    elif not _PORT.match(port) or not 0 < int(port) <= _LAST_PORT:
         head = ""
     name = head.strip("[]")
     if not name or CONTROL.search(name):

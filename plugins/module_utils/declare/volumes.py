@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from typing import Any, Callable
 
 from ..model.errors import StorageError
@@ -31,6 +30,7 @@ _DESCRIBING = (
     "backing",
     "source",
     "options",
+    "capacity_policy",
 )
 
 
@@ -160,7 +160,7 @@ def _from_xml(params: Mapping[str, Any], pool: str) -> Volume:
             hint="Make them agree.",
         )
     volume_name(volume.name)
-    return replace(volume, at_least=params["capacity_policy"] == "at_least")
+    return volume
 
 
 def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group_id: OwnerId) -> Volume:

@@ -16,14 +16,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..host.apply import Applier, changed_meanwhile, identity_of
+from ..host.apply import Applier, Pins, changed_meanwhile, identity_of
 from ..host.files import read_small_file
 from ..host.locks import locked
 from ..libvirt_xml.pool import parse_pool, render_definition, render_state
 from ..model import operations as ops
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.found import ABSENT, PIN, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
 from .places import Places
@@ -85,17 +85,27 @@ class NativeEngine:
         self.places = places
         self.timeout = timeout
         self._applier = Applier()
+        self._pins = Pins()
 
     # --- locks -------------------------------------------------------------------------------------------------------
 
     @contextmanager
-    def lock(self, pool: str, definitions: bool) -> Iterator[None]:
-        """The lock of one pool, and that of all definitions where they are to change."""
+    def session(self, pool: str, definitions: bool, check: bool) -> Iterator[bool]:
+        """Around one look and what follows from it. Yields whether the pool is locked, with all definitions where those
+        change. It is not in check mode, nor where there can be no lock: then nothing can be changed, and what is found
+        says so (``unwritable``).
+        """
         names = [("definitions.lock", "the set of pool definitions")] if definitions else []
         names.append((f"pool-{pool}.lock", f"pool {pool}"))
-        with locked(self.places.locks, names, self.timeout) as descriptors:
-            self._applier = Applier(descriptors)
-            yield
+        try:
+            if check or _unwritable(self.places.locks):
+                yield False
+                return
+            with locked(self.places.locks, names, self.timeout) as descriptors:
+                self._applier = Applier(descriptors)
+                yield True
+        finally:
+            self._pins.release()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -192,8 +202,10 @@ class NativeEngine:
 
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
-            return "" if storage.kind != READY or storage.writable else f"{storage.path} is not writable"
-        paths = [self.places.config, self.places.run]
+            if storage.kind == READY and not storage.writable:
+                return f"{storage.path} is not writable"
+            return _unwritable(self.places.locks)
+        paths = [self.places.locks, self.places.config, self.places.run]
         if storage.path and storage.kind == ABSENT:
             paths.append(os.path.dirname(storage.path))
         return next(filter(None, map(_unwritable, paths)), "")
@@ -206,8 +218,15 @@ class NativeEngine:
         return storage
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
-        """Adds to what was found who uses the volumes at stake: only who has them open, or everything (see Stake)."""
+        """Holds on to the volumes at stake, and adds to what was found who uses them, as much as each stake asks."""
         if not stakes:
+            return found
+        self._pins.make_room(len(stakes))
+        for name in stakes:
+            volume = found.volumes.get(name)
+            if volume is not None and volume.path and volume.identity:
+                self._pins.pin(volume.path, volume.identity)
+        if all(stake == PIN for stake in stakes.values()):
             return found
         from .native_users import observe_users
 

@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..backends import filetree
@@ -108,13 +108,22 @@ def _overlays(
     for directory in sorted(directories):
         try:
             for overlay, below in filetree.references(directory):
-                name = identities.get(_identity(below))
-                if name is not None:
-                    yield name, User("overlay", _as_named(found, directory, overlay))
+                for path in _until_known(below, directories):
+                    name = identities.get(_identity(path))
+                    if name is not None:
+                        yield name, User("overlay", _as_named(found, directory, overlay))
         except FileNotFoundError:
             continue
         except OSError:
             unseen.add(f"the images in {directory}")
+
+
+def _until_known(path: str, directories: Collection[str]) -> Iterator[str]:
+    """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
+    for member in _chain(path):
+        yield member
+        if os.path.dirname(os.path.realpath(member)) in directories:
+            return
 
 
 def _as_named(found: Found, directory: str, name: str) -> str:

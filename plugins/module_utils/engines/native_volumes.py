@@ -42,12 +42,17 @@ def observe_volumes(found: Found, scope: Scope) -> Found:
         volumes=volumes,
         images=images,
         usage=usage,
+        protected=_protected(volumes) if scope.volumes is not None else frozenset(),
         leftovers=leftovers,
         staging_problem=staging_problem,
         file_limit=limit,
         resolved={**found.resolved, **_resolved(found, volumes, images)},
         digests=_digests(volumes, scope),
     )
+
+
+def _protected(volumes: dict[str, Volume]) -> frozenset[str]:
+    return frozenset(n for n, v in volumes.items() if v.type == "file" and v.path and not os.access(v.path, os.W_OK))
 
 
 def observe_images(found: Found, scope: Scope) -> Found:

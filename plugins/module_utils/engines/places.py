@@ -57,7 +57,7 @@ def _session(why: str) -> Places:
         f"{runtime}/libvirt/storage/run",
         f"{runtime}/virt-storage",
         f"{state}/virt-storage/made",
-        (f"{config}/libvirt/qemu", *_SYSTEM_GUESTS),
+        (f"{config}/libvirt/qemu", f"{runtime}/libvirt/qemu/run", *_SYSTEM_GUESTS),
     )
 
 
@@ -70,7 +70,7 @@ def _rooted(root: str) -> Places:
         f"{root}/run/libvirt/storage",
         f"{root}/run/lock/virt-storage",
         f"{root}/var/lib/virt-storage/made",
-        (f"{root}/etc/libvirt/qemu", *_SYSTEM_GUESTS),
+        (f"{root}/etc/libvirt/qemu", f"{root}/run/libvirt/qemu", *_SYSTEM_GUESTS),
     )
 
 

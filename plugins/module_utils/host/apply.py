@@ -10,9 +10,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import resource
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import Any, Callable
 
 from ..model import operations as ops
@@ -20,6 +21,7 @@ from ..model.errors import StorageError
 from .renames import rename_exchange, rename_noreplace
 from .run import run
 
+_OTHER_FILES = 256
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 _NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -32,12 +34,19 @@ _ERRNO_CODES = {
     errno.EFBIG: ("capacity_too_large", "the filesystem can't hold a file of that size", "Ask for less."),
     errno.EACCES: ("not_writable", "permission denied", "Run as a user who may write there (become: true)."),
     errno.EPERM: ("not_writable", "operation not permitted", "Run as a user who may do that (become: true)."),
+    errno.ELOOP: (
+        "changed_meanwhile",
+        "a symbolic link took its place",
+        "Look at what is there and run the task again.",
+    ),
+    errno.ENOTEMPTY: ("changed_meanwhile", "something appeared in it", "Look at what is there and run the task again."),
+    errno.EEXIST: ("changed_meanwhile", "something took its place", "Look at what is there and run the task again."),
     errno.EROFS: ("not_writable", "the filesystem is read-only", "Mount it read-write."),
 }
 
 
 def identity_of(status: os.stat_result) -> tuple[int, ...]:
-    """What tells one file from another, and from itself after its name was given to another."""
+    """What tells one file from another. A number can be given to a new file: see Pins."""
     return (status.st_dev, status.st_ino)
 
 
@@ -93,13 +102,14 @@ def _set_permissions(op: ops.SetPermissions) -> None:
 def _write_file(op: ops.WriteFile) -> None:
     _make_directory(ops.MakeDirectory(os.path.dirname(op.path), 0o700))
     staged = op.path + ".new"
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, op.mode)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(file.fileno(), op.mode)
-        file.write(op.text.encode())
-        file.flush()
-        os.fsync(file.fileno())
-    os.rename(staged, op.path)
+    with _removed_on_failure(staged):
+        descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, op.mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), op.mode)
+            file.write(op.text.encode("utf-8", "surrogateescape"))
+            file.flush()
+            os.fsync(file.fileno())
+        os.rename(staged, op.path)
     sync_path(os.path.dirname(op.path))
 
 
@@ -107,9 +117,20 @@ def _make_link(op: ops.MakeLink) -> None:
     _make_directory(ops.MakeDirectory(os.path.dirname(op.path), 0o700))
     staged = op.path + ".new"
     _unlink(staged)
-    os.symlink(op.target, staged)
-    os.rename(staged, op.path)
+    with _removed_on_failure(staged):
+        os.symlink(op.target, staged)
+        os.rename(staged, op.path)
     sync_path(os.path.dirname(op.path))
+
+
+@contextmanager
+def _removed_on_failure(path: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError:
+        with suppress(OSError):
+            os.unlink(path)
+        raise
 
 
 def _unlink(path: str) -> None:
@@ -236,12 +257,24 @@ def _publish_without_links(op: ops.Publish) -> None:
 
 
 def _exchange(op: ops.Exchange) -> None:
+    prepared = identity_of(os.lstat(op.staged))
     try:
         rename_exchange(op.staged, op.path)
     except FileNotFoundError:
         raise changed_meanwhile(op.path, "went away") from None
+    except OSError as error:
+        if error.errno not in _NO_RENAMEAT2:
+            raise
+        raise StorageError(
+            "not_supported",
+            f"the filesystem of {op.path} can't exchange two files",
+            subject=op.path,
+            hint="Delete the volume (state: absent), then create it.",
+        ) from error
     if identity_of(os.lstat(op.staged)) != op.identity:
         rename_exchange(op.staged, op.path)
+        if identity_of(os.lstat(op.staged)) != prepared:
+            _give_back(op.staged, op.path)
         raise changed_meanwhile(op.path, "was replaced")
     os.unlink(op.staged)
 
@@ -252,9 +285,17 @@ def _withdraw(op: ops.Withdraw) -> None:
     except FileNotFoundError:
         return
     if identity_of(os.lstat(op.staged)) != op.identity:
-        rename_noreplace(op.staged, op.path)
+        _give_back(op.staged, op.path)
         raise changed_meanwhile(op.path, "was replaced")
     os.unlink(op.staged)
+
+
+def _give_back(staged: str, path: str) -> None:
+    """Puts somebody else's file back under its name, or beside it when that was taken again."""
+    for name in (path, f"{path}.found-{os.getpid()}"):
+        with suppress(FileExistsError):
+            rename_noreplace(staged, name)
+            return
 
 
 def _truncate(op: ops.Truncate) -> None:
@@ -266,6 +307,35 @@ def _truncate(op: ops.Truncate) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class Pins:
+    """Keeps files from being taken for others: the number of one that is held open can't be given to a new one."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def pin(self, path: str, identity: tuple[int, ...]) -> None:
+        """Raises ``changed_meanwhile`` where the path is another file already."""
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise changed_meanwhile(path, "went away") from None
+        self._descriptors.append(descriptor)
+        if identity_of(os.fstat(descriptor)) != identity:
+            raise changed_meanwhile(path, "was replaced")
+
+    def make_room(self, count: int) -> None:
+        """Lets this process have so many more files open, as far as it may."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + len(self._descriptors) + _OTHER_FILES
+        if soft != resource.RLIM_INFINITY and wanted > soft:
+            limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+    def release(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
 
 
 class Applier:

@@ -11,6 +11,8 @@ that none looks like an option or a protocol. qemu-img doesn't sync all that it 
 
 from __future__ import annotations
 
+import json
+
 from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.types import VOLUME_FORMATS
 from ..model.volume import Volume
@@ -38,9 +40,20 @@ def create(volume: Volume, path: str) -> tuple[str, ...]:
 
 
 def convert(source: str, source_format: str, volume: Volume, path: str) -> tuple[str, ...]:
-    """Makes ``volume`` at ``path`` from what ``source`` holds; it gets the source's capacity."""
-    names = ["-f", _driver(source_format), "-O", _driver(volume.format)]
-    return ("qemu-img", "convert", "-q", *names, *_options(volume), _absolute(source), _absolute(path))
+    """Makes ``volume`` at ``path`` from what ``source`` holds; it gets the source's capacity.
+
+    A backing file that the source names is not opened, so that nothing gets in that was not declared.
+    """
+    target = ["-O", _driver(volume.format), *_options(volume), _only_itself(source, source_format), _absolute(path)]
+    return ("qemu-img", "convert", "-q", *target)
+
+
+def _only_itself(path: str, image_format: str) -> str:
+    node: dict[str, object] = {"driver": _driver(image_format)}
+    if image_format == "qcow2":
+        node["backing"] = None
+    node["file"] = {"driver": "file", "filename": _absolute(path)}
+    return "json:" + json.dumps(node)
 
 
 def resize(path: str, image_format: str, size: int, shrink: bool = False) -> tuple[str, ...]:

@@ -30,6 +30,7 @@ class Storage:
     made: bool = False
     mount_point: bool = False
     writable: bool = True
+    read_only: bool = False
     holds: tuple[str, ...] = ()
     identity: tuple[int, ...] | None = None
 
@@ -67,8 +68,9 @@ class User:
         return f"{self.kind} {self.who}"
 
 
-# How much must be known of a volume's users before it is decided on: who has it open, or also definitions and overlays.
-RUNNING, EVERYTHING = "running", "everything"
+# How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
+# also which definitions and overlays use it.
+PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
 
 
 @dataclass(frozen=True)
@@ -95,6 +97,7 @@ class Found:
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
+    ``protected``: named volumes that we may not write.
     ``filesystem``: its type, empty if not known.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -119,6 +122,7 @@ class Found:
     images: Mapping[str, Image] = field(default_factory=dict)
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    protected: frozenset[str] = frozenset()
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
     filesystem: str = ""

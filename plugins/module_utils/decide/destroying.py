@@ -1,0 +1,59 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Removing a volume, and what is never removed or touched since it is none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ..model.change import Change
+from ..model.facts import volume_facts
+from ..model.goal import VolumeGoal
+from ..model.volume import Volume
+from .guards import guard_unused, guarded, same_file
+from .task import VolumesTask
+
+
+def check_is_volume(have: Volume, task: VolumesTask) -> None:
+    """Raises for what stands under a volume's name and is no image that can be read."""
+    what = have.foreign or ("" if have.type in ("file", None) else f"a {have.type}")
+    if what:
+        raise task.refuse(
+            "volume_foreign",
+            have.name,
+            f"{have.path} is {what}, not an image: it is left alone",
+            "Move it away, or use another name.",
+        )
+    if have.problem:
+        raise task.refuse(
+            "volume_malformed" if have.type is not None else "not_readable",
+            have.name,
+            f"{have.path}: {have.problem}",
+            "It is left alone. Repair it or move it away, or run as a user who may read it (become: true).",
+        )
+
+
+def delete(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
+    name = entry.volume.name
+    have = task.found.volumes.get(name)
+    if have is None:
+        return
+    if have.foreign or have.type != "file":
+        check_is_volume(have, task)
+    destroys = "" if have.link_target is not None else f"the content of {have.path}"
+    if destroys:
+        guard_unused(str(task.subject(name)), task.found.users.get(name, ()), entry.allow, "deleted", task)
+    yield Change(
+        task.subject(name),
+        "delete",
+        f"volume {task.goal.pool}/{name}: delete it",
+        {"path": have.path, **volume_facts(have)},
+        None,
+        have,
+        destroys=destroys,
+        requires=guarded(have, entry.allow) if destroys else same_file(have),
+        needs=task.related(name),
+    )
