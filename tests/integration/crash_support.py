@@ -8,13 +8,14 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
@@ -239,3 +240,55 @@ class ModuleServer:
         self._process.stdin.close()
         self._process.wait()
         self._process.stdout.close()
+
+
+# -- strace -------------------------------------------------------------------------------------------------------
+
+_CHANGING = """
+    mkdir mkdirat link linkat rename renameat renameat2 unlink unlinkat rmdir symlink symlinkat ftruncate fallocate
+    fsync fdatasync fchmod fchmodat chmod fchown fchownat chown pwrite64 pwritev pwritev2 copy_file_range
+"""
+CHANGING = ",".join(f"?{name}" for name in _CHANGING.split())
+_CALL = re.compile(r"^([0-9]+) +([a-z0-9_]+)\((.*)$")
+
+
+class Call(NamedTuple):
+    """One system call, as strace shows it."""
+
+    thread: int
+    name: str
+    text: str
+
+    @property
+    def file(self) -> str:
+        """What its first descriptor refers to (strace -y)."""
+        match = re.match(r"[0-9]+<([^>]*)>", self.text)
+        return match.group(1) if match else ""
+
+    @property
+    def paths(self) -> list[str]:
+        return re.findall(r'"([^"]*)"', self.text)
+
+
+def traced(
+    server: ModuleServer, log: Path, module: str, params: dict[str, Any], trace: str, *options: str, **env: str
+) -> tuple[int, dict[str, Any], list[Call]]:
+    """Runs a module under strace, with everything that it starts. Returns when the last process is gone."""
+    child = server.start(module, params, **env)
+    argv = ["strace", "-f", "-y", "-s", "200", "-o", str(log), "-e", f"trace={trace}", *options, "-p", str(child.pid)]
+    strace = subprocess.Popen(argv, stderr=subprocess.PIPE, text=True)
+    assert strace.stderr is not None
+    line = strace.stderr.readline()
+    while "attached" not in line:
+        assert line, "strace could not attach"
+        line = strace.stderr.readline()
+    child.go()
+    status, result = child.wait()
+    strace.communicate()
+    found = map(_CALL.match, log.read_text(errors="replace").splitlines())
+    return status, result, [Call(int(m.group(1)), m.group(2), m.group(3)) for m in found if m]
+
+
+def killing(number: int) -> tuple[str, str]:
+    """The option that kills the first thread, and so its process, that begins its N-th changing call."""
+    return ("-e", f"inject={CHANGING}:signal=KILL:when={number}")
