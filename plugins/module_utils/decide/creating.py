@@ -87,16 +87,11 @@ def link_refused(have: Volume, task: VolumesTask) -> StorageError:
 
 
 def check_parents_stay(entry: VolumeGoal, task: VolumesTask) -> None:
-    """Raises ``backing_missing_later`` or ``source_missing_later``: the task removes what the volume is made from."""
-    references = (
-        (entry.volume.backing, "backing_missing_later"),
-        (entry.volume.content, "source_missing_later"),
-    )
-    for reference, code in references:
-        parent = None if reference is None else task.volume_of(reference)
-        if parent is not None and parent in task.doomed_names:
+    """Raises ``parent_removed`` where the same task removes what a volume is made from."""
+    for parent in task.parents(entry):
+        if parent in task.doomed_names:
             raise task.refuse(
-                code,
+                "parent_removed",
                 entry.volume.name,
                 f"volume {task.goal.pool}/{entry.volume.name} is made from {parent}, which the same task removes",
                 "Keep it, or remove it in a later task.",

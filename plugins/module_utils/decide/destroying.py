@@ -36,7 +36,8 @@ def check_is_volume(have: Volume, task: VolumesTask) -> None:
         )
 
 
-def delete(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
+def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") -> Iterator[Change]:
+    """``backing_word``: the word that lets a volume go that others are backed by."""
     name = entry.volume.name
     have = task.found.volumes.get(name)
     if have is None:
@@ -45,7 +46,9 @@ def delete(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
         check_is_volume(have, task)
     destroys = "" if have.link_target is not None else f"the content of {have.path}"
     if destroys:
-        guard_unused(str(task.subject(name)), task.found.users.get(name, ()), entry.allow, "deleted", task)
+        guard_unused(
+            str(task.subject(name)), task.found.users.get(name, ()), entry.allow, "deleted", task, backing_word
+        )
     yield Change(
         task.subject(name),
         "delete",

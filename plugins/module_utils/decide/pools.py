@@ -448,10 +448,9 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
             subject=subject,
             hint="Delete them first, or add allow: [nonempty].",
         )
-    allow = {"in_use", "backing"} if "in_use" in goal.allow else set()
-    entries = tuple(VolumeGoal(Volume(name), "absent", allow=frozenset(allow)) for name in found.volumes)
+    entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
     task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
-    return [change for name in task.doomed for change in delete(task.goal.by_name[name], task)]
+    return [change for name in task.doomed for change in delete(task.goal.by_name[name], task, backing_word="in_use")]
 
 
 def _is_plain_volume(found: Found, name: str) -> bool:

@@ -32,6 +32,8 @@ def execute(steps: Sequence[Step], engine: Any) -> tuple[Outcome, ...]:
     pending = list(range(len(steps)))
     while pending:
         ready = [index for index in pending if all(need in outcomes for need in steps[index].needs)]
+        if not ready:
+            raise ValueError(f"the steps {pending} need each other, or some that are not there")
         blocked = {index: _blocked(steps[index], steps, outcomes) for index in ready}
         outcomes.update({index: outcome for index, outcome in blocked.items() if outcome is not None})
         outcomes.update(_run_wave([index for index in ready if index not in outcomes], steps, engine))

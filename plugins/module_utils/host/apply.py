@@ -74,6 +74,7 @@ def _make_directory(op: ops.MakeDirectory) -> None:
         path = os.path.dirname(path)
     for parent in reversed(parents):
         os.mkdir(parent, 0o755)
+        os.chmod(parent, 0o755)
     try:
         os.mkdir(op.path, op.mode)
     except FileExistsError:
@@ -293,8 +294,8 @@ def _withdraw(op: ops.Withdraw) -> None:
 def _give_back(staged: str, path: str) -> None:
     """Puts somebody else's file back under its name, or beside it when that was taken again."""
     for name in (path, f"{path}.found-{os.getpid()}"):
-        with suppress(FileExistsError):
-            rename_noreplace(staged, name)
+        with suppress(StorageError):
+            publish(ops.Publish(staged, name))
             return
 
 

@@ -15,6 +15,7 @@ from ..model.operations import Step
 from .yaml_text import to_yaml
 
 _SAMPLE = 3
+_AT_CREATION = ("allocation", "preallocation", "nocow", "content")
 
 
 def _merge(into: dict[str, Any], facts: dict[str, Any]) -> None:
@@ -53,7 +54,9 @@ def _shape(change: Change) -> tuple:
     hide = ("path",)
     sides = (change.before, change.after)
     facts = tuple(None if s is None else repr({k: v for k, v in s.items() if k not in hide}) for s in sides)
-    return (change.action, change.subject.pool, change.subject.volume is None, bool(change.destroys), facts)
+    made = change.action in ("create", "recreate")
+    made_with = tuple(getattr(change.wanted, name) for name in _AT_CREATION) if made else ()
+    return (change.action, change.subject.pool, bool(change.destroys), facts, made_with)
 
 
 def plan(changes: Sequence[Change], steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -23,7 +23,19 @@ def _scalar(value: Any) -> str:
     plain = _PLAIN.match(text) and text.lower() not in _WORDS and ": " not in text and text == text.strip()
     if plain and not text.endswith(":"):
         return text
-    return json.dumps(text, ensure_ascii=not text.isprintable())
+    return '"' + "".join(map(_escaped, text)) + '"'
+
+
+def _escaped(character: str) -> str:
+    """As YAML's double-quoted style has it (YAML 1.1, 5.6)."""
+    if character in '"\\':
+        return "\\" + character
+    if character.isprintable():
+        return character
+    number = ord(character)
+    if number <= 0xFF:
+        return f"\\x{number:02x}"
+    return f"\\u{number:04x}" if number <= 0xFFFF else f"\\U{number:08x}"
 
 
 def _lines(value: Any, indent: str) -> Iterator[str]:
