@@ -13,7 +13,7 @@ import copy
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -43,7 +43,7 @@ class File:
     content: bytes | None = b""
     physical: int | None = None  # of qcow2 images: learned by looking
     broken: bool = False  # what it is built on went away or was made anew, with leave
-    data_file: str = ""
+    pretends: bool = False  # raw, and begins as a qcow2 image does
 
     def read(self, length: int) -> bytes | None:
         return None if self.content is None else self.content[:length].ljust(min(length, self.capacity), b"\0")
@@ -522,6 +522,15 @@ def _volume_present(volumes: _Volumes, entry: _Entry) -> None:
     if have.kind != "file":
         volumes.refuse("volume_foreign")
         return
+    after = volumes.after[entry.name]
+    if have.pretends and entry.format != "raw":
+        volumes.work.told = "a raw volume that looks like another format"
+    if have.format == "qcow2" and entry.format == "raw":
+        # What is declared raw is taken for raw, whatever it begins with: a guest may have written that.
+        have = replace(
+            have, format="raw", capacity=have.physical or 0, backing=None, content=None, compat=None, cluster_size=None,
+            lazy_refcounts=None, extended_l2=None,
+        )  # fmt: skip
     stuck = _stuck(volumes, entry, have)
     if entry.recreate == "always" or (entry.recreate == "needed" and stuck):
         if volumes.users(entry.name) and "backing" not in entry.allow:
@@ -534,7 +543,11 @@ def _volume_present(volumes: _Volumes, entry: _Entry) -> None:
         if entry.format == "raw" and any(value is not None for value in entry.options.values()):
             volumes.refuse("invalid_option")
     else:
-        _adjust(volumes, entry, have, volumes.after[entry.name])
+        _adjust(volumes, entry, have, after if have.format == after.format else replace(have))
+        if have.format != after.format and volumes.work.actions[("resize", f"volume {volumes.pool}/{entry.name}")]:
+            volumes.work.told = "a qcow2 image that is resized as the raw one that it is declared to be"
+        for field_name, value in entry.permissions.items():
+            setattr(volumes.after[entry.name], field_name, value)
 
 
 def _spoil_overlays(volumes: _Volumes, name: str) -> None:
@@ -687,8 +700,8 @@ def _existing_below(
     end = chain_end(volumes.work.before, path, above=volumes.at(entry.name))
     if end != "whole":
         volumes.refuse("backing_missing" if end == "missing" else "backing_loop")
-    if there.broken:
-        volumes.work.told = "a backing whose own backing was changed under it"
+    if there.broken or there.pretends:
+        volumes.work.told = "a backing whose own backing was changed under it, or that looks like another format"
     return path, there.format, there.capacity
 
 
@@ -697,6 +710,7 @@ class _Origin:
     format: str
     capacity: int | None
     content: bytes | None
+    pretends: bool = False
 
 
 def _origin(volumes: _Volumes, entry: _Entry) -> _Origin | None:
@@ -721,8 +735,10 @@ def _origin(volumes: _Volumes, entry: _Entry) -> _Origin | None:
         volumes.refuse("source_refused")
         return None
     if source.format == "raw" and there.format == "qcow2":
-        return _Origin("raw", there.physical, None)
-    if there.backing is not None or there.data_file:
+        return _Origin("raw", there.physical, None, True)
+    if there.pretends or (declared is not None and declared.format not in (None, there.format)):
+        volumes.work.told = "a source that looks like another format"
+    if there.backing is not None:
         volumes.refuse("source_refused")
     if source.format not in (None, there.format):
         volumes.refuse("format_mismatch")
@@ -736,6 +752,7 @@ def _create(volumes: _Volumes, entry: _Entry, action: str) -> None:
     old = volumes.files.get(entry.name) or File(uid=work.before.uid, gid=work.before.gid)
     fmt, capacity, content = entry.format, entry.capacity, b""
     least: int | None = None
+    pretends = False
     if entry.source is not None and entry.source.content is not None:
         content = entry.source.content.encode()
         least = len(content)
@@ -747,9 +764,10 @@ def _create(volumes: _Volumes, entry: _Entry, action: str) -> None:
         origin = _origin(volumes, entry)
         if origin is not None:
             fmt, least, content = fmt or origin.format, origin.capacity, origin.content
+            pretends = origin.pretends and fmt == "raw"
     if fmt is None and not (entry.source is not None and work.codes):
         fmt = "raw"
-    new = File("file", fmt or "raw", mode=old.mode, uid=old.uid, gid=old.gid, content=content)
+    new = File("file", fmt or "raw", mode=old.mode, uid=old.uid, gid=old.gid, content=content, pretends=pretends)
     for field_name, value in entry.permissions.items():
         setattr(new, field_name, value)
     if entry.backing is not None:

@@ -221,14 +221,9 @@ def pool_task(draw: Drawer, host: Host, world: World) -> PoolTask:
     name = draw.one(POOLS)
     pool = host.pools.get(name)
     states = [
-        ("active", 30),
-        ("inactive", 14),
-        ("present", 14),
-        ("absent", 9),
-        ("undefined", 5),
-        ("deleted", 20),
+        ("active", 20), ("inactive", 18), ("present", 19), ("absent", 13), ("undefined", 10), ("deleted", 15),
         (None, 5),
-    ]
+    ]  # fmt: skip
     state = draw.weighted(*states)
     home = host.directory(pool.path) if pool is not None else None
     if home is not None and home.made and draw.chance(35):
@@ -243,7 +238,7 @@ def pool_task(draw: Drawer, host: Host, world: World) -> PoolTask:
         kind = draw.weighted((None, 50), (pool.type, 48), ("netfs", 2))
     if kind == "netfs":
         said["source"] = (("host", "server"), ("dir", "/export"))
-    if draw.chance(28):
+    if draw.chance(40):
         said["mode"] = draw.one(POOL_MODES)
     if draw.chance(2):
         said["mode"] = draw.one(BAD_MODES)
@@ -268,7 +263,9 @@ def pool_task(draw: Drawer, host: Host, world: World) -> PoolTask:
     }
     task = PoolTask(Said(name, name), state, kind, path, allow=frozenset(allow), **said)
     if task.type == "dir" and task.path and not task.path.code and draw.chance(6):
-        task = PoolTask(Said(name, name), state, kind, path, uuid=said.get("uuid"), allow=frozenset(allow), as_xml=True)
+        uuid = said.get("uuid")
+        uuid = None if uuid is not None and uuid.code else uuid
+        task = PoolTask(Said(name, name), state, kind, path, uuid=uuid, allow=frozenset(allow), as_xml=True)
     return task
 
 
@@ -315,7 +312,7 @@ def volume_task(draw: Drawer, host: Host, world: World) -> VolumeTask:
     if draw.chance(3) and entries:
         bad = draw.one(BAD_VOLUME_NAMES)
         entries = ((Said(bad, bad, "invalid_name"), entries[0][1]), *entries[1:])
-    exclusive = draw.one(("v*", "v[01]", "*", "v4")) if as_list and draw.chance(10) else None
+    exclusive = draw.one(("v*", "v[01]", "*", "v4")) if as_list and draw.chance(22) else None
     return VolumeTask(Said(pool, pool), entries, common, exclusive, as_list)
 
 
@@ -338,7 +335,7 @@ def _common(draw: Drawer) -> Options:
 
 def _options(draw: Drawer, host: Host, world: World, files: dict[str, File], name: str, home: str) -> Options:
     have = files.get(name)
-    if draw.chance(18 if have is not None else 10):
+    if draw.chance(27 if have is not None else 15):
         options: Options = {"state": "absent"}
         if draw.chance(25):
             options["allow"] = frozenset({"backing"})
