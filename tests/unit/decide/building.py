@@ -37,7 +37,7 @@ UNREADABLE = Storage(UNKNOWN_STORAGE, "/p", "Input/output error")
 PLAIN = {"raw": {}, "qcow2": {"compat": "1.1", "cluster_size": 65536, "lazy_refcounts": False, "extended_l2": False}}
 
 
-# -- found ----------------------------------------------------------------------------------------------------------
+# -- found --------------------------------------------------------------------------------------------------------
 
 
 def nothing(storage=GONE, **more):
@@ -88,7 +88,7 @@ def user(kind, who="x"):
     return User(kind, who)
 
 
-# -- declared -------------------------------------------------------------------------------------------------------
+# -- declared -----------------------------------------------------------------------------------------------------
 
 
 def pool_goal(state="active", autostart=None, build="auto", allow=(), **pool):
@@ -103,7 +103,7 @@ def volumes_goal(*entries, exclusive=None):
     return VolumesGoal("p", entries, exclusive)
 
 
-# -- decided --------------------------------------------------------------------------------------------------------
+# -- decided ------------------------------------------------------------------------------------------------------
 
 
 def decide(found, *entries, exclusive=None):

@@ -31,7 +31,7 @@ def on(header, **image):
     return holding(header, images={"b": seen, "/img/b": seen})
 
 
-# -- backing --------------------------------------------------------------------------------------------------------
+# -- backing ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [None, "/img/b"], ids=["volume", "path"])
@@ -179,7 +179,7 @@ def test_a_source_removed_by_the_same_task(content, others, exclusive):
         assert decision.changes[1].needs == ("v",)
 
 
-# -- another backing --------------------------------------------------------------------------------------------------
+# -- another backing ----------------------------------------------------------------------------------------------
 
 OVERLAY = volume("v", "qcow2", backing=Backing("/p/a", "raw"))
 
@@ -214,13 +214,14 @@ def test_rebasing_needs_no_format_of_what_is_there():
         pytest.param(rebasing(), "qcow2", "format_mismatch", id="mismatch"),
         pytest.param(rebasing(users={"v": (user("process"),)}), "raw", "volume_in_use", id="open"),
         pytest.param(
-            rebasing(QCOW2, images={"b": Image(QCOW2, (QCOW2.identity, OVERLAY.identity))}), "qcow2", "backing_loop", id="loop"
+            rebasing(QCOW2, images={"b": Image(QCOW2, (QCOW2.identity, OVERLAY.identity))}),
+            "qcow2",
+            "backing_loop",
+            id="loop",
         ),
-        pytest.param(
-            rebasing(volume("b", "raw", 2 * MIB)), "raw", None, id="a-larger-one"
-        ),
+        pytest.param(rebasing(volume("b", "raw", 2 * MIB)), "raw", None, id="a-larger-one"),
     ],
-)  # fmt: skip
+)
 def test_rebasing_has_rules(found, said, code):
     new = backed(said, allow=["backing"])
     if code is None:
@@ -234,7 +235,7 @@ def test_rebasing_onto_what_is_not_there():
     assert (actions(decision), codes(decision)) == (["rebase v"], ["backing_missing"])
 
 
-# -- sources --------------------------------------------------------------------------------------------------------
+# -- sources ------------------------------------------------------------------------------------------------------
 
 
 def copied(form=None, path="/img/b", **more):

@@ -44,7 +44,7 @@ def dir_goal(state="active", **more):
     return pool_goal(state, **{"type": "dir", "path": "/p", **more})
 
 
-# -- states × what is there -----------------------------------------------------------------------------------------
+# -- states × what is there ---------------------------------------------------------------------------------------
 
 STATES = ("present", "active", "inactive", "absent", "deleted")
 FOREIGN, NO_READING = "!storage_foreign", "!storage_unreadable"
@@ -112,7 +112,7 @@ def test_where_an_earlier_task_may_define_the_pool_the_start_is_planned_from_unk
     assert (change.before, change.after) == ({"state": UNKNOWN}, {"state": "active"})
 
 
-# -- defining -------------------------------------------------------------------------------------------------------
+# -- defining -----------------------------------------------------------------------------------------------------
 
 
 def test_what_defining_claims():
@@ -175,7 +175,7 @@ def test_a_type_without_a_backend_can_be_defined_and_undefined_but_not_started()
     assert pool_refused(pool_goal("deleted", type="netfs", path="/p"), defined(pool=other)).code == "backend_missing"
 
 
-# -- changing a definition ------------------------------------------------------------------------------------------
+# -- changing a definition ----------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -187,7 +187,9 @@ def test_a_type_without_a_backend_can_be_defined_and_undefined_but_not_started()
         pytest.param({"permissions": Permissions(0o700)}, started(), ["redefine", "permissions"], id="mode"),
         pytest.param({"permissions": Permissions(owner=5)}, started(), ["redefine", "permissions"], id="owner"),
         pytest.param({"permissions": Permissions(group=5)}, started(), ["redefine", "permissions"], id="group"),
-        pytest.param({"permissions": Permissions(0o700)}, defined(), ["redefine", "permissions", "start"], id="inactive"),
+        pytest.param(
+            {"permissions": Permissions(0o700)}, defined(), ["redefine", "permissions", "start"], id="inactive"
+        ),
         pytest.param({"permissions": Permissions(0o700)}, defined(GONE), ["redefine", "build", "start"], id="gone"),
         pytest.param(
             {"permissions": Permissions(0o711)},
@@ -197,13 +199,16 @@ def test_a_type_without_a_backend_can_be_defined_and_undefined_but_not_started()
         ),
         pytest.param(
             {},
-            started(replace(DIRECTORY, permissions=Permissions(0o777, 0, 0)), replace(DEFINED, permissions=Permissions(0o711))),
+            started(
+                replace(DIRECTORY, permissions=Permissions(0o777, 0, 0)),
+                replace(DEFINED, permissions=Permissions(0o711)),
+            ),
             ["permissions"],
             id="directory-differs-from-its-definition",
         ),
         pytest.param({}, started(replace(DIRECTORY, permissions=Permissions(0o777, 9, 9))), [], id="mode-not-declared"),
     ],
-)  # fmt: skip
+)
 def test_live_changes(declared, found, expected):
     decision = decide_pool(dir_goal(**declared), found)
     assert actions(decision) == expected
@@ -280,7 +285,7 @@ def test_a_pool_keeps_its_type(state, allow):
     assert error.code == "identity_change"
 
 
-# -- conflicts ------------------------------------------------------------------------------------------------------
+# -- conflicts ----------------------------------------------------------------------------------------------------
 
 
 def neighbour(name="other", path="/other", uuid=OTHER, resolved=None, pool_type="dir"):
@@ -336,7 +341,7 @@ def test_what_is_defined_already_does_not_look_for_conflicts():
     assert decide_pool(dir_goal(), found).changes == ()
 
 
-# -- building -------------------------------------------------------------------------------------------------------
+# -- building -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -372,7 +377,7 @@ def test_build_never_is_no_matter_where_nothing_is_built(state):
     assert codes(decide_pool(dir_goal(state, build="never"), nothing())) == []
 
 
-# -- autostart ------------------------------------------------------------------------------------------------------
+# -- autostart ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -400,7 +405,7 @@ def test_autostart_of_a_new_pool_is_marked_last():
     assert actions(decide_pool(dir_goal(autostart=False), nothing())) == ["define", "build", "start"]
 
 
-# -- writing --------------------------------------------------------------------------------------------------------
+# -- writing ------------------------------------------------------------------------------------------------------
 
 
 def test_where_nothing_can_be_written_changes_are_known_and_refused():
@@ -439,7 +444,7 @@ def test_who_is_not_root_can_not_give_files_away(permissions, have, code):
     assert decide_pool(goal, replace(found, process=None))
 
 
-# -- deleting -------------------------------------------------------------------------------------------------------
+# -- deleting -----------------------------------------------------------------------------------------------------
 
 
 def full(*names, made=True, users=None, base=started, **more):

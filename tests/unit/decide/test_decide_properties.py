@@ -47,9 +47,9 @@ users = st.builds(
     st.sampled_from(["x", "/p/a", "/p/b"]),
 )
 
-# -- declared and found volumes -----------------------------------------------------------------------------------------
+# -- declared and found volumes -----------------------------------------------------------------------------------
 
-backings = st.builds(lambda path, form: Backing(path, form), paths, maybe | formats) | st.builds(
+backings = st.builds(Backing, paths, maybe | formats) | st.builds(
     lambda name, form: Backing(None, form, name), names, maybe | formats
 )
 contents = (
@@ -240,7 +240,7 @@ def test_once_the_claims_hold_nothing_is_left_to_do(goal, found):
     assert decide_volumes(goal, after).changes == ()
 
 
-# -- pools ----------------------------------------------------------------------------------------------------------
+# -- pools --------------------------------------------------------------------------------------------------------
 
 POOL_PATHS = ("/p", "/q")
 

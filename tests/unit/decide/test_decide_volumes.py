@@ -45,7 +45,7 @@ IDENTITY = Condition("identity", "/p/v", volume().identity)
 UNUSED = Condition("unused", "/p/v")
 
 
-# -- creating -------------------------------------------------------------------------------------------------------
+# -- creating -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_whose_a_new_volume_can_be_without_root(declared, code):
         assert only(decide(found, entry(capacity=MIB, **declared))).action == "create"
 
 
-# -- space ----------------------------------------------------------------------------------------------------------
+# -- space --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_reserved_space_must_be_there(entries, fits):
     assert decide(replace(EMPTY, usage=None), *entries).refusal is None
 
 
-# -- the pool -------------------------------------------------------------------------------------------------------
+# -- the pool -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -244,7 +244,7 @@ def test_nothing_declared_is_nothing_to_do():
     assert decide(holding(volume())).changes == ()
 
 
-# -- what is there already --------------------------------------------------------------------------------------------
+# -- what is there already ----------------------------------------------------------------------------------------
 
 
 QCOW2 = volume(image_format="qcow2")
@@ -303,7 +303,7 @@ def test_what_is_no_volume_is_left_alone(have, code, recreate):
     assert refused(holding(have), entry(capacity=MIB, recreate=recreate)).code == code
 
 
-# -- resizing -------------------------------------------------------------------------------------------------------
+# -- resizing -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_growing_has_limits(have, declared, limit):
     assert refused(holding(have, file_limit=limit), entry(**declared)).code == "capacity_too_large"
 
 
-# -- changing in place ------------------------------------------------------------------------------------------------
+# -- changing in place --------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -457,9 +457,12 @@ def test_whose_permissions_can_be_changed_without_root(permissions, owner, code)
 def test_changes_of_one_volume_come_in_a_fixed_order():
     base = volume("b", "raw")
     declared = entry(
-        compat="0.10", capacity=2 * MIB, permissions=Permissions(0o640), backing=Backing(volume="b", format="raw"),
+        compat="0.10",
+        capacity=2 * MIB,
+        permissions=Permissions(0o640),
+        backing=Backing(volume="b", format="raw"),
         allow=["backing"],
-    )  # fmt: skip
+    )
     assert actions(decide(holding(QCOW2, base), declared)) == ["amend v", "rebase v", "resize v", "permissions v"]
 
 
@@ -488,7 +491,7 @@ def test_what_a_guest_only_names_can_grow(have):
     assert only(decide(found, entry(capacity=2 * MIB))).action == "resize"
 
 
-# -- what can't be changed in place ------------------------------------------------------------------------------------
+# -- what can't be changed in place -------------------------------------------------------------------------------
 
 STUCK = {
     "format": (RAW, {"format": "qcow2"}),
@@ -578,7 +581,7 @@ def test_a_link_is_not_made_anew():
     assert refused(holding(have), entry(recreate="always", capacity=MIB)).code == "volume_foreign"
 
 
-# -- content ----------------------------------------------------------------------------------------------------------
+# -- content ------------------------------------------------------------------------------------------------------
 
 
 def test_inline_content_is_compared():
@@ -594,7 +597,7 @@ def test_inline_content_is_compared():
     assert "hello" not in str((change.before, change.after, change.summary))
 
 
-# -- destroying -------------------------------------------------------------------------------------------------------
+# -- destroying ---------------------------------------------------------------------------------------------------
 
 
 def test_deleting():
@@ -675,7 +678,7 @@ def test_only_five_users_are_named():
     assert "vm5" not in message
 
 
-# -- overlay and base together ------------------------------------------------------------------------------------------
+# -- overlay and base together ------------------------------------------------------------------------------------
 
 BASE = volume("base", "qcow2")
 OVERLAY = volume("overlay", "qcow2", backing=Backing("/p/base", "qcow2"))
@@ -709,7 +712,7 @@ def test_an_overlay_of_a_removed_one_counts_only_when_it_goes_too():
     assert refused(found, entry("base", state="absent"), entry("overlay", state="absent")).code == "volume_backing"
 
 
-# -- exclusive --------------------------------------------------------------------------------------------------------
+# -- exclusive ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -748,7 +751,7 @@ def test_exclusive_keeps_what_is_listed_as_absent_out_of_the_way():
     assert actions(decide(found, entry("a", state="absent"), exclusive="*")) == ["delete a", "delete b"]
 
 
-# -- many, order, leftovers -----------------------------------------------------------------------------------------------
+# -- many, order, leftovers ---------------------------------------------------------------------------------------
 
 
 def test_one_bad_entry_refuses_the_task():
@@ -837,7 +840,7 @@ def test_a_directory_that_is_not_writable_is_in_the_way_of_changes_only():
     assert decide(holding(RAW, **problem), entry(capacity=MIB)).refusal is None
 
 
-# -- how much must be known of users --------------------------------------------------------------------------------------
+# -- how much must be known of users ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -872,7 +875,7 @@ def test_what_exclusive_removes_is_at_stake():
     assert volumes_at_stake(volumes_goal(entry("a"), exclusive="*"), found) == {"b": EVERYTHING}
 
 
-# -- comparing --------------------------------------------------------------------------------------------------------
+# -- comparing ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -881,22 +884,32 @@ def test_what_exclusive_removes_is_at_stake():
         pytest.param({}, RAW, [], id="nothing"),
         pytest.param({"capacity": MIB + 1, "format": "qcow2"}, RAW, ["format", "capacity"], id="two"),
         pytest.param(
-            {"permissions": Permissions(0o1, 1, 1)}, replace(RAW, permissions=Permissions()), ["owner", "group", "mode"],
+            {"permissions": Permissions(0o1, 1, 1)},
+            replace(RAW, permissions=Permissions()),
+            ["owner", "group", "mode"],
             id="unknown-permissions",
         ),
         pytest.param({"capacity": MIB}, replace(RAW, capacity=None), ["capacity"], id="unknown-capacity"),
         pytest.param({"backing": Backing("/b")}, QCOW2, ["backing"], id="no-backing-yet"),
-        pytest.param({"backing": Backing("/b")}, replace(QCOW2, backing=Backing("/b", "raw")), [], id="format-not-said"),
         pytest.param(
-            {"backing": Backing("/b", "raw")}, replace(QCOW2, backing=Backing("/b", None)), ["backing"], id="not-in-header"
+            {"backing": Backing("/b")}, replace(QCOW2, backing=Backing("/b", "raw")), [], id="format-not-said"
         ),
         pytest.param(
-            {"backing": Backing("/b", "raw")}, replace(QCOW2, backing=Backing("/b", "qcow2")), ["backing"], id="other-format"
+            {"backing": Backing("/b", "raw")},
+            replace(QCOW2, backing=Backing("/b", None)),
+            ["backing"],
+            id="not-in-header",
+        ),
+        pytest.param(
+            {"backing": Backing("/b", "raw")},
+            replace(QCOW2, backing=Backing("/b", "qcow2")),
+            ["backing"],
+            id="other-format",
         ),
         pytest.param({"backing": Backing(volume="b")}, replace(QCOW2, backing=Backing("/p/b")), [], id="by-name"),
         pytest.param({"backing": Backing("/link")}, replace(QCOW2, backing=Backing("/target")), [], id="resolved"),
     ],
-)  # fmt: skip
+)
 def test_differences(want, have, names):
     found = holding(have, resolved={"/link": "/real", "/target": "/real"})
     assert [difference.field for difference in differences(Volume("v", **want), have, found)] == names

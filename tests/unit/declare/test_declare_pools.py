@@ -53,7 +53,7 @@ def refused(**params):
     return caught.value
 
 
-# -- every option ---------------------------------------------------------------------------------------------------
+# -- every option -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -174,7 +174,7 @@ def test_the_order_of_hosts_is_kept():
     assert [host.name for host in source(hosts=["c", "a", "b"]).hosts] == ["c", "a", "b"]
 
 
-# -- the goal -------------------------------------------------------------------------------------------------------
+# -- the goal -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("state", ["present", "active", "inactive", "absent"])
@@ -206,7 +206,7 @@ def test_a_pool_can_be_named_by_its_source(pool_type):
     assert goal(name="p", type=pool_type, source={"name": "vg0"}).pool.name == "p"
 
 
-# -- refusals -------------------------------------------------------------------------------------------------------
+# -- refusals -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -320,7 +320,7 @@ def test_vendor_and_product_are_for_every_type(pool_type):
     assert pool(type=pool_type, source={"vendor": "v", "product": "x"}).source == Source(vendor="v", product="x")
 
 
-# -- xml ------------------------------------------------------------------------------------------------------------
+# -- xml ----------------------------------------------------------------------------------------------------------
 
 
 def test_a_pool_from_xml():

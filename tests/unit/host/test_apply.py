@@ -70,7 +70,7 @@ def test_every_operation_can_be_carried_out():
     assert set(Applier()._table) == set(operation_classes())
 
 
-# -- directories and definitions --------------------------------------------------------------------------------------
+# -- directories and definitions ----------------------------------------------------------------------------------
 
 
 def test_a_directory_with_its_parents(tmp_path, umask):
@@ -168,7 +168,7 @@ def test_permissions_do_not_follow_links(files):
     assert mode(files / "a") == 0o644
 
 
-# -- images -----------------------------------------------------------------------------------------------------------
+# -- images -------------------------------------------------------------------------------------------------------
 
 
 def test_a_raw_image(tmp_path):
@@ -262,7 +262,7 @@ def test_the_size_of_another_file_is_not_set(files):
     assert (files / "a").read_text() == "theirs"
 
 
-# -- names --------------------------------------------------------------------------------------------------------------
+# -- names --------------------------------------------------------------------------------------------------------
 
 
 def fail_with(number):
@@ -354,7 +354,7 @@ def test_withdrawing_a_link_leaves_its_target(files):
     assert not os.path.lexists(files / "link")
 
 
-# -- the private directory ------------------------------------------------------------------------------------------------
+# -- the private directory ----------------------------------------------------------------------------------------
 
 
 def test_staging(tmp_path, umask):
@@ -439,7 +439,7 @@ def test_staging_is_locked_while_it_is_open(tmp_path):
     second.apply(ops.OpenStaging(str(path)))
 
 
-# -- what goes wrong ------------------------------------------------------------------------------------------------------
+# -- what goes wrong ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

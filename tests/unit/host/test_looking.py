@@ -52,7 +52,7 @@ def refusal(function, *args, **kwargs):
     return caught.value
 
 
-# -- locks ------------------------------------------------------------------------------------------------------------
+# -- locks --------------------------------------------------------------------------------------------------------
 
 HOLD = """
 import fcntl, os, sys
@@ -113,7 +113,7 @@ def test_a_lock_directory_that_can_not_be_used(tmp_path, kind):
     assert not (tmp_path / "elsewhere").exists()
 
 
-# -- commands -----------------------------------------------------------------------------------------------------------
+# -- commands -----------------------------------------------------------------------------------------------------
 
 
 def test_what_a_command_says():
@@ -180,7 +180,7 @@ def test_a_command_inherits_the_descriptors_it_is_given_and_no_others(tmp_path):
     assert str(other) not in seen
 
 
-# -- mounts -------------------------------------------------------------------------------------------------------------
+# -- mounts -------------------------------------------------------------------------------------------------------
 
 LINES = (
     rb"""22 1 254:0 / / rw,relatime shared:1 - ext4 /dev/vda rw
@@ -204,9 +204,7 @@ LINES = (
 def table(tmp_path, monkeypatch):
     path = tmp_path / "mountinfo"
     path.write_bytes(LINES)
-    monkeypatch.setattr(
-        mounts_module, "open", lambda _path, *args, **kwargs: open(path, *args, **kwargs), raising=False
-    )
+    monkeypatch.setattr(mounts_module, "open", lambda _path, *more, **named: path.open(*more, **named), raising=False)
     return mounts()
 
 
@@ -247,7 +245,7 @@ def test_the_mounts_of_this_machine():
     assert any(mount.point == "/" for mount in mounts())
 
 
-# -- accounts -------------------------------------------------------------------------------------------------------------
+# -- accounts -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("value", "number"), [(None, None), (0, 0), ("0", 0), ("4294967294", 2**32 - 2), ("root", 0)])
@@ -270,7 +268,7 @@ def test_accounts_that_there_are_not(value):
     assert refusal(group_id, value).code == "unknown_group"
 
 
-# -- users --------------------------------------------------------------------------------------------------------------
+# -- users --------------------------------------------------------------------------------------------------------
 
 OPEN = "import os, sys\nfd = os.open(sys.argv[1], int(sys.argv[2]))"
 LOCK = """

@@ -22,16 +22,104 @@ from ansible_collections.virt.storage.plugins.module_utils.report.records import
 from ansible_collections.virt.storage.plugins.module_utils.report.result import diff, plan
 from ansible_collections.virt.storage.plugins.module_utils.report.yaml_text import to_yaml
 
-# -- yaml -----------------------------------------------------------------------------------------------------------
+# -- yaml ---------------------------------------------------------------------------------------------------------
 
 ODD = [
-    "", " ", "a ", " a", "true", "True", "no", "On", "y", "N", "null", "~", "1", "1.5", "1e3", "0x1f", "0711", "1_000", "12:30",
-    "2001-01-01", ".inf", ".nan", "-", "- a", "-a", "?", "? a", ":", ": a", "a:", "a: b", "a :b", "a:b", "#", "a #b", "a#b", "&a",
-    "*a", "!a", "!!str", "|", ">", "@a", "`a", "%a", "'", '"', "a'b", 'a"b', "\\", "a\\nb", "{", "}", "{a}", "[", "]", "[a]", ",",
-    "a, b", "a\nb", "a\n", "\n", "a\tb", "\t", "a\rb", "\0", "\x1b[0m", "\x7f", "\x80", "a\x85b", "\xa0", "a\u2028b", "\u2029",
-    "\ufeff", "\ufffe", "\ufffd", "ä", "日本", "😀", "---", "...", "--- a", "<<", "=", "a=b", "/p/v", "(known after apply)",
-    "x" * 5000, "a  b", "None", "yes", "off", "NaN", "Infinity",
-]  # fmt: skip
+    "",
+    " ",
+    "a ",
+    " a",
+    "true",
+    "True",
+    "no",
+    "On",
+    "y",
+    "N",
+    "null",
+    "~",
+    "1",
+    "1.5",
+    "1e3",
+    "0x1f",
+    "0711",
+    "1_000",
+    "12:30",
+    "2001-01-01",
+    ".inf",
+    ".nan",
+    "-",
+    "- a",
+    "-a",
+    "?",
+    "? a",
+    ":",
+    ": a",
+    "a:",
+    "a: b",
+    "a :b",
+    "a:b",
+    "#",
+    "a #b",
+    "a#b",
+    "&a",
+    "*a",
+    "!a",
+    "!!str",
+    "|",
+    ">",
+    "@a",
+    "`a",
+    "%a",
+    "'",
+    '"',
+    "a'b",
+    'a"b',
+    "\\",
+    "a\\nb",
+    "{",
+    "}",
+    "{a}",
+    "[",
+    "]",
+    "[a]",
+    ",",
+    "a, b",
+    "a\nb",
+    "a\n",
+    "\n",
+    "a\tb",
+    "\t",
+    "a\rb",
+    "\0",
+    "\x1b[0m",
+    "\x7f",
+    "\x80",
+    "a\x85b",
+    "\xa0",
+    "a\u2028b",
+    "\u2029",
+    "\ufeff",
+    "\ufffe",
+    "\ufffd",
+    "ä",
+    "日本",
+    "😀",
+    "---",
+    "...",
+    "--- a",
+    "<<",
+    "=",
+    "a=b",
+    "/p/v",
+    "(known after apply)",
+    "x" * 5000,
+    "a  b",
+    "None",
+    "yes",
+    "off",
+    "NaN",
+    "Infinity",
+]
 
 text = st.text(st.characters(blacklist_categories=("Cs",)), max_size=20)
 scalars = st.none() | st.booleans() | st.integers() | text | st.sampled_from(ODD)
@@ -74,7 +162,7 @@ def test_how_it_looks(value, written):
     assert to_yaml(value) == written
 
 
-# -- diff -----------------------------------------------------------------------------------------------------------
+# -- diff ---------------------------------------------------------------------------------------------------------
 
 
 def change(name, action="create", before=None, after=None, **more):
@@ -147,7 +235,7 @@ def test_a_diff_leaves_the_changes_alone():
     assert (first.before, first.after) == ({"x": {"y": 1}}, {"x": {"y": 2}})
 
 
-# -- plan -----------------------------------------------------------------------------------------------------------
+# -- plan ---------------------------------------------------------------------------------------------------------
 
 
 def created(name, destroys="", wanted=None, **facts):
@@ -229,7 +317,7 @@ def test_what_is_not_lowered_has_no_commands():
     assert plan([mine], [ops.Step((ops.OpenStaging("/x"),)), ops.Step((), mine, (0,))])[0]["commands"] == []
 
 
-# -- commands for people ----------------------------------------------------------------------------------------------
+# -- commands for people ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -253,7 +341,7 @@ def test_commands(operation, command):
     assert operation.command == command
 
 
-# -- records --------------------------------------------------------------------------------------------------------
+# -- records ------------------------------------------------------------------------------------------------------
 
 POOL = Pool("p", "netfs", "u", "/p", Permissions(0o700, 5, 5), Source((SourceHost("h"),), dir="/e"))
 
@@ -269,10 +357,21 @@ def test_a_pool():
     )  # fmt: skip
     record = pool_record(found)
     assert record == {
-        "name": "p", "state": "active", "type": "netfs", "uuid": "u", "path": "/p", "persistent": True, "autostart": True,
-        "source": {"hosts": [{"name": "h"}], "dir": "/e"}, "mode": "0711", "owner": 0, "group": 0,
-        "capacity": 3, "allocation": 1, "available": 2,
-    }  # fmt: skip
+        "name": "p",
+        "state": "active",
+        "type": "netfs",
+        "uuid": "u",
+        "path": "/p",
+        "persistent": True,
+        "autostart": True,
+        "source": {"hosts": [{"name": "h"}], "dir": "/e"},
+        "mode": "0711",
+        "owner": 0,
+        "group": 0,
+        "capacity": 3,
+        "allocation": 1,
+        "available": 2,
+    }
     assert pool_record(replace(found, active=False))["state"] == "inactive"
     assert pool_record(replace(found, definition=None))["persistent"] is False
     assert "capacity" not in pool_record(replace(found, current=Storage("absent"), usage=None))
@@ -284,11 +383,24 @@ def test_a_volume():
         type="file", path="/p/v", key="/p/v", physical=7, timestamps=(("mtime", 1.5),),
     )  # fmt: skip
     assert volume_record(volume) == {
-        "name": "v", "type": "file", "path": "/p/v", "key": "/p/v", "format": "qcow2", "capacity": 5, "allocation": 6,
-        "physical": 7, "mode": "0600", "owner": 1, "group": 2, "compat": "1.1", "cluster_size": 65536,
-        "lazy_refcounts": False, "extended_l2": True, "backing": {"path": "/b", "format": "raw"},
+        "name": "v",
+        "type": "file",
+        "path": "/p/v",
+        "key": "/p/v",
+        "format": "qcow2",
+        "capacity": 5,
+        "allocation": 6,
+        "physical": 7,
+        "mode": "0600",
+        "owner": 1,
+        "group": 2,
+        "compat": "1.1",
+        "cluster_size": 65536,
+        "lazy_refcounts": False,
+        "extended_l2": True,
+        "backing": {"path": "/b", "format": "raw"},
         "timestamps": {"mtime": 1.5},
-    }  # fmt: skip
+    }
     assert volume_record(replace(volume, encrypted=True))["encrypted"] is True
     assert volume_record(replace(volume, problem="odd"))["problem"] == "odd"
     assert volume_record(replace(volume, foreign="a FIFO"))["problem"] == "a FIFO"
