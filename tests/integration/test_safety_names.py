@@ -168,7 +168,8 @@ BAD_SIZES = {
     "other digits": ("١٢", "invalid_size"),
     "2^63": (str(2**63), "capacity_too_large"),
     "8E": ("8E", "capacity_too_large"),
-    "enormous": ("9" * 400, "capacity_too_large"),
+    "30 digits": ("9" * 30, "capacity_too_large"),
+    "5000 digits": ("9" * 5000, "invalid_size"),
 }
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import errno
 import os
+import resource
 import subprocess
 import sys
 
@@ -435,3 +436,36 @@ def test_the_result_tells_what_is_there(images, after_decision):
     assert entry["status"] == "failed"
     assert entry["capacity"] == image_info(path)["virtual-size"] == 5 * MIB
     assert result["diff"] == {"before": "", "after": ""} or "a" not in result["diff"]["after"]
+
+
+# -- descriptors --------------------------------------------------------------------------------------------------
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def test_descriptors_are_closed(images):
+    """What keeps a file from being replaced unseen is let go with the task, after a refusal too."""
+    before = descriptors()
+    for _ in range(3):
+        done(images.volume(volumes=[{"name": f"v{n}", "capacity": "1M"} for n in range(5)]))
+        done(images.volume(volumes=[{"name": f"v{n}", "capacity": "2M"} for n in range(5)]))
+        assert images.volume(name="v0", capacity="1M").get("failed")
+        assert images.volume(True, name="v0", state="absent")["changed"]
+        done(images.volume(volumes=[{"name": f"v{n}", "state": "absent"} for n in range(5)]))
+    assert descriptors() <= before
+
+
+def test_more_volumes_than_descriptors(images):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    for number in range(300):
+        raw(images.images / f"v{number}", 512)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (descriptors() + 100, hard))
+    try:
+        done(images.volume(volumes=[{"name": f"v{n}", "capacity": "1K"} for n in range(300)]))
+        done(images.volume(volumes=[{"name": f"v{n}", "capacity": "1K", "recreate": "always"} for n in range(300)]))
+        done(images.volume(volumes=[{"name": f"v{n}", "state": "absent"} for n in range(300)]))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert os.listdir(images.images) == []

@@ -120,19 +120,28 @@ def test_import_that_does_not_fit(small):
 
 
 def test_reservation_that_does_not_fit_after_all(small, monkeypatch):
-    """Somebody takes the space between the look and the making."""
-    monkeypatch.setattr(
-        "ansible_collections.virt.storage.plugins.module_utils.decide.volumes._space_refusal", lambda *_: None
-    )
+    """Somebody takes the space between the decision and the making."""
+    from ansible_collections.virt.storage.plugins.module_utils.engines.native import NativeEngine
+
+    lower, filler = NativeEngine.lower, small.images / "filler"
+
+    def lower_and_fill(*arguments):
+        steps = lower(*arguments)
+        filler.write_bytes(b"x" * 5 * MIB)
+        return steps
+
+    monkeypatch.setattr(NativeEngine, "lower", lower_and_fill)
     for declared in (
-        {"capacity": "10M", "allocation": "10M"},
-        {"capacity": "10M", "format": "qcow2", "options": {"preallocation": "falloc"}},
-        {"capacity": "10M", "format": "qcow2", "options": {"preallocation": "full"}},
-        {"source": {"content": "x" * 10 * MIB}},
+        {"capacity": "4M", "allocation": "4M"},
+        {"capacity": "4M", "format": "qcow2", "options": {"preallocation": "falloc"}},
+        {"capacity": "4M", "format": "qcow2", "options": {"preallocation": "full"}},
+        {"source": {"content": "x" * 4 * MIB}},
     ):
         refused(small.volume(name="a", **declared), "no_space")
-        assert os.listdir(small.images) == []
-    done(small.volume(name="a", capacity="2M", allocation="2M"))
+        assert os.listdir(small.images) == ["filler"]
+        filler.unlink()
+    monkeypatch.undo()
+    done(small.volume(name="a", capacity="4M", allocation="4M"))
 
 
 def test_bulk_with_one_that_does_not_fit(small):

@@ -44,7 +44,7 @@ DESTROYING = {
     "delete": {"state": "absent"},
     "shrink": {"format": "qcow2", "capacity": "1M", "allow": ["shrink"]},
     "recreate": {"format": "qcow2", "capacity": "2M", "recreate": "always"},
-    "recreate if needed": {"format": "raw", "capacity": "2M", "recreate": "needed"},
+    "recreate if needed": {"capacity": "2M", "options": {"cluster_size": "4K"}, "recreate": "needed"},
 }
 DESTROY = pytest.mark.parametrize("declared", DESTROYING.values(), ids=DESTROYING.keys())
 
