@@ -52,7 +52,7 @@ def observe_directory(path: str, made_inode: int | None, holds: bool) -> Storage
     except (FileNotFoundError, NotADirectoryError):
         if os.path.islink(path):
             return Storage(FOREIGN, path, "a symbolic link that leads nowhere")
-        return Storage(ABSENT, path, "not there")
+        return Storage(ABSENT, path, "not there", made=made_inode is not None)
     except OSError as error:
         return Storage(UNKNOWN_STORAGE, path, error.strerror or str(error))
     if not stat.S_ISDIR(status.st_mode):

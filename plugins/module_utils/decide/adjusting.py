@@ -152,6 +152,13 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
     wanted = replace(have, capacity=size)
     check_capacity(replace(wanted, allocation=None), task)
+    if size == 0 and have.format != "raw":
+        raise task.refuse(
+            "invalid_size",
+            have.name,
+            f"a {have.format} volume can't be shrunk to nothing",
+            "Delete it (state: absent).",
+        )
     differing = [replace(mine[0], want=size)]
     if not shrinks(entry, have):
         if have.format != "raw":

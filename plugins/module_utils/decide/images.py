@@ -128,6 +128,8 @@ def _settle_inline(volume: Volume, content: Content, goal: VolumesGoal) -> Volum
             volume.name,
             "Leave format out, or say raw.",
         )
+    if volume.at_least:
+        volume = replace(volume, capacity=max(size, volume.capacity or 0))
     if volume.capacity is not None and volume.capacity < size:
         raise _refuse(
             "capacity_too_small",

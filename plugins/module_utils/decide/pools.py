@@ -382,6 +382,8 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
         changes += clean(goal.pool.name, found)
         changes += _delete_contents(goal, found, defined=existing is not None)
         changes += _delete_directory(goal, found)
+    elif found.storage.kind == ABSENT:
+        changes += _delete_directory(goal, found)
     elif found.storage.kind == FOREIGN:
         raise StorageError(
             "storage_foreign",
@@ -389,7 +391,7 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
             subject=str(_subject(goal)),
             hint="Undefine the pool without touching it (state: absent).",
         )
-    elif found.storage.kind != ABSENT:
+    else:
         raise _unreadable(goal, found)
     return [*changes, *_undefine(goal, found)]
 
@@ -459,17 +461,19 @@ def _is_plain_volume(found: Found, name: str) -> bool:
 
 
 def _delete_directory(goal: PoolGoal, found: Found) -> list[Change]:
+    """Removes the directory that we made, or the note of it where an interrupted task got no further."""
     storage = found.storage
     if not storage.made or storage.mount_point:
         return []
+    there = storage.kind == READY
     return [
         _change(
             goal,
             "delete",
-            f"remove the directory {storage.path}",
-            {"target": permissions_facts(storage.permissions)},
+            f"remove the directory {storage.path}" if there else f"forget the directory {storage.path}",
+            {"target": permissions_facts(storage.permissions) if there else None},
             {"target": None},
             replace(goal.pool, path=storage.path),
-            destroys=f"the directory {storage.path}",
+            destroys=f"the directory {storage.path}" if there else "",
         )
     ]

@@ -88,6 +88,10 @@ class VolumesTask:
         above: dict[str, list[str]] = {}
         for name, base in self._below.items():
             above.setdefault(base, []).append(name)
+        names = {volume.path: name for name, volume in self.found.volumes.items()}
+        for base, users in self.found.users.items():
+            overlays = [names[user.who] for user in users if user.kind == "overlay" and user.who in names]
+            above.setdefault(base, []).extend(overlays)
         return above
 
     def volume_of(self, reference: Backing | Content) -> str | None:
@@ -109,7 +113,7 @@ class VolumesTask:
 
     def related(self, name: str) -> tuple[str, ...]:
         """The volumes whose changes can't run beside this one's: what it is built on, and what is built on it."""
-        names = (*self._above.get(name, ()), self._below.get(name, name))
+        names = dict.fromkeys((*self._above.get(name, ()), self._below.get(name, name)))
         return tuple(other for other in names if other != name and other in self._touched)
 
     @cached_property

@@ -22,6 +22,7 @@ from .renames import rename_exchange, rename_noreplace
 from .run import run
 
 _OTHER_FILES = 256
+_LONGEST_NAME = 200
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 _NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -68,24 +69,48 @@ def sync_path(path: str) -> None:
 
 
 def _make_directory(op: ops.MakeDirectory) -> None:
-    parents, path = [], os.path.dirname(op.path)
+    if os.path.isdir(op.path):
+        return
+    _make_parents(os.path.dirname(op.path))
+    if op.record:
+        _make_recorded_directory(op)
+    else:
+        os.mkdir(op.path, op.mode)
+        os.chmod(op.path, op.mode)
+    sync_path(os.path.dirname(op.path))
+
+
+def _make_parents(path: str) -> None:
+    missing = []
     while not os.path.isdir(path):
-        parents.append(path)
+        missing.append(path)
         path = os.path.dirname(path)
-    for parent in reversed(parents):
+    for parent in reversed(missing):
         os.mkdir(parent, 0o755)
         os.chmod(parent, 0o755)
+        sync_path(os.path.dirname(parent))
+
+
+def _make_recorded_directory(op: ops.MakeDirectory) -> None:
+    """Under a private name first, so that it is on record by the time it has its own: it is never ours without a note,
+    and whatever stands under its name by then is never taken for ours.
+    """
+    parent, name = os.path.split(op.path)
+    staged = os.path.join(parent, f".{name[:_LONGEST_NAME]}.virt-storage")
+    with suppress(FileNotFoundError):
+        os.rmdir(staged)
+    os.mkdir(staged, op.mode)
+    os.chmod(staged, op.mode)
+    _write_file(ops.WriteFile(op.record, f"{os.stat(staged).st_ino} {op.path}\n"))
     try:
+        rename_noreplace(staged, op.path)
+    except OSError as error:
+        os.rmdir(staged)
+        if error.errno not in _NO_RENAMEAT2:
+            raise
         os.mkdir(op.path, op.mode)
-    except FileExistsError:
-        if os.path.isdir(op.path):
-            return
-        raise
-    os.chmod(op.path, op.mode)
-    if op.record:
-        inode = os.stat(op.path).st_ino
-        _write_file(ops.WriteFile(op.record, f"{inode} {op.path}\n"))
-    sync_path(os.path.dirname(op.path))
+        os.chmod(op.path, op.mode)
+        _write_file(ops.WriteFile(op.record, f"{os.stat(op.path).st_ino} {op.path}\n"))
 
 
 def _set_permissions(op: ops.SetPermissions) -> None:
@@ -145,8 +170,9 @@ def _remove(op: ops.Remove) -> None:
 
 
 def _remove_directory(op: ops.RemoveDirectory) -> None:
-    os.rmdir(op.path)
-    sync_path(os.path.dirname(op.path))
+    with suppress(FileNotFoundError):
+        os.rmdir(op.path)
+        sync_path(os.path.dirname(op.path))
 
 
 def _make_raw(op: ops.MakeRaw) -> None:

@@ -27,10 +27,10 @@ def _unescape(text: str) -> str:
 
 def mounts() -> list[Mount]:
     table = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as lines:
+    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
         for line in lines:
             left, right = line.split(" - ", 1)
-            fields, tail = left.split(), right.split()
+            fields, tail = left.split(" "), right.split(" ")
             table.append(Mount(_unescape(fields[3]), _unescape(fields[4]), tail[0], _unescape(tail[1])))
     return table
 

@@ -19,7 +19,8 @@ ABSENT, READY, FOREIGN, UNKNOWN_STORAGE = "absent", "ready", "foreign", "unknown
 @dataclass(frozen=True)
 class Storage:
     """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there) or unknown (not
-    readable, no backend); ``why`` says it in words. ``made``: our own build made it. ``holds``: its entries, if
+    readable, no backend); ``why`` says it in words. ``made``: our own build made it,
+    or would have it on record still when it is gone. ``holds``: its entries, if
     asked for.
     """
 

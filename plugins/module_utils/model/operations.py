@@ -114,7 +114,7 @@ class Remove(NamedTuple):
 
 
 class RemoveDirectory(NamedTuple):
-    """Removes an empty directory."""
+    """Removes an empty directory; that it is gone already is no error."""
 
     path: str
 

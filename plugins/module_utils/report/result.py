@@ -55,7 +55,7 @@ def _shape(change: Change) -> tuple:
     sides = (change.before, change.after)
     facts = tuple(None if s is None else repr({k: v for k, v in s.items() if k not in hide}) for s in sides)
     made = change.action in ("create", "recreate")
-    made_with = tuple(getattr(change.wanted, name) for name in _AT_CREATION) if made else ()
+    made_with = tuple(getattr(change.wanted, name, None) for name in _AT_CREATION) if made else ()
     return (change.action, change.subject.pool, bool(change.destroys), facts, made_with)
 
 

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 
 import pytest
 
@@ -47,8 +48,6 @@ def volume(**fields):
         ),
         (arguments.create(volume(format="raw"), "/p/v"), "create -q -f raw /p/v 1048576"),
         (arguments.create(volume(format="raw", nocow=True), "/p/v"), "create -q -f raw -o nocow=on /p/v 1048576"),
-        (arguments.convert("/s", "vmdk", volume(), "/p/v"), "convert -q -f vmdk -O qcow2 -o compat=1.1 /s /p/v"),
-        (arguments.convert("/s", "iso", volume(format="raw"), "/p/v"), "convert -q -f raw -O raw /s /p/v"),
         (arguments.resize("/p/v", "qcow2", 5), "resize -q -f qcow2 /p/v 5"),
         (arguments.resize("/p/v", "qcow2", 5, shrink=True), "resize -q -f qcow2 --shrink /p/v 5"),
         (arguments.amend("/p/v", compat="1.1"), "amend -q -f qcow2 -o compat=1.1 /p/v"),
@@ -140,6 +139,16 @@ def test_qcow2_problem(fields, problem):
 )  # fmt: skip
 def test_qcow2_limit(cluster_size, extended_l2, limit):
     assert qcow2.qcow2_limit(cluster_size, extended_l2) == limit
+
+
+@pytest.mark.parametrize(("said", "driver"), [("vmdk", "vmdk"), ("iso", "raw"), ("qcow2", "qcow2")])
+def test_a_source_is_opened_without_its_backing_file(said, driver):
+    *command, source, target = arguments.convert("/s,1", said, volume(), "/p/v")
+    assert command == ["qemu-img", "convert", "-q", "-O", "qcow2", "-o", "compat=1.1"]
+    assert target == "/p/v"
+    node = json.loads(source[len("json:") :])
+    assert node.pop("backing", "left out") == (None if said == "qcow2" else "left out")
+    assert node == {"driver": driver, "file": {"driver": "file", "filename": "/s,1"}}
 
 
 def test_every_family_of_distributions_has_its_package():
