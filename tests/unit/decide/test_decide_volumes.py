@@ -16,7 +16,7 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.compare import
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.found import EVERYTHING, RUNNING, Usage
+from ansible_collections.virt.storage.plugins.module_utils.model.found import EVERYTHING, PIN, RUNNING, Usage
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Volume
 
@@ -548,8 +548,14 @@ def test_making_anew_keeps_permissions_that_are_not_declared():
     assert (change.after["mode"], change.after["owner"], change.after["group"]) == ("0644", 5, 9)
 
 
+def test_making_anew_keeps_the_format_and_size_that_are_not_declared():
+    change = only(decide(holding(QCOW2), entry(recreate="always")))
+    assert (change.wanted.format, change.wanted.capacity) == ("qcow2", MIB)
+    assert (change.after["format"], change.after["capacity"]) == ("qcow2", MIB)
+
+
 def test_making_anew_needs_all_that_creating_needs():
-    assert refused(holding(RAW), entry(recreate="always")).code == "capacity_missing"
+    assert refused(holding(RAW), entry(recreate="always", capacity=MIB, allocation=2 * MIB)).code == "invalid_option"
     assert refused(holding(RAW), entry(recreate="always", capacity=MIB, compat="1.1")).code == "invalid_option"
 
 
@@ -689,13 +695,13 @@ CHAIN = holding(BASE, OVERLAY, users={"base": (user("overlay", "/p/overlay"),)})
 def test_an_overlay_goes_before_its_base(order):
     decision = decide(CHAIN, *(entry(name, state="absent") for name in order))
     assert actions(decision) == ["delete overlay", "delete base"]
-    assert decision.changes[1].needs == ("overlay",)
+    assert decision.changes[1].needs[0] == "overlay"
 
 
 def test_exclusive_removes_overlay_and_base_in_that_order():
     decision = decide(holding(volume("z", "raw"), BASE, OVERLAY, users=CHAIN.users), entry("z"), exclusive="*")
     assert actions(decision) == ["delete overlay", "delete base"]
-    assert decision.changes[1].needs == ("overlay",)
+    assert decision.changes[1].needs[0] == "overlay"
 
 
 def test_a_base_stays_while_an_overlay_does():
@@ -855,7 +861,7 @@ def test_a_directory_that_is_not_writable_is_in_the_way_of_changes_only():
         pytest.param(RAW, {"format": "qcow2"}, None, id="refused-anyway"),
         pytest.param(RAW, {"capacity": 512, "allow": ["shrink"]}, EVERYTHING, id="shrink"),
         pytest.param(RAW, {"capacity": 512}, None, id="shrink-refused-anyway"),
-        pytest.param(RAW, {"capacity": 2 * MIB}, None, id="grow-raw"),
+        pytest.param(RAW, {"capacity": 2 * MIB}, PIN, id="grow-raw"),
         pytest.param(QCOW2, {"capacity": 2 * MIB}, RUNNING, id="grow-qcow2"),
         pytest.param(QCOW2, {"compat": "0.10"}, RUNNING, id="amend"),
         pytest.param(RAW, {"permissions": Permissions(0o640)}, RUNNING, id="permissions"),

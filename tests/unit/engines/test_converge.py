@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Look, decide, lower; then, unless in check mode, execute and look again, and hold the claims against what is there."""
+"""Look, decide, lower; then, unless in check mode, execute, look again, and hold the claims against what is there."""
 
 from __future__ import annotations
 
@@ -29,17 +29,18 @@ class Engine:
 
     parallel = False
 
-    def __init__(self, failing=()):
-        self.calls, self.locked, self.failing = [], False, failing
+    def __init__(self, failing=(), can_lock=True):
+        self.calls, self.locked, self.failing, self.can_lock = [], False, failing, can_lock
 
     def note(self, what):
         self.calls.append(f"{what} locked" if self.locked else what)
 
     @contextmanager
-    def lock(self, pool, definitions):
-        self.calls.append(f"lock {pool} {definitions}")
-        self.locked = True
-        yield
+    def session(self, pool, definitions, check):
+        self.locked = self.can_lock and not check
+        if self.locked:
+            self.calls.append(f"lock {pool} {definitions}")
+        yield self.locked
         self.locked = False
 
     def observe(self, scope):
@@ -67,8 +68,8 @@ def change(action, after=None, name="v"):
     return Change(Subject("p", name), action, action, None, after)
 
 
-def run(decision, check=False, facts=None, failing=()):
-    engine = Engine(failing)
+def run(decision, check=False, facts=None, failing=(), can_lock=True):
+    engine = Engine(failing, can_lock)
     aim = Aim(
         None, Scope(Pool("p")), True, lambda goal, found: {}, lambda goal, found: decision, lambda change, found: facts
     )
@@ -90,6 +91,14 @@ def test_check_mode_takes_no_lock_and_executes_nothing():
     result, calls = run(Decision((change("a"),)), True)
     assert calls == LOOK
     assert len(result.steps) == 1
+
+
+def test_without_a_lock_nothing_can_be_changed():
+    result, calls = run(Decision((change("a"),)), can_lock=False)
+    assert calls == LOOK
+    assert result.error.code == "not_writable"
+    assert result.error.hint
+    assert run(Decision(), can_lock=False)[0].error is None
 
 
 def test_a_real_run_executes_and_looks_again():

@@ -230,9 +230,17 @@ TABLE = [
 
 @pytest.mark.parametrize(
     ("path", "source"),
-    [("/", "a"), ("/x", "a"), ("/srv", "d"), ("/srv/x", "d"), ("/srvx", "a"), ("/srv/deep", "c"), ("/srv/deep/x/y", "c"),
-     ("/srv/deeper", "d")],
-)  # fmt: skip
+    [
+        ("/", "a"),
+        ("/x", "a"),
+        ("/srv", "d"),
+        ("/srv/x", "d"),
+        ("/srvx", "a"),
+        ("/srv/deep", "c"),
+        ("/srv/deep/x/y", "c"),
+        ("/srv/deeper", "d"),
+    ],
+)
 def test_which_mount_holds_a_path(path, source):
     assert filesystem_of(path, TABLE).source == source
 
