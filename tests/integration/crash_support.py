@@ -13,6 +13,7 @@ import signal
 import stat
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -285,10 +286,28 @@ def traced(
     child.go()
     status, result = child.wait()
     strace.communicate()
+    return status, result, parsed(log)
+
+
+Point = tuple[str, int]
+
+
+def points_of(calls: list[Call]) -> list[Point]:
+    """Every point at which a thread can be killed: the N-th of its calls of a name, in the order in which they came."""
+    counted: Counter[tuple[int, str]] = Counter()
+    points: dict[Point, None] = {}
+    for entry in calls:
+        counted[entry.thread, entry.name] += 1
+        points[entry.name, counted[entry.thread, entry.name]] = None
+    return list(points)
+
+
+def killing(point: Point) -> str:
+    """What strace must inject (it counts each system call of each thread by itself). The call is not carried out."""
+    name, number = point
+    return f"inject={name}:signal=KILL:when={number}"
+
+
+def parsed(log: Path) -> list[Call]:
     found = map(_CALL.match, log.read_text(errors="replace").splitlines())
-    return status, result, [Call(int(m.group(1)), m.group(2), m.group(3)) for m in found if m]
-
-
-def killing(number: int) -> tuple[str, str]:
-    """The option that kills the first thread, and so its process, that begins its N-th changing call."""
-    return ("-e", f"inject={CHANGING}:signal=KILL:when={number}")
+    return [Call(int(m.group(1)), m.group(2), m.group(3)) for m in found if m]
