@@ -152,8 +152,9 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
         return replace(volume, problem=f"not readable ({error.strerror})")
     finally:
         os.close(descriptor)
-    if declared == "raw" and (header.format != "raw" or header.problem):
-        return replace(volume, format="raw", capacity=size, physical=size, looks_like=header.format)
+    if declared == "raw":
+        pretends = "an encrypted image" if header.encrypted else "" if header.format == "raw" else header.format
+        return replace(volume, format="raw", capacity=size, physical=size, looks_like=header.problem or pretends)
     backing = None
     if header.backing_path is not None:
         resolved = resolve_backing(path, header.backing_path)
