@@ -57,7 +57,12 @@ def converge(aim: Aim, engine: Any, check: bool) -> Result:
         steps = tuple(engine.lower(decision.changes, found))
         stop = decision.refusal or (None if check else next(iter(decision.missing), None))
         if not check and not locked and steps and stop is None:
-            stop = StorageError("not_writable", "the lock of the pool can't be taken", subject=str(aim.scope.pool.name))
+            stop = StorageError(
+                "not_writable",
+                "the lock of the pool can't be taken",
+                subject=f"pool {aim.scope.pool.name}",
+                hint="Run as a user who may write there (become: true).",
+            )
         if stop is not None or check or not steps:
             return Result(found, found, decision, steps, error=stop)
         return _apply(aim, engine, found, decision, steps)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..model import operations as ops
 from ..model.change import Change
 from ..model.found import Storage
 from ..model.pool import Pool
@@ -38,6 +37,8 @@ def is_up(pool: Pool, storage: Storage, started: bool) -> bool:
 
 def lower(change: Change, record: str) -> list[Any]:
     """``record`` is the file that notes which directory we made."""
+    from ..model import operations as ops
+
     pool: Pool = change.wanted
     path, permissions = pool.path or "", pool.permissions
     if change.action == "build":

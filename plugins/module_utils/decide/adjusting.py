@@ -31,22 +31,19 @@ def adjust(entry: VolumeGoal, have: Volume, differing: tuple[Difference, ...], t
             yield from decide(entry, have, mine, task)
 
 
-def shrinks(entry: VolumeGoal, have: Volume) -> bool:
-    return (entry.volume.capacity or 0) < (have.capacity or 0)
-
-
 def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task: VolumesTask) -> None:
     if not differing:
         return
     if have.link_target is not None:
         raise link_refused(have, task)
     if have.name in task.found.protected and any(d.field not in PERMISSIONS for d in differing):
-        raise task.refuse(
+        refusal = task.refuse(
             "not_writable",
             have.name,
             f"{have.path} is not writable",
             "Run as a user who may write it (become: true).",
         )
+        task.refusals.append(refusal)
     if (have.data_file is not None or have.encrypted) and any(d.field not in PERMISSIONS for d in differing):
         what = "is encrypted" if have.encrypted else "keeps its data in another file"
         raise task.refuse(
@@ -160,7 +157,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             "Delete it (state: absent).",
         )
     differing = [replace(mine[0], want=size)]
-    if not shrinks(entry, have):
+    if size >= (have.capacity or 0):
         if have.format != "raw":
             _refuse_running(have, "resized", entry.allow, task)
         summary = f"grow it to {format_size(size)}"

@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -129,26 +129,3 @@ def _claims(volume: Volume) -> dict[str, Any]:
     claims: dict[str, Any] = {"path": volume.path or UNKNOWN, "format": UNKNOWN, "capacity": UNKNOWN}
     claims.update(volume_facts(volume))
     return claims
-
-
-def space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:
-    """Space that was asked to be reserved must be there; sparse volumes are not counted."""
-    usage = task.found.usage
-    asked = sum(_reserved(change) for change in changes)
-    if usage is None or asked <= usage.available:
-        return None
-    return StorageError(
-        "no_space",
-        f"{format_size(asked)} would be reserved, but pool {task.goal.pool} has {format_size(usage.available)} left",
-        subject=f"pool {task.goal.pool}",
-        hint="Free some space, or make sparse volumes (leave allocation out).",
-    )
-
-
-def _reserved(change: Change) -> int:
-    volume = change.wanted
-    if change.action not in ("create", "recreate") or volume is None:
-        return 0
-    if volume.preallocation in ("falloc", "full"):
-        return volume.capacity or 0
-    return volume.allocation or 0

@@ -34,12 +34,13 @@ def extra_volumes(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class VolumesTask:
-    """``missing`` and ``warnings`` are gathered while deciding."""
+    """``missing``, ``warnings`` and ``refusals`` (of what is planned all the same) are gathered while deciding."""
 
     goal: VolumesGoal
     found: Found
     missing: list[StorageError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    refusals: list[StorageError] = field(default_factory=list)
 
     def subject(self, name: str) -> Subject:
         return Subject(self.goal.pool, name)

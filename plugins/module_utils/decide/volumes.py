@@ -7,19 +7,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, PIN, READY, RUNNING, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.types import POOL_TYPES
+from ..model.units import format_size
 from ..model.volume import Volume
-from .adjusting import adjust, shrinks
 from .compare import Difference, differences
-from .creating import create, recreate, space_refusal
 from .decision import Decision, clean, staging_refusal, unwritable
-from .destroying import check_is_volume, delete
 from .task import VolumesTask, extra_volumes
 
 _DEEPEST = 64  # backing files below each other; libvirt and QEMU have limits of their own beyond
@@ -33,12 +31,15 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     for entry in _ordered(task):
         changes += _decide_one(entry, task)
     for name in task.doomed:
+        from .destroying import delete
+
         changes += delete(goal.by_name.get(name) or VolumeGoal(Volume(name), "absent"), task)
     made, subject = tuple(changes), f"pool {goal.pool}"
     refusal = (
         unwritable(made, found.unwritable, subject)
+        or next(iter(task.refusals), None)
         or staging_refusal(made, found, subject)
-        or space_refusal(task, changes)
+        or _space_refusal(task, made)
     )
     return Decision(made, tuple(task.missing), tuple(task.warnings), refusal)
 
@@ -61,7 +62,7 @@ def _stake(entry: VolumeGoal, have: Volume, found: Found) -> str:
     if any(not difference.in_place for difference in differing):
         return EVERYTHING if entry.recreate == "needed" else ""
     fields = {difference.field for difference in differing}
-    if "capacity" in fields and shrinks(entry, have):
+    if "capacity" in fields and (entry.volume.capacity or 0) < (have.capacity or 0):
         return EVERYTHING if "shrink" in entry.allow else ""
     if have.format == "raw" and fields == {"capacity"}:
         return PIN  # a raw image can grow under who uses it
@@ -131,10 +132,16 @@ def _ordered(task: VolumesTask) -> Iterator[VolumeGoal]:
 
 
 def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
+    """Only what a task needs is imported, since it is compiled anew each time."""
     have = task.found.volumes.get(entry.volume.name)
     if have is None:
+        from .creating import create
+
         return create(entry, task)
-    check_is_volume(have, task)
+    if have.type != "file" or have.foreign or have.problem:
+        from .destroying import check_is_volume
+
+        check_is_volume(have, task)
     if have.looks_like:
         task.warnings.append(
             f"volume {task.goal.pool}/{have.name} is declared raw and is taken as that, "
@@ -143,9 +150,15 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     differing = differences(entry.volume, have, task.found)
     stuck = [difference for difference in differing if not difference.in_place]
     if entry.recreate == "always" or (entry.recreate == "needed" and stuck):
+        from .creating import recreate
+
         return recreate(entry, have, task)
     if stuck:
         raise _differs(have, stuck, task)
+    if not differing:
+        return iter(())
+    from .adjusting import adjust
+
     return adjust(entry, have, differing, task)
 
 
@@ -157,3 +170,26 @@ def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> Storag
         f"volume {task.goal.pool}/{have.name} is there, but its {shown}; that can't be changed in place",
         "Declare what it is, or let it be made anew, which loses its content (recreate: needed).",
     )
+
+
+def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:
+    """Space that was asked to be reserved must be there; sparse volumes are not counted."""
+    usage = task.found.usage
+    asked = sum(_reserved(change) for change in changes)
+    if usage is None or asked <= usage.available:
+        return None
+    return StorageError(
+        "no_space",
+        f"{format_size(asked)} would be reserved, but pool {task.goal.pool} has {format_size(usage.available)} left",
+        subject=f"pool {task.goal.pool}",
+        hint="Free some space, or make sparse volumes (leave allocation out).",
+    )
+
+
+def _reserved(change: Change) -> int:
+    volume = change.wanted
+    if change.action not in ("create", "recreate") or volume is None:
+        return 0
+    if volume.preallocation in ("falloc", "full"):
+        return volume.capacity or 0
+    return volume.allocation or 0

@@ -28,6 +28,7 @@ class Outcome:
 def execute(steps: Sequence[Step], engine: Any) -> tuple[Outcome, ...]:
     """One outcome per step. A failure stops what needs the failed step and nothing else; a step marked ``always``
     runs after those that it needs whatever became of them. Needs point to earlier steps."""
+    engine.prepare()
     outcomes: dict[int, Outcome] = {}
     pending = list(range(len(steps)))
     while pending:

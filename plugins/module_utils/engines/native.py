@@ -10,17 +10,15 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
-from ..host.apply import Applier, Pins, changed_meanwhile, identity_of
 from ..host.files import read_small_file
+from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.locks import locked
-from ..libvirt_xml.pool import parse_pool, render_definition, render_state
-from ..model import operations as ops
+from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
 from ..model.found import ABSENT, PIN, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
@@ -84,7 +82,8 @@ class NativeEngine:
     def __init__(self, places: Places, timeout: float) -> None:
         self.places = places
         self.timeout = timeout
-        self._applier = Applier()
+        self._locks: tuple[int, ...] = ()
+        self._applier: Any = None
         self._pins = Pins()
 
     # --- locks -------------------------------------------------------------------------------------------------------
@@ -102,7 +101,7 @@ class NativeEngine:
                 yield False
                 return
             with locked(self.places.locks, names, self.timeout) as descriptors:
-                self._applier = Applier(descriptors)
+                self._locks = descriptors
                 yield True
         finally:
             self._pins.release()
@@ -234,11 +233,17 @@ class NativeEngine:
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
-    def lower(self, changes: Sequence[Change], found: Found) -> list[ops.Step]:
+    def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
         """The operations of each change, as data. Pool changes come one after the other, volume changes as they need
         each other.
         """
-        steps: list[ops.Step] = []
+        if not changes:
+            return []
+        import uuid
+
+        from ..model.operations import Step
+
+        steps: list[Any] = []
         volume_changes = [change for change in changes if _of_volumes(change)]
         fresh = str(uuid.uuid4())
         stays_up = found.started and not any(change.action == "stop" for change in changes)
@@ -248,11 +253,11 @@ class NativeEngine:
                     self._append_volumes(steps, volume_changes, found)
                 continue
             needs = tuple(range(len(steps)))
-            steps.append(ops.Step(tuple(self._lower_pool(change, found, fresh, stays_up)), change, needs))
+            steps.append(Step(tuple(self._lower_pool(change, found, fresh, stays_up)), change, needs))
         return steps
 
-    def _append_volumes(self, steps: list[ops.Step], changes: Sequence[Change], found: Found) -> None:
-        from ..backends.filetree import lower_volumes
+    def _append_volumes(self, steps: list[Any], changes: Sequence[Change], found: Found) -> None:
+        from ..backends.filetree_changes import lower_volumes
 
         offset = len(steps)
         for step in lower_volumes(changes, found):
@@ -260,14 +265,18 @@ class NativeEngine:
             steps.append(step._replace(needs=needs))
 
     def _lower_pool(self, change: Change, found: Found, fresh: str, stays_up: bool) -> Iterator[Any]:
+        from ..libvirt_xml.pool import render_definition, render_state
+        from ..model import operations as ops
+
         name, pool = change.subject.pool, change.wanted
         if pool is None or pool.type is None:
             return  # an earlier task would have defined it
         if change.action in ("define", "redefine"):
             pool = replace(pool, uuid=pool.uuid or fresh)
-            yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
             if change.action == "redefine" and stays_up:
+                # First, so that a task that is killed between the two finds the definition still to be changed.
                 yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
+            yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
         elif change.action == "start":
             identity = found.definition.uuid if found.definition else None
             yield ops.WriteFile(
@@ -309,6 +318,12 @@ class NativeEngine:
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
         return failed
+
+    def prepare(self) -> None:
+        """Before the first operation is executed."""
+        from ..host.apply import Applier
+
+        self._applier = Applier(self._locks)
 
     def execute(self, operation: Any) -> None:
         self._applier.apply(operation)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import resource
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -18,10 +17,10 @@ from typing import Any, Callable
 
 from ..model import operations as ops
 from ..model.errors import StorageError
+from .identity import changed_meanwhile, identity_of
 from .renames import rename_exchange, rename_noreplace
 from .run import run
 
-_OTHER_FILES = 256
 _LONGEST_NAME = 200
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -44,20 +43,6 @@ _ERRNO_CODES = {
     errno.EEXIST: ("changed_meanwhile", "something took its place", "Look at what is there and run the task again."),
     errno.EROFS: ("not_writable", "the filesystem is read-only", "Mount it read-write."),
 }
-
-
-def identity_of(status: os.stat_result) -> tuple[int, ...]:
-    """What tells one file from another. A number can be given to a new file: see Pins."""
-    return (status.st_dev, status.st_ino)
-
-
-def changed_meanwhile(path: str, what: str) -> StorageError:
-    return StorageError(
-        "changed_meanwhile",
-        f"{path} {what} after it was looked at",
-        subject=path,
-        hint="Nothing of it was touched. Look at what is there now and run the task again.",
-    )
 
 
 def sync_path(path: str) -> None:
@@ -334,35 +319,6 @@ def _truncate(op: ops.Truncate) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-class Pins:
-    """Keeps files from being taken for others: the number of one that is held open can't be given to a new one."""
-
-    def __init__(self) -> None:
-        self._descriptors: list[int] = []
-
-    def pin(self, path: str, identity: tuple[int, ...]) -> None:
-        """Raises ``changed_meanwhile`` where the path is another file already."""
-        try:
-            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except FileNotFoundError:
-            raise changed_meanwhile(path, "went away") from None
-        self._descriptors.append(descriptor)
-        if identity_of(os.fstat(descriptor)) != identity:
-            raise changed_meanwhile(path, "was replaced")
-
-    def make_room(self, count: int) -> None:
-        """Lets this process have so many more files open, as far as it may."""
-        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-        wanted = count + len(self._descriptors) + _OTHER_FILES
-        if soft != resource.RLIM_INFINITY and wanted > soft:
-            limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
-
-    def release(self) -> None:
-        while self._descriptors:
-            os.close(self._descriptors.pop())
 
 
 class Applier:

@@ -16,12 +16,11 @@ from dataclasses import replace
 from typing import Any, Callable
 
 from ..model.errors import StorageError
-from ..model.pool import Pool, overlay
+from ..model.pool import Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
 from . import _tree
 from .fields import as_yes_no, attribute_of, normal_uuid, read_permissions, text_of, write_permissions, yes_no
 from .paths import sanitise_path
-from .source import read_source, write_source
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
 RBD_NAMESPACE = "http://libvirt.org/schemas/storagepool/rbd/1.0"
@@ -94,7 +93,7 @@ def _types_hint() -> str:
 def _read(root: Any) -> Pool:
     row = _row(root.get("type"))
     _check_rbd_source(root, row)
-    source = read_source(root.find("source"), row)
+    source = _read_source(root.find("source"), row)
     name = _name(text_of(root, "name") or (source.name if row.named_by_source else None))
     if row.named_by_source and source.name is None:
         source = replace(source, name=name)
@@ -122,6 +121,15 @@ def _name(text: str | None) -> str:
     if "/" in text or "\n" in text:
         raise _tree.invalid(f"The name {text!r} holds a slash or a line break", subject=text)
     return text
+
+
+def _read_source(element: Any, row: PoolType) -> Source:
+    """Most definitions of a host have an empty source: what reads the others is imported when there is one."""
+    if element is None or not (len(element) or element.attrib):
+        return Source()
+    from .source import read_source
+
+    return read_source(element, row)
 
 
 def _check_rbd_source(root: Any, row: PoolType) -> None:
@@ -239,6 +247,8 @@ def _write(root: Any, pool: Pool, row: PoolType) -> None:
     for tag in _SIZES:
         _write_size(root, tag)
     _write_cow(root, pool, row)
+    from .source import write_source
+
     write_source(_tree.child(root, "source"), pool.source, row)
     _write_target(root, pool, row)
     if pool.refresh_allocation is not None:

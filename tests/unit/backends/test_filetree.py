@@ -16,7 +16,7 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import dir as dir_backend
-from ansible_collections.virt.storage.plugins.module_utils.backends import filetree
+from ansible_collections.virt.storage.plugins.module_utils.backends import filetree, filetree_changes
 from ansible_collections.virt.storage.plugins.module_utils.images import qemu_img
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Subject
@@ -303,7 +303,7 @@ def change(action, volume, needs=(), **more):
 
 
 def lower(*changes):
-    steps = filetree.lower_volumes(changes, FOUND)
+    steps = filetree_changes.lower_volumes(changes, FOUND)
     for index, step in enumerate(steps):
         assert all(need < index for need in step.needs)
     return steps

@@ -58,6 +58,9 @@ class Engine:
     def broken(self, conditions):
         return {}
 
+    def prepare(self):
+        pass
+
     def execute(self, operation):
         self.note(operation)
         if operation in self.failing:

@@ -36,6 +36,9 @@ class Engine:
             if any(condition.path in self.gone for condition in group)
         }
 
+    def prepare(self):
+        pass
+
     def execute(self, operation):
         with self.guard:
             self.done.append(operation)

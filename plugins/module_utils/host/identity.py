@@ -1,0 +1,59 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Which file is which: what was looked at must still be there when it is changed."""
+
+from __future__ import annotations
+
+import os
+
+from ..model.errors import StorageError
+
+_OTHER_FILES = 256  # what a task has open besides
+
+
+def identity_of(status: os.stat_result) -> tuple[int, ...]:
+    """What tells one file from another. A number can be given to a new file: see Pins."""
+    return (status.st_dev, status.st_ino)
+
+
+def changed_meanwhile(path: str, what: str) -> StorageError:
+    return StorageError(
+        "changed_meanwhile",
+        f"{path} {what} after it was looked at",
+        subject=path,
+        hint="Nothing of it was touched. Look at what is there now and run the task again.",
+    )
+
+
+class Pins:
+    """Keeps files from being taken for others: the number of one that is held open can't be given to a new one."""
+
+    def __init__(self) -> None:
+        self._descriptors: list[int] = []
+
+    def pin(self, path: str, identity: tuple[int, ...]) -> None:
+        """Raises ``changed_meanwhile`` where the path is another file already."""
+        try:
+            descriptor = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise changed_meanwhile(path, "went away") from None
+        self._descriptors.append(descriptor)
+        if identity_of(os.fstat(descriptor)) != identity:
+            raise changed_meanwhile(path, "was replaced")
+
+    def make_room(self, count: int) -> None:
+        """Lets this process have so many more files open, as far as it may."""
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count + len(self._descriptors) + _OTHER_FILES
+        if soft != resource.RLIM_INFINITY and wanted > soft:
+            limit = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (limit, hard))
+
+    def release(self) -> None:
+        while self._descriptors:
+            os.close(self._descriptors.pop())
