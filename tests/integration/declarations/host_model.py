@@ -273,7 +273,7 @@ def _pool_deleted(work: _Work, task: PoolTask, path: str) -> None:
             work.codes.add("identity_change")
         return
     directory = host.directory(path)
-    if _claimed(host, name, path) and directory is not None and directory.made and not directory.files:
+    if _claimed(host, name, path):
         work.codes.add("source_conflict")
     _stop(work, name)
     if directory is not None:
@@ -441,6 +441,13 @@ class _Volumes:
     def act(self, action: str, name: str) -> None:
         self.work.actions[(action, f"volume {self.pool}/{name}")] += 1
 
+    def named(self, reference: Backing | Source) -> str:
+        """The name, where the reference leads to a volume of the pool, be it by its path."""
+        if reference.path is not None and self.known:
+            head, tail = os.path.split(self.work.before.real(reference.path))
+            return tail if head == self.work.before.resolve(self.path) else ""
+        return reference.volume or ""
+
     def at(self, name: str) -> str:
         return os.path.join(self.path, name)
 
@@ -486,8 +493,8 @@ def _visit(volumes: _Volumes, name: str, above: tuple[str, ...]) -> None:
     entry = volumes.entries[name]
     if entry.state == "present":
         for below in (entry.backing, entry.source):
-            if below is not None and below.volume is not None:
-                _visit(volumes, below.volume, (*above, name))
+            if below is not None and volumes.named(below):
+                _visit(volumes, volumes.named(below), (*above, name))
     if name in volumes.done:
         return
     volumes.done.add(name)
@@ -536,7 +543,7 @@ def _volume_present(volumes: _Volumes, entry: _Entry) -> None:
         if volumes.users(entry.name) and "backing" not in entry.allow:
             volumes.refuse("volume_backing")
         volumes.work.always = volumes.work.always or entry.recreate == "always"
-        _create(volumes, entry, "recreate")
+        _create(volumes, entry, "recreate", have)
         _spoil_overlays(volumes, entry.name)
     elif stuck:
         volumes.refuse("volume_differs")
@@ -600,10 +607,8 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
                 volumes.refuse("volume_differs")
             below = _below(volumes, entry, after)
             if below is not None:
-                limit = below[2]
-                if limit is not None and entry.capacity is not None and entry.capacity < limit and not entry.at_least:
-                    volumes.refuse("capacity_too_small")
                 after.backing = below[:2]
+                _check_same_chain(volumes, have, below)
         whole = have.backing is None or chain_end(work.before, have.backing[0]) == "whole"
     capacity = entry.capacity
     if capacity is not None and not _capacity_met(entry, have):
@@ -612,6 +617,8 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
         if size < have.capacity:
             if "shrink" not in entry.allow:
                 volumes.refuse("shrink_refused")
+            if size == 0 and have.format == "qcow2":
+                volumes.refuse("invalid_size")
             if volumes.users(entry.name) and "backing" not in entry.allow:
                 volumes.refuse("volume_backing")
             for path in work.after.overlays(volumes.at(entry.name)):
@@ -634,6 +641,18 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
         volumes.act(action, entry.name)
 
 
+def _check_same_chain(volumes: _Volumes, have: File, below: tuple[str, str, int | None]) -> None:
+    """A file that the volume is built on already must be taken for what it was: qemu-img copies nothing then."""
+    host, file = volumes.work.before, have
+    while file.backing is not None:
+        there = host.file(file.backing[0])
+        if there is None:
+            return
+        if host.same_file(file.backing[0], below[0]) and below[1] != file.backing[1]:
+            volumes.refuse("format_mismatch")
+        file = there
+
+
 def _capacity_met(entry: _Entry, have: File) -> bool:
     if entry.at_least:
         return have.capacity >= (entry.capacity or 0)
@@ -653,15 +672,12 @@ def _below(volumes: _Volumes, entry: _Entry, own: File) -> tuple[str, str, int |
     backing, host = entry.backing, volumes.work.before
     assert backing is not None
     path = backing.path or volumes.at(backing.volume or "")
-    declared = volumes.entries.get(backing.volume or "")
+    declared = volumes.entries.get(volumes.named(backing))
     there = host.file(path) if backing.path or volumes.known else None
-    if backing.path is not None and os.path.dirname(host.real(path)) == host.resolve(volumes.path):
-        if os.path.basename(path) in volumes.doomed:
-            volumes.work.told = "a backing, by path, that the same task removes"
-    elif backing.volume in volumes.extra:
-        volumes.refuse("backing_missing_later", "volume_backing")
+    if volumes.named(backing) in volumes.extra:
+        volumes.refuse("parent_removed", "volume_backing")
     if declared is not None and declared.state == "absent":
-        volumes.refuse("backing_missing_later")
+        volumes.refuse("parent_removed")
         return None
     if declared is not None and there is None:
         made = volumes.after.get(declared.name)
@@ -717,9 +733,9 @@ def _origin(volumes: _Volumes, entry: _Entry) -> _Origin | None:
     """What the content comes from; None where that is refused."""
     source, host = entry.source, volumes.work.before
     assert source is not None
-    if source.volume is not None and source.volume in volumes.doomed:
-        volumes.work.told = "a source that the same task removes"
-    declared = volumes.entries.get(source.volume or "")
+    if volumes.named(source) in volumes.doomed:
+        volumes.refuse("parent_removed")
+    declared = volumes.entries.get(volumes.named(source))
     path = source.path or volumes.at(source.volume or "")
     there = host.file(path) if source.path or volumes.known else None
     if declared is not None and declared.state == "present" and there is None:
@@ -747,10 +763,14 @@ def _origin(volumes: _Volumes, entry: _Entry) -> _Origin | None:
     return _Origin(there.format, there.capacity, there.content)
 
 
-def _create(volumes: _Volumes, entry: _Entry, action: str) -> None:
+def _create(volumes: _Volumes, entry: _Entry, action: str, have: File | None = None) -> None:
+    """``have`` is what is made anew: it keeps what is not declared of it."""
     work, refused = volumes.work, len(volumes.work.codes)
     old = volumes.files.get(entry.name) or File(uid=work.before.uid, gid=work.before.gid)
     fmt, capacity, content = entry.format, entry.capacity, b""
+    if have is not None and entry.source is None:
+        fmt = fmt or have.format
+        capacity = have.capacity if capacity is None and entry.backing is None else capacity
     least: int | None = None
     pretends = False
     if entry.source is not None and entry.source.content is not None:

@@ -3,7 +3,8 @@
 """Random sequences of declared states: check mode tells the truth, a second run does nothing, what was declared holds.
 
 DECLARATIONS_SEED=N repeats a shard (each prints its seed when it fails), DECLARATIONS_SEQUENCES=N sets how many
-sequences there are in all: 500 otherwise, and 5,000 with HYPOTHESIS_PROFILE=long.
+sequences there are in all: 500 otherwise, and 5,000 with HYPOTHESIS_PROFILE=long. DECLARATIONS_SHRINK=1 makes what
+fails smaller.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ pytestmark = pytest.mark.needs_ansible
 SHARDS = 10
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 SEQUENCES = int(os.environ.get("DECLARATIONS_SEQUENCES") or (5000 if LONG else 500))
+# Sequences are short enough to be read as they are; to shrink one takes minutes.
 SETTINGS = hypothesis.settings(
     deadline=None, database=None, print_blob=False, report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
-    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    phases=[Phase.generate, *([Phase.shrink] if os.environ.get("DECLARATIONS_SHRINK") else [])],
 )  # fmt: skip
 # Each of these states has to be at least 5 % of all steps; each of the actions, in at least 5 % of the sequences.
 STATES = (
