@@ -73,7 +73,7 @@ def observe_usage(path: str) -> Usage:
 
 def filesystem(path: str) -> str:
     """The type of the filesystem that holds a path, or will: what is not there yet counts as its nearest parent."""
-    while not os.path.exists(path) and path != "/":
+    while path.strip("/") and not os.path.exists(path):
         path = os.path.dirname(path)
     mount = filesystem_of(os.path.realpath(path), mounts())
     return "" if mount is None else mount.fstype

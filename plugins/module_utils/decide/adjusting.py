@@ -111,7 +111,7 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     capacity = entry.volume.capacity if entry.volume.capacity is not None else have.capacity
     as_it_is = replace(entry.volume, format=have.format, identity=have.identity, capacity=capacity, at_least=True)
     backing = settle(replace(entry, volume=as_it_is), task).backing
-    _check_same_backing(have, backing, entry, task)
+    _check_same_backing(backing, entry, task)
     want = dict(mine[0].want or {})
     if backing is not None and backing.format is not None:
         want["format"] = backing.format
@@ -127,20 +127,20 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     )
 
 
-def _check_same_backing(have: Volume, backing: Backing | None, entry: VolumeGoal, task: VolumesTask) -> None:
-    """The same file under another format would not be copied by qemu-img, and read otherwise from then on."""
-    if have.backing is None or backing is None or entry.volume.backing is None:
+def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: VolumesTask) -> None:
+    """qemu-img takes a file that the image is built on already, however far below, for what it was, whatever format it
+    is told: nothing would be copied, and it would be read otherwise from then on. So the format must be the file's own.
+    """
+    declared = entry.volume.backing
+    if backing is None or backing.format is None or declared is None:
         return
-    resolved = task.found.resolved
-    if resolved.get(have.backing.path or "", have.backing.path) != resolved.get(backing.path or "", backing.path):
-        return
-    image = task.found.images.get(entry.volume.backing.path or entry.volume.backing.volume or "")
+    image = task.found.images.get(declared.path or declared.volume or "")
     actual = None if image is None or image.volume is None else image.volume.format
     if actual is not None and backing.format != actual:
         raise task.refuse(
             "format_mismatch",
-            have.name,
-            f"the backing of volume {task.goal.pool}/{have.name} is {actual}, not {backing.format}",
+            entry.volume.name,
+            f"the backing of volume {task.goal.pool}/{entry.volume.name} is {actual}, not {backing.format}",
             "Declare what it is.",
         )
 

@@ -11,7 +11,7 @@ import os
 import re
 import uuid as uuid_library
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Callable
 
 from ..model.errors import StorageError
@@ -68,7 +68,7 @@ def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
     if name is not None and name != pool.name:
         raise _wrong("invalid_option", pool, f"the xml names the pool {pool.name}, the task {name}", "Make them agree.")
     pool_name(pool.name)
-    return pool
+    return replace(pool, path=_path(pool.path, pool.name))
 
 
 def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group_id: OwnerId) -> Pool:

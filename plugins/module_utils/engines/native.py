@@ -63,9 +63,9 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
 
 def _unwritable(path: str) -> str:
     """Why nothing can be written at ``path`` or, where it is not there, in its nearest parent; empty when it can."""
-    while not os.path.exists(path) and path != "/":
+    while path.strip("/") and not os.path.exists(path):
         path = os.path.dirname(path)
-    return "" if os.access(path, os.W_OK | os.X_OK) else f"{path} is not writable"
+    return "" if os.access(path or "/", os.W_OK | os.X_OK) else f"{path} is not writable"
 
 
 def _of_volumes(change: Change) -> bool:

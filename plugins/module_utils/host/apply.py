@@ -67,7 +67,7 @@ def _make_directory(op: ops.MakeDirectory) -> None:
 
 def _make_parents(path: str) -> None:
     missing = []
-    while not os.path.isdir(path):
+    while path.strip("/") and not os.path.isdir(path):
         missing.append(path)
         path = os.path.dirname(path)
     for parent in reversed(missing):
