@@ -116,7 +116,7 @@ def task(draw: Drawer, host: Host, world: World, earlier: list[PoolTask | Volume
     aimed: PoolTask | VolumeTask | None = None
     if draw.chance(12 if earlier else 30):
         aimed = aimed_at_a_pool(draw, host, world)
-    elif draw.chance(22):
+    elif draw.chance(32):
         aimed = aimed_at_volumes(draw, host, world)
     if aimed is not None:
         return aimed
@@ -152,9 +152,11 @@ def aimed_at_volumes(draw: Drawer, host: Host, world: World) -> VolumeTask | Non
     directory = host.directory(path)
     files = {n: f for n, f in sorted(directory.files.items()) if f.kind == "file"} if directory is not None else {}
     entries = {}
-    for _ in range(min(len(files), 1 if draw.chance(60) else 5)):
+    for _ in range(min(len(files), 1 if draw.chance(45) else 5)):
         name = draw.one(list(files))
-        aim = draw.weighted(("shrink", 4), ("amend", 4), ("rebase", 6), ("recreate", 4), ("grow", 1), ("mode", 2))
+        aim = draw.weighted(
+            ("shrink", 4), ("amend", 5), ("rebase", 8), ("recreate", 6), ("grow", 2), ("mode", 5), ("absent", 3)
+        )
         options = _aim(draw, aim, files, name, path)
         if options:
             entries[name] = options
@@ -168,6 +170,8 @@ def _aim(draw: Drawer, aim: str, files: dict[str, File], name: str, path: str) -
     if aim in ("shrink", "grow"):
         sizes = [size for size in SIZES if (size.means < have.capacity) == (aim == "shrink")]
         return {"capacity": draw.one(sizes), "allow": frozenset({"shrink", "backing"})} if sizes else {}
+    if aim == "absent":
+        return {"state": "absent", "allow": frozenset({"backing"})}
     if aim == "mode":
         return {"mode": draw.one(MODES)}
     if aim == "recreate":
@@ -238,7 +242,7 @@ def pool_task(draw: Drawer, host: Host, world: World) -> PoolTask:
         kind = draw.weighted((None, 50), (pool.type, 48), ("netfs", 2))
     if kind == "netfs":
         said["source"] = (("host", "server"), ("dir", "/export"))
-    if draw.chance(40):
+    if draw.chance(48):
         said["mode"] = draw.one(POOL_MODES)
     if draw.chance(2):
         said["mode"] = draw.one(BAD_MODES)
@@ -252,7 +256,7 @@ def pool_task(draw: Drawer, host: Host, world: World) -> PoolTask:
         said["uuid"] = Said(uuid.upper(), uuid) if draw.chance(30) else Said(uuid, uuid)
     if draw.chance(1):
         said["uuid"] = Said("no uuid", code="invalid_uuid")
-    if draw.chance(35):
+    if draw.chance(42):
         said["autostart"] = draw.chance(60)
     if draw.chance(5):
         said["build"] = draw.one(("auto", "never"))

@@ -205,10 +205,10 @@ class Sequence:
         done, events = self._run(task, False)
         after = self._look()
         changes = less_locks(differences(before, after), "host")
-        _check_result(checked)
-        _check_result(done)
         self._compare(checked, done)
         self._against_prediction(prediction, done)
+        _check_result(checked)
+        _check_result(done)
         if "failed" in done:
             assert not changes, f"refused ({_code(done)}), but changed {changes}"
             assert not but_locks(events, self.shop.root), f"refused ({_code(done)}), but did {events}"
