@@ -72,8 +72,11 @@ def _apply(aim: Aim, engine: Any, found: Found, decision: Decision, steps: tuple
     from .engines.execute import execute
 
     outcomes = execute(steps, engine)
-    after = engine.observe(aim.scope)
     error = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
+    try:
+        after = engine.observe(aim.scope)
+    except StorageError as blind:
+        return Result(found, found, decision, steps, outcomes, error or blind)
     done = [
         step.change for step, outcome in zip(steps, outcomes) if step.change is not None and outcome.status == "done"
     ]

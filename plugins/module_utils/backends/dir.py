@@ -17,8 +17,6 @@ from ..model.found import Storage
 from ..model.pool import Pool
 from . import filetree
 
-SUMMARY = "a directory of image files"
-
 
 def observe(pool: Pool, made_inode: int | None, holds: bool) -> Storage:
     """The directory of the pool, or of a definition that has none yet."""

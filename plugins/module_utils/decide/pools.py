@@ -15,7 +15,7 @@ from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, Found
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
-from ..model.pool import Permissions, Pool, overlay
+from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
 from ..model.volume import Volume
 from .decision import Decision, clean, staging_refusal, unwritable
@@ -187,6 +187,8 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         _check_complete(goal, wanted)
     differing = () if existing is None else _differing(existing, wanted)
     moved = "path" in differing
+    if wanted.type == "dir":
+        check_copy_on_write("features.cow", goal.pool.cow, found, str(_subject(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
     restart = _restart_needed(goal, found, differing)
@@ -225,13 +227,27 @@ def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
 
 
 def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
-    """The names of the fields in which the definition must change."""
-    return tuple(f.name for f in fields(Pool) if getattr(existing, f.name) != getattr(wanted, f.name))
+    """The names of the fields in which the definition must change, those of its source with a dot."""
+    names = [
+        f.name for f in fields(Pool) if f.name != "source" and getattr(existing, f.name) != getattr(wanted, f.name)
+    ]
+    for field in fields(Source):
+        if getattr(existing.source, field.name) != getattr(wanted.source, field.name):
+            names.append(f"source.{field.name}")
+    return tuple(names)
 
 
 def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...]) -> bool:
     row = _row(found.definition or found.live or goal.pool)
-    names = [name for name in differing if name in row.restart or name in ("source", "mount_options", "cow")]
+    identity = [name for name in differing if name not in row.live and name not in row.restart]
+    if identity:
+        raise StorageError(
+            "identity_change",
+            f"pool {goal.pool.name} can't change its {', '.join(identity)}: that would make it another pool",
+            subject=str(_subject(goal)),
+            hint="Undefine it first (state: absent), or use another name.",
+        )
+    names = [name for name in differing if name in row.restart]
     if not names or not found.started or goal.state == "inactive":
         return False
     if "restart" not in goal.allow:
@@ -324,7 +340,6 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         )
         return []
     check_ownership(wanted.permissions, None, found, str(_subject(goal)))
-    check_copy_on_write("features.cow", wanted.cow, found, str(_subject(goal)))
     permissions = replace(
         wanted.permissions,
         label=None,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, Callable
 
 from ..model.errors import StorageError
@@ -136,6 +137,13 @@ def _volume_goal(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group_
     else:
         volume = _from_options(params, pool, owner_id, group_id)
     settings = {name: params[name] or default for name, default in _DEFAULTS.items()}
+    if settings["state"] == "present" and volume.backing is not None and volume.content is not None:
+        raise StorageError(
+            "invalid_option",
+            "a volume starts from a backing or from a source, not from both",
+            subject=f"volume {pool}/{volume.name}",
+            hint="Give one of them.",
+        )
     return VolumeGoal(volume, settings["state"], settings["recreate"], frozenset(params["allow"] or ()))
 
 
@@ -160,7 +168,15 @@ def _from_xml(params: Mapping[str, Any], pool: str) -> Volume:
             hint="Make them agree.",
         )
     volume_name(volume.name)
-    return volume
+    if volume.permissions.label is not None:
+        raise StorageError(
+            "invalid_option", "labels are not set here", subject=subject, hint="Leave <label> out of the xml."
+        )
+    backing = volume.backing
+    if backing is None:
+        return volume
+    path, _volume = _reference(backing.path, None, "backingStore/path", subject)
+    return replace(volume, backing=replace(backing, path=path))
 
 
 def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group_id: OwnerId) -> Volume:

@@ -95,4 +95,6 @@ def _run_step(step: Step, engine: Any) -> Outcome:
             engine.execute(operation)
     except StorageError as error:
         return Outcome(FAILED, error)
+    except (ValueError, MemoryError) as error:
+        return Outcome(FAILED, StorageError("operation_failed", f"{type(error).__name__}: {error}"))
     return Outcome(DONE)

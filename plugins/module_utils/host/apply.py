@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 import stat
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,6 @@ from .identity import changed_meanwhile, identity_of
 from .renames import rename_exchange, rename_noreplace
 from .run import run
 
-_LONGEST_NAME = 200
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
 _NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)
@@ -81,7 +81,7 @@ def _make_recorded_directory(op: ops.MakeDirectory) -> None:
     and whatever stands under its name by then is never taken for ours.
     """
     parent, name = os.path.split(op.path)
-    staged = os.path.join(parent, f".{name[:_LONGEST_NAME]}.virt-storage")
+    staged = os.path.join(parent, f".{hashlib.sha256(os.fsencode(name)).hexdigest()[:16]}.virt-storage")
     with suppress(FileNotFoundError):
         os.rmdir(staged)
     os.mkdir(staged, op.mode)
@@ -236,10 +236,20 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
     while start < end:
         data = os.pread(source, min(_COPY_BYTES, end - start), start)
         if not data:
-            return
+            raise StorageError(
+                "changed_meanwhile", "the source became shorter while it was copied", hint="Run the task again."
+            )
         if data.count(0) != len(data):
-            os.pwrite(target, data, start)
+            _write_whole(target, data, start)
         start += len(data)
+
+
+def _write_whole(descriptor: int, data: bytes, offset: int) -> None:
+    """pwrite(2) may write less than it was given, as where the filesystem is nearly full; the next call says why."""
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        offset, view = offset + written, view[written:]
 
 
 def publish(op: ops.Publish) -> None:

@@ -33,8 +33,6 @@ _TARGET_ORDER = ("path", "permissions")
 _ALLOCATIONS = ("default", "capacity")
 _DEFAULT_DIRS = {"gluster": "/"}
 # Fields for which an empty tuple is a declaration: there are none.
-_LISTS = ("mount_options", "config_options")
-_SOURCE_LISTS = ("hosts", "devices")
 # What a shell would take for more than a word, so that it has no place in a command that is shown.
 _SHELL = re.compile(r"[\x00-\x20\x7f!\"#$&'()*;<>?\[\\\]^`{|}~]|--")
 _HEADER = """<!--
@@ -224,19 +222,11 @@ def _header(pool: Pool, original: bytes | str | None) -> str:
 
 def _render(pool: Pool, original: bytes | str | None, level: int) -> str:
     root = _tree.new_root("pool") if original is None else _pool_element(original)
-    merged = pool if original is None else _merge(_read(root), pool)
+    merged = pool if original is None else overlay(_read(root), pool)
     row = _row(merged.type)
     _write(root, with_defaults(merged), row)
     _read(root)  # What libvirt would refuse to read is not written.
     return _tree.to_text(root, level, _NAMESPACES)
-
-
-def _merge(found: Pool, declared: Pool) -> Pool:
-    """``declared`` laid over ``found``, with the lists that are declared to be empty."""
-    source: dict[str, Any] = {name: () for name in _SOURCE_LISTS if getattr(declared.source, name) == ()}
-    lists: dict[str, Any] = {name: () for name in _LISTS if getattr(declared, name) == ()}
-    merged = overlay(found, declared)
-    return replace(merged, source=replace(merged.source, **source), **lists)
 
 
 def _write(root: Any, pool: Pool, row: PoolType) -> None:

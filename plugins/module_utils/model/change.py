@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 
@@ -46,8 +46,8 @@ class Subject:
 class Condition:
     """Something that must still hold just before a destructive change is executed.
 
-    ``kind`` is "identity" (the file at ``path`` is still the one that was looked at), "unused" (nothing has begun to
-    use it) or "content" (a directory still holds exactly ``expected``).
+    ``kind`` is "identity" (the file at ``path`` is still the one that was looked at, ``expected``) or "unused" (nothing
+    has begun to use it).
     """
 
     kind: str
@@ -59,7 +59,7 @@ class Condition:
 class Change:
     """One difference between what is and what is declared.
 
-    ``before`` and ``after`` hold facts (see report/facts.py for their names) and only those that this change
+    ``before`` and ``after`` hold facts (see model/facts.py for their names) and only those that this change
     touches; None means that the subject is not there. ``after`` claims identity and declared fields, everything else
     is UNKNOWN or left out. ``wanted`` is the noun that lowering needs. ``needs`` names volumes of the same task that
     must be there first.
@@ -74,4 +74,3 @@ class Change:
     destroys: str = ""
     requires: tuple[Condition, ...] = ()
     needs: tuple[str, ...] = ()
-    details: Mapping[str, Any] = field(default_factory=dict)

@@ -112,7 +112,6 @@ class Found:
     autostart: bool = False
     started: bool = False
     active: bool = False
-    problem: str = ""
     storage: Storage = Storage(ABSENT)
     current: Storage = Storage(ABSENT)
     usage: Usage | None = None

@@ -38,7 +38,6 @@ class VolumesGoal:
     pool: str
     volumes: tuple[VolumeGoal, ...] = ()
     exclusive: str | None = None
-    exclusive_allow: frozenset[str] = frozenset()
 
     @cached_property
     def by_name(self) -> dict[str, VolumeGoal]:
@@ -53,7 +52,7 @@ class Scope:
     and are taken as that whatever a guest has written into them. ``images`` and ``sources``: what
     volumes are made from, as volume names of the pool or absolute paths; of sources it is also asked who writes to
     them. ``neighbours``: read the other definitions. ``contents``: volume name to number of bytes whose digest is
-    wanted. ``holds``: list what the pool's directory holds. ``deadline``: seconds an observing command may take.
+    wanted. ``holds``: list what the pool's directory holds.
     """
 
     pool: Pool
@@ -65,4 +64,3 @@ class Scope:
     neighbours: bool = False
     contents: tuple[tuple[str, int], ...] = ()
     holds: bool = False
-    deadline: float = 30.0

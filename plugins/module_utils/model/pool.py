@@ -107,7 +107,7 @@ def _overlay(base: Any, declared: Any) -> Any:
     changed: dict[str, Any] = {}
     for field in fields(declared):
         value = getattr(declared, field.name)
-        if value is None or value == ():
+        if value is None or (field.name == "extras" and not value):
             continue
         if isinstance(value, (Permissions, Source)):
             value = _overlay(getattr(base, field.name), value)

@@ -13,6 +13,22 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+# What may change in an existing pool, for most types: fields of Pool, and with a dot those of its source.
+_LIVE = ("uuid", "permissions", "refresh_allocation", "extras", "source.vendor", "source.product")
+_RESTART = (
+    "path",
+    "cow",
+    "mount_options",
+    "config_options",
+    "source.hosts",
+    "source.devices",
+    "source.dir",
+    "source.initiator",
+    "source.format",
+    "source.auth",
+    "source.protocol_version",
+)
+
 
 @dataclass(frozen=True)
 class PoolType:
@@ -32,8 +48,8 @@ class PoolType:
     features: tuple[str, ...] = ()
     volume_formats: tuple[str, ...] = ()
     creates: tuple[str, ...] = ()
-    live: tuple[str, ...] = ("mode", "owner", "group", "label")
-    restart: tuple[str, ...] = ("path",)
+    live: tuple[str, ...] = _LIVE
+    restart: tuple[str, ...] = _RESTART
     backend: bool = False
     active: str = ""
 

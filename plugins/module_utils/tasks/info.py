@@ -60,9 +60,7 @@ def _pool_matches(record: dict[str, Any], params: dict[str, Any]) -> bool:
 def _pool(engine: NativeEngine, name: str, params: dict[str, Any]) -> dict[str, Any]:
     """One pool; one that can't be read is a record with the state unknown."""
     depth = params["volumes"]
-    scope = Scope(
-        Pool(name), volumes=() if depth == "none" else None, headers=depth == "full", deadline=params["timeout"]
-    )
+    scope = Scope(Pool(name), volumes=() if depth == "none" else None, headers=depth == "full")
     try:
         found = engine.observe(scope)
         record = pool_record(found)
@@ -101,7 +99,7 @@ def _pools_asked(engine: NativeEngine, params: dict[str, Any]) -> list[str]:
 
 
 def _volumes(engine: NativeEngine, pool: str, params: dict[str, Any]) -> list[dict[str, Any]]:
-    found = engine.observe(Scope(Pool(pool), volumes=_names_asked(params), deadline=params["timeout"]))
+    found = engine.observe(Scope(Pool(pool), volumes=_names_asked(params)))
     if not found.active:
         return []
     pattern = params["name"] or "*"

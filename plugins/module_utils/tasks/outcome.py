@@ -15,6 +15,8 @@ from ..converge import Result
 from ..model.errors import StorageError
 from ..report.result import diff, plan
 
+_LOOK = "Run as a user who may read it (become: true), or look at what it is mounted from."
+
 
 def arguments(**own: Any) -> dict[str, Any]:
     """The argument spec of a module: its own options and those that every module takes."""
@@ -28,9 +30,13 @@ def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) ->
             raise StorageError("invalid_option", "timeout is not a positive number of seconds", hint="Give one.")
         task(module)
     except StorageError as error:
-        module.fail_json(
-            msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[]
-        )
+        _refuse(module, error)
+    except OSError as error:
+        _refuse(module, StorageError("not_readable", str(error), subject=str(error.filename or ""), hint=_LOOK))
+
+
+def _refuse(module: AnsibleModule, error: StorageError) -> None:
+    module.fail_json(msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[])
 
 
 def done_changes(result: Result, check: bool) -> tuple[Any, ...]:

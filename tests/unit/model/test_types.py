@@ -70,8 +70,11 @@ def test_volume_formats(row):
 
 @ROWS
 def test_what_may_change_are_fields(row):
-    assert set(row.live) <= PERMISSIONS
-    assert set(row.restart) <= POOL
+    known = POOL | {f"source.{name}" for name in SOURCE}
+    assert set(row.live) <= known
+    assert set(row.restart) <= known
+    assert "type" not in row.live + row.restart
+    assert "source.name" not in row.live + row.restart
     assert not set(row.live) & set(row.restart)
     assert set(row.features) <= POOL
 
