@@ -10,10 +10,11 @@ libvirt's name for the type is dir (formatstorage: "Directory pool").
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from ..model.change import Change
-from ..model.found import Storage
+from ..model.found import Found, Storage
 from ..model.pool import Pool
 from . import filetree
 
@@ -26,6 +27,9 @@ def observe(pool: Pool, made_inode: int | None, holds: bool) -> Storage:
 def filesystem(pool: Pool) -> str:
     """The type of the filesystem that holds the pool, or will."""
     return filetree.filesystem(pool.path) if pool.path else ""
+
+
+observe_volumes = filetree.observe_volumes
 
 
 def is_up(pool: Pool, storage: Storage, started: bool) -> bool:
@@ -50,4 +54,10 @@ def lower(change: Change, record: str) -> list[Any]:
         return [ops.SetPermissions(path, permissions.mode, permissions.owner, permissions.group, follow=True)]
     if change.action == "delete":
         return [ops.RemoveDirectory(path), ops.Remove(record)]
-    return []
+    return []  # starting and stopping are only notes of the engine's
+
+
+def lower_volumes(changes: Sequence[Change], found: Found) -> list[Any]:
+    from . import filetree_changes
+
+    return filetree_changes.lower_volumes(changes, found)

@@ -11,13 +11,15 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..host.identity import identity_of
 from ..host.mounts import filesystem_of, mounts
 from ..images.headers import read_header, resolve_backing
-from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Storage, Usage
+from ..model.errors import StorageError
+from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Storage, Usage
+from ..model.goal import Scope
 from ..model.pool import Permissions
 from ..model.volume import Backing, Volume
 
@@ -241,3 +243,48 @@ def observe_staging(directory: str) -> tuple[tuple[str, ...], str]:
         return (), "" if error.errno == errno.EWOULDBLOCK else f"{path}: {error.strerror}"
     finally:
         os.close(descriptor)
+
+
+def observe_volumes(found: Found, scope: Scope) -> Found:
+    """Adds volumes, what is left of them by killed tasks, usage and limits to what was found of a pool.
+
+    Raises ``storage_unreadable``.
+    """
+    directory = found.storage.path or ""
+    try:
+        volumes = list_volumes(directory, scope.volumes, scope.headers, scope.raw)
+        leftovers, staging_problem = observe_staging(directory)
+        usage = observe_usage(directory)
+        limit = file_limit(directory, found.filesystem)
+    except OSError as error:
+        raise StorageError(
+            "storage_unreadable",
+            f"{directory}: {error.strerror}",
+            subject=f"pool {found.name}",
+            hint="Run as a user who may read it (become: true).",
+        ) from error
+    return replace(
+        found,
+        volumes=volumes,
+        usage=usage,
+        protected=_protected(volumes) if scope.volumes is not None else frozenset(),
+        leftovers=leftovers,
+        staging_problem=staging_problem,
+        file_limit=limit,
+        digests=_digests(volumes, scope),
+    )
+
+
+def _protected(volumes: Mapping[str, Volume]) -> frozenset[str]:
+    """The volumes that we may not write."""
+    return frozenset(n for n, v in volumes.items() if v.type == "file" and v.path and not os.access(v.path, os.W_OK))
+
+
+def _digests(volumes: Mapping[str, Volume], scope: Scope) -> dict[str, str]:
+    digests = {}
+    for name, length in scope.contents:
+        volume = volumes.get(name)
+        value = digest(volume.path, length) if volume is not None and volume.type == "file" and volume.path else None
+        if value is not None:
+            digests[name] = value
+    return digests

@@ -189,14 +189,12 @@ class NativeEngine:
             process=None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
             resolved={path: os.path.realpath(path) for path in paths if path},
         )
-        if storage.kind == READY and _backend(wanted.type) is not None:
-            from .native_volumes import observe_volumes
+        if backend is not None and storage.kind == READY:
+            found = backend.observe_volumes(found, scope)
+        if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
+            from .native_images import observe_images
 
-            return observe_volumes(found, scope)
-        if scope.images or scope.sources:
-            from .native_volumes import observe_images
-
-            return observe_images(found, scope)
+            found = observe_images(found, scope)
         return found
 
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
@@ -257,10 +255,12 @@ class NativeEngine:
         return steps
 
     def _append_volumes(self, steps: list[Any], changes: Sequence[Change], found: Found) -> None:
-        from ..backends.filetree_changes import lower_volumes
-
+        pool = found.definition or found.live
+        backend = _backend(None if pool is None else pool.type)
+        if backend is None:
+            return  # an earlier task would have made the pool
         offset = len(steps)
-        for step in lower_volumes(changes, found):
+        for step in backend.lower_volumes(changes, found):
             needs = tuple(need + offset for need in step.needs) or ((offset - 1,) if offset else ())
             steps.append(step._replace(needs=needs))
 
@@ -271,6 +271,7 @@ class NativeEngine:
         name, pool = change.subject.pool, change.wanted
         if pool is None or pool.type is None:
             return  # an earlier task would have defined it
+        backend, record = _backend(pool.type), self._record_path(pool.path or "")
         if change.action in ("define", "redefine"):
             pool = replace(pool, uuid=pool.uuid or fresh)
             if change.action == "redefine" and stays_up:
@@ -279,11 +280,13 @@ class NativeEngine:
             yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
         elif change.action == "start":
             identity = found.definition.uuid if found.definition else None
+            yield from backend.lower(change, record)
             yield ops.WriteFile(
                 self._state_path(name),
                 render_state(replace(pool, uuid=pool.uuid or identity or fresh), found.definition_text),
             )
         elif change.action == "stop":
+            yield from () if backend is None else backend.lower(change, record)
             yield ops.Remove(self._state_path(name))
         elif change.action == "autostart":
             link = self._autostart_path(name)
@@ -296,7 +299,7 @@ class NativeEngine:
                 yield ops.Remove(self._autostart_path(name))
             yield ops.Remove(self._definition_path(name))
         else:
-            yield from _backend(pool.type).lower(change, self._record_path(pool.path or ""))
+            yield from backend.lower(change, record)
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
