@@ -200,7 +200,7 @@ def below_broken(host: Host, file: File) -> bool:
 
 def chain_end(host: Host, path: str, above: str = "") -> str:
     """whole, missing, or loop (when ``above`` is met on the way down)."""
-    for _ in range(20):
+    for _unused in range(20):
         if above and host.same_file(path, above):
             return "loop"
         file = host.file(path)
@@ -458,7 +458,7 @@ class _Volumes:
 
 
 def _volumes(work: _Work, task: VolumeTask) -> None:
-    names = [name.means for name, _ in task.effective()]
+    names = [name.means for name, _unused in task.effective()]
     if len(set(names)) != len(names):
         work.codes.add("duplicate_volume")
     if not names and task.exclusive is not None:

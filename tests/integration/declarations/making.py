@@ -67,7 +67,7 @@ class Drawer:
         return values[self.number(0, len(values) - 1)]
 
     def weighted(self, *pairs: tuple[Value, int]) -> Value:
-        number = self.number(0, sum(weight for _, weight in pairs) - 1)
+        number = self.number(0, sum(weight for _unused, weight in pairs) - 1)
         for value, weight in pairs:
             number -= weight
             if number < 0:
@@ -100,7 +100,7 @@ class Start:
 
 
 def start(draw: Drawer) -> Start:
-    homes = tuple(draw.weighted(("none", 3), ("empty", 1), ("stocked", 5)) for _ in POOLS)
+    homes = tuple(draw.weighted(("none", 3), ("empty", 1), ("stocked", 5)) for _unused in POOLS)
     pools = tuple(
         draw.weighted(("active", 7), ("defined", 2), ("none", 1)) if home != "none"
         else draw.weighted(("none", 4), ("defined", 1))
@@ -152,7 +152,7 @@ def aimed_at_volumes(draw: Drawer, host: Host, world: World) -> VolumeTask | Non
     directory = host.directory(path)
     files = {n: f for n, f in sorted(directory.files.items()) if f.kind == "file"} if directory is not None else {}
     entries = {}
-    for _ in range(min(len(files), 1 if draw.chance(45) else 5)):
+    for _unused in range(min(len(files), 1 if draw.chance(45) else 5)):
         name = draw.one(list(files))
         aim = draw.weighted(
             ("shrink", 4), ("amend", 5), ("rebase", 8), ("recreate", 6), ("grow", 2), ("mode", 5), ("absent", 3)
@@ -304,7 +304,7 @@ def volume_task(draw: Drawer, host: Host, world: World) -> VolumeTask:
     files = directory.files if directory is not None else {}
     number = draw.weighted((1, 52), (2, 26), (3, 16), (0, 6))
     there = [name for name in VOLUMES if name in files]
-    names = [draw.one(there) if there and draw.chance(60) else draw.one(VOLUMES) for _ in range(number)]
+    names = [draw.one(there) if there and draw.chance(60) else draw.one(VOLUMES) for _unused in range(number)]
     if not draw.chance(4):
         names = list(dict.fromkeys(names))
     as_list = len(names) != 1 or draw.chance(20)

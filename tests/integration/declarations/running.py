@@ -276,7 +276,7 @@ class Sequence:
         """Whatever changed and is neither named by the plan nor a directory above something that is."""
         asked: set[str] = set()
         for action, subject in _actions(done["plan"]):
-            pool, _, volume = subject.split(" ", 1)[1].partition("/")
+            pool, _unused, volume = subject.split(" ", 1)[1].partition("/")
             known = self.host.pools.get(pool) or self.pools_before.get(pool)
             path = (
                 known.path
@@ -298,7 +298,7 @@ class Sequence:
     def _again(self, task: Task, prediction: Prediction, done: dict[str, Any], after: Snapshot) -> None:
         always = prediction.always or any(
             options.get("recreate") == "always"
-            for _, options in (task.effective() if isinstance(task, VolumeTask) else ())
+            for _unused, options in (task.effective() if isinstance(task, VolumeTask) else ())
         )
         if always and "failed" not in done:
             return
@@ -327,7 +327,7 @@ class Sequence:
             counts[f"pool {task.wanted_state}"] += 1
         else:
             counts["steps on volumes"] += 1
-            states = {options.get("state") or "present" for _, options in task.effective()}
+            states = {options.get("state") or "present" for _unused, options in task.effective()}
             counts.update(f"volume {state}" for state in states)
             counts["exclusive"] += task.exclusive is not None
             counts["volumes lists"] += task.as_list

@@ -54,7 +54,7 @@ def run_sequence(numbers: Random, shop: Workshop, counts: Counter, check: Call |
     hypothesis.note(f"start: {start}")
     sequence = Sequence(shop, start, counts, check)
     try:
-        for _ in range(draw.number(3, 5)):
+        for _unused in range(draw.number(3, 5)):
             if draw.chance(14):
                 hand = making.hand(draw, sequence.host)
                 if hand is not None:
@@ -149,7 +149,9 @@ def test_the_sequences_were_worth_running(request: pytest.FixtureRequest, counte
     for shard in shards:
         counts.update(shard["counts"])
     with capsys.disabled():
-        print(_table(counts, sum(shard["seconds"] for shard in shards)))
+        print(
+            _table(counts, sum(shard["seconds"] for shard in shards)), file=sys.stderr
+        )  # of a worker, only that is seen
     assert all(shard["passed"] for shard in shards), "a shard failed: see there"
     assert counts["sequences"] >= SEQUENCES
     steps, sequences = counts["steps"], counts["sequences"]

@@ -88,7 +88,7 @@ def test_ftruncate_raises_an_event_of_its_own(file):
     with RECORDER.recording() as events:
         os.ftruncate(descriptor, 1)
     os.close(descriptor)
-    assert [event for event, _ in events] == ["os.truncate"]
+    assert [event for event, _unused in events] == ["os.truncate"]
 
 
 def test_nothing_is_recorded_outside(file):

@@ -138,7 +138,7 @@ class Recorder:
         if events is None:
             return
         if event == "open":
-            path, _, flags = arguments
+            path, _unused, flags = arguments
             if isinstance(flags, int) and flags & _WRITING and not isinstance(path, int):
                 events.append((event, os.fsdecode(path)))
         elif event in _CHANGING or event in _STARTING:
