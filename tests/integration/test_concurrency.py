@@ -25,7 +25,7 @@ def _deadline():
 
 @pytest.fixture(scope="module")
 def servers(collections_path):
-    servers = [ModuleServer(collections_path) for _ in range(3)]
+    servers = [ModuleServer(collections_path) for _unused in range(3)]
     yield servers
     for server in servers:
         server.close()
@@ -39,8 +39,8 @@ def at_once(servers, host, *tasks, **env):
     for child in children:
         child.go()
     outcomes = [child.wait() for child in children]
-    assert all(status in (0, 1) for status, _ in outcomes), outcomes
-    return [result for _, result in outcomes]
+    assert all(status in (0, 1) for status, _unused in outcomes), outcomes
+    return [result for _unused, result in outcomes]
 
 
 def volume(name, **declared):
@@ -108,7 +108,7 @@ def test_bulks_that_overlap(images, servers):
 
 
 def test_creating_and_deleting(images, servers):
-    for _ in range(ROUNDS):
+    for _unused in range(ROUNDS):
         created, deleted = at_once(servers, images, volume("a", capacity="1M"), volume("a", state="absent"))
         assert created["changed"], created
         assert not deleted.get("failed"), deleted
@@ -126,7 +126,7 @@ def test_growing_twice(images, servers):
 
 def test_a_volume_in_a_pool_that_is_being_deleted(images, servers):
     """Either the volume is first, and the pool is not empty; or the pool is gone, and the volume can't be made."""
-    for _ in range(ROUNDS):
+    for _unused in range(ROUNDS):
         images.start_images()
         made, deleted = at_once(servers, images, volume("a", capacity="1M"), pool(images, state="deleted"))
         if made.get("failed"):

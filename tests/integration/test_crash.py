@@ -347,7 +347,9 @@ def sampled(points, sample=SAMPLE):
 def killed_at(top, scenario, server, point, **env):
     host = prepared(top, scenario)
     params = {"uri": host.uri, **scenario.params(host)}
-    status, result, _ = traced(server, top / "log", scenario.module, params, CHANGING, "-e", killing(point), **env)
+    status, result, _unused = traced(
+        server, top / "log", scenario.module, params, CHANGING, "-e", killing(point), **env
+    )
     return host, status, result
 
 
@@ -371,7 +373,7 @@ def test_every_call_of_a_definition_and_a_creation(tmp_path, server, name, half)
     scenario = SCENARIOS[name]
     expected, points = reference(tmp_path, scenario, server)
     for point in points[half::2]:
-        host, status, _ = killed_at(tmp_path, scenario, server, point)
+        host, status, _unused = killed_at(tmp_path, scenario, server, point)
         assert status == -9, point
         completed(host, scenario, expected)
 
@@ -394,7 +396,7 @@ REAL = shutil.which("qemu-img")
 def test_killed_within_qemu_img(tmp_path, server, name, parent):
     """qemu-img dies at its N-th changing call; with its parent, as on a power cut, or alone, as of the OOM killer."""
     scenario = SCENARIOS[name]
-    expected, _ = reference(tmp_path, scenario, server)
+    expected, _unused = reference(tmp_path, scenario, server)
     count = tmp_path / "count"
     strace = f"strace -f -o {count} -e trace={CHANGING}"
     env = wrapper(tmp_path, f'exec {strace} {REAL} "$@"')
@@ -426,11 +428,11 @@ def test_killed_within_qemu_img(tmp_path, server, name, parent):
 def test_killed_while_qemu_img_runs(tmp_path, server, name):
     """The program outlives its parent, and holds the locks until it is gone: nobody works beside it."""
     scenario = SCENARIOS[name]
-    expected, _ = reference(tmp_path, scenario, server)
+    expected, _unused = reference(tmp_path, scenario, server)
     marker = tmp_path / "ended"
     env = wrapper(tmp_path, f'kill -9 $PPID; sleep 0.7; {REAL} "$@"; touch {marker}')
     host = prepared(tmp_path, scenario)
-    status, _ = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
+    status, _unused = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
     assert status == -9
     assert not marker.exists()
     scenario.always(host)
@@ -444,13 +446,15 @@ def test_killed_while_qemu_img_runs(tmp_path, server, name):
 def test_killed_between_write_and_publication_of_a_definition(tmp_path, server):
     """The only write of a definition, cut short in all of its calls."""
     scenario = SCENARIOS["define and start"]
-    expected, _ = reference(tmp_path, scenario, server)
+    expected, _unused = reference(tmp_path, scenario, server)
     for target in ("etc/libvirt/storage/images.xml.new", "run/libvirt/storage/images.xml.new"):
         for inject in ("write:signal=KILL:when=1", "fsync:signal=KILL:when=1", "close:signal=KILL:when=1"):
             host = prepared(tmp_path, scenario)
             options = ("-P", str(host.root / target), "-e", f"inject={inject}")
             params = {"uri": host.uri, **scenario.params(host)}
-            status, _, _ = traced(server, tmp_path / "log", scenario.module, params, "write,fsync,close", *options)
+            status, _unused, _unused = traced(
+                server, tmp_path / "log", scenario.module, params, "write,fsync,close", *options
+            )
             assert status == -9, (target, inject)
             assert not (host.root / target[: -len(".new")]).exists()
             completed(host, scenario, expected)
@@ -461,7 +465,7 @@ def test_leftovers_are_named_and_removed_by_any_next_task(tmp_path, server):
     scenario = SCENARIOS["create qcow2"]
     host = prepared(tmp_path, scenario)
     env = wrapper(tmp_path, f'{REAL} "$@"; kill -9 $PPID')
-    status, _ = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
+    status, _unused = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
     assert status == -9
     time.sleep(0.2)
     assert leftovers(host.root)
@@ -479,7 +483,7 @@ def test_a_killed_task_leaves_no_obstacle_to_deleting_the_pool(tmp_path, server)
     scenario = SCENARIOS["create qcow2"]
     host = prepared(tmp_path, scenario)
     env = wrapper(tmp_path, f'{REAL} "$@"; kill -9 $PPID')
-    status, _ = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
+    status, _unused = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
     assert status == -9
     result = host.pool(name="images", type="dir", path=str(host.images), state="deleted", timeout=30)
     assert not result.get("failed"), result

@@ -152,7 +152,7 @@ def test_create_on_a_filesystem_without_links(images, monkeypatch, missing):
     """vfat has no hard links; some network filesystems have no RENAME_NOREPLACE either."""
     from ansible_collections.virt.storage.plugins.module_utils.host import renames
 
-    def no_link(source, target, **_):
+    def no_link(source, target, **_unused):
         raise OSError(errno.EPERM, os.strerror(errno.EPERM), source, None, target)
 
     def no_rename(source, target, flags):
@@ -180,7 +180,7 @@ def test_no_links_and_a_file_appears(images, after_decision, monkeypatch, missin
     from ansible_collections.virt.storage.plugins.module_utils.host import renames
 
     def refuse(number):
-        def call(source, target, *_, **__):
+        def call(source, target, *_unused, **__):
             raise OSError(number, os.strerror(number), source, None, target)
 
         return call
@@ -448,7 +448,7 @@ def descriptors():
 def test_descriptors_are_closed(images):
     """What keeps a file from being replaced unseen is let go with the task, after a refusal too."""
     before = descriptors()
-    for _ in range(3):
+    for _unused in range(3):
         done(images.volume(volumes=[{"name": f"v{n}", "capacity": "1M"} for n in range(5)]))
         done(images.volume(volumes=[{"name": f"v{n}", "capacity": "2M"} for n in range(5)]))
         assert images.volume(name="v0", capacity="1M").get("failed")
