@@ -38,7 +38,7 @@ from .crash_support import (
 pytestmark = pytest.mark.needs_ansible
 
 ALL = os.environ.get("CRASH_POINTS") == "all"
-SAMPLE = 7
+SAMPLE = int(os.environ.get("CRASH_SAMPLE") or 7)
 
 
 @pytest.fixture(scope="module")

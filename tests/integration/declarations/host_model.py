@@ -561,7 +561,7 @@ def _spoil_overlays(volumes: _Volumes, name: str) -> None:
     """They were built on what is there no more."""
     for path in volumes.work.after.overlays(volumes.at(name)):
         file = volumes.work.after.file(path)
-        if file is not None:
+        if file is not None and not file.broken:
             file.broken, file.content = True, None
             _spoil_overlays(volumes, os.path.basename(path))
 
@@ -791,6 +791,8 @@ def _create(volumes: _Volumes, entry: _Entry, action: str, have: File | None = N
     for field_name, value in entry.permissions.items():
         setattr(new, field_name, value)
     if entry.backing is not None:
+        if volumes.named(entry.backing) in volumes.doomed:
+            volumes.refuse("parent_removed")
         if fmt == "raw":
             volumes.refuse("invalid_option")
         else:

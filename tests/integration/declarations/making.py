@@ -114,7 +114,7 @@ def start(draw: Drawer) -> Start:
 
 def task(draw: Drawer, host: Host, world: World, earlier: list[PoolTask | VolumeTask]) -> PoolTask | VolumeTask:
     aimed: PoolTask | VolumeTask | None = None
-    if draw.chance(12 if earlier else 30):
+    if draw.chance(15 if earlier else 30):
         aimed = aimed_at_a_pool(draw, host, world)
     elif draw.chance(32):
         aimed = aimed_at_volumes(draw, host, world)
@@ -155,7 +155,7 @@ def aimed_at_volumes(draw: Drawer, host: Host, world: World) -> VolumeTask | Non
     for _unused in range(min(len(files), 1 if draw.chance(45) else 5)):
         name = draw.one(list(files))
         aim = draw.weighted(
-            ("shrink", 4), ("amend", 5), ("rebase", 8), ("recreate", 6), ("grow", 2), ("mode", 5), ("absent", 3)
+            ("shrink", 4), ("amend", 5), ("rebase", 13), ("recreate", 6), ("grow", 2), ("mode", 5), ("absent", 3)
         )
         options = _aim(draw, aim, files, name, path)
         if options:
@@ -185,7 +185,7 @@ def _aim(draw: Drawer, aim: str, files: dict[str, File], name: str, path: str) -
         return {"options": {"lazy_refcounts": True} if lazy else {"lazy_refcounts": False, "compat": other}}
     others = [n for n, f in files.items() if n != name and not f.broken and not (f.backing and draw.chance(70))]
     if not others:
-        return {}
+        return {"mode": draw.one(MODES)}
     below = draw.one(others)
     backing = Backing(volume=below, format=files[below].format)
     return {"backing": backing, "format": "qcow2", "allow": frozenset({"backing"})}

@@ -33,6 +33,7 @@ pytestmark = pytest.mark.needs_ansible
 SHARDS = 10
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
 SEQUENCES = int(os.environ.get("DECLARATIONS_SEQUENCES") or (5000 if LONG else 500))
+ENOUGH = 500  # for the shares of states and actions to mean something
 # Sequences are short enough to be read as they are; to shrink one takes minutes.
 SETTINGS = hypothesis.settings(
     deadline=None, database=None, print_blob=False, report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
@@ -159,7 +160,7 @@ def test_the_sequences_were_worth_running(request: pytest.FixtureRequest, counte
     rare += [action for action in ACTIONS if counts[f"sequences with {action}"] < 0.05 * sequences]
     rare += [outcome for outcome in ("refused", "no-op") if counts[outcome] < 0.2 * steps]
     rare += ["steps foreseen"] if counts["steps not foreseen"] > 0.05 * steps else []
-    assert not rare
+    assert not rare or SEQUENCES < ENOUGH
 
 
 def _gathered(directory: Path) -> list[dict]:
