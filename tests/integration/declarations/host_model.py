@@ -608,7 +608,7 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
             below = _below(volumes, entry, after)
             if below is not None:
                 after.backing = below[:2]
-                _check_same_chain(volumes, have, below)
+                _check_taken_for_what_it_is(volumes, entry.backing, below)
         whole = have.backing is None or chain_end(work.before, have.backing[0]) == "whole"
     capacity = entry.capacity
     if capacity is not None and not _capacity_met(entry, have):
@@ -641,16 +641,15 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
         volumes.act(action, entry.name)
 
 
-def _check_same_chain(volumes: _Volumes, have: File, below: tuple[str, str, int | None]) -> None:
-    """A file that the volume is built on already must be taken for what it was: qemu-img copies nothing then."""
-    host, file = volumes.work.before, have
-    while file.backing is not None:
-        there = host.file(file.backing[0])
-        if there is None:
-            return
-        if host.same_file(file.backing[0], below[0]) and below[1] != file.backing[1]:
+def _check_taken_for_what_it_is(volumes: _Volumes, backing: Backing, below: tuple[str, str, int | None]) -> None:
+    """What the volume is built on already, qemu-img takes for what it was, and copies nothing: no other format will do."""
+    there = volumes.work.before.file(below[0])
+    if there is not None and below[1] == "raw" and (there.format != "raw" or there.pretends):
+        declared = volumes.entries.get(volumes.named(backing))
+        if there.pretends or (declared is not None and declared.format == "raw"):
+            volumes.work.told = "a backing that looks like another format"
+        else:
             volumes.refuse("format_mismatch")
-        file = there
 
 
 def _capacity_met(entry: _Entry, have: File) -> bool:
