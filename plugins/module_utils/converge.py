@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Callable
 
 from .decide.decision import Decision
@@ -55,6 +55,7 @@ def converge(aim: Aim, engine: Any, check: bool) -> Result:
         found = engine.observe_users(found, aim.at_stake(aim.goal, found))
         decision = aim.decide(aim.goal, found)
         steps = tuple(engine.lower(decision.changes, found))
+        decision = replace(decision, missing=(*decision.missing, *engine.lacking(steps)))
         stop = decision.refusal or (None if check else next(iter(decision.missing), None))
         if not check and not locked and steps and stop is None:
             stop = StorageError(

@@ -12,6 +12,8 @@ module: storage_volume
 short_description: Manage volumes of storage pools
 version_added: 0.1.0
 author: virt.storage contributors (@virt-storage)
+requirements:
+  - qemu-img for qcow2 volumes and for images that are converted
 description:
   - Brings one volume, or many of one pool, into the declared state.
   - An existing volume is compared on everything that is declared. What can be changed in place is; what can't is an
@@ -33,7 +35,7 @@ options:
     type: str
   capacity:
     description:
-      - The size that a guest sees, in bytes or with a unit (V(10G), V(10GiB), V(512 MiB); V(10GB) is 10^9 bytes).
+      - The size that a guest sees, in bytes or with a unit (V(10G), V(10GiB), V(512 MiB); V(1GB) is 10^9 bytes).
       - Needed for a volume that is not there yet, unless its backing or source gives the size.
     type: str
   capacity_policy:
@@ -161,7 +163,7 @@ options:
         type: str
       capacity:
         description:
-          - The size that a guest sees, in bytes or with a unit (V(10G), V(10GiB), V(512 MiB); V(10GB) is 10^9 bytes).
+          - The size that a guest sees, in bytes or with a unit (V(10G), V(10GiB), V(512 MiB); V(1GB) is 10^9 bytes).
           - Needed for a volume that is not there yet, unless its backing or source gives the size.
         type: str
       capacity_policy:

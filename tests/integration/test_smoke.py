@@ -18,3 +18,27 @@ def test_pool_and_volume(host):
     assert made["volumes"][0]["status"] == "changed"
     assert (host.images / "a.raw").stat().st_size == 2**20
     assert not host.volume(name="a.raw", capacity="1MiB")["changed"]
+
+
+def test_a_missing_tool_is_said_before_anything_changes(images, monkeypatch):
+    """In check mode it is a warning: an earlier task of the play may install it."""
+    wanted = {"volumes": [{"name": "a.raw"}, {"name": "b.qcow2", "format": "qcow2"}], "capacity": "1MiB"}
+    monkeypatch.setenv("PATH", str(images.root))
+    planned = images.volume(check=True, **wanted)
+    assert planned["changed"]
+    assert any("qemu-img is not installed" in warning for warning in planned["warnings"])
+    refused = images.volume(**wanted)
+    assert refused["error"]["code"] == "tool_missing"
+    assert "qemu-utils on Debian" in refused["error"]["hint"]
+    assert list(images.images.iterdir()) == []
+    assert images.volume(name="a.raw", capacity="1MiB")["changed"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["volume=base,format=qcow2", '{"volume": "base", "format": "qcow2"}', "{'volume': 'base', 'format': 'qcow2'}"],
+)
+def test_a_backing_on_a_command_line(images, text):
+    images.volume(name="base", format="qcow2", capacity="1MiB")
+    made = images.volume(name="over", format="qcow2", backing=text)
+    assert made["volumes"][0]["backing"] == {"path": f"{images.images}/base", "format": "qcow2"}

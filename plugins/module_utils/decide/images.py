@@ -151,7 +151,11 @@ def _check_source(
         pass  # taken byte for byte, whatever a header in it says
     elif header.problem:
         raise _refuse(
-            "source_refused", f"{key}: {header.problem}", goal, name, "Repair it, or import it as format: raw."
+            "source_refused",
+            f"{key}: {header.problem}",
+            goal,
+            name,
+            "Repair it, or import its bytes with source: {format: raw}.",
         )
     elif header.encrypted or header.data_file is not None or header.backing is not None:
         what = (
@@ -166,7 +170,7 @@ def _check_source(
             f"{key} {what}, which was not declared",
             goal,
             name,
-            "Import a self-contained image (qemu-img convert makes one), or format: raw to take its bytes as they are.",
+            "Import a self-contained image (qemu-img convert makes one), or its bytes with source: {format: raw}.",
         )
     elif content.format is not None and header.format != content.format:
         raise _refuse(
@@ -178,7 +182,7 @@ def _check_source(
             f"{key} is a {header.format} image",
             goal,
             name,
-            "Convert it to qcow2 or raw first, or import its bytes with format: raw.",
+            "Convert it to qcow2 or raw first, or import its bytes with source: {format: raw}.",
         )
     if image.writers and "in_use" not in entry.allow:
         raise _refuse(

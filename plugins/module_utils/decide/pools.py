@@ -289,7 +289,8 @@ def _undefine(goal: PoolGoal, found: Found) -> list[Change]:
     if found.definition is None:
         return []
     before = {"definition": definition_facts(found.definition), "autostart": found.autostart}
-    return [_change(goal, "undefine", "remove its definition, keep its data", before, None, found.definition)]
+    what = "remove its definition" + ("" if goal.state == "deleted" else ", keep its data")
+    return [_change(goal, "undefine", what, before, None, found.definition)]
 
 
 # --- running state and storage ---------------------------------------------------------------------------------------

@@ -33,7 +33,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     for name in task.doomed:
         from .destroying import delete
 
-        changes += delete(goal.by_name.get(name) or VolumeGoal(Volume(name), "absent"), task)
+        changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
     made, subject = tuple(changes), f"pool {goal.pool}"
     refusal = (
         unwritable(made, found.unwritable, subject)
@@ -42,6 +42,17 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         or _space_refusal(task, made)
     )
     return Decision(made, tuple(task.missing), tuple(task.warnings), refusal)
+
+
+def _delete_extra(name: str, task: VolumesTask) -> list[Change]:
+    """What ``exclusive`` removes; no word lets it remove what is in use."""
+    from .destroying import delete
+
+    try:
+        return list(delete(VolumeGoal(Volume(name), "absent"), task))
+    except StorageError as error:
+        error.hint = "List it in volumes to keep it, or delete it by name."
+        raise
 
 
 def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:

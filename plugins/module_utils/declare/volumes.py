@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import replace
@@ -231,10 +232,25 @@ def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str |
     return os.path.normpath(str(path)), None
 
 
+def _dict_of(text: str) -> dict[str, str] | None:
+    """What an ad-hoc command gives as a dict: JSON, or key=value pairs separated by commas; None for plain text."""
+    if text.lstrip().startswith("{"):
+        try:
+            given = json.loads(text.replace("'", '"'))
+        except ValueError:
+            return None
+        return given if isinstance(given, dict) else None
+    if text.partition("=")[0] not in ("volume", "path", "format"):
+        return None
+    return dict(pair.partition("=")[::2] for pair in text.split(","))
+
+
 def _backing(given: Any, subject: str) -> Backing | None:
     """Plain text (a path, or the name of a volume of the same pool) or a dict of path or volume, and format."""
     if given is None:
         return None
+    if isinstance(given, str):
+        given = _dict_of(given) or given
     if isinstance(given, str):
         given = {"path": given} if "/" in given else {"volume": given}
     strange = sorted(set(given) - {"path", "volume", "format"}) if isinstance(given, Mapping) else ["its type"]

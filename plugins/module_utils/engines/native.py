@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from typing import Any
 from ..host.files import read_small_file
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.locks import locked
+from ..host.run import tool_missing
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
@@ -135,7 +137,12 @@ class NativeEngine:
             except (FileNotFoundError, NotADirectoryError):
                 continue
             except OSError as error:
-                raise StorageError("not_readable", f"{directory}: {error.strerror}", subject=directory) from error
+                raise StorageError(
+                    "not_readable",
+                    f"{directory}: {error.strerror}",
+                    subject=directory,
+                    hint="Run as a user who may read it (become: true).",
+                ) from error
         return sorted(names)
 
     def _neighbours(self, but: str) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
@@ -300,6 +307,15 @@ class NativeEngine:
             yield ops.Remove(self._definition_path(name))
         else:
             yield from backend.lower(change, record)
+
+    def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:
+        """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
+        if not steps:
+            return ()
+        from ..model.operations import Run
+
+        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
+        return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
 
     # --- changing ----------------------------------------------------------------------------------------------------
 

@@ -40,5 +40,5 @@ def _not_readable(path: str, why: str) -> StorageError:
         "not_readable",
         f"{path}: {why}",
         subject=path,
-        hint="Run as a user who may read it (become: true), or remove it.",
+        hint="Run as a user who may read it (become: true).",
     )

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import time
@@ -44,6 +45,8 @@ def locked(directory: str, names: Sequence[tuple[str, str]], timeout: float) -> 
     try:
         try:
             os.makedirs(directory, mode=0o755, exist_ok=True)
+            if os.stat(directory).st_uid not in (0, os.geteuid()):
+                raise PermissionError(errno.EPERM, "it belongs to another user")
             for name, subject in names:
                 held.append(_acquire(os.path.join(directory, name), deadline, subject))
         except OSError as error:

@@ -35,9 +35,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
             pass_fds=tuple(keep_fds),
         )
     except FileNotFoundError:
-        raise StorageError(
-            "tool_missing", f"{argv[0]} is not installed on this host", subject=argv[0], hint=f"Install it: {package}."
-        ) from None
+        raise tool_missing(argv[0], package) from None
     with child:
         try:
             stdout, stderr = child.communicate(timeout=timeout)
@@ -49,6 +47,12 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
     if child.returncode != 0:
         raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
     return stdout.decode(errors="replace")
+
+
+def tool_missing(tool: str, package: str) -> StorageError:
+    return StorageError(
+        "tool_missing", f"{tool} is not installed on this host", subject=tool, hint=f"Install it: {package}."
+    )
 
 
 def _failure(tool: str, command: str, status: int, stderr: str) -> StorageError:

@@ -73,7 +73,8 @@ def _commands(step: Step, steps: Sequence[Step]) -> list[str]:
     """Those of the step, after those of what it shares with others."""
     if not step.operations:
         return []
-    shared = [steps[need] for need in step.needs if steps[need].change is None and not steps[need].always]
+    of_volume = step.change is not None and step.change.subject.volume is not None
+    shared = [steps[need] for need in step.needs if of_volume and steps[need].change is None and not steps[need].always]
     return [operation.command for each in (*shared, step) for operation in each.operations]
 
 

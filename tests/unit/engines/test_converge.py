@@ -58,6 +58,9 @@ class Engine:
     def broken(self, conditions):
         return {}
 
+    def lacking(self, steps):
+        return ()
+
     def prepare(self):
         pass
 
