@@ -44,6 +44,10 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
             "Run as a user who may write it (become: true).",
         )
         task.refusals.append(refusal)
+    if have.name in task.found.broken and any(d.field not in PERMISSIONS for d in differing):
+        lost = task.found.broken[have.name]
+        message = f"volume {task.goal.pool}/{have.name} is built on {lost}, which is not there"
+        task.missing.append(task.refuse("backing_missing", have.name, message, "Restore that file first."))
     if (have.data_file is not None or have.encrypted) and any(d.field not in PERMISSIONS for d in differing):
         what = "is encrypted" if have.encrypted else "keeps its data in another file"
         raise task.refuse(

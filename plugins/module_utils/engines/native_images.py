@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import replace
 
 from ..backends import filetree
@@ -23,6 +24,17 @@ def observe_images(found: Found, scope: Scope) -> Found:
     keys = [key for key in (*scope.images, *scope.sources) if found.looked or key.startswith("/")]
     images = {key: _image(found, key, key in scope.sources) for key in keys}
     return replace(found, images=images, resolved={**found.resolved, **_resolved(found, images)})
+
+
+def broken_chains(found: Found, names: Iterable[str]) -> dict[str, str]:
+    """The files that are not there, of those that the named volumes are built on."""
+    broken = {}
+    for name in names:
+        volume = found.volumes.get(name)
+        walked = chain(volume.path) if volume is not None and volume.backing is not None and volume.path else None
+        if walked is not None and walked.end == "missing":
+            broken[name] = walked.at
+    return broken
 
 
 def _resolved(found: Found, images: dict[str, Image]) -> dict[str, str]:

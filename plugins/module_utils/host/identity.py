@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import resource
 
 from ..model.errors import StorageError
 
@@ -46,8 +47,6 @@ class Pins:
 
     def make_room(self, count: int) -> None:
         """Lets this process have so many more files open, as far as it may."""
-        import resource
-
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         wanted = count + len(self._descriptors) + _OTHER_FILES
         if soft != resource.RLIM_INFINITY and wanted > soft:

@@ -99,6 +99,7 @@ class Found:
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
+    ``broken``: volumes at stake that are built on a file that is not there, and which.
     ``filesystem``: its type, empty if not known.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -123,6 +124,7 @@ class Found:
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
+    broken: Mapping[str, str] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
     filesystem: str = ""

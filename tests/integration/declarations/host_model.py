@@ -625,6 +625,9 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
                 overlay = work.after.file(path)
                 if overlay is not None:
                     overlay.content = None
+        if have.format == "qcow2" and size < have.capacity and size % (have.cluster_size or 65536):
+            # qemu-img keeps the rest of the last cluster, and shows it when the image grows again.
+            after.content = None
         after.capacity = size
         if after.content is not None:
             after.content = after.content[:size].rstrip(b"\0")
@@ -642,7 +645,7 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
 
 
 def _check_taken_for_what_it_is(volumes: _Volumes, backing: Backing, below: tuple[str, str, int | None]) -> None:
-    """What the volume is built on already, qemu-img takes for what it was, and copies nothing: no other format will do."""
+    """What the volume is built on already qemu-img takes for what it was, and copies nothing: only its format will do."""
     there = volumes.work.before.file(below[0])
     if there is not None and below[1] == "raw" and (there.format != "raw" or there.pretends):
         declared = volumes.entries.get(volumes.named(backing))
