@@ -645,7 +645,7 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
 
 
 def _check_taken_for_what_it_is(volumes: _Volumes, backing: Backing, below: tuple[str, str, int | None]) -> None:
-    """What the volume is built on already qemu-img takes for what it was, and copies nothing: only its format will do."""
+    """What the volume is built on already, qemu-img takes for what it was: no other format will do."""
     there = volumes.work.before.file(below[0])
     if there is not None and below[1] == "raw" and (there.format != "raw" or there.pretends):
         declared = volumes.entries.get(volumes.named(backing))
