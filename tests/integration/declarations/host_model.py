@@ -79,6 +79,7 @@ class Host:
     links: dict[str, str] = field(default_factory=dict)
     images: dict[str, File] = field(default_factory=dict)
     plain_files: tuple[str, ...] = ()  # paths that are not directories
+    notes: set[str] = field(default_factory=set)  # paths of directories that we made and somebody else removed
     uid: int = field(default_factory=os.geteuid)
     gid: int = field(default_factory=os.getegid)
 
@@ -168,7 +169,8 @@ def by_hand(host: Host, hand: Hand) -> None:
         for pool in host.pools.values():
             pool.started = False
     elif hand.what == "remove directory":
-        host.directories.pop(hand.path, None)
+        if host.directories.pop(hand.path).made:
+            host.notes.add(hand.path)
         _mark_broken(host)
     elif directory is not None:
         if hand.what == "chmod":
@@ -295,6 +297,9 @@ def _pool_deleted(work: _Work, task: PoolTask, path: str) -> None:
         if directory.made and path == home:
             del work.after.directories[home]
             _act(work, "delete", name)
+    elif path in host.notes:  # all that is left of it
+        work.after.notes.discard(path)
+        _act(work, "delete", name)
     _undefine(work, name)
     _mark_broken(work.after)
 
@@ -361,6 +366,7 @@ def _build(work: _Work, task: PoolTask, want: Pool) -> None:
         work.codes.add("source_missing")
     elif kind == "absent":
         _act(work, "build", task.name.means)
+        work.after.notes.discard(want.path)
         work.after.directories[want.path] = Directory(
             DIRECTORY_MODE if want.mode is None else want.mode,
             work.before.uid if want.uid is None else want.uid,
