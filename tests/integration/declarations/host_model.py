@@ -42,6 +42,7 @@ class File:
     extended_l2: bool | None = None
     content: bytes | None = b""
     physical: int | None = None  # of qcow2 images: learned by looking
+    rest: bool = False  # a qcow2 image that was shrunk to the middle of a cluster
     broken: bool = False  # what it is built on went away or was made anew, with leave
     pretends: bool = False  # raw, and begins as a qcow2 image does
 
@@ -631,9 +632,9 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
                 overlay = work.after.file(path)
                 if overlay is not None:
                     overlay.content = None
-        if have.format == "qcow2" and size < have.capacity and size % (have.cluster_size or 65536):
-            # qemu-img keeps the rest of the last cluster, and shows it when the image grows again.
-            after.content = None
+        if size > have.capacity and have.rest:
+            after.content = None  # qemu-img kept the rest of what was the last cluster, and shows it again
+        after.rest = have.format == "qcow2" and size < have.capacity and size % (have.cluster_size or 65536) > 0
         after.capacity = size
         if after.content is not None:
             after.content = after.content[:size].rstrip(b"\0")
