@@ -236,8 +236,9 @@ def test_nothing_to_remove_where_there_is_no_pool():
     assert (actions(decision), codes(decision)) == ([], ["pool_missing"])
 
 
-def test_a_type_without_a_backend():
-    assert refused(started(pool=Pool("p", "netfs", path="/p")), entry(capacity=MIB)).code == "backend_missing"
+def test_a_type_that_is_not_supported():
+    found = started(pool=Pool("p", "netfs", path="/p"), unsupported="not here")
+    assert refused(found, entry(capacity=MIB)).code == "backend_missing"
 
 
 def test_nothing_declared_is_nothing_to_do():
