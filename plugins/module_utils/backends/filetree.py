@@ -121,7 +121,7 @@ def read_volume(path: str, name: str, headers: bool = True, declared: str | None
         permissions=_permissions(status),
         link_target=target,
         identity=identity_of(link),
-        timestamps=(("atime", status.st_atime), ("mtime", status.st_mtime), ("ctime", status.st_ctime)),
+        timestamps=(("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns)),
     )
     if stat.S_ISDIR(status.st_mode):
         return replace(volume, type="dir", format="dir", capacity=0, allocation=0, physical=0)

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Volume definitions: libvirt's XML to the declared noun, and any volume to the XML that libvirt shows for it."""
+"""Volumes: what libvirt's XML declares, what a daemon shows, and any volume as the XML that libvirt shows for it."""
 
 from __future__ import annotations
 
@@ -23,6 +23,12 @@ _COMPAT = re.compile(r"[0-9]+\.[0-9]+\Z", re.ASCII)
 _FEATURES = ("lazy_refcounts", "extended_l2")
 _FEATURES_COMPAT = "1.1"
 _TIMES = ("atime", "mtime", "ctime", "btime")
+_TIME = re.compile(r"([0-9]{1,20})(?:\.([0-9]{1,9}))?\Z", re.ASCII)
+_NANOSECONDS = 10**9
+# What libvirt shows of a qcow2 image of the older format: nothing, neither its version nor features.
+_OLDER_COMPAT = "0.10"
+_BIRTH = "btime"
+_REMOTE = ("network", "netdir")
 # Every element that a definition may hold, by the path of its parent; what is only ever shown is read over.
 _KNOWN = {
     ".": ("name", "key", "source", "capacity", "allocation", "physical", "target", "backingStore"),
@@ -43,14 +49,9 @@ def parse_volume(text: bytes | str) -> Volume:
     Key, path, type, physical size and timestamps are only ever shown, so they are read over. Anything that we have no
     word for is refused, as it would be lost.
     """
-    root = _tree.parse(text)
-    if root.tag != "volume":
-        raise _tree.invalid(f"The XML is not a volume: its outermost element is {root.tag}")
+    root, name = _volume_element(text)
     if root.get("type", _TYPES[0]) not in _TYPES:
         raise _tree.invalid(f"{root.get('type')!r} is not a type of volume", f"Use one of: {', '.join(_TYPES)}.")
-    name = text_of(root, "name")
-    if name is None:
-        raise _tree.invalid("The volume has no name")
     _check_known(root, name)
     features = _read_features(root)
     return Volume(
@@ -65,6 +66,17 @@ def parse_volume(text: bytes | str) -> Volume:
         nocow=True if root.find("target/nocow") is not None else None,
         **features,
     )
+
+
+def _volume_element(text: bytes | str) -> tuple[Any, str]:
+    """The outermost element, and the name in it."""
+    root = _tree.parse(text)
+    if root.tag != "volume":
+        raise _tree.invalid(f"The XML is not a volume: its outermost element is {root.tag}")
+    name = text_of(root, "name")
+    if name is None:
+        raise _tree.invalid("The volume has no name")
+    return root, name
 
 
 def _check_known(root: Any, name: str) -> None:
@@ -111,6 +123,76 @@ def _read_backing(root: Any) -> Backing | None:
     """Without a path there is no backing, as in libvirt."""
     path = text_of(root, "backingStore/path")
     return None if path is None else Backing(path=path, format=attribute_of(root, "backingStore/format", "type"))
+
+
+# ---- what a daemon shows
+
+
+def parse_found_volume(text: bytes | str) -> Volume:
+    """The volume that a daemon shows (vol-dumpxml), as the native engine would have found it.
+
+    What we have no word for is read over: the daemon may be newer. Raises ``invalid_xml`` and ``invalid_size``.
+    """
+    root, name = _volume_element(text)
+    kind = root.get("type", _TYPES[0])
+    target = root.find("target")
+    return Volume(
+        name=name,
+        capacity=_size(root, "capacity", name),
+        allocation=_size(root, "allocation", name),
+        format=attribute_of(target, "format", "type"),
+        permissions=read_permissions(target),
+        backing=_read_found_backing(root),
+        cluster_size=_size(root, "target/clusterSize", name),
+        type=kind,
+        path=text_of(target, "path"),
+        key=text_of(root, "key"),
+        physical=_found_physical(root, kind, name),
+        encrypted=root.find("target/encryption") is not None,
+        timestamps=_read_timestamps(root, name),
+        **_found_version(root),
+    )
+
+
+def _found_version(root: Any) -> dict[str, Any]:
+    """Version and features of a qcow2 image: each is on or off, and all are off in the older format."""
+    if attribute_of(root, "target/format", "type") != "qcow2":
+        return {}
+    flags = {name: root.find(f"target/features/{name}") is not None for name in _FEATURES}
+    return {"compat": text_of(root, "target/compat") or _OLDER_COMPAT, **flags}
+
+
+def _found_physical(root: Any, kind: str, name: str) -> int | None:
+    """Libvirt leaves out a size of 0, which a local file or directory can have."""
+    size = _size(root, "physical", name)
+    return 0 if size is None and kind not in _REMOTE else size
+
+
+def _read_found_backing(root: Any) -> Backing | None:
+    """What is no local file libvirt calls raw whatever its parent's header says, so that says nothing.
+
+    Where the header has no format, libvirt looks at the file and shows what it saw.
+    """
+    backing = _read_backing(root)
+    local = backing is None or (backing.path or "").startswith("/")
+    return backing if local or backing is None else Backing(backing.path)
+
+
+def _read_timestamps(root: Any, subject: str) -> tuple[tuple[str, int], ...]:
+    """Nanoseconds. A birth of 0 is one that libvirt doesn't know."""
+    texts = {name: text_of(root, f"target/timestamps/{name}") for name in _TIMES}
+    times = {name: _nanoseconds(text, name, subject) for name, text in texts.items() if text is not None}
+    return tuple((name, time) for name, time in times.items() if time or name != _BIRTH)
+
+
+def _nanoseconds(text: str, name: str, subject: str) -> int:
+    match = _TIME.match(text)
+    if match is None:
+        raise _tree.invalid(f"target/timestamps/{name}: {text!r} is not a time", subject=subject)
+    seconds = int(match.group(1))
+    # Seconds before 1970 are printed as the unsigned number of 64 bits that they are in memory.
+    seconds -= 2**64 if seconds >= 2**63 else 0
+    return seconds * _NANOSECONDS + int((match.group(2) or "").ljust(9, "0"))
 
 
 # ---- writing
@@ -164,10 +246,11 @@ def _write_target(target: Any, volume: Volume, pool: Pool) -> None:
             _tree.child(block, name)
 
 
-def _write_timestamps(target: Any, times: dict[str, float]) -> None:
-    for name in [name for name in _TIMES if name in times]:
-        seconds, _point, fraction = f"{times[name]:.9f}".partition(".")
-        _text(_tree.child(target, "timestamps"), name, f"{seconds}.{fraction}" if int(fraction) else seconds)
+def _write_timestamps(target: Any, times: dict[str, int]) -> None:
+    for name in [name for name in _TIMES if times and (name in times or name == _BIRTH)]:
+        seconds, fraction = divmod(times.get(name, 0), _NANOSECONDS)
+        text = f"{seconds % 2**64}.{fraction:09}" if fraction else str(seconds % 2**64)
+        _text(_tree.child(target, "timestamps"), name, text)
 
 
 def _write_backing(root: Any, backing: Backing, pool: Pool) -> None:

@@ -40,7 +40,8 @@ class Content:
 @dataclass(frozen=True)
 class Volume:
     """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when that is
-    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other.
+    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``timestamps`` are
+    nanoseconds since the epoch, which a float would not hold.
     """
 
     name: str
@@ -70,4 +71,4 @@ class Volume:
     problem: str = ""
     looks_like: str = ""
     identity: tuple[int, ...] | None = None
-    timestamps: tuple[tuple[str, float], ...] = ()
+    timestamps: tuple[tuple[str, int], ...] = ()

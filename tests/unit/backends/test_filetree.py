@@ -119,7 +119,7 @@ def test_a_raw_volume(tmp_path):
     assert volume.allocation == status.st_blocks * 512
     assert volume.permissions == Permissions(0o640, status.st_uid, status.st_gid)
     assert volume.identity == (status.st_dev, status.st_ino)
-    assert dict(volume.timestamps)["mtime"] == status.st_mtime
+    assert dict(volume.timestamps)["mtime"] == status.st_mtime_ns
     assert (volume.foreign, volume.problem, volume.link_target, volume.backing) == ("", "", None, None)
 
 
