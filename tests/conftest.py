@@ -14,6 +14,7 @@ import importlib.util
 import os
 import re
 import sys
+import sysconfig
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,13 @@ COLLECTIONS = CACHE / "collections"
 HAS_ANSIBLE = importlib.util.find_spec("ansible") is not None
 NO_ANSIBLE = "needs ansible-core, of which there is no current version for Python {}.{}".format(*sys.version_info[:2])
 NO_ROOT = "needs root"
+
+
+def _no_binding() -> str:
+    """Why the binding can't be imported: only one for another Python is no fault of the machine's."""
+    if f"python{sys.version_info[0]}.{sys.version_info[1]}" == os.path.basename(os.path.realpath("/usr/bin/python3")):
+        return "libvirt's Python binding is not installed (Debian: apt-get install python3-libvirt)"
+    return "libvirt's Python binding is not for this Python"
 
 
 # -- imports ------------------------------------------------------------------------------------------------------
@@ -44,6 +52,23 @@ sys.path.insert(0, str(COLLECTIONS))
 # For what the tests start themselves.
 os.environ.setdefault("ANSIBLE_HOME", str(CACHE / "ansible"))
 os.environ["ANSIBLE_COLLECTIONS_PATH"] = str(COLLECTIONS)
+
+
+def _link_binding() -> None:
+    """Debian's libvirt binding, and nothing else of its packages, for a Python that its extension fits."""
+    packages = Path("/usr/lib/python3/dist-packages")
+    files = [packages / "libvirt.py", packages / f"libvirtmod{sysconfig.get_config_var('EXT_SUFFIX')}"]
+    if importlib.util.find_spec("libvirt") is not None or not all(file.exists() for file in files):
+        return
+    private = CACHE / "binding" / str(sys.implementation.cache_tag)
+    private.mkdir(parents=True, exist_ok=True)
+    for file in files:
+        with contextlib.suppress(FileExistsError):
+            (private / file.name).symlink_to(file)
+    sys.path.append(str(private))
+
+
+_link_binding()
 
 
 @pytest.fixture(scope="session")
@@ -98,11 +123,14 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     is_root = os.geteuid() == 0
+    has_binding = importlib.util.find_spec("libvirt") is not None
     for item in items:
         if not HAS_ANSIBLE and item.get_closest_marker("needs_ansible"):
             item.add_marker(pytest.mark.skip(reason=NO_ANSIBLE))
         if not is_root and item.get_closest_marker("root"):
             item.add_marker(pytest.mark.skip(reason=NO_ROOT))
+        if not has_binding and item.get_closest_marker("libvirt_binding"):
+            item.add_marker(pytest.mark.skip(reason=_no_binding()))
 
 
 # -- what may be skipped ------------------------------------------------------------------------------------------

@@ -7,11 +7,16 @@ from __future__ import annotations
 import contextlib
 import importlib
 import io
+import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from . import daemon as private_daemon
+from .daemon import Daemon
 
 _MODULES = "ansible_collections.virt.storage.plugins.modules"
 
@@ -37,18 +42,21 @@ def call(module: str, check: bool = False, **params: Any) -> dict[str, Any]:
 
 
 class Host:
-    """A native engine with a root of its own. ``images`` is the directory of the pool that most tests use."""
+    """An engine; without a uri the native one with a root of its own. ``name`` is the pool that most tests use, and
+    ``images`` its directory.
+    """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, uri: str = "", name: str = "images") -> None:
         self.root = root
-        self.uri = f"native:///?root={root}"
+        self.uri = uri or f"native:///?root={root}"
+        self.name = name
         self.images = root / "images"
 
     def pool(self, check: bool = False, **params: Any) -> dict[str, Any]:
         return call("storage_pool", check, uri=self.uri, **params)
 
     def volume(self, check: bool = False, **params: Any) -> dict[str, Any]:
-        return call("storage_volume", check, uri=self.uri, **{"pool": "images", **params})
+        return call("storage_volume", check, uri=self.uri, **{"pool": self.name, **params})
 
     def pool_info(self, **params: Any) -> list[dict[str, Any]]:
         return call("storage_pool_info", uri=self.uri, **params)["pools"]
@@ -57,7 +65,7 @@ class Host:
         return call("storage_volume_info", uri=self.uri, **params)["volumes"]
 
     def start_images(self) -> None:
-        result = self.pool(name="images", type="dir", path=str(self.images))
+        result = self.pool(name=self.name, type="dir", path=str(self.images))
         assert "failed" not in result, result
 
 
@@ -72,3 +80,50 @@ def images(host: Host) -> Host:
     """The pool images is active."""
     host.start_images()
     return host
+
+
+# -- a real libvirtd ----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def session_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]:
+    why = private_daemon.missing()
+    if why:
+        pytest.skip(why)
+    made = Daemon(tmp_path_factory.mktemp("daemon"))
+    made.start()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def daemon(session_daemon: Daemon) -> Iterator[Daemon]:
+    """A real libvirtd, private and running, without pools; one per worker of pytest."""
+    session_daemon.start()
+    yield session_daemon
+    session_daemon.start()
+    session_daemon.remove_pools()
+
+
+_numbers = itertools.count(1)
+
+
+class DaemonHost(Host):
+    """As ``Host``, through libvirtd. The name of its pool is its own in each test."""
+
+    def __init__(self, root: Path, daemon: Daemon) -> None:
+        super().__init__(root, daemon.uri, f"images{next(_numbers)}")
+        self.daemon = daemon
+
+
+@pytest.fixture
+def daemon_host(tmp_path: Path, daemon: Daemon) -> DaemonHost:
+    """Nothing is there yet. What a test makes is removed after it."""
+    return DaemonHost(tmp_path / "host", daemon)
+
+
+@pytest.fixture
+def daemon_images(daemon_host: DaemonHost) -> DaemonHost:
+    """The pool ``daemon_host.name`` is active."""
+    daemon_host.start_images()
+    return daemon_host

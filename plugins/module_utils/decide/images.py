@@ -28,6 +28,10 @@ def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
     adds to ``missing`` what an earlier task of the play may make.
     """
     goal, found = task.goal, task.found
+    if found.row.volumes != "file":
+        from .unseen import settle_plain
+
+        return settle_plain(entry, task)
     volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
     volume = _settle_content(entry, volume, task)
     if volume.format is None and volume.content is None and found.looked:

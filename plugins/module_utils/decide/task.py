@@ -20,14 +20,14 @@ from ..model.volume import Backing, Content
 
 
 def extra_volumes(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
-    """The volumes that ``exclusive`` removes: files whose names match and that are not listed."""
+    """The volumes that ``exclusive`` removes: those whose names match and that are not listed."""
     if goal.exclusive is None:
         return ()
     return tuple(
         sorted(
             name
             for name, volume in found.volumes.items()
-            if name not in goal.by_name and volume.type == "file" and fnmatch.fnmatchcase(name, goal.exclusive)
+            if name not in goal.by_name and found.is_volume(volume) and fnmatch.fnmatchcase(name, goal.exclusive)
         )
     )
 

@@ -39,6 +39,11 @@ def _refuse(module: AnsibleModule, error: StorageError) -> None:
     module.fail_json(msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[])
 
 
+def described(engine: Any) -> dict[str, str]:
+    """Which engine was used, and why."""
+    return {"name": engine.name, "uri": engine.uri, "why": engine.why}
+
+
 def done_changes(result: Result, check: bool) -> tuple[Any, ...]:
     """The changes that were made; in check mode those that would be."""
     if check and result.error is None:
@@ -59,7 +64,7 @@ def finish(module: AnsibleModule, result: Result, engine: Any, records: dict[str
         "changed": bool(changes),
         "diff": diff(changes),
         "plan": plan(result.decision.changes, result.steps),
-        "engine": {"name": engine.name, "uri": engine.places.uri, "why": engine.places.why},
+        "engine": described(engine),
         **records,
     }
     if result.error is not None:
