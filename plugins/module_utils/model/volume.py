@@ -17,11 +17,55 @@ class Backing:
     """What an image is backed by. ``path`` is absolute; ``volume`` is set when it is a volume of the same pool.
 
     ``format`` is what was declared or what the image's header says, never probed; None when neither says.
+    ``permissions`` are those of the backing file as a daemon shows them: never set, never compared.
     """
 
     path: str | None = None
     format: str | None = None
     volume: str | None = None
+    permissions: Permissions = UNDECLARED
+
+
+@dataclass(frozen=True)
+class SecretReference:
+    """A secret of libvirt's, by one of its uuid and its usage; never the secret itself."""
+
+    uuid: str | None = None
+    usage: str | None = None
+
+
+@dataclass(frozen=True)
+class Cipher:
+    name: str
+    size: int
+    mode: str | None = None
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
+class InitVector:
+    name: str
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """``format`` is default, qcow, luks or luks2; ``engine`` is qemu or librbd."""
+
+    format: str
+    engine: str | None = None
+    secrets: tuple[SecretReference, ...] = ()
+    cipher: Cipher | None = None
+    ivgen: InitVector | None = None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A part of a device that a volume lies on, in bytes."""
+
+    device: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -54,6 +98,7 @@ class Volume:
     cluster_size: int | None = None
     lazy_refcounts: bool | None = None
     extended_l2: bool | None = None
+    encryption: Encryption | None = None
     # declared only
     content: Content | None = None
     preallocation: str | None = None
@@ -72,3 +117,4 @@ class Volume:
     looks_like: str = ""
     identity: tuple[int, ...] | None = None
     timestamps: tuple[tuple[str, int], ...] = ()
+    extents: tuple[Extent, ...] = ()
