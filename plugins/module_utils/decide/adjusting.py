@@ -61,14 +61,12 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
 def _changed(
     task: VolumesTask, have: Volume, action: str, summary: str, differing: list[Difference], **more: Any
 ) -> Change:
-    needs = (*more.pop("needs", ()), *task.related(have.name))
     return Change(
         task.subject(have.name),
         action,
         f"volume {task.goal.pool}/{have.name}: {summary}",
         {d.field: d.have for d in differing},
         {d.field: d.want for d in differing},
-        needs=needs,
         **more,
     )
 
@@ -176,7 +174,8 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"making it {format_size(size)} would lose {lost}",
             "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
         )
-    guard_unused(str(task.subject(have.name)), task.found.users.get(have.name, ()), entry.allow, "shrunk", task)
+    subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
+    guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name)
     yield _changed(
         task,
         have,

@@ -48,7 +48,8 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
     """What is not declared of its format, size and permissions stays as it was; its content does not."""
     if have.link_target is not None:
         raise link_refused(have, task)
-    guard_unused(str(task.subject(have.name)), task.found.users.get(have.name, ()), entry.allow, "made anew", task)
+    subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
+    guard_unused(subject, users, entry.allow, "made anew", task, name=have.name)
     check_parents_stay(entry, task)
     volume = settle(replace(entry, volume=_completed(entry.volume, have)), task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
@@ -62,7 +63,7 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         volume,
         destroys=f"the content of {have.path}",
         requires=(*guarded(have, entry.allow), *_made_from(entry, task)),
-        needs=(*task.parents(entry), *task.related(have.name)),
+        needs=task.parents(entry),
     )
 
 

@@ -34,7 +34,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .destroying import delete
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
-    made, subject = tuple(changes), f"pool {goal.pool}"
+    made, subject = _arranged(changes, task), f"pool {goal.pool}"
     refusal = (
         unwritable(made, found.unwritable, subject)
         or next(iter(task.refusals), None)
@@ -42,6 +42,16 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         or _space_refusal(task, made)
     )
     return Decision(made, tuple(task.missing), tuple(task.warnings), refusal)
+
+
+def _arranged(changes: list[Change], task: VolumesTask) -> tuple[Change, ...]:
+    """The changes in the order in which they are made."""
+    if len({change.subject.volume for change in changes} - {None}) > 1:
+        from .order import interwoven, ordered
+
+        if interwoven(task):
+            return tuple(ordered(changes, task))
+    return tuple(changes)
 
 
 def _delete_extra(name: str, task: VolumesTask) -> list[Change]:

@@ -770,7 +770,7 @@ def test_backing_comes_before_what_is_built_on_it():
     low = entry("low", capacity=MIB)
     decision = decide(EMPTY, top, mid, low)
     assert actions(decision) == ["create low", "create mid", "create top"]
-    assert [change.needs for change in decision.changes] == [(), ("low",), ("mid",)]
+    assert [change.needs for change in decision.changes] == [(), ("low",), ("low", "mid")]
     assert decision.changes[2].after["capacity"] == MIB
 
 
