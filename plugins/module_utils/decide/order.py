@@ -164,13 +164,11 @@ def _made_from(name: str, task: VolumesTask) -> tuple[str, ...]:
 
 
 def _targets(reference: Backing | Content, task: VolumesTask) -> tuple[str, ...]:
-    """The volumes of this pool that are meant: by name, by where a link of that name leads, or, of a file elsewhere,
-    the nearest that it is built on.
+    """The volumes of this pool that are meant: by name, by where a link of that name leads, and of a file that was not
+    looked at as a volume the nearest that it is built on.
     """
-    by_name = task.volume_of(reference)
-    if by_name is not None:
-        linked = task.volume_of(Backing(task.found.volume_path(by_name)))
-        return (by_name,) if linked in (None, by_name) else (by_name, linked or "")
-    image = task.found.images.get(reference.path or "")
-    members = (task.by_identity.get(identity) for identity in (image.chain if image is not None else ()))
-    return tuple(member for member in members if member is not None)[:1]
+    image = task.found.images.get(reference.path or reference.volume or "")
+    name = task.volume_of(reference)
+    linked = None if name is None else task.volume_of(Backing(task.found.volume_path(name)))
+    below = None if image is None or name in task.found.volumes else task.nearest(image.chain)
+    return tuple(dict.fromkeys(each for each in (name, linked, below) if each is not None))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -107,14 +108,22 @@ class VolumesTask:
         for base, overlays in self._above.items():
             for name in overlays:
                 bases.setdefault(name, {})[base] = None
+        for name, members in self.found.chains.items():
+            base = self.nearest(members[1:])
+            if base is not None:
+                bases.setdefault(name, {})[base] = None
         return {name: tuple(below) for name, below in bases.items()}
 
     def bases(self, name: str) -> tuple[str, ...]:
         """The volumes of this pool that a found volume is built on, be it by way of files elsewhere."""
         return self._bases.get(name, ())
 
+    def nearest(self, members: Iterable[tuple[int, ...]]) -> str | None:
+        """The first of these files that is a volume which was looked at."""
+        return next((self._by_identity[member] for member in members if member in self._by_identity), None)
+
     @cached_property
-    def by_identity(self) -> dict[tuple[int, ...] | None, str]:
+    def _by_identity(self) -> dict[tuple[int, ...] | None, str]:
         return {volume.identity: name for name, volume in self.found.volumes.items() if volume.identity is not None}
 
     def remade(self, entry: VolumeGoal) -> bool:

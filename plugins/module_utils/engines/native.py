@@ -232,12 +232,12 @@ class NativeEngine:
                 self._pins.pin(volume.path, volume.identity)
         if all(stake == PIN for stake in stakes.values()):
             return found
-        from .native_images import broken_chains
-
-        found = replace(found, broken=broken_chains(found, stakes))
+        from .native_images import observe_chains
         from .native_users import observe_users
 
-        return observe_users(found, stakes, self.places.guests, lambda: self._neighbours(found.name)[0])
+        return observe_users(
+            observe_chains(found, stakes), stakes, self.places.guests, lambda: self._neighbours(found.name)[0]
+        )
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

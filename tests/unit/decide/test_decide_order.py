@@ -219,3 +219,17 @@ def test_a_thousand_overlays_take_no_time():
     decision = decide(found, anew("a"), *(moved(each.name, "b") for each in overlays))
     assert actions(decision)[-1] == "recreate a"
     assert len(decision.changes[-1].needs) == 1000
+
+
+def test_through_volumes_that_are_not_listed():
+    """v is on m, which is on n, which is on a; neither m nor n is an entry, so nothing else is known of them."""
+    found = holding(
+        A, on("v", "m"), users={"a": under("n")}, chains={"v": ((1, 1), (8, 8), (9, 9), A.identity)}
+    )  # fmt: skip
+    assert refused(found, anew("a", allow=("backing",)), moved("v", "a")).code == "no_order"
+    new = entry("w", format="qcow2", backing=Backing(volume="m", format="qcow2"))
+    middle = Image(on("m", "n"), ((8, 8), (9, 9), A.identity))
+    found = replace(found, images={**found.images, "m": middle})
+    decision = decide(found, new, anew("a", allow=("backing",)))
+    assert actions(decision) == ["recreate a", "create w"]
+    assert "a" in decision.changes[1].needs
