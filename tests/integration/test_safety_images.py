@@ -389,6 +389,37 @@ def test_wrong_formats(images, check):
     assert os.listdir(images.images) == []
 
 
+@CHECK
+def test_wrong_formats_of_what_the_same_task_makes(images, check):
+    """A byte-for-byte copy of a qcow2 file would be no copy of the volume."""
+    base = {"name": "base", "format": "qcow2", "capacity": "1M"}
+    for use in ("source", "backing"):
+        over = {"name": "over", "format": "qcow2", use: {"volume": "base", "format": "raw"}}
+        refused(images.volume(check, volumes=[over, base]), "format_mismatch")
+    assert os.listdir(images.images) == []
+    raw(images.images / "base", 2 * MIB)
+    before = snapshot(images.images)
+    copy = {"name": "copy", "source": {"volume": "base", "format": "raw"}}
+    refused(images.volume(check, volumes=[copy, {**base, "recreate": "always"}]), "format_mismatch")
+    assert snapshot(images.images) == before
+
+
+def test_a_copy_of_what_is_made_anew(images):
+    """The copy is one of the new volume, in its new format and size."""
+    raw(images.images / "base", 2 * MIB)
+    base = {"name": "base", "format": "qcow2", "capacity": "1M", "recreate": "needed"}
+    done(images.volume(volumes=[{"name": "copy", "source": {"volume": "base"}}, base]))
+    info = image_info(images.images / "copy")
+    assert (info["format"], info["virtual-size"]) == ("qcow2", MIB)
+
+
+def test_a_qcow2_volume_made_anew_as_raw_keeps_its_size(images):
+    qcow2(images.images / "disk", "5M")
+    done(images.volume(name="disk", format="raw", recreate="always"))
+    info = image_info(images.images / "disk")
+    assert (info["format"], info["virtual-size"]) == ("raw", 5 * MIB)
+
+
 def test_backing_removed_by_the_same_task(images):
     done(images.volume(name="base", capacity="1M"))
     volumes = [

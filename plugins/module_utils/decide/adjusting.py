@@ -17,9 +17,9 @@ from ..model.pool import Permissions
 from ..model.units import format_size, round_up
 from ..model.volume import Backing, Volume
 from .compare import Difference, format_row
-from .creating import PERMISSIONS, check_parents_stay, link_refused
+from .creating import check_parents_stay, link_refused
 from .guards import check_ownership, guard_unused, guarded, same_file
-from .images import check_capacity, settle
+from .images import PERMISSIONS, check_capacity, settle
 from .task import VolumesTask
 
 
@@ -136,6 +136,9 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
     declared = entry.volume.backing
     if backing is None or backing.format is None or declared is None:
         return
+    below = task.goal.by_name.get(task.volume_of(declared) or "")
+    if below is not None and task.remade(below):
+        return  # another file by then
     image = task.found.images.get(declared.path or declared.volume or "")
     actual = None if image is None or image.volume is None else image.volume.format
     if actual is not None and backing.format != actual:

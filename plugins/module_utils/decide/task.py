@@ -17,7 +17,7 @@ from ..model.change import Subject
 from ..model.errors import StorageError
 from ..model.found import Found
 from ..model.goal import VolumeGoal, VolumesGoal
-from ..model.volume import Backing, Content
+from ..model.volume import Backing, Content, Volume
 from .compare import differences
 
 
@@ -36,13 +36,16 @@ def extra_volumes(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class VolumesTask:
-    """``missing``, ``warnings`` and ``refusals`` (of what is planned all the same) are gathered while deciding."""
+    """``missing``, ``warnings``, ``refusals`` (of what is planned all the same) and ``settled`` (what is made) are
+    gathered while deciding.
+    """
 
     goal: VolumesGoal
     found: Found
     missing: list[StorageError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     refusals: list[StorageError] = field(default_factory=list)
+    settled: dict[str, Volume] = field(default_factory=dict)
     _remade: dict[str, bool] = field(default_factory=dict)
 
     def subject(self, name: str) -> Subject:

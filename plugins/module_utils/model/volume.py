@@ -40,7 +40,8 @@ class Content:
 @dataclass(frozen=True)
 class Volume:
     """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when that is
-    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other.
+    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``looks_like`` is
+    what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it tells.
     """
 
     name: str
@@ -69,5 +70,6 @@ class Volume:
     foreign: str = ""
     problem: str = ""
     looks_like: str = ""
+    looks_capacity: int | None = None
     identity: tuple[int, ...] | None = None
     timestamps: tuple[tuple[str, float], ...] = ()
