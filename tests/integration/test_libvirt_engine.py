@@ -4,8 +4,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -28,7 +26,8 @@ def test_a_pool_from_nothing_to_nothing(daemon_host):
     again = host.pool(name="images", type="dir", path=str(host.images), autostart=True, mode="0750")
     assert not again["changed"], again
     gone = host.pool(name="images", type="dir", path=str(host.images), state="deleted")
-    assert gone["changed"] and not host.images.exists(), gone
+    assert gone["changed"], gone
+    assert not host.images.exists()
     assert not host.pool(name="images", type="dir", path=str(host.images), state="deleted")["changed"]
 
 
@@ -58,11 +57,10 @@ def test_volumes_of_every_kind(daemon_images):
     made = host.volume(volumes=volumes)
     assert "failed" not in made, made["msg"]
     assert not [w for w in made["warnings"] if "verif" in w], made["warnings"]
-    assert checked["plan"] == made["plan"] and checked["diff"] == made["diff"]
+    assert (checked["plan"], checked["diff"]) == (made["plan"], made["diff"])
     assert listed(host) == sorted(volume["name"] for volume in volumes)
     again = host.volume(volumes=volumes)
     assert not again["changed"], again["plan"]
-    native = {**host.volume_info()[0]}
     grown = host.volume(name="raw", capacity="2MiB")
     assert [c for entry in grown["plan"] for c in entry["commands"]] == [
         f"virsh -c '{host.uri}' vol-resize --pool {host.name} raw 2097152"

@@ -555,6 +555,15 @@ def test_making_anew_keeps_the_format_and_size_that_are_not_declared():
     assert (change.after["format"], change.after["capacity"]) == ("qcow2", MIB)
 
 
+def test_making_a_qcow2_image_anew_as_raw_keeps_the_size_that_a_guest_saw():
+    """What is declared raw is read as raw, as large as its file."""
+    have = volume(capacity=196624, looks_like="qcow2", looks_capacity=5 * MIB)
+    declared = entry(format="raw", recreate="always")
+    assert only(decide(holding(have), declared)).wanted.capacity == 5 * MIB
+    declared = entry(format="raw", recreate="always", capacity=MIB)
+    assert only(decide(holding(have), declared)).wanted.capacity == MIB
+
+
 def test_making_anew_needs_all_that_creating_needs():
     assert refused(holding(RAW), entry(recreate="always", capacity=MIB, allocation=2 * MIB)).code == "invalid_option"
     assert refused(holding(RAW), entry(recreate="always", capacity=MIB, compat="1.1")).code == "invalid_option"
@@ -771,7 +780,7 @@ def test_backing_comes_before_what_is_built_on_it():
     low = entry("low", capacity=MIB)
     decision = decide(EMPTY, top, mid, low)
     assert actions(decision) == ["create low", "create mid", "create top"]
-    assert [change.needs for change in decision.changes] == [(), ("low",), ("mid",)]
+    assert [change.needs for change in decision.changes] == [(), ("low",), ("low", "mid")]
     assert decision.changes[2].after["capacity"] == MIB
 
 
