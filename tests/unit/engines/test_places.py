@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.engines import places, select
@@ -15,6 +17,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.errors import S
 @pytest.fixture(autouse=True)
 def without_a_daemon(monkeypatch, tmp_path):
     monkeypatch.setattr(select, "_DAEMONS", (str(tmp_path / "libvirtd"),))
+    monkeypatch.setattr(select, "SYSTEM_SOCKETS", (str(tmp_path / "libvirt-sock"),))
     for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/home/u")
@@ -156,7 +159,13 @@ def test_auto_without_a_daemon(monkeypatch, user, uri):
     assert "no daemon" in found.why
 
 
-def test_what_is_installed(daemon, monkeypatch):
-    assert select.daemon() == daemon
+def test_what_is_installed_or_running(daemon, monkeypatch, tmp_path):
+    assert select.daemon() == f"{daemon} is installed"
     monkeypatch.setattr(select, "_DAEMONS", ())
     assert select.daemon() == ""
+    path = str(tmp_path / "libvirt-sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        assert select.daemon() == ""  # left there by one that is gone
+        server.listen()
+        assert select.daemon() == f"a daemon listens at {path}"
