@@ -385,21 +385,17 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
 
 
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
-    unseen = found.storage.kind == UNSEEN and found.active and _row(wanted).file_tree
-    if found.storage.kind != READY and not unseen:
+    if found.storage.kind == UNSEEN:
+        from .unseen_pools import check_permissions
+
+        check_permissions(goal, found, wanted)
+    if found.storage.kind != READY:
         return []
     have = permissions_facts(found.storage.permissions)
     want = permissions_facts(replace(wanted.permissions, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
-    if unseen:
-        raise StorageError(
-            "daemon_cannot",
-            f"{', '.join(names)} of {wanted.path} can't be changed through the daemon while the pool is active",
-            subject=str(subject_of(goal)),
-            hint="Change it on that host, or stop the pool first (state: inactive): it is set when the pool is built.",
-        )
     check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}

@@ -16,6 +16,7 @@ from typing import Any
 
 from ..model.change import UNKNOWN, Change, Condition
 from ..model.errors import StorageError
+from ..model.facts import permissions_facts
 from ..model.found import BLANK, DATA, UNREADABLE, Found
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
@@ -29,6 +30,7 @@ from .task import VolumesTask
 # Types that share devices, and may not (libvirt, storage driver: duplicates).
 _ON_DEVICES = ("fs", "logical", "disk", "zfs")
 _SIGNATURES = {"logical": "LVM2_member", "zfs": "zfs_member"}
+_MOUNTED = ("fs", "netfs", "vstorage")
 _ANY_LABEL = ("unknown", None)
 # These are destroyed as one; volumes of others are deleted one by one, so that each can refuse.
 _WHOLE = ("disk", "zfs")
@@ -37,6 +39,27 @@ _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
 
 def devices_of(pool: Pool) -> str:
     return ", ".join(device.path for device in pool.source.devices or ()) or f"pool {pool.name}"
+
+
+def check_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> None:
+    """Raises where declared permissions can't be given: the daemon gives them to the directory that it builds, and not
+    to what is mounted there.
+    """
+    row, have = POOL_TYPES[wanted.type or ""], permissions_facts(found.storage.permissions)
+    want = permissions_facts(replace(goal.pool.permissions, label=None))
+    names = [name for name in want if want[name] != have.get(name)]
+    if not names or not row.file_tree or (not found.active and wanted.type not in _MOUNTED):
+        return
+    mounted = wanted.type in _MOUNTED
+    raise StorageError(
+        "daemon_cannot",
+        f"{', '.join(names)} of {wanted.path} can't be set through the daemon"
+        + (" on what is mounted there" if mounted else " while the pool is active"),
+        subject=str(subject_of(goal)),
+        hint="Leave it out, and set it on that host."
+        if mounted
+        else "Change it on that host, or stop the pool first (state: inactive): it is set when the pool is started.",
+    )
 
 
 # --- starting --------------------------------------------------------------------------------------------------------
@@ -57,6 +80,8 @@ def start_unseen(
     if "build" in words:
         built = f"built on {devices_of(wanted)} first" if _all_seen(found, wanted) else "built first where it is not"
         summary += f", {built}"
+    elif words & {"directory", "first"} and wanted.type == "dir":
+        summary += ", a directory that is made where it is not there"
     elif "directory" in words:
         summary += f", with what is on {devices_of(wanted)}"
     return change_of(
@@ -79,6 +104,8 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
     if not _all_seen(found, wanted):
         if never:
             return frozenset({"check"}), ""
+        if wanted.type == "dir":  # one that is there gets the declared permissions too
+            return frozenset({"first" if permissions_facts(goal.pool.permissions) else "directory"}), ""
         lost = f"what {devices_of(wanted)} holds, if it is of another kind" if overwrite else ""
         return frozenset({"build", *(["overwrite"] if overwrite else [])}), lost
     seen = _looked_at(found, wanted)

@@ -359,6 +359,8 @@ def _start(library: Any, connection: Any, op: Any) -> None:
     """
     pool = _pool(connection, op)
     try:
+        if "first" in op.words:
+            pool.build(0)
         pool.create(0)
         if not _on_nothing(pool):
             return

@@ -300,6 +300,8 @@ class DaemonCall(NamedTuple):
     def _start_command(self) -> str:
         """What is there is started; what is not is built first, over other content only where that is allowed."""
         start = self._virsh("pool-start")
+        if "first" in self.words:
+            return f"{self._virsh('pool-build')} && {start}"
         if not {"build", "directory"} & set(self.words):
             return start
         build = self._virsh("pool-build", *(("--no-overwrite",) if "build" in self.words else ()))
