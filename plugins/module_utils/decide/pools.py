@@ -148,7 +148,8 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
     """What another pool has that this one would have too."""
     if _row(wanted).file_tree and wanted.path is not None and _row(neighbour.pool).file_tree:
         resolved = found.resolved.get(wanted.path, wanted.path)
-        return f"{wanted.path} is the directory" if neighbour.resolved == resolved else ""
+        if neighbour.resolved == resolved:
+            return f"{wanted.path} is the directory"
     if found.storage.kind == UNSEEN:
         from .unseen_pools import shared_source
 
