@@ -4,10 +4,10 @@
 
 What is proven where:
 
-* with a real libvirtd and real storage: fs and disk on loop devices, mpath without a device, iscsi-direct with tgtd; and
-  a daemon that is reached as one on another host is: test_daemon_remote.py;
-* with a real libvirtd, but without the kernels and servers that they need: logical, zfs, iscsi, scsi, netfs, rbd and
-  gluster are defined, marked, changed and undefined, and but for the last two fail to start with an error of their own;
+* with a real libvirtd and real storage: fs and disk on loop devices, mpath without a device, iscsi-direct with tgtd; a
+  daemon that is reached as one on another host is, in test_daemon_remote.py;
+* with a real libvirtd, but without the kernels and servers that they need: logical, zfs, iscsi, scsi, netfs, rbd,
+  gluster are defined, marked, changed and undefined, and all but the last two fail to start with an error;
 * with libvirt's test driver, which keeps pools and volumes of all types in memory and knows no build flags, resize and
   upload: starting, and the volumes of logical, zfs and rbd. It shows all volumes as files, which is put right here.
 """

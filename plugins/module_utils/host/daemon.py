@@ -166,7 +166,7 @@ class Daemon:
                 hint="Run the task again when it is back: what is not done yet is done then.",
                 command=command,
             )
-        code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", ""))
+        code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", _LOG))
         if "No space left on device" in str(error):
             code, hint = "no_space", "Free some space and run the task again."
         return StorageError(code, f"the daemon refused: {error}", subject=subject, hint=hint, command=command)
@@ -338,11 +338,14 @@ def _library() -> Any:
     return libvirt
 
 
+_LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
 # libvirt's error numbers (virterror.h): they are part of its interface.
 _CODES = {
     3: ("daemon_cannot", "The daemon has no such function for this type."),
     84: ("daemon_cannot", "The daemon has no such function for this type."),
-    65: ("storage_foreign", "Look at what is there; if it may be lost, add allow: [overwrite]."),
+    49: ("changed_meanwhile", "Look at what is there and run the task again."),
+    75: ("daemon_failed", "Let the task build what is not there (build: auto)."),
+    76: ("storage_foreign", "Look at what is there; if it may be lost, add allow: [overwrite]."),
     29: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     88: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     50: ("changed_meanwhile", "Look at what is there and run the task again."),
