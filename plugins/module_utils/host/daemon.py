@@ -167,6 +167,8 @@ class Daemon:
                 command=command,
             )
         code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", _LOG))
+        if any(words in str(error) for words in _BUSY):
+            hint = "Wait until that is done and run the task again, or give it a longer timeout."
         if "No space left on device" in str(error):
             code, hint = "no_space", "Free some space and run the task again."
         return StorageError(code, f"the daemon refused: {error}", subject=subject, hint=hint, command=command)
