@@ -51,7 +51,8 @@ class Library:
             raise self.connection
         return self.connection
 
-    openReadOnly = open
+    def openReadOnly(self, uri):
+        return self.open(uri)
 
     @staticmethod
     def registerErrorHandler(handler, context):
