@@ -270,6 +270,33 @@ def test_deleting_a_filesystem_pool_deletes_its_volumes(fs):
     assert [record["name"] for record in host.volume_info()] == ["lost+found"]
 
 
+def test_a_change_that_needs_a_restart_builds_nothing(fs, tmp_path):
+    host, pool, device = fs
+    pool["source"] = {"device": device, "format": "ext4"}
+    ok(host.pool(**pool))
+    there = label(device)
+    moved = {**pool, "path": str(tmp_path / "elsewhere")}
+    assert code(host.pool(**moved)) == "restart_needed"
+    made = converges(host.pool, **moved, allow=["restart"])
+    assert actions(made) == ["stop", "redefine", "start"]
+    assert label(device) == there
+    assert made["warnings"] == []
+    other = {**moved, "source": {"device": device, "format": "ext2"}}
+    assert code(host.pool(**other, allow=["restart"])) == "storage_foreign"
+    assert (label(device), host.pool_info()[0]["state"]) == (there, "active")
+
+
+def test_a_file_that_the_daemon_does_not_list_stays(fs):
+    host, pool, device = fs
+    ok(host.pool(**pool, source={"device": device, "format": "ext4"}))
+    Path(f"/proc/{host.daemon.pid}/root{pool['path']}/unlisted").write_bytes(b"content")
+    refused = host.volume(name="unlisted", capacity="1MiB")
+    assert refused["error"]["code"] == "changed_meanwhile", refused["error"]
+    assert "pool-refresh" in refused["error"]["hint"]
+    host.daemon.virsh("pool-refresh", host.name)
+    assert host.volume_info(name="unlisted")[0]["capacity"] == 7
+
+
 # -- disk ---------------------------------------------------------------------------------------------------------
 
 

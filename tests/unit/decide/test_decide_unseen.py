@@ -10,11 +10,12 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     BLANK,
     DATA,
+    EVERYTHING,
     NOT_THERE,
     UNREADABLE,
     UNSEEN,
@@ -203,6 +204,28 @@ def test_permissions_that_cannot_be_set():
     active = replace(active, storage=replace(active.storage, permissions=Permissions(0o700, 0, 0)))
     assert pool_refused(pool_goal(permissions=Permissions(0o750)), active).code == "daemon_cannot"
     assert "permissions" not in actions(decide_pool(pool_goal(permissions=Permissions(0o700)), active))
+
+
+@pytest.mark.parametrize("state", ["inactive", "absent"])
+def test_units_in_use_are_not_taken_away(state):
+    found = far("iscsi", plain("unit:0:0:1"), users={"unit:0:0:1": (user("guest", "g"),)})
+    assert pool_at_stake(pool_goal(state), found) == {"unit:0:0:1": EVERYTHING}
+    error = pool_refused(pool_goal(state), found)
+    assert error.code == "volume_in_use"
+    assert decide_pool(pool_goal(state, allow=["in_use"]), found).changes
+    idle = replace(found, users={})
+    assert actions(decide_pool(pool_goal(state), idle))[0] == "stop"
+
+
+def test_a_restart_builds_nothing():
+    found = far("fs", source={"format": "ext4"})
+    decision = decide_pool(pool_goal(path="/q", allow=["restart", "overwrite"]), found)
+    assert actions(decision) == ["stop", "redefine", "start"]
+    assert decision.changes[-1].may == {"directory"}
+    assert decision.changes[-1].destroys == ""
+    other = Source(devices=(SourceDevice("/dev/sdy"),))
+    moved = decide_pool(pool_goal(source=other, allow=["restart"]), found)
+    assert moved.changes[-1].may == {"build"}
 
 
 # -- conflicts ------------------------------------------------------------------------------------------------------
