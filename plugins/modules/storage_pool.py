@@ -13,9 +13,11 @@ short_description: Manage storage pools of virtualisation hosts
 version_added: 0.1.0
 author: virt.storage contributors (@virt-storage)
 description:
-  - Brings a storage pool into the declared state, in the words and files of libvirt, with no daemon needed.
+  - Brings a storage pool into the declared state, in the words of libvirt, through its daemon or
+    without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
-  - Pools of type V(dir) can be built and started. Pools of the other types can be defined, listed and undefined.
+  - Without a daemon, pools of type V(dir) can be built and started, those of the other types only defined, listed and
+    undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -184,7 +186,8 @@ options:
     default: active
   autostart:
     description:
-      - Whether the pool is marked to be started at boot. Only a libvirt daemon acts on the mark, and a warning says so.
+      - Whether the pool is marked to be started at boot. Only a libvirt daemon acts on the mark; without one a
+        warning says so.
     type: bool
   build:
     description:
@@ -197,10 +200,11 @@ options:
       - What may happen. Nothing in this list happens without being named.
       - V(restart) stops and starts an active pool for a change that needs it.
       - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
-      - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+      - V(overwrite) lets a daemon build the storage where it holds something else, which is lost.
+      - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [restart, nonempty, in_use, beside_daemon]
+    choices: [overwrite, restart, nonempty, in_use, beside_daemon]
     default: []
 seealso:
   - module: virt.storage.storage_pool_info
@@ -465,7 +469,7 @@ def main() -> None:
             allow={
                 "type": "list",
                 "elements": "str",
-                "choices": ["restart", "nonempty", "in_use", "beside_daemon"],
+                "choices": ["overwrite", "restart", "nonempty", "in_use", "beside_daemon"],
                 "default": [],
             },
         ),

@@ -144,7 +144,7 @@ options:
       - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
-      - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+      - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
     choices: [shrink, in_use, backing, beside_daemon]
@@ -274,7 +274,7 @@ options:
             definition.
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
-          - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+          - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
         type: list
         elements: str
         choices: [shrink, in_use, backing, beside_daemon]
