@@ -8,15 +8,58 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Callable
+from typing import Any, Callable, Protocol
 
 from .decide.decision import Decision
-from .model.change import UNKNOWN, Change
+from .model.change import UNKNOWN, Change, Condition
 from .model.errors import StorageError
 from .model.found import Found
 from .model.goal import Scope
 from .model.operations import Step
+
+
+class Engine(Protocol):
+    """What pools and volumes are looked at and changed through: ``native`` or ``libvirt``.
+
+    ``uri`` is the one that is used, ``why`` says how it came to be that one. ``parallel``: operations may be executed
+    by several threads.
+    """
+
+    name: str
+    uri: str
+    why: str
+    parallel: bool
+
+    def pool_names(self) -> list[str]:
+        """Every pool of the host, sorted."""
+
+    def session(self, pool: str, definitions: bool, check: bool) -> AbstractContextManager[bool]:
+        """Around one look and what follows from it. Gives whether the pool is locked, with all definitions where those
+        change. It is not in check mode, nor where there can be no lock.
+        """
+
+    def observe(self, scope: Scope) -> Found:
+        """One look at one pool, as deep as the scope asks; it changes nothing."""
+
+    def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        """Adds who uses the volumes at stake, as much as each stake asks (model/found.py: PIN, RUNNING, EVERYTHING)."""
+
+    def lower(self, changes: Sequence[Change], found: Found) -> Sequence[Step]:
+        """The operations of each change, as data; runs nothing."""
+
+    def lacking(self, steps: Sequence[Step]) -> tuple[StorageError, ...]:
+        """The tools that the steps need and this host does not have."""
+
+    def prepare(self) -> None:
+        """Before the first operation is executed."""
+
+    def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+        """Which of the conditions, by step, hold no longer."""
+
+    def execute(self, operation: Any) -> None:
+        """Carries out one operation: the only method that changes anything. Raises StorageError."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +91,7 @@ class Result:
     unmet: tuple[str, ...] = ()
 
 
-def converge(aim: Aim, engine: Any, check: bool) -> Result:
+def converge(aim: Aim, engine: Engine, check: bool) -> Result:
     """Raises StorageError only for what was refused before anything was decided; later failures are in the result."""
     with engine.session(aim.scope.pool.name, aim.definitions, check) as locked:
         found = engine.observe(aim.scope)
@@ -69,7 +112,7 @@ def converge(aim: Aim, engine: Any, check: bool) -> Result:
         return _apply(aim, engine, found, decision, steps)
 
 
-def _apply(aim: Aim, engine: Any, found: Found, decision: Decision, steps: tuple[Step, ...]) -> Result:
+def _apply(aim: Aim, engine: Engine, found: Found, decision: Decision, steps: tuple[Step, ...]) -> Result:
     from .engines.execute import execute
 
     outcomes = execute(steps, engine)

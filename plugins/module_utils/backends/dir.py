@@ -11,7 +11,7 @@ libvirt's name for the type is dir (formatstorage: "Directory pool").
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Callable
 
 from ..model.change import Change
 from ..model.found import Found, Storage
@@ -57,7 +57,9 @@ def lower(change: Change, record: str) -> list[Any]:
     return []  # starting and stopping are only notes of the engine's
 
 
-def lower_volumes(changes: Sequence[Change], found: Found) -> list[Any]:
+def lower_volumes(
+    changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
+) -> list[Any]:
     from . import filetree_changes
 
-    return filetree_changes.lower_volumes(changes, found)
+    return filetree_changes.lower_volumes(changes, found, instead)

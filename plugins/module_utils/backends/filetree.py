@@ -121,7 +121,7 @@ def read_volume(path: str, name: str, headers: bool = True, declared: str | None
         permissions=_permissions(status),
         link_target=target,
         identity=identity_of(link),
-        timestamps=(("atime", status.st_atime), ("mtime", status.st_mtime), ("ctime", status.st_ctime)),
+        timestamps=(("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns)),
     )
     if stat.S_ISDIR(status.st_mode):
         return replace(volume, type="dir", format="dir", capacity=0, allocation=0, physical=0)
@@ -146,7 +146,9 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
         os.close(descriptor)
     if declared == "raw":
         pretends = "an encrypted image" if header.encrypted else "" if header.format == "raw" else header.format
-        return replace(volume, format="raw", capacity=size, physical=size, looks_like=header.problem or pretends)
+        virtual = header.capacity if pretends and not header.problem else None
+        looks = {"looks_like": header.problem or pretends, "looks_capacity": virtual}
+        return replace(volume, format="raw", capacity=size, physical=size, **looks)
     backing = None
     if header.backing_path is not None:
         resolved = resolve_backing(path, header.backing_path)

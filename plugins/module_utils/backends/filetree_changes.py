@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Callable
 
 from ..images import qemu_img
 from ..model import operations as ops
@@ -25,10 +25,16 @@ from .filetree import STAGING
 VOLUME_MODE = 0o600  # what libvirt gives a volume when none is declared
 
 
-def lower_volumes(changes: Sequence[Change], found: Found) -> list[ops.Step]:
-    """The steps of all changes of one pool's volumes. Identical images are made once and copied."""
+Instead = Callable[[Change], "list[Any] | None"]
+
+
+def lower_volumes(changes: Sequence[Change], found: Found, instead: Instead = lambda change: None) -> list[ops.Step]:
+    """The steps of all changes of one pool's volumes. Identical images are made once and copied.
+
+    ``instead`` gives the operations of a change that is made in another way; None for those that are made here.
+    """
     staging = os.path.join(found.storage.path or "", STAGING)
-    lowering = _Lowering(changes, staging)
+    lowering = _Lowering(changes, staging, instead)
     for change in changes:
         lowering.add(change)
     return lowering.finish()
@@ -58,17 +64,19 @@ def _template_key(volume: Volume | None) -> Any:
 class _Lowering:
     """Collects steps; knows which step a volume's changes ended in, so that others can wait for it."""
 
-    def __init__(self, changes: Sequence[Change], staging: str) -> None:
+    def __init__(self, changes: Sequence[Change], staging: str, instead: Instead) -> None:
         self.staging = staging
+        self.otherwise = {id(change): instead(change) for change in changes}
         self.steps: list[ops.Step] = []
         self.ends: dict[str, int] = {}
         self.templates: dict[Any, tuple[int, str]] = {}
         self.counts: dict[Any, int] = {}
-        for change in changes:
+        here = [change for change in changes if self.otherwise[id(change)] is None]
+        for change in here:
             if change.action in ("create", "recreate"):
                 key = _template_key(change.wanted)
                 self.counts[key] = self.counts.get(key, 0) + 1
-        self.staged = [change for change in changes if change.action in ("create", "recreate", "delete", "clean")]
+        self.staged = [change for change in here if change.action in ("create", "recreate", "delete", "clean")]
         if self.staged:
             clean = next((change for change in changes if change.action == "clean"), None)
             self.steps.append(ops.Step((ops.OpenStaging(staging),), clean))
@@ -78,9 +86,12 @@ class _Lowering:
             return
         name = change.subject.volume or ""
         needs = [self.ends[other] for other in (*change.needs, name) if other in self.ends]
-        if self.steps and change.action in ("create", "recreate", "delete"):
-            needs.append(0)
-        if change.action in ("create", "recreate"):
+        otherwise = self.otherwise[id(change)]
+        if otherwise is None and change.action in ("create", "recreate", "delete"):
+            needs.append(0)  # the step that opened the staging directory
+        if otherwise is not None:
+            operations = otherwise
+        elif change.action in ("create", "recreate"):
             operations = self._create(change, needs)
         else:
             operations = _LOWER[change.action](change, os.path.join(self.staging, f"-removed-{len(self.steps)}"))

@@ -34,13 +34,14 @@ def format_row(name: str | None) -> VolumeFormat:
     return VOLUME_FORMATS.get(name or "", OTHER_FORMAT)
 
 
-def capacity_met(want: Volume, have: Volume) -> bool:
+def capacity_met(want: Volume, have: Volume, found: Found) -> bool:
     """``want <= have < want + granule``; any larger one with the policy at_least."""
     if want.capacity is None or have.capacity is None:
         return want.capacity is None
     if want.at_least:
         return have.capacity >= want.capacity
-    return want.capacity <= have.capacity < want.capacity + format_row(have.format).granule
+    granule = max(format_row(have.format).granule, found.row.granule)
+    return want.capacity <= have.capacity < want.capacity + granule
 
 
 def _same(want: Any, have: Any) -> bool:
@@ -83,7 +84,7 @@ def _plain(name: str) -> Callable[[Volume, Found], Any]:
 
 
 _COMPARED: tuple[tuple[str, Callable[[Volume, Volume, Found], bool], Callable[[Volume, Found], Any]], ...] = (
-    ("format", lambda want, have, found: _same(want.format, have.format), _plain("format")),
+    ("format", lambda want, have, found: _same(want.format, have.format or "raw"), _plain("format")),
     ("compat", lambda want, have, found: _same(want.compat, have.compat), _plain("compat")),
     ("cluster_size", lambda want, have, found: _same(want.cluster_size, have.cluster_size), _plain("cluster_size")),
     (
@@ -98,7 +99,7 @@ _COMPARED: tuple[tuple[str, Callable[[Volume, Volume, Found], bool], Callable[[V
     ),
     ("backing", _backing_met, _backing_fact),
     ("content", _content_met, lambda volume, found: "other content" if volume.content is None else "the content given"),
-    ("capacity", lambda want, have, found: capacity_met(want, have), _plain("capacity")),
+    ("capacity", capacity_met, _plain("capacity")),
     ("owner", lambda w, h, f: _same(w.permissions.owner, h.permissions.owner), lambda v, f: v.permissions.owner),
     ("group", lambda w, h, f: _same(w.permissions.group, h.permissions.group), lambda v, f: v.permissions.group),
     ("mode", lambda w, h, f: _same(w.permissions.mode, h.permissions.mode), lambda v, f: _mode_fact(v)),

@@ -46,6 +46,15 @@ def staging_refusal(changes: tuple[Change, ...], found: Found, subject: str) -> 
     )
 
 
+def refresh(pool: str, found: Found) -> list[Change]:
+    """A daemon's new look at a pool of which it does not know all."""
+    if not found.unlisted:
+        return []
+    names = ", ".join(found.unlisted)
+    summary = f"pool {pool}: let the daemon look again at {names}"
+    return [Change(Subject(pool), "refresh", summary, {"unlisted": names}, {"unlisted": ""})]
+
+
 def clean(pool: str, found: Found) -> list[Change]:
     """The removal of what an interrupted task left behind."""
     if not found.leftovers:

@@ -19,7 +19,7 @@ from .task import VolumesTask
 
 def check_is_volume(have: Volume, task: VolumesTask) -> None:
     """Raises for what stands under a volume's name and is no image that can be read."""
-    what = have.foreign or ("" if have.type in ("file", None) else f"a {have.type}")
+    what = have.foreign or ("" if have.type in (task.found.row.volumes, None) else f"a {have.type}")
     if what:
         raise task.refuse(
             "volume_foreign",
@@ -42,13 +42,12 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
     have = task.found.volumes.get(name)
     if have is None:
         return
-    if have.foreign or have.type != "file":
+    if not task.found.is_volume(have):
         check_is_volume(have, task)
     destroys = "" if have.link_target is not None else f"the content of {have.path}"
     if destroys:
-        guard_unused(
-            str(task.subject(name)), task.found.users.get(name, ()), entry.allow, "deleted", task, backing_word
-        )
+        subject, users = str(task.subject(name)), task.found.users.get(name, ())
+        guard_unused(subject, users, entry.allow, "deleted", task, backing_word, name)
     yield Change(
         task.subject(name),
         "delete",

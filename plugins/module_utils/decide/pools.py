@@ -13,7 +13,7 @@ from typing import Any
 from ..model.change import UNKNOWN, Change, Subject
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, Found
+from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, UNSEEN, Found
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
@@ -24,7 +24,6 @@ from .guards import check_copy_on_write, check_ownership
 from .task import VolumesTask
 
 DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
-_MOUNTED_OR_DIRECTORY = ("dir", "fs", "netfs", "vstorage")
 _LISTED = 10
 
 
@@ -78,11 +77,11 @@ def _row(pool: Pool) -> PoolType:
 
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
-    return (*unread, *_autostart_warning(goal))
+    return (*unread, *_autostart_warning(goal, found))
 
 
-def _autostart_warning(goal: PoolGoal) -> tuple[str, ...]:
-    if not goal.autostart:
+def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
+    if not goal.autostart or found.starts_at_boot:
         return ()
     return (
         f"pool {goal.pool.name}: autostart is marked, but without a libvirt daemon nothing starts pools at boot; "
@@ -126,11 +125,11 @@ def _check_uuid_is_free(goal: PoolGoal, found: Found) -> None:
 
 
 def _check_source_is_free(goal: PoolGoal, found: Found, wanted: Pool) -> None:
-    if wanted.type not in _MOUNTED_OR_DIRECTORY or wanted.path is None:
+    if not _row(wanted).file_tree or wanted.path is None:
         return
     resolved = found.resolved.get(wanted.path, wanted.path)
     for neighbour in found.neighbours:
-        if neighbour.pool.type in _MOUNTED_OR_DIRECTORY and neighbour.resolved == resolved:
+        if _row(neighbour.pool).file_tree and neighbour.resolved == resolved:
             raise StorageError(
                 "source_conflict",
                 f"{wanted.path} is the directory of pool {neighbour.pool.name} already",
@@ -191,7 +190,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         check_copy_on_write("features.cow", goal.pool.cow, found, str(_subject(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing)
+    restart = _restart_needed(goal, found, differing, wanted)
     missing: list[StorageError] = []
     changes: list[Change] = []
     if restart or (goal.state == "inactive" and found.started):
@@ -199,7 +198,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     changes += _define(goal, found, wanted, differing)
     runs = goal.state == "active" or restart
     if runs:
-        _check_backend(goal, wanted)
+        _check_supported(goal, found)
         changes += _build(goal, found, wanted, missing)
     if runs or (found.active and goal.state == "present"):
         changes += _set_permissions(goal, found, wanted)
@@ -210,13 +209,13 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     return _finish(goal, found, tuple(changes), tuple(missing))
 
 
-def _check_backend(goal: PoolGoal, wanted: Pool) -> None:
-    if not _row(wanted).backend:
+def _check_supported(goal: PoolGoal, found: Found) -> None:
+    if found.unsupported:
         raise StorageError(
             "backend_missing",
-            f"pools of type {wanted.type} have no backend yet: this one can be defined, but not built or started",
+            f"{found.unsupported}: this one can be defined, but not built or started",
             subject=str(_subject(goal)),
-            hint="Declare it with state: inactive, or start it with a libvirt daemon.",
+            hint="Declare it with state: inactive, or use another uri: a libvirt daemon that can, or native:///system.",
         )
 
 
@@ -237,7 +236,10 @@ def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...]) -> bool:
+def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> bool:
+    """Whether the running pool is another than the one that is wanted: by this change of its definition, or by an
+    earlier one that waits for the next start.
+    """
     row = _row(found.definition or found.live or goal.pool)
     identity = [name for name in differing if name not in row.live and name not in row.restart]
     if identity:
@@ -247,7 +249,8 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...]) ->
             subject=str(_subject(goal)),
             hint="Undefine it first (state: absent), or use another name.",
         )
-    names = [name for name in differing if name in row.restart]
+    pending = () if found.live is None else _differing(found.live, wanted)
+    names = [name for name in row.restart if name in differing or name in pending]
     if not names or not found.started or goal.state == "inactive":
         return False
     if "restart" not in goal.allow:
@@ -298,9 +301,19 @@ def _undefine(goal: PoolGoal, found: Found) -> list[Change]:
 
 def _start(goal: PoolGoal, found: Found, wanted: Pool) -> Change:
     adopted = found.storage.kind == READY and not found.storage.made and found.definition is None
-    summary = f"start it on {wanted.path}" + (", a directory that was there before" if adopted else "")
-    state = "active" if found.active else "inactive"
-    return _change(goal, "start", summary, {"state": state}, {"state": "active"}, wanted)
+    summary = "start it" + (f" on {wanted.path}" if wanted.path else "")
+    summary += ", a directory that was there before" if adopted else ""
+    state, destroys = "active" if found.active else "inactive", ""
+    may: frozenset[str] = frozenset()
+    if found.storage.kind == UNSEEN and "build" in _row(wanted).daemon and goal.build != "never":
+        summary += ", built first where it is not there yet"
+        may = frozenset({"build", *(goal.allow & {"overwrite"})})
+        destroys = f"what {_sources(wanted)} holds, if it is of another kind" if "overwrite" in may else ""
+    return _change(goal, "start", summary, {"state": state}, {"state": "active"}, wanted, may=may, destroys=destroys)
+
+
+def _sources(pool: Pool) -> str:
+    return ", ".join(device.path for device in pool.source.devices or ()) or f"pool {pool.name}"
 
 
 def _stop(goal: PoolGoal, found: Found) -> list[Change]:
@@ -319,8 +332,8 @@ def _autostart(goal: PoolGoal, before: Any, wanted: Pool | None = None) -> Chang
 
 def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> list[Change]:
     storage = found.storage
-    if storage.kind == READY:
-        return []
+    if storage.kind in (READY, UNSEEN):
+        return []  # what only a daemon can look at is built when it is started
     if storage.kind == FOREIGN:
         raise StorageError(
             "storage_foreign",
@@ -359,13 +372,21 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
 
 
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
-    if found.storage.kind != READY:
+    unseen = found.storage.kind == UNSEEN and found.active and _row(wanted).file_tree
+    if found.storage.kind != READY and not unseen:
         return []
     have = permissions_facts(found.storage.permissions)
     want = permissions_facts(replace(wanted.permissions, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
+    if unseen:
+        raise StorageError(
+            "daemon_cannot",
+            f"{', '.join(names)} of {wanted.path} can't be changed through the daemon while the pool is active",
+            subject=str(_subject(goal)),
+            hint="Change it on that host, or stop the pool first (state: inactive): it is set when the pool is built.",
+        )
     check_ownership(wanted.permissions, found.storage.permissions, found, str(_subject(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
@@ -389,17 +410,14 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     existing = found.definition or found.live
     if existing is not None:
         _check_same_storage(goal, found, existing)
-        _check_backend(goal, existing)
-    else:
-        _check_backend(goal, goal.pool)
+    _check_supported(goal, found)
     _check_source_is_free(goal, found, existing or goal.pool)
-    changes = _stop(goal, found)
+    if found.storage.kind == UNSEEN:
+        return [*_delete_unseen(goal, found, existing), *_undefine(goal, found)]
+    changes: list[Change] = []
     if found.storage.kind == READY:
         changes += clean(goal.pool.name, found)
         changes += _delete_contents(goal, found, defined=existing is not None)
-        changes += _delete_directory(goal, found)
-    elif found.storage.kind == ABSENT:
-        changes += _delete_directory(goal, found)
     elif found.storage.kind == FOREIGN:
         raise StorageError(
             "storage_foreign",
@@ -407,9 +425,40 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
             subject=str(_subject(goal)),
             hint="Undefine the pool without touching it (state: absent).",
         )
-    else:
+    elif found.storage.kind != ABSENT:
         raise _unreadable(goal, found)
-    return [*changes, *_undefine(goal, found)]
+    return [*changes, *_stop(goal, found), *_delete_directory(goal, found), *_undefine(goal, found)]
+
+
+def _delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None) -> list[Change]:
+    """Through a daemon on another host: only what it lists is deleted, and no directory, since nobody noted there
+    whether it is ours.
+    """
+    if existing is None:
+        return []
+    row, subject = _row(existing), str(_subject(goal))
+    if not found.active:
+        raise StorageError(
+            "pool_inactive",
+            f"pool {goal.pool.name} is not active: what it holds can't be listed, and so would be lost unseen",
+            subject=subject,
+            hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
+        )
+    if "remove" not in row.daemon:
+        raise StorageError(
+            "daemon_cannot",
+            f"the storage of {row.name} pools can't be deleted",
+            subject=subject,
+            hint="Undefine the pool (state: absent), and delete the storage where it is served from.",
+        )
+    changes = _delete_listed(goal, found) if found.volumes else []
+    changes += _stop(goal, found)
+    if "delete" in row.daemon and not row.file_tree:
+        what = f"the storage of pool {goal.pool.name} on {_sources(existing)}"
+        changes.append(
+            _change(goal, "delete", f"delete {what}", {"target": UNKNOWN}, {"target": UNKNOWN}, existing, destroys=what)
+        )
+    return changes
 
 
 def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
@@ -422,15 +471,21 @@ def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
 
 
 def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    same = existing.path == goal.pool.path or (
-        found.storage.kind == READY and found.storage.identity == found.current.identity
-    )
-    if not same:
+    declared = goal.pool
+    same_file = found.storage.kind == READY and found.storage.identity == found.current.identity
+    same_path = declared.path in (None, existing.path) or same_file
+    other = [
+        name
+        for name in (field.name for field in fields(Source))
+        if getattr(declared.source, name) not in (None, getattr(existing.source, name))
+    ]
+    if not same_path or other:
+        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on another {', '.join(other)}"
         raise StorageError(
             "identity_change",
-            f"pool {goal.pool.name} lives in {existing.path}, not in {goal.pool.path}: nothing is deleted",
+            f"pool {goal.pool.name} lives {lives}: nothing is deleted",
             subject=str(_subject(goal)),
-            hint="Name the path that the pool has.",
+            hint="Name the path and source that the pool has.",
         )
 
 
@@ -459,11 +514,16 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
             subject=subject,
             hint="Move it away first, or undefine the pool and keep everything (state: absent).",
         )
+    return _delete_listed(goal, found)
+
+
+def _delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
     if "nonempty" not in goal.allow:
         raise StorageError(
             "pool_nonempty",
-            f"{path} still holds {len(found.volumes)} volumes, which would be lost: {_listing(found.volumes)}",
-            subject=subject,
+            f"{found.storage.path or f'pool {goal.pool.name}'} still holds {len(found.volumes)} volumes, "
+            f"which would be lost: {_listing(found.volumes)}",
+            subject=str(_subject(goal)),
             hint="Delete them first, or add allow: [nonempty].",
         )
     entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
@@ -473,7 +533,7 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
 
 def _is_plain_volume(found: Found, name: str) -> bool:
     volume = found.volumes.get(name)
-    return volume is not None and volume.type == "file" and not volume.foreign
+    return volume is not None and found.is_volume(volume)
 
 
 def _delete_directory(goal: PoolGoal, found: Found) -> list[Change]:

@@ -11,13 +11,12 @@ from collections.abc import Iterable, Iterator
 
 from ..model.change import Change
 from ..model.errors import StorageError
-from ..model.found import EVERYTHING, PIN, READY, RUNNING, Found
+from ..model.found import EVERYTHING, PIN, READY, RUNNING, UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
-from ..model.types import POOL_TYPES
 from ..model.units import format_size
 from ..model.volume import Volume
 from .compare import Difference, differences
-from .decision import Decision, clean, staging_refusal, unwritable
+from .decision import Decision, clean, refresh, staging_refusal, unwritable
 from .task import VolumesTask, extra_volumes
 
 _DEEPEST = 64  # backing files below each other; libvirt and QEMU have limits of their own beyond
@@ -34,14 +33,34 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .destroying import delete
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
-    made, subject = tuple(changes), f"pool {goal.pool}"
+    changes += refresh(goal.pool, found)
+    made, subject = _arranged(changes, task), f"pool {goal.pool}"
     refusal = (
-        unwritable(made, found.unwritable, subject)
+        _unseen_refusal(made, task)
+        or unwritable(made, found.unwritable, subject)
         or next(iter(task.refusals), None)
         or staging_refusal(made, found, subject)
         or _space_refusal(task, made)
     )
     return Decision(made, tuple(task.missing), tuple(task.warnings), refusal)
+
+
+def _unseen_refusal(changes: tuple[Change, ...], task: VolumesTask) -> StorageError | None:
+    if not changes or task.found.storage.kind != UNSEEN:
+        return None
+    from .unseen import unseen_refusal
+
+    return unseen_refusal(changes, task)
+
+
+def _arranged(changes: list[Change], task: VolumesTask) -> tuple[Change, ...]:
+    """The changes in the order in which they are made."""
+    if len({change.subject.volume for change in changes} - {None}) > 1:
+        from .order import interwoven, ordered
+
+        if interwoven(task):
+            return tuple(ordered(changes, task))
+    return tuple(changes)
 
 
 def _delete_extra(name: str, task: VolumesTask) -> list[Change]:
@@ -92,15 +111,16 @@ def _check_pool(task: VolumesTask) -> None:
                 hint="Define and start it first with storage_pool.",
             )
         )
-    elif not POOL_TYPES[definition.type or ""].backend:
+    elif found.unsupported:
         raise StorageError(
             "backend_missing",
-            f"pools of type {definition.type} have no backend yet",
+            found.unsupported,
             subject=subject,
-            hint="Use a pool of another type, or a libvirt daemon.",
+            hint="Use a pool of another type, or another uri: a libvirt daemon that can, or native:///system.",
         )
     elif not found.active:
-        why = "" if found.storage.kind == READY else f" (its directory is {found.storage.why or found.storage.kind})"
+        known = found.storage.kind not in (READY, UNSEEN)
+        why = f" (its directory is {found.storage.why or found.storage.kind})" if known else ""
         task.missing.append(
             StorageError(
                 "pool_inactive",
@@ -149,7 +169,7 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
         from .creating import create
 
         return create(entry, task)
-    if have.type != "file" or have.foreign or have.problem:
+    if not task.found.is_volume(have) or have.problem:
         from .destroying import check_is_volume
 
         check_is_volume(have, task)
@@ -175,6 +195,10 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
 
 def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> StorageError:
     shown = ", ".join(f"{d.field} is {d.have}, not {d.want}" for d in stuck)
+    if task.found.storage.kind == UNSEEN and [d.field for d in stuck] == ["capacity"]:
+        from .unseen import cannot
+
+        return cannot("resize", have.name, task)
     return task.refuse(
         "volume_differs",
         have.name,

@@ -7,39 +7,22 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from ..host.files import read_small_file
-from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.locks import locked
-from ..host.run import tool_missing
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ABSENT, PIN, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.found import ABSENT, READY, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
+from .local import LocalHost, arrange, backend_of, no_backend, process, unwritable
 from .places import Places
-
-_NO_BACKEND = "this type has no backend yet"
-
-
-def _backend(pool_type: str | None) -> Any:
-    """The backend module of a pool type; None where there is none yet. Imported only when needed: see
-    docs/architecture.md.
-    """
-    if pool_type == "dir":
-        from ..backends import dir as backend
-
-        return backend
-    return None
 
 
 def _read(path: str) -> str | None:
@@ -63,50 +46,35 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
     return pool
 
 
-def _unwritable(path: str) -> str:
-    """Why nothing can be written at ``path`` or, where it is not there, in its nearest parent; empty when it can."""
-    while path.strip("/") and not os.path.exists(path):
-        path = os.path.dirname(path)
-    return "" if os.access(path or "/", os.W_OK | os.X_OK) else f"{path} is not writable"
-
-
-def _of_volumes(change: Change) -> bool:
-    """Whether a change is made in the pool's volumes rather than in its definition and state."""
-    return change.subject.volume is not None or change.action == "clean"
-
-
 class NativeEngine:
-    """``execute`` is the only method that changes the host; everything else looks, or makes data."""
+    """See converge.Engine. ``execute`` is the only method that changes the host."""
 
     parallel = True
     name = "native"
 
     def __init__(self, places: Places, timeout: float) -> None:
+        self.uri, self.why = places.uri, places.why
         self.places = places
         self.timeout = timeout
+        self.host = LocalHost(places)
         self._locks: tuple[int, ...] = ()
-        self._applier: Any = None
-        self._pins = Pins()
 
     # --- locks -------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def session(self, pool: str, definitions: bool, check: bool) -> Iterator[bool]:
-        """Around one look and what follows from it. Yields whether the pool is locked, with all definitions where those
-        change. It is not in check mode, nor where there can be no lock: then nothing can be changed, and what is found
-        says so (``unwritable``).
-        """
+        """Where there can be no lock, nothing can be changed either, and what is found says so (``unwritable``)."""
         names = [("definitions.lock", "the set of pool definitions")] if definitions else []
         names.append((f"pool-{pool}.lock", f"pool {pool}"))
         try:
-            if check or _unwritable(self.places.locks):
+            if check or unwritable(self.places.locks):
                 yield False
                 return
             with locked(self.places.locks, names, self.timeout) as descriptors:
                 self._locks = descriptors
                 yield True
         finally:
-            self._pins.release()
+            self.host.release()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -118,15 +86,6 @@ class NativeEngine:
 
     def _autostart_path(self, name: str) -> str:
         return os.path.join(self.places.config, "autostart", f"{name}.xml")
-
-    def _record_path(self, path: str) -> str:
-        return os.path.join(self.places.records, hashlib.sha256(os.fsencode(path)).hexdigest())
-
-    def _made_inode(self, path: str) -> int | None:
-        """The inode of the directory that we made at ``path``, from our record of it."""
-        text = _read(self._record_path(path))
-        match = re.match(r"([0-9]+) ", text or "")
-        return int(match.group(1)) if match else None
 
     def pool_names(self) -> list[str]:
         """Every pool that has a definition or a state file."""
@@ -165,16 +124,14 @@ class NativeEngine:
         """One look at one pool, as deep as the scope asks."""
         name = scope.pool.name
         text = _read(self._definition_path(name))
-        state_text = _read(self._state_path(name))
         definition = _parse(self._definition_path(name), text, name)
-        live = _parse(self._state_path(name), state_text, name)
+        live = _parse(self._state_path(name), _read(self._state_path(name)), name)
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
-        storage = self._storage(wanted, scope.holds)
-        current = storage if existing is None or existing.path == wanted.path else self._storage(existing, False)
+        storage = self.host.storage(wanted, scope.holds)
+        current = storage if existing is None or existing.path == wanted.path else self.host.storage(existing)
+        backend = backend_of(wanted.type)
         started = live is not None
-        backend = _backend(wanted.type)
-        autostart = self._autostart_path(name)
         neighbours, unread = self._neighbours(name) if scope.neighbours else ((), ())
         paths = (wanted.path, existing.path if existing is not None else None)
         found = Found(
@@ -182,9 +139,7 @@ class NativeEngine:
             definition,
             text,
             live,
-            autostart=os.path.exists(autostart)
-            and os.path.exists(self._definition_path(name))
-            and os.path.samefile(autostart, self._definition_path(name)),
+            autostart=self._is_autostarted(name),
             started=started,
             active=backend is not None and existing is not None and backend.is_up(existing, current, started),
             storage=storage,
@@ -192,87 +147,44 @@ class NativeEngine:
             neighbours=neighbours,
             unread=unread,
             unwritable=self._unwritable_reason(scope, storage),
-            filesystem="" if backend is None else backend.filesystem(wanted),
-            process=None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()})),
+            unsupported=no_backend(wanted.type),
+            starts_at_boot=False,
+            process=process(),
             resolved={path: os.path.realpath(path) for path in paths if path},
         )
-        if backend is not None and storage.kind == READY:
-            found = backend.observe_volumes(found, scope)
-        if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
-            from .native_images import observe_images
+        return self.host.contents(found, wanted, scope)
 
-            found = observe_images(found, scope)
-        return found
+    def _is_autostarted(self, name: str) -> bool:
+        link, definition = self._autostart_path(name), self._definition_path(name)
+        return os.path.exists(link) and os.path.exists(definition) and os.path.samefile(link, definition)
 
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
             if storage.kind == READY and not storage.writable:
                 return f"{storage.path} is not writable"
-            return _unwritable(self.places.locks)
+            return unwritable(self.places.locks)
         paths = [self.places.locks, self.places.config, self.places.run]
         if storage.path and storage.kind == ABSENT:
             paths.append(os.path.dirname(storage.path))
-        return next(filter(None, map(_unwritable, paths)), "")
-
-    def _storage(self, pool: Pool, holds: bool) -> Storage:
-        backend = _backend(pool.type)
-        if backend is None:
-            return Storage(UNKNOWN_STORAGE, pool.path, _NO_BACKEND)
-        storage: Storage = backend.observe(pool, self._made_inode(pool.path or ""), holds)
-        return storage
+        return next(filter(None, map(unwritable, paths)), "")
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
-        """Holds on to the volumes at stake, and adds to what was found who uses them, as much as each stake asks."""
-        if not stakes:
-            return found
-        self._pins.make_room(len(stakes))
-        for name in stakes:
-            volume = found.volumes.get(name)
-            if volume is not None and volume.path and volume.identity:
-                self._pins.pin(volume.path, volume.identity)
-        if all(stake == PIN for stake in stakes.values()):
-            return found
-        from .native_images import broken_chains
-
-        found = replace(found, broken=broken_chains(found, stakes))
-        from .native_users import observe_users
-
-        return observe_users(found, stakes, self.places.guests, lambda: self._neighbours(found.name)[0])
+        return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name)[0])
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
-        """The operations of each change, as data. Pool changes come one after the other, volume changes as they need
-        each other.
-        """
         if not changes:
             return []
         import uuid
 
-        from ..model.operations import Step
-
-        steps: list[Any] = []
-        volume_changes = [change for change in changes if _of_volumes(change)]
         fresh = str(uuid.uuid4())
         stays_up = found.started and not any(change.action == "stop" for change in changes)
-        for change in changes:
-            if _of_volumes(change):
-                if change is volume_changes[0]:
-                    self._append_volumes(steps, volume_changes, found)
-                continue
-            needs = tuple(range(len(steps)))
-            steps.append(Step(tuple(self._lower_pool(change, found, fresh, stays_up)), change, needs))
-        return steps
-
-    def _append_volumes(self, steps: list[Any], changes: Sequence[Change], found: Found) -> None:
-        pool = found.definition or found.live
-        backend = _backend(None if pool is None else pool.type)
-        if backend is None:
-            return  # an earlier task would have made the pool
-        offset = len(steps)
-        for step in backend.lower_volumes(changes, found):
-            needs = tuple(need + offset for need in step.needs) or ((offset - 1,) if offset else ())
-            steps.append(step._replace(needs=needs))
+        return arrange(
+            changes,
+            lambda change: tuple(self._lower_pool(change, found, fresh, stays_up)),
+            lambda of_volumes: _lower_volumes(of_volumes, found),
+        )
 
     def _lower_pool(self, change: Change, found: Found, fresh: str, stays_up: bool) -> Iterator[Any]:
         from ..libvirt_xml.pool import render_definition, render_state
@@ -281,7 +193,7 @@ class NativeEngine:
         name, pool = change.subject.pool, change.wanted
         if pool is None or pool.type is None:
             return  # an earlier task would have defined it
-        backend, record = _backend(pool.type), self._record_path(pool.path or "")
+        backend, record = backend_of(pool.type), self.host.record_path(pool.path or "")
         if change.action in ("define", "redefine"):
             pool = replace(pool, uuid=pool.uuid or fresh)
             if change.action == "redefine" and stays_up:
@@ -312,47 +224,22 @@ class NativeEngine:
             yield from backend.lower(change, record)
 
     def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:
-        """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
-        if not steps:
-            return ()
-        from ..model.operations import Run
-
-        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
-        return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
+        return self.host.lacking(steps)
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
-        """Which of the conditions, by step, hold no longer; all are looked at together."""
-        failed: dict[int, StorageError] = {}
-        unused: dict[str, int] = {}
-        for index, group in conditions.items():
-            for condition in group:
-                if condition.kind == "unused":
-                    unused[condition.path] = index
-                elif not _same_file(condition):
-                    failed[index] = changed_meanwhile(condition.path, "was replaced or went away")
-        if unused:
-            from ..host.users import users_of
-
-            users = users_of({path: path for path in unused})[0]
-            for path, found in users.items():
-                if found:
-                    failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
-        return failed
+        return self.host.broken(conditions)
 
     def prepare(self) -> None:
-        """Before the first operation is executed."""
-        from ..host.apply import Applier
-
-        self._applier = Applier(self._locks)
+        self.host.prepare(self._locks)
 
     def execute(self, operation: Any) -> None:
-        self._applier.apply(operation)
+        self.host.execute(operation)
 
 
-def _same_file(condition: Condition) -> bool:
-    try:
-        return identity_of(os.lstat(condition.path)) == condition.expected
-    except OSError:
-        return False
+def _lower_volumes(changes: Sequence[Change], found: Found) -> Sequence[Any]:
+    pool = found.definition or found.live
+    backend = backend_of(None if pool is None else pool.type)
+    steps: Sequence[Any] = () if backend is None else backend.lower_volumes(changes, found)
+    return steps  # none where an earlier task would have made the pool

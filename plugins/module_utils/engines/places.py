@@ -3,18 +3,14 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Which engine a uri names, and where its files are."""
+"""Where an engine's files are."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from ..model.errors import StorageError
-
-_DAEMONS = ("/usr/sbin/libvirtd", "/usr/sbin/virtstoraged", "/usr/bin/libvirtd", "/usr/bin/virtstoraged")
 _SYSTEM_GUESTS = ("/etc/libvirt/qemu", "/run/libvirt/qemu", "/etc/libvirt/lxc")
 
 
@@ -74,64 +70,28 @@ def _rooted(root: str) -> Places:
     )
 
 
-def daemon() -> str:
-    """The path of an installed libvirt storage daemon; empty when there is none."""
-    return next((path for path in _DAEMONS if os.path.exists(path)), "")
+def daemon_places() -> Places:
+    """Where the locks and records are of who works through a daemon, and the definitions of this host's guests."""
+    return _system("") if os.geteuid() == 0 else _session("")
 
 
-def _no_engine(uri: str, message: str, hint: str) -> StorageError:
-    return StorageError("engine_missing", message, subject=uri, hint=hint)
-
-
-def _not_understood(uri: str) -> StorageError:
-    return StorageError(
-        "invalid_uri",
-        f"{uri} is not understood",
-        subject=uri,
-        hint="Use native:///system, native:///session or native:///?root=DIR, where DIR is absolute and not /.",
-    )
-
-
-def find_places(uri: str, allow: Collection[str], reading: bool) -> Places:
-    """Raises ``invalid_uri``, ``engine_missing`` or ``beside_daemon``."""
-    if uri == "auto":
-        return _automatic()
+def find_places(uri: str) -> Places | None:
+    """The places that a native uri names; None for one that is not understood."""
     try:
         parts = urlsplit(uri)
     except ValueError:
-        raise _not_understood(uri) from None
+        return None
     query = parse_qs(parts.query, keep_blank_values=True)
-    if parts.scheme != "native":
-        raise _no_engine(
-            uri, f"there is no engine for {uri} yet", "Use native:///system, native:///session or native:///?root=DIR."
-        )
-    if parts.netloc or parts.fragment or set(query) - {"root"}:
-        raise _not_understood(uri)
-    if parts.path == "/session" and not query:
-        return _session("the uri names it")
-    if parts.path == "/system" and not query:
-        installed = daemon()
-        if installed and not reading and "beside_daemon" not in allow:
-            raise StorageError(
-                "beside_daemon",
-                f"{installed} is installed: it would not notice what is changed in its files behind its back",
-                subject=uri,
-                hint="Add allow: [beside_daemon] if it is not running, and restart it afterwards.",
-            )
-        return _system("the uri names it")
-    root = query.get("root", [""])[-1]
-    if parts.path == "/" and root.startswith("/") and os.path.realpath(root) not in ("/", "//"):
-        return _rooted(root)
-    raise _not_understood(uri)
+    if parts.scheme != "native" or parts.netloc or parts.fragment or set(query) - {"root"}:
+        return None
+    if not query:
+        named = {"/session": _session, "/system": _system}.get(parts.path)
+        return None if named is None else named("the uri names it")
+    root = query["root"][-1]
+    rooted = parts.path == "/" and root.startswith("/") and os.path.realpath(root) not in ("/", "//")
+    return _rooted(root) if rooted else None
 
 
-def _automatic() -> Places:
-    installed = daemon()
-    if installed:
-        raise _no_engine(
-            "auto",
-            f"{installed} is installed on this host, and there is no engine that works through it yet",
-            "Name a native one: native:///session, native:///?root=DIR, "
-            "or native:///system with allow: [beside_daemon] while the daemon is stopped.",
-        )
+def automatic_places() -> Places:
+    """Those of a host without a daemon."""
     return _system("no daemon is installed") if os.geteuid() == 0 else _session("no daemon is installed; not root")

@@ -98,6 +98,10 @@ def _make_recorded_directory(op: ops.MakeDirectory) -> None:
         _write_file(ops.WriteFile(op.record, f"{os.stat(op.path).st_ino} {op.path}\n"))
 
 
+def _note_directory(op: ops.NoteDirectory) -> None:
+    _write_file(ops.WriteFile(op.record, f"{os.stat(op.path).st_ino} {op.path}\n"))
+
+
 def _set_permissions(op: ops.SetPermissions) -> None:
     links = 0 if op.follow else os.O_NOFOLLOW
     descriptor = os.open(op.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
@@ -342,6 +346,7 @@ class Applier:
         self._table: dict[type, Callable[[Any], object]] = {
             ops.Run: lambda op: run(op.argv, keep_fds=self._held(), package=op.package),
             ops.MakeDirectory: _make_directory,
+            ops.NoteDirectory: _note_directory,
             ops.SetPermissions: _set_permissions,
             ops.SetNocow: _set_directory_nocow,
             ops.WriteFile: _write_file,

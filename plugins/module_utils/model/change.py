@@ -62,7 +62,7 @@ class Change:
     ``before`` and ``after`` hold facts (see model/facts.py for their names) and only those that this change
     touches; None means that the subject is not there. ``after`` claims identity and declared fields, everything else
     is UNKNOWN or left out. ``wanted`` is the noun that lowering needs. ``needs`` names volumes of the same task that
-    must be there first.
+    must be there first. ``may``: words of what doing it may include where only doing shows whether it is needed.
     """
 
     subject: Subject
@@ -74,3 +74,4 @@ class Change:
     destroys: str = ""
     requires: tuple[Condition, ...] = ()
     needs: tuple[str, ...] = ()
+    may: frozenset[str] = frozenset()

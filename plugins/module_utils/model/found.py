@@ -11,16 +11,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .pool import UNDECLARED, Permissions, Pool
+from .types import POOL_TYPES, PoolType
 from .volume import Volume
 
-ABSENT, READY, FOREIGN, UNKNOWN_STORAGE = "absent", "ready", "foreign", "unknown"
+ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
 
 
 @dataclass(frozen=True)
 class Storage:
-    """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there) or unknown (not
-    readable, no backend); ``why`` says it in words. ``made``: our own build made it,
-    or would have it on record still when it is gone. ``holds``: its entries, if
+    """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there), unknown (not
+    readable, no backend) or unseen (only a daemon can look at it); ``why`` says it in words. ``made``: our own build
+    made it, or would have it on record still when it is gone. ``holds``: its entries, if
     asked for.
     """
 
@@ -97,9 +98,12 @@ class Found:
     changes.
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
-    read. ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
+    read. ``unsupported``: why pools of its type can't be run here, empty if they can. ``starts_at_boot``: whether
+    somebody starts what is marked for autostart. ``unlisted``: volumes that a daemon does not list as they are.
+    ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
-    ``broken``: volumes at stake that are built on a file that is not there, and which.
+    ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
+    volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -119,12 +123,16 @@ class Found:
     neighbours: tuple[Neighbour, ...] = ()
     unread: tuple[str, ...] = ()
     unwritable: str = ""
+    unsupported: str = ""
+    starts_at_boot: bool = True
+    unlisted: tuple[str, ...] = ()
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    chains: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
     filesystem: str = ""
@@ -136,7 +144,17 @@ class Found:
     @property
     def looked(self) -> bool:
         """Whether the pool's volumes could be looked at; an earlier task of the play may still make the pool."""
-        return self.storage.kind == READY
+        return self.storage.kind == READY or (self.storage.kind == UNSEEN and self.active)
+
+    @property
+    def row(self) -> PoolType:
+        """What its type can do; a pool that an earlier task would have made is taken for a directory."""
+        pool = self.definition or self.live
+        return POOL_TYPES[pool.type or "dir" if pool is not None else "dir"]
+
+    def is_volume(self, volume: Volume) -> bool:
+        """Whether that is a volume of the pool's kind, rather than something else under the name of one."""
+        return volume.type == self.row.volumes and not volume.foreign
 
     def volume_path(self, name: str) -> str | None:
         """The path that a volume of this name has or would have; None where the pool's own path is not known."""

@@ -262,3 +262,56 @@ class Step(NamedTuple):
     change: Any = None
     needs: tuple[int, ...] = ()
     always: bool = False
+
+
+class DaemonCall(NamedTuple):
+    """A call of a libvirt daemon, by the name that virsh has for it (virsh(1)).
+
+    ``words`` are virsh's options, ``value`` a size in bytes, ``data`` what is uploaded: bytes, or a path of this host.
+    """
+
+    verb: str
+    uri: str
+    pool: str
+    volume: str | None = None
+    xml: str = ""
+    words: tuple[str, ...] = ()
+    value: int | None = None
+    data: Any = None
+
+    @property
+    def command(self) -> str:
+        if self.verb == "pool-start" and self.words:
+            return self._start_command()
+        return self._virsh(self.verb, *self.words)
+
+    def _virsh(self, verb: str, *words: str) -> str:
+        subject = [self.pool] if self.volume is None else ["--pool", self.pool, self.volume]
+        if verb == "pool-define":
+            subject = ["/dev/stdin"]
+        elif verb.startswith("vol-create"):
+            subject = [self.pool, "/dev/stdin", *([] if self.volume is None else [self.volume])]
+        value: list[object] = [] if self.value is None else [self.value]
+        if self.data is not None:
+            value = ["/dev/stdin" if isinstance(self.data, bytes) else self.data]
+        text = _shell("virsh", "-c", self.uri, verb, *subject, *value, *words)
+        return f"{text} <<'XML'\n{self.xml}XML" if self.xml else text
+
+    def _start_command(self) -> str:
+        """What is there is started; what is not is built first, over other content only where that is allowed."""
+        start = self._virsh("pool-start")
+        build = self._virsh("pool-build", "--no-overwrite")
+        if "overwrite" in self.words:
+            build = f"( {build} || {self._virsh('pool-build', '--overwrite')} )"
+        return f"{start} || ( {build} && {start} )"
+
+
+class NoteDirectory(NamedTuple):
+    """Notes in the file ``record`` that we made the directory."""
+
+    path: str
+    record: str
+
+    @property
+    def command(self) -> str:
+        return f"note in {shlex.quote(self.record)} that {shlex.quote(self.path)} was made here"

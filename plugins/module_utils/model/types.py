@@ -6,7 +6,7 @@
 """The table of pool types and volume formats: data only, and the one place that says what each can do.
 
 Facts are those of libvirt 9.0 (formatstorage, storage driver). Argument checks, error hints and the tables in docs/
-come from here. A pool type without a backend can be defined, listed and undefined, and nothing else.
+come from here.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ _RESTART = (
 class PoolType:
     """``required`` and ``optional`` name fields of Source. ``target`` says where the path comes from: declared, a
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
-    existing pool; every other field is its identity. ``active`` is the line of the documentation that says what
-    "active" means.
+    existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
+    ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
+    files. ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove
+    and resize its volumes. ``active`` is the line of the documentation that says what "active" means.
     """
 
     name: str
@@ -47,10 +49,12 @@ class PoolType:
     named_by_source: bool = False
     features: tuple[str, ...] = ()
     volume_formats: tuple[str, ...] = ()
-    creates: tuple[str, ...] = ()
     live: tuple[str, ...] = _LIVE
     restart: tuple[str, ...] = _RESTART
-    backend: bool = False
+    volumes: str = "file"
+    granule: int = 1
+    file_tree: bool = False
+    daemon: tuple[str, ...] = ()
     active: str = ""
 
 
@@ -90,7 +94,10 @@ _FS_FORMATS = (
 )
 _LABELS = ("unknown", "dos", "dvh", "gpt", "mac", "bsd", "pc98", "sun", "lvm2")
 _PARTITIONS = ("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended")
-_MADE = ("raw", "qcow2")
+_POOLS = ("build", "delete")
+_FILES = (*_POOLS, "create", "clone", "remove", "resize")
+_CUT = (*_POOLS, "create", "clone", "remove")
+_MIB = 1024 * 1024
 
 POOL_TYPES: dict[str, PoolType] = {
     row.name: row
@@ -99,8 +106,8 @@ POOL_TYPES: dict[str, PoolType] = {
             "dir",
             features=("cow",),
             volume_formats=FILE_FORMATS,
-            creates=_MADE,
-            backend=True,
+            file_tree=True,
+            daemon=_FILES,
             active="the pool was started since boot (its state file is there) and its directory exists",
         ),
         PoolType(
@@ -111,6 +118,9 @@ POOL_TYPES: dict[str, PoolType] = {
             default_format="auto",
             features=("cow", "mount_options"),
             volume_formats=FILE_FORMATS,
+            file_tree=True,
+            daemon=_FILES,
+            active="its device is mounted on its path",
         ),
         PoolType(
             "netfs",
@@ -120,6 +130,9 @@ POOL_TYPES: dict[str, PoolType] = {
             default_format="auto",
             features=("mount_options",),
             volume_formats=FILE_FORMATS,
+            file_tree=True,
+            daemon=_FILES,
+            active="its export is mounted on its path",
         ),
         PoolType(
             "logical",
@@ -129,14 +142,40 @@ POOL_TYPES: dict[str, PoolType] = {
             formats=("unknown", "lvm2"),
             default_format="lvm2",
             named_by_source=True,
+            volumes="block",
+            granule=4 * _MIB,  # lvm.conf(5): the extent size of a volume group, unless another was given
+            daemon=_CUT,
+            active="its volume group is there and has an active logical volume",
         ),
         PoolType(
-            "disk", ("devices",), ("format",), formats=_LABELS, default_format="unknown", volume_formats=_PARTITIONS
+            "disk",
+            ("devices",),
+            ("format",),
+            formats=_LABELS,
+            default_format="unknown",
+            volume_formats=_PARTITIONS,
+            volumes="block",
+            granule=255 * 63 * 512,  # a cylinder, to which the daemon rounds partitions of dos labels
+            daemon=_CUT,
+            active="its disk has the declared partition table, and the pool was started",
         ),
-        PoolType("iscsi", ("hosts", "devices"), ("initiator", "auth")),
-        PoolType("iscsi-direct", ("hosts", "devices", "initiator"), ("auth",), target="none"),
-        PoolType("scsi", ("adapter",)),
-        PoolType("mpath"),
+        PoolType(
+            "iscsi",
+            ("hosts", "devices"),
+            ("initiator", "auth"),
+            volumes="block",
+            active="a session with its target is logged in",
+        ),
+        PoolType(
+            "iscsi-direct",
+            ("hosts", "devices", "initiator"),
+            ("auth",),
+            target="none",
+            volumes="network",
+            active="the pool was started and its target answered",
+        ),
+        PoolType("scsi", ("adapter",), volumes="block", active="its host adapter is there, and the pool was started"),
+        PoolType("mpath", volumes="block", active="the pool was started"),
         PoolType(
             "rbd",
             ("hosts", "name"),
@@ -145,13 +184,49 @@ POOL_TYPES: dict[str, PoolType] = {
             named_by_source=True,
             features=("config_options", "refresh_allocation"),
             volume_formats=("raw",),
+            volumes="network",
+            daemon=("create", "clone", "remove", "resize"),
+            active="the pool was started and its cluster answered",
         ),
-        PoolType("sheepdog", ("hosts", "name"), target="none", named_by_source=True),
         PoolType(
-            "gluster", ("hosts", "name"), ("dir",), target="none", named_by_source=True, volume_formats=FILE_FORMATS
+            "sheepdog",
+            ("hosts", "name"),
+            target="none",
+            named_by_source=True,
+            volumes="network",
+            active="the pool was started and its cluster answered",
         ),
-        PoolType("zfs", ("name",), ("devices",), target="/dev/zvol/{name}", named_by_source=True),
-        PoolType("vstorage", ("name",), named_by_source=True, volume_formats=FILE_FORMATS),
+        PoolType(
+            "gluster",
+            ("hosts", "name"),
+            ("dir",),
+            target="none",
+            named_by_source=True,
+            volume_formats=FILE_FORMATS,
+            volumes="network",
+            daemon=("remove",),
+            active="the pool was started and its Gluster volume answered",
+        ),
+        PoolType(
+            "zfs",
+            ("name",),
+            ("devices",),
+            target="/dev/zvol/{name}",
+            named_by_source=True,
+            volumes="block",
+            granule=16 * 1024,  # zfsprops(7): volblocksize
+            daemon=(*_POOLS, "create", "remove"),
+            active="its zpool is imported and has a volume",
+        ),
+        PoolType(
+            "vstorage",
+            ("name",),
+            named_by_source=True,
+            volume_formats=FILE_FORMATS,
+            file_tree=True,
+            daemon=_FILES,
+            active="its cluster is mounted on its path",
+        ),
     )
 }
 

@@ -58,5 +58,5 @@ def volume_record(volume: Volume) -> dict[str, Any]:
         record["encrypted"] = True
     if volume.foreign or volume.problem:
         record["problem"] = volume.foreign or volume.problem
-    record["timestamps"] = dict(volume.timestamps)
+    record["timestamps"] = {name: nanoseconds / 10**9 for name, nanoseconds in volume.timestamps}
     return record

@@ -13,22 +13,18 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..engines.native import NativeEngine
-from ..engines.places import find_places
+from ..engines.select import engine_for
 from ..libvirt_xml.pool import render_pool
 from ..model.errors import StorageError
 from ..model.found import Found
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..report.records import pool_record, volume_record
+from .outcome import described
 
 
-def _engine(module: AnsibleModule) -> NativeEngine:
-    return NativeEngine(find_places(module.params["uri"], (), reading=True), module.params["timeout"])
-
-
-def _described(engine: NativeEngine) -> dict[str, str]:
-    return {"name": engine.name, "uri": engine.places.uri, "why": engine.places.why}
+def _engine(module: AnsibleModule) -> Any:
+    return engine_for(module.params["uri"], (), module.params["timeout"], reading=True)
 
 
 def _only(record: dict[str, Any], fields: Any) -> dict[str, Any]:
@@ -44,7 +40,7 @@ def run_pools(module: AnsibleModule) -> None:
     records = [_pool(engine, name, params) for name in engine.pool_names() if fnmatch.fnmatchcase(name, pattern)]
     wanted = [record for record in records if _pool_matches(record, params)]
     module.exit_json(
-        changed=False, pools=[_only(record, params["fields"]) for record in wanted], engine=_described(engine)
+        changed=False, pools=[_only(record, params["fields"]) for record in wanted], engine=described(engine)
     )
 
 
@@ -57,7 +53,7 @@ def _pool_matches(record: dict[str, Any], params: dict[str, Any]) -> bool:
     return path is not None and os.path.realpath(path) == os.path.realpath(params["path"])
 
 
-def _pool(engine: NativeEngine, name: str, params: dict[str, Any]) -> dict[str, Any]:
+def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
     """One pool; one that can't be read is a record with the state unknown."""
     depth = params["volumes"]
     scope = Scope(Pool(name), volumes=() if depth == "none" else None, headers=depth == "full")
@@ -90,15 +86,15 @@ def run_volumes(module: AnsibleModule) -> None:
             if params["pool"] is not None:
                 raise
             errors.append({"pool": name, **error.as_dict()})
-    module.exit_json(changed=False, volumes=records, errors=errors, engine=_described(engine))
+    module.exit_json(changed=False, volumes=records, errors=errors, engine=described(engine))
 
 
-def _pools_asked(engine: NativeEngine, params: dict[str, Any]) -> list[str]:
+def _pools_asked(engine: Any, params: dict[str, Any]) -> list[str]:
     names = engine.pool_names()
     return names if params["pool"] is None else [name for name in names if name == params["pool"]]
 
 
-def _volumes(engine: NativeEngine, pool: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+def _volumes(engine: Any, pool: str, params: dict[str, Any]) -> list[dict[str, Any]]:
     found = engine.observe(Scope(Pool(pool), volumes=_names_asked(params)))
     if not found.active:
         return []
@@ -127,10 +123,10 @@ def _at_path(path: str | None, asked: str | None) -> bool:
 
 
 def _volume_xml(volume: Any, found: Found) -> str | None:
-    from ..libvirt_xml.volume import render_volume
+    from ..libvirt_xml.volume import render_found_volume
 
     try:
-        return render_volume(volume, found.definition or found.live or Pool(found.name))
+        return render_found_volume(volume, found.definition or found.live or Pool(found.name))
     except StorageError as error:
         if error.code != "invalid_xml":
             raise

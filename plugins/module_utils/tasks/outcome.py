@@ -12,6 +12,7 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Result
+from ..engines.select import needs_daemon
 from ..model.errors import StorageError
 from ..report.result import diff, plan
 
@@ -28,6 +29,10 @@ def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) ->
     try:
         if module.params["timeout"] < 1:
             raise StorageError("invalid_option", "timeout is not a positive number of seconds", hint="Give one.")
+        if needs_daemon(module.params["uri"]):
+            from .binding import ensure_libvirt
+
+            ensure_libvirt(module)
         task(module)
     except StorageError as error:
         _refuse(module, error)
@@ -37,6 +42,11 @@ def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) ->
 
 def _refuse(module: AnsibleModule, error: StorageError) -> None:
     module.fail_json(msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[])
+
+
+def described(engine: Any) -> dict[str, str]:
+    """Which engine was used, and why."""
+    return {"name": engine.name, "uri": engine.uri, "why": engine.why}
 
 
 def done_changes(result: Result, check: bool) -> tuple[Any, ...]:
@@ -59,7 +69,7 @@ def finish(module: AnsibleModule, result: Result, engine: Any, records: dict[str
         "changed": bool(changes),
         "diff": diff(changes),
         "plan": plan(result.decision.changes, result.steps),
-        "engine": {"name": engine.name, "uri": engine.places.uri, "why": engine.places.why},
+        "engine": described(engine),
         **records,
     }
     if result.error is not None:

@@ -14,8 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..converge import Aim, converge
 from ..decide.pools import decide_pool, pool_at_stake
 from ..declare.pools import pool_goal, pool_scope
-from ..engines.native import NativeEngine
-from ..engines.places import find_places
+from ..engines.select import engine_for
 from ..host.accounts import group_id, owner_id
 from ..model.change import Change, known
 from ..model.facts import definition_facts, permissions_facts, volume_facts
@@ -27,7 +26,7 @@ from .outcome import done_changes, finish
 def run(module: AnsibleModule) -> None:
     params = module.params
     goal = pool_goal(params, owner_id, group_id)
-    engine = NativeEngine(find_places(params["uri"], goal.allow, reading=False), params["timeout"])
+    engine = engine_for(params["uri"], goal.allow, params["timeout"], reading=False)
     aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
     result = converge(aim, engine, module.check_mode)
     record = pool_record(result.found)

@@ -14,8 +14,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ..converge import Aim, Result, converge
 from ..decide.volumes import decide_volumes, volumes_at_stake
 from ..declare.volumes import volumes_goal, volumes_scope
-from ..engines.native import NativeEngine
-from ..engines.places import find_places
+from ..engines.select import engine_for
 from ..host.accounts import group_id, owner_id
 from ..model.change import Change, known
 from ..model.facts import volume_facts
@@ -28,7 +27,7 @@ def run(module: AnsibleModule) -> None:
     params = module.params
     goal = volumes_goal(params, owner_id, group_id)
     allow = frozenset(word for entry in goal.volumes for word in entry.allow) | set(params["allow"] or ())
-    engine = NativeEngine(find_places(params["uri"], allow, reading=False), params["timeout"])
+    engine = engine_for(params["uri"], allow, params["timeout"], reading=False)
     aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts)
     result = converge(aim, engine, module.check_mode)
     entries = _entries(goal, result, module.check_mode)

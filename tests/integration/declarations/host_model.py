@@ -42,6 +42,7 @@ class File:
     extended_l2: bool | None = None
     content: bytes | None = b""
     physical: int | None = None  # of qcow2 images: learned by looking
+    rest: bool = False  # a qcow2 image that was shrunk to the middle of a cluster
     broken: bool = False  # what it is built on went away or was made anew, with leave
     pretends: bool = False  # raw, and begins as a qcow2 image does
 
@@ -79,6 +80,7 @@ class Host:
     links: dict[str, str] = field(default_factory=dict)
     images: dict[str, File] = field(default_factory=dict)
     plain_files: tuple[str, ...] = ()  # paths that are not directories
+    notes: set[str] = field(default_factory=set)  # paths of directories that we made and somebody else removed
     uid: int = field(default_factory=os.geteuid)
     gid: int = field(default_factory=os.getegid)
 
@@ -168,7 +170,8 @@ def by_hand(host: Host, hand: Hand) -> None:
         for pool in host.pools.values():
             pool.started = False
     elif hand.what == "remove directory":
-        host.directories.pop(hand.path, None)
+        if host.directories.pop(hand.path).made:
+            host.notes.add(hand.path)
         _mark_broken(host)
     elif directory is not None:
         if hand.what == "chmod":
@@ -295,6 +298,9 @@ def _pool_deleted(work: _Work, task: PoolTask, path: str) -> None:
         if directory.made and path == home:
             del work.after.directories[home]
             _act(work, "delete", name)
+    elif path in host.notes:  # all that is left of it
+        work.after.notes.discard(path)
+        _act(work, "delete", name)
     _undefine(work, name)
     _mark_broken(work.after)
 
@@ -361,6 +367,7 @@ def _build(work: _Work, task: PoolTask, want: Pool) -> None:
         work.codes.add("source_missing")
     elif kind == "absent":
         _act(work, "build", task.name.means)
+        work.after.notes.discard(want.path)
         work.after.directories[want.path] = Directory(
             DIRECTORY_MODE if want.mode is None else want.mode,
             work.before.uid if want.uid is None else want.uid,
@@ -625,9 +632,9 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
                 overlay = work.after.file(path)
                 if overlay is not None:
                     overlay.content = None
-        if have.format == "qcow2" and size < have.capacity and size % (have.cluster_size or 65536):
-            # qemu-img keeps the rest of the last cluster, and shows it when the image grows again.
-            after.content = None
+        if size > have.capacity and have.rest:
+            after.content = None  # qemu-img kept the rest of what was the last cluster, and shows it again
+        after.rest = have.format == "qcow2" and size < have.capacity and size % (have.cluster_size or 65536) > 0
         after.capacity = size
         if after.content is not None:
             after.content = after.content[:size].rstrip(b"\0")

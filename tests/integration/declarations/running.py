@@ -59,7 +59,8 @@ class Workshop:
     def _outside(self) -> dict[str, File]:
         paths = self.world.images
         data = b"".join(b"block %06d\n" % number for number in range(6000))
-        Path(paths["raw"]).write_bytes(data.ljust(MIB, b"\0"))
+        Path(paths["raw"]).write_bytes(data)
+        os.truncate(paths["raw"], MIB)
         Path(paths["odd"]).write_bytes(data[:50001].ljust(700001, b"\0") + b"end")
         _qemu_img("convert", "-f", "raw", "-O", "qcow2", paths["raw"], paths["qcow2"])
         _qemu_img("create", "-f", "qcow2", "-b", paths["qcow2"], "-F", "qcow2", paths["backed"])

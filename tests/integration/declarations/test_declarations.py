@@ -129,7 +129,7 @@ def test_check_mode_on_a_read_only_mount(tmp_path: Path, collections_path: Path)
             return result
 
         @hypothesis.seed(seed)
-        @hypothesis.settings(SETTINGS, max_examples=max(1, SEQUENCES // 20))
+        @hypothesis.settings(SETTINGS, max_examples=max(25, SEQUENCES // 20))
         @given(st.randoms(use_true_random=False))
         def sequences(numbers: Random) -> None:
             run_sequence(numbers, shop, counts, check)

@@ -19,7 +19,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-_CHUNK = 1 << 16
+_CHUNK = 1 << 14
+_ZEROS = bytes(_CHUNK)
 
 
 # -- snapshot -----------------------------------------------------------------------------------------------------
@@ -57,7 +58,7 @@ def _content(path: str, status: os.stat_result) -> str:
             except OSError:  # only a hole is left
                 break
             data = os.pread(file.fileno(), _CHUNK, offset)
-            if data.strip(b"\0"):
+            if data != _ZEROS[: len(data)]:
                 digest.update(b"%d:" % offset)
                 digest.update(data)
             offset += _CHUNK

@@ -119,7 +119,7 @@ def test_a_raw_volume(tmp_path):
     assert volume.allocation == status.st_blocks * 512
     assert volume.permissions == Permissions(0o640, status.st_uid, status.st_gid)
     assert volume.identity == (status.st_dev, status.st_ino)
-    assert dict(volume.timestamps)["mtime"] == status.st_mtime
+    assert dict(volume.timestamps)["mtime"] == status.st_mtime_ns
     assert (volume.foreign, volume.problem, volume.link_target, volume.backing) == ("", "", None, None)
 
 
@@ -145,6 +145,7 @@ def test_what_is_declared_raw_is_raw(tmp_path):
     (tmp_path / "v").write_bytes(qcow2(b"/etc/shadow"))
     volume = read(tmp_path / "v", declared="raw")
     assert (volume.format, volume.capacity, volume.backing, volume.looks_like) == ("raw", 262144, None, "qcow2")
+    assert volume.looks_capacity == MIB
 
 
 def test_a_data_file_is_seen(tmp_path):

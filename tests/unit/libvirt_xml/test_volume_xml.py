@@ -35,7 +35,7 @@ FOUND = Volume(
     path="/srv/images/web1.qcow2",
     key="/srv/images/web1.qcow2",
     physical=196616,
-    timestamps=(("mtime", 1700000001.5), ("atime", 1700000000.25), ("ctime", 1700000002.0), ("btime", 0.0)),
+    timestamps=(("mtime", 1700000001500000000), ("atime", 1700000000250000001), ("ctime", 1700000002 * 10**9)),
 )
 
 PRINTED = """<volume type='file'>
@@ -54,7 +54,7 @@ PRINTED = """<volume type='file'>
       <label>system_u:object_r:virt_image_t:s0</label>
     </permissions>
     <timestamps>
-      <atime>1700000000.250000000</atime>
+      <atime>1700000000.250000001</atime>
       <mtime>1700000001.500000000</mtime>
       <ctime>1700000002</ctime>
       <btime>0</btime>
@@ -185,7 +185,7 @@ def test_presence_of_nocow_is_its_value() -> None:
 @pytest.mark.parametrize(
     ("inner", "word"),
     [
-        ("<target><encryption format='luks'/></target>", "target/encryption"),
+        ("<target><encryption format='luks'><new/></encryption></target>", "target/encryption/new"),
         ("<encryption format='luks'/>", "encryption"),
         ("<snapshots/>", "snapshots"),
         ("<target><quota/></target>", "target/quota"),
@@ -244,7 +244,7 @@ def volumes(draw: st.DrawFn) -> Volume:
         permissions=draw(st.builds(Permissions, st.none() | st.integers(0, 0o777), IDS, IDS, st.none() | TEXT)),
         backing=draw(st.none() | st.builds(Backing, TEXT, st.sampled_from([None, "raw", "qcow2"]))),
         compat=compat,
-        cluster_size=draw(SIZES),
+        cluster_size=draw(st.none() | st.integers(1, 2**63 - 1)),
         lazy_refcounts=features[0] if features else None,
         extended_l2=features[1] if features else None,
         nocow=draw(st.sampled_from([None, True])),
@@ -252,7 +252,7 @@ def volumes(draw: st.DrawFn) -> Volume:
         path=draw(st.none() | TEXT),
         key=draw(st.none() | TEXT),
         physical=draw(st.none() | st.integers(1, 2**63 - 1)),
-        timestamps=draw(st.sampled_from([(), (("mtime", 1.5),)])),
+        timestamps=draw(st.sampled_from([(), (("mtime", 1_500_000_000),)])),
     )
 
 
@@ -260,3 +260,97 @@ def volumes(draw: st.DrawFn) -> Volume:
 @given(volumes())
 def test_what_is_printed_reads_as_what_was_declared(volume: Volume) -> None:
     assert volume_xml.parse_volume(volume_xml.render_volume(volume, POOL)) == declared(volume)
+
+
+# ---- what a daemon shows
+
+
+def test_shown_volume_is_found_with_everything() -> None:
+    found = volume_xml.parse_found_volume(PRINTED)
+    assert dict(found.timestamps) == dict(FOUND.timestamps)
+    assert replace(found, timestamps=()) == replace(FOUND, timestamps=())
+    assert volume_xml.parse_found_volume(PRINTED.encode()) == found
+
+
+def qcow2(inner: str) -> Volume:
+    return volume_xml.parse_found_volume(small(f"<target><format type='qcow2'/>{inner}</target>"))
+
+
+@pytest.mark.parametrize(
+    ("inner", "compat", "lazy", "extended"),
+    [
+        ("", "0.10", False, False),
+        ("<compat>1.1</compat><features/>", "1.1", False, False),
+        ("<compat>1.1</compat><features><lazy_refcounts/></features>", "1.1", True, False),
+        ("<compat>1.1</compat><features><new_one/><extended_l2/></features>", "1.1", False, True),
+    ],
+)
+def test_shown_qcow2_says_all_features(inner: str, compat: str, lazy: bool, extended: bool) -> None:
+    found = qcow2(inner)
+    assert (found.compat, found.lazy_refcounts, found.extended_l2) == (compat, lazy, extended)
+
+
+def test_other_shown_formats_have_no_features() -> None:
+    found = volume_xml.parse_found_volume(small("<target><format type='raw'/></target>"))
+    assert (found.compat, found.lazy_refcounts, found.extended_l2) == (None, None, None)
+
+
+@pytest.mark.parametrize(("kind", "physical"), [("file", 0), ("dir", 0), ("block", 0), ("network", None)])
+def test_physical_size_of_nothing_is_not_shown(kind: str, physical: int | None) -> None:
+    found = volume_xml.parse_found_volume(f"<volume type='{kind}'><name>v</name></volume>")
+    assert (found.type, found.physical) == (kind, physical)
+
+
+def test_what_is_new_in_a_shown_volume_is_read_over() -> None:
+    found = volume_xml.parse_found_volume(
+        "<volume type='tape' x:a='b' xmlns:x='urn:x'><name>v</name><!-- c --><x:new/><new><path>/p</path></new>"
+        "<target><new/><timestamps><atime>1</atime><new>x</new></timestamps></target></volume>"
+    )
+    assert found == Volume("v", type="tape", physical=0, timestamps=(("atime", 10**9),))
+
+
+def test_shown_encryption_is_found() -> None:
+    assert volume_xml.parse_found_volume(small("<target><encryption format='luks'>\n</encryption></target>")).encrypted
+
+
+@pytest.mark.parametrize(
+    ("path", "form"), [("/p/base", "qcow2"), ("nbd://h/x", None), ('json:{"driver":"qcow2"}', None)]
+)
+def test_shown_format_counts_for_local_backings(path: str, form: str | None) -> None:
+    found = volume_xml.parse_found_volume(
+        small(f"<backingStore><path>{path}</path><format type='qcow2'/></backingStore>")
+    )
+    assert found.backing == Backing(path, form)
+
+
+@pytest.mark.parametrize(
+    ("text", "nanoseconds"),
+    [
+        ("0", 0),
+        ("1795270140.583417919", 1795270140583417919),
+        ("1.000000001", 1000000001),
+        ("18446744073709551614.500000000", -1500000000),
+    ],
+)
+def test_times_are_exact_and_printed_as_they_were(text: str, nanoseconds: int) -> None:
+    found = volume_xml.parse_found_volume(small(f"<target><timestamps><atime>{text}</atime></timestamps></target>"))
+    assert found.timestamps == (("atime", nanoseconds),)
+    assert f"<atime>{text}</atime>" in volume_xml.render_volume(found, POOL)
+
+
+def test_unknown_birth_is_left_out_and_printed_as_libvirt_prints_it() -> None:
+    block = "<target><timestamps><mtime>1</mtime><btime>{}</btime></timestamps></target>"
+    found = volume_xml.parse_found_volume(small(block.format(0)))
+    assert dict(found.timestamps) == {"mtime": 10**9}
+    assert "<btime>0</btime>" in volume_xml.render_volume(found, POOL)
+    assert dict(volume_xml.parse_found_volume(small(block.format(7))).timestamps)["btime"] == 7 * 10**9
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["<pool/>", "<volume/>", small("<target><timestamps><atime>now</atime></timestamps></target>")],
+)
+def test_bad_shown_volumes_are_refused(text: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        volume_xml.parse_found_volume(text)
+    assert caught.value.code == "invalid_xml"

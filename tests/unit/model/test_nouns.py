@@ -189,7 +189,7 @@ def test_a_volume_as_facts_says_what_can_be_declared_and_read_back():
         nocow=True,
         path="/p/v",
         physical=1,
-        timestamps=(("mtime", 1.0),),
+        timestamps=(("mtime", 10**9),),
     )
     assert volume_facts(volume) == {
         "format": "qcow2",

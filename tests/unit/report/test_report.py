@@ -380,7 +380,7 @@ def test_a_pool():
 def test_a_volume():
     volume = Volume(
         "v", 5, 6, "qcow2", Permissions(0o600, 1, 2), Backing("/b", "raw"), "1.1", 65536, False, True,
-        type="file", path="/p/v", key="/p/v", physical=7, timestamps=(("mtime", 1.5),),
+        type="file", path="/p/v", key="/p/v", physical=7, timestamps=(("mtime", 1_500_000_000),),
     )  # fmt: skip
     assert volume_record(volume) == {
         "name": "v",

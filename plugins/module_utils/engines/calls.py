@@ -1,0 +1,209 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Changes as calls of a daemon, and, where it has no call that does just that, as operations beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..libvirt_xml.pool import render_pool
+from ..libvirt_xml.volume import render_volume
+from ..model import operations as ops
+from ..model.change import Change
+from ..model.found import READY, UNSEEN, Found
+from ..model.pool import Pool
+from ..model.qcow2 import DEFAULT_COMPAT
+from ..model.volume import Volume
+from .local import LocalHost, backend_of
+
+_MANY = 20  # from so many new volumes on, all of them are made at once beside the daemon: it takes ten times as long
+_KIB = 1024
+_SECTOR = 512
+_PERMISSION_BITS = 0o777
+# What changes a volume so that the daemon does not see it by itself: it keeps names, formats and backing in memory.
+_UNNOTICED = ("create", "recreate", "delete", "amend", "rebase", "refresh")
+
+
+class Calls:
+    def __init__(self, uri: str, host: LocalHost, found: Found, changes: Sequence[Change]) -> None:
+        self.uri, self.host, self.found = uri, host, found
+        self.at_hand = found.storage.kind != UNSEEN
+        self.stops = any(change.action == "stop" for change in changes)
+        self.many = sum(change.action == "create" for change in changes) >= _MANY
+
+    def _call(self, verb: str, volume: str | None = None, **more: Any) -> ops.DaemonCall:
+        return ops.DaemonCall(verb, self.uri, self.found.name, volume, **more)
+
+    # --- pools -------------------------------------------------------------------------------------------------------
+
+    def of_pool(self, change: Change) -> Sequence[Any]:
+        pool = change.wanted
+        if pool is None or pool.type is None:
+            return ()  # an earlier task would have defined it
+        return tuple(_POOL[change.action](self, change, pool))
+
+    def _define(self, change: Change, pool: Pool) -> Iterator[Any]:
+        yield self._call("pool-define", xml=render_pool(pool, self.found.definition_text))
+
+    def _build(self, change: Change, pool: Pool) -> Iterator[Any]:
+        record, path = self.host.record_path(pool.path or ""), pool.path or ""
+        if self.found.started and not self.stops:  # the daemon builds no active pool
+            yield from backend_of(pool.type).lower(change, record)
+            return
+        yield self._call("pool-build")
+        yield ops.NoteDirectory(path, record)
+
+    def _start(self, change: Change, pool: Pool) -> Iterator[Any]:
+        if self.found.started and not self.stops:
+            yield self._call("pool-refresh")  # active already, but its directory was gone
+        else:
+            yield self._call("pool-start", words=tuple(sorted(change.may)))
+
+    def _stop(self, change: Change, pool: Pool) -> Iterator[Any]:
+        yield self._call("pool-destroy")
+
+    def _autostart(self, change: Change, pool: Pool) -> Iterator[Any]:
+        off = change.after is not None and change.after.get("autostart") is False
+        yield self._call("pool-autostart", words=("--disable",) if off else ())
+
+    def _undefine(self, change: Change, pool: Pool) -> Iterator[Any]:
+        yield self._call("pool-undefine")
+
+    def _permissions(self, change: Change, pool: Pool) -> Iterator[Any]:
+        yield from backend_of(pool.type).lower(change, "")
+
+    def _delete(self, change: Change, pool: Pool) -> Iterator[Any]:
+        record = self.host.record_path(pool.path or "")
+        if not self.at_hand:
+            yield self._call("pool-delete")
+        elif self.found.storage.kind == READY and self.found.definition is not None:
+            yield from (self._call("pool-delete"), ops.Remove(record))
+        else:
+            yield from backend_of(pool.type).lower(change, record)
+
+    # --- volumes -----------------------------------------------------------------------------------------------------
+
+    def of_volumes(self, changes: Sequence[Change]) -> Sequence[Any]:
+        pool = self.found.definition or self.found.live
+        if pool is None:
+            return ()  # an earlier task would have made the pool
+        if not self.at_hand:
+            return self._in_order(changes, pool)
+        of_files = [change for change in changes if change.action != "refresh"]
+        called = {id(change): self._called(change, pool) for change in of_files}
+        steps = list(backend_of(pool.type).lower_volumes(of_files, self.found, lambda change: called[id(change)]))
+        refresh = next((change for change in changes if change.action == "refresh"), None)
+        beside = [change for change in of_files if called[id(change)] is None and self._unnoticed(change)]
+        if self.found.started and not self.stops and (beside or refresh is not None):
+            steps.append(ops.Step((self._call("pool-refresh"),), refresh, tuple(range(len(steps))), always=True))
+        return steps
+
+    def _unnoticed(self, change: Change) -> bool:
+        return change.action in _UNNOTICED
+
+    def _in_order(self, changes: Sequence[Change], pool: Pool) -> list[ops.Step]:
+        steps: list[ops.Step] = []
+        ends: dict[str, int] = {}
+        for change in changes:
+            name = change.subject.volume or ""
+            needs = {ends[other] for other in (*change.needs, name) if other in ends}
+            ends[name] = len(steps)
+            steps.append(ops.Step(tuple(self._far(change, pool)), change, tuple(sorted(needs))))
+        return steps
+
+    def _far(self, change: Change, pool: Pool) -> Iterator[Any]:
+        """All through the daemon: decide/unseen.py has refused what it has no call for."""
+        volume: Volume = change.wanted
+        name = volume.name
+        if change.action in ("delete", "recreate"):
+            yield self._call("vol-delete", name)
+        if change.action == "resize":
+            yield self._resize(change)
+        if change.action in ("create", "recreate"):
+            yield from self._create_far(volume, pool)
+
+    def _create_far(self, volume: Volume, pool: Pool) -> Iterator[Any]:
+        content = volume.content
+        if content is not None and content.volume is not None:
+            yield self._call("vol-create-from", content.volume, xml=_made(volume, pool))
+            if volume.capacity and volume.capacity > (content.capacity or 0):
+                yield self._call("vol-resize", volume.name, value=volume.capacity)
+            return
+        yield self._create(volume, pool)
+        if content is not None:
+            yield self._call("vol-upload", volume.name, data=content.path if content.data is None else content.data)
+
+    def _create(self, volume: Volume, pool: Pool) -> Any:
+        reserved = volume.preallocation in ("metadata", "falloc")
+        return self._call("vol-create", xml=_made(volume, pool), words=("--prealloc-metadata",) if reserved else ())
+
+    def _resize(self, change: Change) -> Any:
+        shrinks = ("--shrink",) if change.destroys else ()
+        return self._call("vol-resize", change.subject.volume, value=change.wanted.capacity, words=shrinks)
+
+    def _called(self, change: Change, pool: Pool) -> list[Any] | None:
+        """The calls that do just what is declared; None where there are none, so that it is done beside the daemon."""
+        volume: Volume = change.wanted
+        if not self.found.started or self.stops or change.subject.volume in (None, *self.found.unlisted):
+            return None
+        if change.action == "create" and not self.many and _can_create(volume):
+            return [self._create(volume, pool)]
+        if change.action == "delete":
+            return [self._call("vol-delete", volume.name)]
+        if change.action == "resize" and _can_resize(volume, bool(change.destroys)):
+            return [self._resize(change)]
+        return None
+
+
+def _can_create(volume: Volume) -> bool:
+    """libvirt, storage driver: it takes sizes in KiB, knows no partial reservation of an image that is not raw, and no
+    bits beyond the nine of permissions. A copy is not made through it, since it would stand under its name half done.
+    """
+    if volume.content is not None or volume.format not in ("raw", "qcow2") or volume.capacity is None:
+        return False
+    if (volume.permissions.mode or 0) & ~_PERMISSION_BITS:
+        return False
+    if volume.format == "raw":
+        return True
+    backing = volume.backing
+    known = backing is None or None not in (backing.path, backing.format)
+    reserved = volume.preallocation not in (None, "off")
+    whole = volume.preallocation in (None, "off", "metadata", "falloc") and not (reserved and backing is not None)
+    return known and whole and not volume.allocation and volume.capacity % _KIB == 0 and volume.capacity > 0
+
+
+def _can_resize(volume: Volume, shrinks: bool) -> bool:
+    """libvirt, storage driver: it looks at the image for its format, rounds to sectors, and does not shrink below what
+    is allocated.
+    """
+    if volume.looks_like or (volume.capacity or 0) % _SECTOR:
+        return volume.format == "raw" and not volume.looks_like and not shrinks
+    return not shrinks or (volume.capacity or 0) >= (volume.allocation or 0)
+
+
+def _made(volume: Volume, pool: Pool) -> str:
+    """What the daemon is told to make: sparse, and with the compat that we document, unless something else was said."""
+    allocation = volume.allocation or 0
+    if volume.preallocation == "falloc":
+        allocation = volume.capacity or 0
+    compat = volume.compat or (DEFAULT_COMPAT if volume.format == "qcow2" else None)
+    told = replace(volume, allocation=allocation, compat=compat, path=None, identity=None)
+    return render_volume(told, pool)
+
+
+_POOL = {
+    "define": Calls._define,
+    "redefine": Calls._define,
+    "build": Calls._build,
+    "start": Calls._start,
+    "stop": Calls._stop,
+    "autostart": Calls._autostart,
+    "undefine": Calls._undefine,
+    "permissions": Calls._permissions,
+    "delete": Calls._delete,
+}

@@ -1,0 +1,103 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Volumes as a daemon tells of them, where we can't look ourselves, and the guests that use them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+
+from ..host.daemon import Daemon
+from ..libvirt_xml.guests import GuestDisks, parse_guest
+from ..libvirt_xml.volume import parse_found_volume
+from ..model.errors import StorageError
+from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
+from ..model.goal import Scope
+from ..model.volume import Volume
+
+_UNSEEN = "the processes, mounts and devices of the daemon's host"
+
+
+def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
+    """Adds the volumes that the scope asks for, and what they are made from."""
+    if not found.active or found.storage.kind != UNSEEN:
+        return found
+    texts = () if scope.volumes == () else daemon.volumes(found.name, scope.volumes)
+    volumes = {volume.name: _as_declared(volume, scope) for volume in map(parse_found_volume, texts)}
+    images = {key: _image(found, key, daemon) for key in (*scope.images, *scope.sources)}
+    return replace(found, volumes=volumes, images=images)
+
+
+def _as_declared(volume: Volume, scope: Scope) -> Volume:
+    """What is declared raw is raw, whatever the daemon has read in its header."""
+    if volume.name not in scope.raw or volume.format in (None, "raw"):
+        return volume
+    return replace(volume, format="raw", capacity=volume.physical, looks_like=volume.format or "")
+
+
+def _image(found: Found, key: str, daemon: Daemon) -> Image:
+    if key.startswith("/"):
+        text = daemon.volume_at(key)
+    else:
+        text = next(iter(daemon.volumes(found.name, (key,))), None)
+    return Image(None if text is None else parse_found_volume(text))
+
+
+# --- users -----------------------------------------------------------------------------------------------------------
+
+
+def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
+    """Adds the overlays in the same pool and the guests; what else there may be on that host is ``unseen``."""
+    deep = {name for name, stake in stakes.items() if stake == EVERYTHING}
+    users: dict[str, list[User]] = {name: [] for name in stakes}
+    if deep:
+        paths = {found.volumes[name].path: name for name in deep if name in found.volumes}
+        for overlay in map(parse_found_volume, daemon.volumes(found.name, None)):
+            below = paths.get(overlay.backing.path) if overlay.backing is not None else None
+            if below is not None and below != overlay.name:
+                users[below].append(User("overlay", overlay.path or overlay.name))
+    unseen = (*found.unseen, _UNSEEN)
+    seen = replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=unseen)
+    return guests_of(seen, stakes, daemon)
+
+
+def guests_of(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
+    """Adds the guests of the connection that use what is to be destroyed, running or shut off."""
+    deep = {name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes}
+    texts = daemon.guests() if deep else []
+    if texts is None:
+        return replace(found, unseen=tuple(sorted({*found.unseen, "the guests: this connection has none"})))
+    users = {name: list(group) for name, group in found.users.items()}
+    paths = {_resolved(found, found.volumes[name].path): name for name in deep}
+    for guest in _parsed(texts):
+        for name in _used(guest, found, paths):
+            user = User("guest", guest.name)
+            if name in deep and user not in users.setdefault(name, []):
+                users[name].append(user)
+    return replace(found, users={name: tuple(group) for name, group in users.items()})
+
+
+def _resolved(found: Found, path: str | None) -> str | None:
+    return path if path is None or found.storage.kind == UNSEEN else os.path.realpath(path)
+
+
+def _parsed(texts: Iterable[str]) -> Iterator[GuestDisks]:
+    for text in texts:
+        try:
+            yield parse_guest(text.encode())
+        except StorageError:
+            continue
+
+
+def _used(guest: GuestDisks, found: Found, paths: Mapping[str | None, str]) -> Iterator[str]:
+    for pool, volume in guest.volumes:
+        if pool == found.name:
+            yield volume
+    for path in guest.paths:
+        name = paths.get(_resolved(found, path))
+        if name is not None:
+            yield name

@@ -1,0 +1,206 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The libvirt engine: pools and volumes of a running daemon, through its API.
+
+Where the daemon runs on this host and sees the same files, what it has no call for is done beside it, and it is told to
+look again. Otherwise the daemon is all there is: its own words are taken for what is there.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from ..host import peers
+from ..host.daemon import Daemon, PoolLook
+from ..host.locks import locked
+from ..libvirt_xml.pool import parse_pool
+from ..model.change import Change, Condition
+from ..model.errors import StorageError
+from ..model.found import READY, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
+from ..model.goal import Scope
+from ..model.pool import UNDECLARED, Pool, overlay
+from .local import LocalHost, arrange, backend_of, process
+from .places import daemon_places
+
+_FAR = "only the daemon can look at it"
+
+
+class LibvirtEngine:
+    """See converge.Engine. ``execute`` is the only method that changes the host."""
+
+    parallel = True
+    name = "libvirt"
+
+    def __init__(self, uri: str, why: str, timeout: float) -> None:
+        self.uri, self.why = uri, why
+        self.timeout = timeout
+        self.remote = peers.is_remote(uri)
+        self.places = daemon_places()
+        self.host = LocalHost(self.places)
+        self.daemon = Daemon(uri, timeout)
+        self._locks: tuple[int, ...] = ()
+        self._pid = None if self.remote else peers.daemon_process(uri)
+        self._supported: frozenset[str] | None = None
+
+    # --- locks -------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def session(self, pool: str, definitions: bool, check: bool) -> Iterator[bool]:
+        self.daemon.open(changing=not check)
+        try:
+            if check:
+                yield False
+                return
+            names = [("definitions.lock", "the set of pool definitions")] if definitions else []
+            names.append((f"pool-{pool}.lock", f"pool {pool}"))
+            with locked(self._lock_directory(), names, self.timeout) as descriptors:
+                self._locks = descriptors
+                yield True
+        finally:
+            self.host.release()
+            self.daemon.close()
+
+    def _lock_directory(self) -> str:
+        """The pools of another host are not those of this one that have the same names."""
+        if not self.remote:
+            return self.places.locks
+        return os.path.join(self.places.locks, hashlib.sha256(self.uri.encode()).hexdigest()[:16])
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def pool_names(self) -> list[str]:
+        return self.daemon.pool_names()
+
+    def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
+        pools = map(parse_pool, self.daemon.definitions(but))
+        return tuple(Neighbour(pool, self._resolved(pool.path)) for pool in pools)
+
+    def _resolved(self, path: str | None) -> str | None:
+        return os.path.realpath(path) if path and self._pid is not None else path
+
+    def _at_hand(self, pool: Pool) -> bool:
+        """Whether we see the files of the pool as the daemon does, and may work on them beside it."""
+        return (
+            self._pid is not None
+            and pool.path is not None
+            and backend_of(pool.type) is not None
+            and peers.may_stand_in(self._pid)
+            and peers.same_files(self._pid, pool.path)
+        )
+
+    def observe(self, scope: Scope) -> Found:
+        """One look at one pool, as deep as the scope asks. The daemon is never told to refresh."""
+        name = scope.pool.name
+        look = self.daemon.pool(name) or PoolLook(False, False, None, None, None)
+        definition = None if look.definition is None else parse_pool(look.definition)
+        live = None if look.live is None else parse_pool(look.live)
+        existing = definition or live
+        wanted = scope.pool if existing is None else overlay(existing, scope.pool)
+        at_hand = self._at_hand(wanted)
+        current = self._storage(existing or wanted, live, at_hand, scope.holds)
+        storage = current if existing is None or existing.path == wanted.path else self._storage(wanted, live, at_hand)
+        paths = (wanted.path, existing.path if existing is not None else None)
+        found = Found(
+            name,
+            definition,
+            look.definition,
+            live,
+            autostart=look.autostart,
+            started=look.active,
+            active=look.active and current.kind in (READY, UNSEEN),
+            storage=storage,
+            current=current,
+            usage=None if look.usage is None else Usage(*look.usage),
+            neighbours=self._neighbours(name) if scope.neighbours else (),
+            unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
+            unsupported=self._unsupported(wanted),
+            process=process() if at_hand else None,
+            resolved={path: self._resolved(path) or path for path in paths if path},
+        )
+        if at_hand:
+            return self._unlisted(self.host.contents(found, wanted, scope), scope)
+        from .far import observe_far
+
+        return observe_far(found, scope, self.daemon)
+
+    def _storage(self, pool: Pool, live: Pool | None, at_hand: bool, holds: bool = False) -> Storage:
+        if at_hand:
+            return self.host.storage(pool, holds)
+        if self._unsupported(pool):
+            return Storage(UNKNOWN_STORAGE, pool.path, self._unsupported(pool))
+        return Storage(UNSEEN, pool.path, _FAR, permissions=UNDECLARED if live is None else live.permissions)
+
+    def _unsupported(self, pool: Pool) -> str:
+        if pool.type is None:
+            return ""
+        if self._supported is None:
+            self._supported = _supported_types(self.daemon.capabilities())
+        known = pool.type in self._supported
+        return "" if known else f"the daemon of {self.uri} does not support pools of type {pool.type}"
+
+    def _unlisted(self, found: Found, scope: Scope) -> Found:
+        """Adds the volumes that the daemon does not list although they are there, and those that are gone."""
+        if not found.started or scope.volumes == () or found.storage.kind != READY:
+            return found
+        listed = self.daemon.volume_names(found.name)
+        names = {*found.volumes, *listed} if scope.volumes is None else scope.volumes
+        there = {name for name, volume in found.volumes.items() if not volume.foreign}
+        unlisted = tuple(sorted(name for name in names if (name in there) != (name in listed)))
+        return replace(found, unlisted=unlisted)
+
+    def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        if not stakes:
+            return found
+        from .far import far_users, guests_of
+
+        if found.storage.kind == UNSEEN:
+            return far_users(found, stakes, self.daemon)
+        found = self.host.observe_users(found, stakes, lambda: self._neighbours(found.name))
+        return guests_of(found, stakes, self.daemon)
+
+    # --- lowering ----------------------------------------------------------------------------------------------------
+
+    def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
+        if not changes:
+            return []
+        from .calls import Calls
+
+        calls = Calls(self.uri, self.host, found, changes)
+        return arrange(changes, calls.of_pool, calls.of_volumes)
+
+    def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:
+        return self.host.lacking(steps)
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+        """Of what only the daemon can look at there is no identity to compare."""
+        here = {index: [c for c in group if c.expected or c.kind == "unused"] for index, group in conditions.items()}
+        return self.host.broken(here) if self._pid is not None else {}
+
+    def prepare(self) -> None:
+        self.host.prepare(self._locks)
+
+    def execute(self, operation: Any) -> None:
+        from ..model.operations import DaemonCall
+
+        if isinstance(operation, DaemonCall):
+            self.daemon.call(operation)
+        else:
+            self.host.execute(operation)
+
+
+def _supported_types(capabilities: str | None) -> frozenset[str]:
+    """Of the daemon's own list; all that libvirt has where it gives none (the test driver)."""
+    from ..libvirt_xml.capabilities import supported_types
+    from ..model.types import POOL_TYPES
+
+    return frozenset(POOL_TYPES) if capabilities is None else supported_types(capabilities)

@@ -1,0 +1,196 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What this host's own eyes and hands do for an engine: pools' storage through their backends, who uses a volume, what
+must still hold, and operations.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ..host.files import read_small_file
+from ..host.identity import Pins, changed_meanwhile, identity_of
+from ..host.run import tool_missing
+from ..model.change import Change, Condition
+from ..model.errors import StorageError
+from ..model.found import PIN, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.goal import Scope
+from ..model.pool import Pool
+from .places import Places
+
+
+def backend_of(pool_type: str | None) -> Any:
+    """The backend module of a pool type; None where there is none yet. Imported only when needed: see
+    docs/architecture.md.
+    """
+    if pool_type == "dir":
+        from ..backends import dir as backend
+
+        return backend
+    return None
+
+
+def no_backend(pool_type: str | None) -> str:
+    """Why pools of a type can't be worked on here; empty when they can."""
+    return "" if pool_type is None or backend_of(pool_type) else f"pools of type {pool_type} have no backend yet"
+
+
+def unwritable(path: str) -> str:
+    """Why nothing can be written at ``path`` or, where it is not there, in its nearest parent; empty when it can."""
+    while path.strip("/") and not os.path.exists(path):
+        path = os.path.dirname(path)
+    return "" if os.access(path or "/", os.W_OK | os.X_OK) else f"{path} is not writable"
+
+
+def of_volumes(change: Change) -> bool:
+    """Whether a change is made in the pool's volumes rather than in its definition and state."""
+    return change.subject.volume is not None or change.action in ("clean", "refresh")
+
+
+def arrange(
+    changes: Sequence[Change],
+    lower_pool: Callable[[Change], Sequence[Any]],
+    lower_volumes: Callable[[Sequence[Change]], Sequence[Any]],
+) -> list[Any]:
+    """The steps of all changes: those of the pool one after the other, those of its volumes as they need each other."""
+    from ..model.operations import Step
+
+    steps: list[Any] = []
+    volume_changes = [change for change in changes if of_volumes(change)]
+    for change in changes:
+        if not of_volumes(change):
+            steps.append(Step(tuple(lower_pool(change)), change, tuple(range(len(steps)))))
+        elif change is volume_changes[0]:
+            offset = len(steps)
+            for step in lower_volumes(volume_changes):
+                needs = tuple(need + offset for need in step.needs) or ((offset - 1,) if offset else ())
+                steps.append(step._replace(needs=needs))
+    return steps
+
+
+def process() -> tuple[int, frozenset[int]] | None:
+    """User and groups that we run as; None when we may give files to anybody."""
+    return None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))
+
+
+class LocalHost:
+    """``execute`` is the only method that changes the host; everything else looks, or makes data."""
+
+    def __init__(self, places: Places) -> None:
+        self.places = places
+        self._applier: Any = None
+        self._pins = Pins()
+
+    def release(self) -> None:
+        self._pins.release()
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def record_path(self, path: str) -> str:
+        """The file in which it is noted that we made the directory at ``path``."""
+        return os.path.join(self.places.records, hashlib.sha256(os.fsencode(path)).hexdigest())
+
+    def _made_inode(self, path: str) -> int | None:
+        data = read_small_file(self.record_path(path))
+        match = re.match(rb"([0-9]+) ", data or b"")
+        return int(match.group(1)) if match else None
+
+    def storage(self, pool: Pool, holds: bool = False) -> Storage:
+        backend = backend_of(pool.type)
+        if backend is None:
+            return Storage(UNKNOWN_STORAGE, pool.path, no_backend(pool.type))
+        storage: Storage = backend.observe(pool, self._made_inode(pool.path or ""), holds)
+        return storage
+
+    def contents(self, found: Found, wanted: Pool, scope: Scope) -> Found:
+        """Adds the volumes and what they are made from, as deep as the scope asks."""
+        backend = backend_of(wanted.type)
+        if backend is not None:
+            found = replace(found, filesystem=backend.filesystem(wanted))
+            if found.storage.kind == READY:
+                found = backend.observe_volumes(found, scope)
+        if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
+            from .native_images import observe_images
+
+            found = observe_images(found, scope)
+        return found
+
+    def observe_users(
+        self,
+        found: Found,
+        stakes: Mapping[str, str],
+        neighbours: Callable[[], Sequence[Neighbour]],
+    ) -> Found:
+        """Holds on to the volumes at stake, and adds to what was found who uses them, as much as each stake asks."""
+        if not stakes:
+            return found
+        self._pins.make_room(len(stakes))
+        for name in stakes:
+            volume = found.volumes.get(name)
+            if volume is not None and volume.path and volume.identity:
+                self._pins.pin(volume.path, volume.identity)
+        if all(stake == PIN for stake in stakes.values()):
+            return found
+        from .native_images import observe_chains
+        from .native_users import observe_users
+
+        return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours)
+
+    # --- lowering ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def lacking(steps: Sequence[Any]) -> tuple[StorageError, ...]:
+        """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
+        if not steps:
+            return ()
+        from ..model.operations import Run
+
+        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
+        return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    @staticmethod
+    def broken(conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+        """Which of the conditions, by step, hold no longer; all are looked at together."""
+        failed: dict[int, StorageError] = {}
+        unused: dict[str, int] = {}
+        for index, group in conditions.items():
+            for condition in group:
+                if condition.kind == "unused":
+                    unused[condition.path] = index
+                elif not _same_file(condition):
+                    failed[index] = changed_meanwhile(condition.path, "was replaced or went away")
+        if unused:
+            from ..host.users import users_of
+
+            users = users_of({path: path for path in unused})[0]
+            for path, found in users.items():
+                if found:
+                    failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
+        return failed
+
+    def prepare(self, locks: tuple[int, ...]) -> None:
+        """Before the first operation is executed, under these locks."""
+        from ..host.apply import Applier
+
+        self._applier = Applier(locks)
+
+    def execute(self, operation: Any) -> None:
+        self._applier.apply(operation)
+
+
+def _same_file(condition: Condition) -> bool:
+    try:
+        return identity_of(os.lstat(condition.path)) == condition.expected
+    except OSError:
+        return False

@@ -1,0 +1,366 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""A libvirt daemon: one connection, looked through inside a deadline, changed by calls (libvirt-storage API)."""
+
+from __future__ import annotations
+
+import io
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any, Callable, NamedTuple
+
+from ..model.errors import StorageError
+
+PACKAGES = (
+    "package python3-libvirt on Debian, Ubuntu, Fedora and RHEL, python3-libvirt-python on SUSE, "
+    "libvirt-python on Arch Linux"
+)
+_BUSY = ("asynchronous jobs running", "is still in use", "is still being allocated")
+_POLL_SECONDS = 0.1
+
+
+class PoolLook(NamedTuple):
+    """``definition`` is the XML that counts from the next start on, ``live`` that of the running pool. ``usage``:
+    capacity, allocation and available in bytes.
+    """
+
+    active: bool
+    autostart: bool
+    definition: str | None
+    live: str | None
+    usage: tuple[int, int, int] | None
+
+
+class Daemon:
+    """One connection per task: a read-only one, by which the daemon lets nobody change anything, or one to change."""
+
+    def __init__(self, uri: str, timeout: float) -> None:
+        self.uri = uri
+        self.timeout = timeout
+        self._connection: Any = None
+        self._library: Any = None
+
+    # --- the connection ----------------------------------------------------------------------------------------------
+
+    def open(self, changing: bool) -> None:
+        """Raises ``library_missing``, ``daemon_down`` or ``deadline``."""
+        self._library = _library()
+
+        def connect() -> Any:
+            return self._library.open(self.uri) if changing else self._library.openReadOnly(self.uri)
+
+        try:
+            self._connection = self._within(connect)
+        except self._library.libvirtError as error:
+            raise self._no_connection(error) from None
+
+    def close(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None and connection.isAlive() == 1:
+            connection.close()
+
+    def _no_connection(self, error: Any) -> StorageError:
+        code = error.get_error_code()
+        refused = (
+            self._library.VIR_ERR_AUTH_FAILED,
+            self._library.VIR_ERR_AUTH_CANCELLED,
+            self._library.VIR_ERR_AUTH_UNAVAILABLE,
+            self._library.VIR_ERR_ACCESS_DENIED,
+        )
+        if code in refused or "Permission denied" in str(error):
+            return StorageError(
+                "not_permitted",
+                f"{self.uri}: {error}",
+                subject=self.uri,
+                hint="Run as a user whom the daemon lets in (become: true).",
+            )
+        if code in (self._library.VIR_ERR_NO_CONNECT, self._library.VIR_ERR_INVALID_ARG):
+            return StorageError(
+                "invalid_uri",
+                f"{self.uri}: {error}",
+                subject=self.uri,
+                hint="Name a uri that virsh -c understands, or native:///system.",
+            )
+        return StorageError(
+            "daemon_down",
+            f"the daemon of {self.uri} does not answer: {error}",
+            subject=self.uri,
+            hint="Start it (systemctl start libvirtd or virtstoraged.socket), or name another uri.",
+        )
+
+    def _within(self, look: Callable[[], Any]) -> Any:
+        """The value of ``look``. Raises ``deadline`` where it takes longer than may be; it is left to itself then."""
+        answer: list[Any] = []
+
+        def ask() -> None:
+            try:
+                answer.append((look(), None))
+            except Exception as error:  # handed over to who asked
+                answer.append((None, error))
+
+        thread = threading.Thread(target=ask, daemon=True)
+        thread.start()
+        thread.join(self.timeout)
+        if not answer:
+            raise StorageError(
+                "deadline",
+                f"the daemon of {self.uri} did not answer within {self.timeout:g} s",
+                subject=self.uri,
+                hint="Look at the daemon, or give the task a longer timeout.",
+            )
+        value, error = answer[0]
+        if error is not None:
+            raise error
+        return value
+
+    def _look(self, subject: str, look: Callable[[Any], Any]) -> Any:
+        if self._connection is None:
+            self.open(changing=False)
+        try:
+            return self._within(lambda: look(self._connection))
+        except self._library.libvirtError as error:
+            raise self._failure(error, subject, "") from None
+
+    def _failure(self, error: Any, subject: str, command: str) -> StorageError:
+        if self._connection.isAlive() != 1:
+            return StorageError(
+                "daemon_lost",
+                f"the daemon of {self.uri} went away: {error}",
+                subject=subject,
+                hint="Run the task again when it is back: what is not done yet is done then.",
+                command=command,
+            )
+        code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", ""))
+        if "No space left on device" in str(error):
+            code, hint = "no_space", "Free some space and run the task again."
+        return StorageError(code, f"the daemon refused: {error}", subject=subject, hint=hint, command=command)
+
+    # --- looking -----------------------------------------------------------------------------------------------------
+
+    def hostname(self) -> str:
+        return str(self._look(self.uri, lambda connection: connection.getHostname()))
+
+    def capabilities(self) -> str | None:
+        """The XML that says which pool types the daemon supports; None where it can't say."""
+
+        def look(connection: Any) -> str | None:
+            try:
+                return str(connection.getStoragePoolCapabilities())
+            except self._library.libvirtError as error:
+                if error.get_error_code() == self._library.VIR_ERR_NO_SUPPORT:
+                    return None
+                raise
+
+        return self._look(self.uri, look)  # type: ignore[no-any-return]
+
+    def pool_names(self) -> list[str]:
+        return self._look(self.uri, lambda c: sorted(pool.name() for pool in c.listAllStoragePools()))  # type: ignore[no-any-return]
+
+    def definitions(self, but: str) -> list[str]:
+        """The XML of every other pool."""
+
+        def look(connection: Any) -> list[str]:
+            return [self._definition(pool) for pool in connection.listAllStoragePools() if pool.name() != but]
+
+        return self._look(self.uri, look)  # type: ignore[no-any-return]
+
+    def _definition(self, pool: Any) -> str:
+        return str(pool.XMLDesc(self._library.VIR_STORAGE_XML_INACTIVE if pool.isPersistent() else 0))
+
+    def pool(self, name: str) -> PoolLook | None:
+        """None when there is no such pool."""
+
+        def look(connection: Any) -> PoolLook | None:
+            try:
+                pool = connection.storagePoolLookupByName(name)
+            except self._library.libvirtError as error:
+                if error.get_error_code() == self._library.VIR_ERR_NO_STORAGE_POOL:
+                    return None
+                raise
+            active = bool(pool.isActive())
+            return PoolLook(
+                active,
+                bool(pool.autostart()),
+                self._definition(pool) if pool.isPersistent() else None,
+                str(pool.XMLDesc(0)) if active else None,
+                tuple(pool.info()[1:4]) if active else None,
+            )
+
+        return self._look(f"pool {name}", look)  # type: ignore[no-any-return]
+
+    def volume_names(self, pool: str) -> frozenset[str]:
+        """What an active pool lists, from the daemon's memory."""
+
+        def look(connection: Any) -> frozenset[str]:
+            return frozenset(connection.storagePoolLookupByName(pool).listVolumes())
+
+        return self._look(f"pool {pool}", look)  # type: ignore[no-any-return]
+
+    def volumes(self, pool: str, names: Sequence[str] | None) -> list[str]:
+        """The XML of the named volumes that there are, or of all. One that goes away meanwhile is left out."""
+
+        def look(connection: Any) -> list[str]:
+            of = connection.storagePoolLookupByName(pool)
+            if names is None:
+                return [text for text in map(self._text, of.listAllVolumes()) if text is not None]
+            found = (self._lookup(of.storageVolLookupByName, name) for name in names)
+            return [text for text in (self._text(volume) for volume in found if volume is not None) if text is not None]
+
+        return self._look(f"pool {pool}", look)  # type: ignore[no-any-return]
+
+    def volume_at(self, path: str) -> str | None:
+        """The XML of the volume of any active pool that is at ``path``."""
+
+        def look(connection: Any) -> str | None:
+            volume = self._lookup(connection.storageVolLookupByPath, path)
+            return None if volume is None else self._text(volume)
+
+        return self._look(path, look)  # type: ignore[no-any-return]
+
+    def _lookup(self, lookup: Callable[[str], Any], key: str) -> Any:
+        try:
+            return lookup(key)
+        except self._library.libvirtError as error:
+            if error.get_error_code() == self._library.VIR_ERR_NO_STORAGE_VOL:
+                return None
+            raise
+
+    def _text(self, volume: Any) -> str | None:
+        try:
+            return str(volume.XMLDesc(0))
+        except self._library.libvirtError as error:
+            if error.get_error_code() == self._library.VIR_ERR_NO_STORAGE_VOL:
+                return None
+            raise
+
+    def guests(self) -> list[str] | None:
+        """The XML of every guest; None where the connection has none, as one to the storage driver alone."""
+
+        def look(connection: Any) -> list[str] | None:
+            try:
+                return [str(guest.XMLDesc(0)) for guest in connection.listAllDomains()]
+            except self._library.libvirtError as error:
+                if error.get_error_code() == self._library.VIR_ERR_NO_SUPPORT:
+                    return None
+                raise
+
+        return self._look(self.uri, look)  # type: ignore[no-any-return]
+
+    # --- changing ----------------------------------------------------------------------------------------------------
+
+    def call(self, op: Any) -> None:
+        """Carries out a DaemonCall. A pool or volume that is busy is waited for. Raises StorageError."""
+        deadline = time.monotonic() + self.timeout
+        subject = f"pool {op.pool}" if op.volume is None else f"volume {op.pool}/{op.volume}"
+        while True:
+            try:
+                _CALLS[op.verb](self._library, self._connection, op)
+                return
+            except self._library.libvirtError as error:
+                busy = any(words in str(error) for words in _BUSY)
+                if not busy or time.monotonic() >= deadline:
+                    raise self._failure(error, subject, op.command) from None
+            time.sleep(_POLL_SECONDS)
+
+
+def _library() -> Any:
+    try:
+        import libvirt
+    except ImportError:
+        raise StorageError(
+            "library_missing",
+            "the Python library libvirt is not installed on this host",
+            subject="libvirt",
+            hint=f"Install it: {PACKAGES}.",
+        ) from None
+    libvirt.registerErrorHandler(lambda context, error: None, None)  # it would print to stderr
+    return libvirt
+
+
+# libvirt's error numbers (virterror.h): they are part of its interface.
+_CODES = {
+    3: ("daemon_cannot", "The daemon has no such function for this type."),
+    84: ("daemon_cannot", "The daemon has no such function for this type."),
+    9: ("daemon_failed", ""),
+    29: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
+    88: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
+    50: ("changed_meanwhile", "Look at what is there and run the task again."),
+    90: ("changed_meanwhile", "It was made meanwhile: look at what is there and run the task again."),
+}
+
+
+def _pool(connection: Any, op: Any) -> Any:
+    return connection.storagePoolLookupByName(op.pool)
+
+
+def _volume(connection: Any, op: Any) -> Any:
+    return _pool(connection, op).storageVolLookupByName(op.volume)
+
+
+def _start(library: Any, connection: Any, op: Any) -> None:
+    """Starts what is there. What is not is built first; what holds something else is overwritten only where the
+    daemon has said that nothing less will do, and only if that is allowed.
+    """
+    pool = _pool(connection, op)
+    try:
+        pool.create(0)
+        return
+    except library.libvirtError:
+        if "build" not in op.words:
+            raise
+    try:
+        pool.build(library.VIR_STORAGE_POOL_BUILD_NO_OVERWRITE)
+    except library.libvirtError as error:
+        code = error.get_error_code()
+        if code == library.VIR_ERR_STORAGE_POOL_BUILT:
+            if "overwrite" in str(error):  # it holds something else; otherwise it is built already
+                if "overwrite" not in op.words:
+                    raise
+                pool.build(library.VIR_STORAGE_POOL_BUILD_OVERWRITE)
+        elif code in (library.VIR_ERR_INVALID_ARG, library.VIR_ERR_OPERATION_INVALID):
+            pool.build(0)  # types that know no such flag
+        elif code != library.VIR_ERR_NO_SUPPORT:
+            raise
+    pool.create(0)
+
+
+def _upload(library: Any, connection: Any, op: Any) -> None:
+    stream = connection.newStream()
+    with io.BytesIO(op.data) if isinstance(op.data, bytes) else open(op.data, "rb") as source:
+        _volume(connection, op).upload(stream, 0, 0, 0)
+        stream.sendAll(lambda to, count, file: file.read(count), source)
+        stream.finish()
+
+
+def _create(library: Any, connection: Any, op: Any) -> None:
+    flags = library.VIR_STORAGE_VOL_CREATE_PREALLOC_METADATA if "--prealloc-metadata" in op.words else 0
+    _pool(connection, op).createXML(op.xml, flags)
+
+
+def _resize(library: Any, connection: Any, op: Any) -> None:
+    _volume(connection, op).resize(op.value, library.VIR_STORAGE_VOL_RESIZE_SHRINK if "--shrink" in op.words else 0)
+
+
+_CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
+    "pool-define": lambda library, connection, op: connection.storagePoolDefineXML(op.xml, 0),
+    "pool-build": lambda library, connection, op: _pool(connection, op).build(0),
+    "pool-start": _start,
+    "pool-destroy": lambda library, connection, op: _pool(connection, op).destroy(),
+    "pool-delete": lambda library, connection, op: _pool(connection, op).delete(0),
+    "pool-undefine": lambda library, connection, op: _pool(connection, op).undefine(),
+    "pool-autostart": lambda library, connection, op: _pool(connection, op).setAutostart(
+        0 if "--disable" in op.words else 1
+    ),
+    "pool-refresh": lambda library, connection, op: _pool(connection, op).refresh(0),
+    "vol-create": _create,
+    "vol-create-from": lambda library, connection, op: _pool(connection, op).createXMLFrom(
+        op.xml, _volume(connection, op), 0
+    ),
+    "vol-upload": _upload,
+    "vol-resize": _resize,
+    "vol-delete": lambda library, connection, op: _volume(connection, op).delete(0),
+}
