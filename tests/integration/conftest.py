@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from . import daemon as private_daemon
+from .crash_support import deadline
 from .daemon import Daemon
 
 _MODULES = "ansible_collections.virt.storage.plugins.modules"
@@ -39,6 +40,14 @@ def call(module: str, check: bool = False, **params: Any) -> dict[str, Any]:
     told = result.get("warnings", [])
     result["warnings"] = [text if isinstance(text, str) else text["event"]["msg"] for text in told]
     return result
+
+
+@pytest.fixture(autouse=True)
+def _deadline(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test with the marker ``deadline(seconds)`` fails when it takes longer."""
+    marker = request.node.get_closest_marker("deadline")
+    with deadline(*marker.args) if marker else contextlib.nullcontext():
+        yield
 
 
 class Host:
@@ -114,6 +123,12 @@ class DaemonHost(Host):
     def __init__(self, root: Path, daemon: Daemon) -> None:
         super().__init__(root, daemon.uri, f"images{next(_numbers)}")
         self.daemon = daemon
+
+
+@pytest.fixture
+def native_host(daemon: Daemon) -> Host:
+    """A native engine on the files of the daemon. The directory ``images`` is the daemon's own, so give a path."""
+    return Host(daemon.files, daemon.native_uri)
 
 
 @pytest.fixture

@@ -13,9 +13,9 @@ import subprocess
 import pytest
 
 from .crash_support import (
+    CHECK,
     KIB,
     MIB,
-    deadline,
     done,
     image_info,
     leftovers,
@@ -28,15 +28,7 @@ from .crash_support import (
     without_locks,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline():
-        yield
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(30)]
 
 
 @pytest.fixture

@@ -12,17 +12,11 @@ import sys
 
 import pytest
 
-from .crash_support import MIB, deadline, done, image_info, leftovers, qcow2, qemu_img, raw, unchanged
+from .crash_support import MIB, done, image_info, leftovers, qcow2, qemu_img, raw, unchanged
 
-pytestmark = pytest.mark.needs_ansible
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
 _UTILS = "ansible_collections.virt.storage.plugins.module_utils"
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(60):
-        yield
 
 
 @pytest.fixture

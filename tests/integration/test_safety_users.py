@@ -13,8 +13,8 @@ import time
 import pytest
 
 from .crash_support import (
+    CHECK,
     MIB,
-    deadline,
     define_guest,
     disk_file,
     disk_volume,
@@ -29,15 +29,7 @@ from .crash_support import (
     without_locks,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(60):
-        yield
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
 
 DESTROYING = {
