@@ -103,7 +103,8 @@ class Found:
     has no word for. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
-    ``broken``: volumes at stake that are built on a file that is not there, and which.
+    ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
+    volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -133,6 +134,7 @@ class Found:
     unseen: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    chains: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
     filesystem: str = ""

@@ -84,8 +84,9 @@ class Content:
 @dataclass(frozen=True)
 class Volume:
     """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when that is
-    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``timestamps`` are
-    nanoseconds since the epoch, which a float would not hold.
+    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``looks_like`` is
+    what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it tells. ``timestamps``
+    are nanoseconds since the epoch, which a float would not hold.
     """
 
     name: str
@@ -115,6 +116,7 @@ class Volume:
     foreign: str = ""
     problem: str = ""
     looks_like: str = ""
+    looks_capacity: int | None = None
     identity: tuple[int, ...] | None = None
     timestamps: tuple[tuple[str, int], ...] = ()
     extents: tuple[Extent, ...] = ()

@@ -145,6 +145,7 @@ def test_what_is_declared_raw_is_raw(tmp_path):
     (tmp_path / "v").write_bytes(qcow2(b"/etc/shadow"))
     volume = read(tmp_path / "v", declared="raw")
     assert (volume.format, volume.capacity, volume.backing, volume.looks_like) == ("raw", 262144, None, "qcow2")
+    assert volume.looks_capacity == MIB
 
 
 def test_a_data_file_is_seen(tmp_path):

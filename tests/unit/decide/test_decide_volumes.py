@@ -249,8 +249,9 @@ def test_nothing_to_remove_where_there_is_no_pool():
     assert (actions(decision), codes(decision)) == ([], ["pool_missing"])
 
 
-def test_a_type_without_a_backend():
-    assert refused(started(pool=Pool("p", "netfs", path="/p")), entry(capacity=MIB)).code == "backend_missing"
+def test_a_type_that_is_not_supported():
+    found = started(pool=Pool("p", "netfs", path="/p"), unsupported="not here")
+    assert refused(found, entry(capacity=MIB)).code == "backend_missing"
 
 
 ENCRYPTED = {"format": "qcow2", "capacity": MIB, "encryption": Encryption("luks", secrets=(SecretReference("u"),))}
@@ -588,6 +589,15 @@ def test_making_anew_keeps_the_format_and_size_that_are_not_declared():
     assert (change.after["format"], change.after["capacity"]) == ("qcow2", MIB)
 
 
+def test_making_a_qcow2_image_anew_as_raw_keeps_the_size_that_a_guest_saw():
+    """What is declared raw is read as raw, as large as its file."""
+    have = volume(capacity=196624, looks_like="qcow2", looks_capacity=5 * MIB)
+    declared = entry(format="raw", recreate="always")
+    assert only(decide(holding(have), declared)).wanted.capacity == 5 * MIB
+    declared = entry(format="raw", recreate="always", capacity=MIB)
+    assert only(decide(holding(have), declared)).wanted.capacity == MIB
+
+
 def test_making_anew_needs_all_that_creating_needs():
     assert refused(holding(RAW), entry(recreate="always", capacity=MIB, allocation=2 * MIB)).code == "invalid_option"
     assert refused(holding(RAW), entry(recreate="always", capacity=MIB, compat="1.1")).code == "invalid_option"
@@ -804,7 +814,7 @@ def test_backing_comes_before_what_is_built_on_it():
     low = entry("low", capacity=MIB)
     decision = decide(EMPTY, top, mid, low)
     assert actions(decision) == ["create low", "create mid", "create top"]
-    assert [change.needs for change in decision.changes] == [(), ("low",), ("mid",)]
+    assert [change.needs for change in decision.changes] == [(), ("low",), ("low", "mid")]
     assert decision.changes[2].after["capacity"] == MIB
 
 
