@@ -111,6 +111,15 @@ options:
           wwpn:
             description: The world wide port name, 16 hex digits.
             type: str
+          parent_wwnn:
+            description: The parent by its world wide node name; needs O(source.adapter.parent_wwpn).
+            type: str
+          parent_wwpn:
+            description: The parent by its world wide port name; needs O(source.adapter.parent_wwnn).
+            type: str
+          parent_fabric_wwn:
+            description: The parent by the fabric that it is on.
+            type: str
           managed:
             description: Whether a virtual FC host is removed when the pool stops.
             type: bool
@@ -169,8 +178,14 @@ options:
         type: bool
   xml:
     description:
-      - A whole libvirt definition instead of the options that describe the pool. Elements that the collection has no
-        word for are kept.
+      - A whole libvirt definition instead of the options that describe the pool, of any of the types.
+      - All that libvirt reads of such a pool is read. The sizes (C(capacity), C(allocation), C(available)) and
+        C(freeExtent) are only ever shown, so they are read over; so are attributes that libvirt has not.
+      - What libvirt refuses is refused, and so are elements in C(source), C(target), C(features) and C(refresh) that
+        the type has no use for, which libvirt would drop.
+      - Other elements below C(pool), such as the metadata of other tools, are kept in the definition file. A libvirt
+        daemon does not keep them, and a warning says so.
+      - Secrets are named in it by uuid or usage, never written.
     type: str
   state:
     description:
@@ -435,6 +450,9 @@ def main() -> None:
                             "unique_id": {"type": "int"},
                             "wwnn": {"type": "str"},
                             "wwpn": {"type": "str"},
+                            "parent_wwnn": {"type": "str"},
+                            "parent_wwpn": {"type": "str"},
+                            "parent_fabric_wwn": {"type": "str"},
                             "managed": {"type": "bool"},
                         },
                     },

@@ -124,6 +124,14 @@ options:
   xml:
     description:
       - A whole libvirt volume definition instead of the options that describe the volume.
+      - Read are C(name), C(capacity) and C(allocation), C(format), C(permissions), C(compat), C(clusterSize),
+        C(features), C(nocow) and C(encryption) of C(target), and C(path) and C(format) of C(backingStore).
+      - Only ever shown, and so read over, are C(key), C(physical), C(source), the type of the volume, C(path) and
+        C(timestamps) of C(target), and C(permissions) and C(timestamps) of C(backingStore).
+      - Refused are all other elements, a C(label), a relative path of C(backingStore), the text of a C(secret), and a
+        C(cipher) where the format of C(encryption) is not luks, since libvirt would drop it.
+      - Encrypted volumes that are there are adopted, by whatever secret; none is made, other than by a libvirt daemon
+        whose pool can't be seen from here.
     type: str
   state:
     description:
@@ -253,6 +261,14 @@ options:
       xml:
         description:
           - A whole libvirt volume definition instead of the options that describe the volume.
+          - Read are C(name), C(capacity) and C(allocation), C(format), C(permissions), C(compat), C(clusterSize),
+            C(features), C(nocow) and C(encryption) of C(target), and C(path) and C(format) of C(backingStore).
+          - Only ever shown, and so read over, are C(key), C(physical), C(source), the type of the volume, C(path) and
+            C(timestamps) of C(target), and C(permissions) and C(timestamps) of C(backingStore).
+          - Refused are all other elements, a C(label), a relative path of C(backingStore), the text of a C(secret), and
+            a C(cipher) where the format of C(encryption) is not luks, since libvirt would drop it.
+          - Encrypted volumes that are there are adopted, by whatever secret; none is made, other than by a libvirt
+            daemon whose pool can't be seen from here.
         type: str
       state:
         description:

@@ -16,9 +16,22 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.compare import
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.found import EVERYTHING, PIN, RUNNING, Usage
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
+    PIN,
+    RUNNING,
+    UNSEEN,
+    Storage,
+    Usage,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import (
+    Backing,
+    Content,
+    Encryption,
+    SecretReference,
+    Volume,
+)
 
 from .building import (
     DIRECTORY,
@@ -239,6 +252,27 @@ def test_nothing_to_remove_where_there_is_no_pool():
 def test_a_type_that_is_not_supported():
     found = started(pool=Pool("p", "netfs", path="/p"), unsupported="not here")
     assert refused(found, entry(capacity=MIB)).code == "backend_missing"
+
+
+ENCRYPTED = {"format": "qcow2", "capacity": MIB, "encryption": Encryption("luks", secrets=(SecretReference("u"),))}
+
+
+def test_no_encrypted_volume_is_made_in_the_clear():
+    assert refused(EMPTY, entry(**ENCRYPTED)).code == "encryption_unsupported"
+    plain = holding(volume("v", "qcow2"))
+    assert refused(plain, entry(**ENCRYPTED)).code == "volume_differs"
+    assert refused(plain, entry(**ENCRYPTED, recreate="always")).code == "encryption_unsupported"
+
+
+def test_an_encrypted_volume_that_is_there_is_adopted():
+    assert actions(decide(holding(volume("v", "qcow2", encrypted=True)), entry(**ENCRYPTED))) == []
+
+
+def test_a_daemon_that_alone_sees_the_pool_is_told_of_the_encryption():
+    far = started(Storage(UNSEEN, "/p"), active=True)
+    change = only(decide(far, entry(**ENCRYPTED)))
+    assert change.wanted.encryption == ENCRYPTED["encryption"]
+    assert change.after["encryption"] == "luks"
 
 
 def test_nothing_declared_is_nothing_to_do():
