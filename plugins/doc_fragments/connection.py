@@ -30,7 +30,7 @@ options:
 requirements:
   - lxml (Debian and Ubuntu C(python3-lxml), Fedora and EL C(python3-lxml), SUSE C(python3-lxml), Arch C(python-lxml))
   - for a libvirt daemon its Python binding (Debian, Ubuntu, Fedora and EL C(python3-libvirt), SUSE
-    C(python3-libvirt-python), Arch C(libvirt-python)); where Ansible uses a Python that lacks it, the module runs itself
-    again with one that has it
+    C(python3-libvirt-python), Arch C(libvirt-python)); where Ansible uses a Python that lacks it, the module runs
+    itself again with one that has it
   - Python 3.9 or newer on the target
 """
