@@ -152,10 +152,11 @@ options:
       - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
+      - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
       - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [shrink, in_use, backing, beside_daemon]
+    choices: [shrink, in_use, backing, raw, beside_daemon]
   volumes:
     description:
       - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give
@@ -290,10 +291,11 @@ options:
             definition.
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
+          - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
           - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
         type: list
         elements: str
-        choices: [shrink, in_use, backing, beside_daemon]
+        choices: [shrink, in_use, backing, raw, beside_daemon]
   exclusive:
     description:
       - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
@@ -566,7 +568,7 @@ def volume_options() -> dict:
         "allow": {
             "type": "list",
             "elements": "str",
-            "choices": ["shrink", "in_use", "backing", "beside_daemon"],
+            "choices": ["shrink", "in_use", "backing", "raw", "beside_daemon"],
         },
     }
 

@@ -376,6 +376,29 @@ def test_qcow2_that_is_a_granule_too_large_is_shrunk():
     assert decide(holding(QCOW2), entry(capacity=MIB - 511)).changes == ()
 
 
+@pytest.mark.parametrize(
+    ("looks_like", "capacity", "allow", "code"),
+    [
+        pytest.param("qcow2", 2 * MIB, (), "format_mismatch", id="growing"),
+        pytest.param("qcow2", 512, ("shrink",), "format_mismatch", id="shrinking"),
+        pytest.param("qcow2", 2 * MIB, ("in_use", "shrink", "backing"), "format_mismatch", id="no-other-word"),
+        pytest.param("qcow2", 2 * MIB, ("raw",), "", id="the-word"),
+        pytest.param("qcow2", 512, ("raw",), "shrink_refused", id="which-is-not-that-for-shrinking"),
+        pytest.param("qcow2", 512, ("raw", "shrink"), "", id="both"),
+        pytest.param("an encrypted image", 2 * MIB, (), "", id="a-guest-encrypts-its-disk"),
+        pytest.param("vmdk", 2 * MIB, (), "", id="text"),
+    ],
+)
+def test_what_is_declared_raw_and_looks_like_qcow2_is_resized_with_a_word(looks_like, capacity, allow, code):
+    found = holding(volume(looks_like=looks_like, looks_capacity=5 * MIB))
+    declared = entry(format="raw", capacity=capacity, allow=allow)
+    if code:
+        assert refused(found, declared).code == code
+    else:
+        assert decide(found, declared).changes[0].wanted.capacity == capacity
+    assert decide(found, entry(format="raw", capacity=MIB)).changes == ()
+
+
 def test_at_least_never_shrinks():
     assert decide(holding(RAW), entry(capacity=1, at_least=True, allow=["shrink"])).changes == ()
 
