@@ -246,14 +246,18 @@ def qemu_io(disk):
 
 def qemu_nbd(disk):
     socket = f"{disk.parent.parent}/nbd"
-    return process(["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(disk)], lambda: os.path.exists(socket))
+    return process(
+        ["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(disk)], lambda: os.path.exists(socket) and locks_held(disk)
+    )
 
 
 def qemu_nbd_on_an_overlay(disk):
     over = disk.parent.parent / "over"
     qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", over)
     socket = f"{disk.parent.parent}/nbd"
-    return process(["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(over)], lambda: os.path.exists(socket))
+    return process(
+        ["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(over)], lambda: os.path.exists(socket) and locks_held(disk)
+    )
 
 
 @contextlib.contextmanager

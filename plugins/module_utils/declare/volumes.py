@@ -79,6 +79,7 @@ def volumes_scope(goal: VolumesGoal) -> Scope:
     return Scope(
         Pool(goal.pool),
         volumes=None if goal.exclusive is not None else tuple(sorted(names)),
+        named=tuple(sorted(names)),
         raw=frozenset(volume.name for volume in volumes if _is_raw(volume)),
         images=_keys(volume.backing for volume in volumes),
         sources=_keys(volume.content for volume in volumes),

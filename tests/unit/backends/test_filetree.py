@@ -183,6 +183,7 @@ def test_what_is_no_volume(tmp_path, kind):
     assert volume.type is None
     assert filetree.list_volumes(str(tmp_path), None, True) == {}
     assert filetree.list_volumes(str(tmp_path), ["v"], True)["v"].foreign
+    assert filetree.list_volumes(str(tmp_path), None, True, also=["v", "w"])["v"].foreign
 
 
 def test_a_directory_in_the_pool(tmp_path):
