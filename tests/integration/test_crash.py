@@ -16,7 +16,8 @@ from typing import Any, Callable
 
 import pytest
 
-from .conftest import Host, call
+from .calling import call
+from .conftest import Host
 from .crash_support import (
     CHANGING,
     GIB,

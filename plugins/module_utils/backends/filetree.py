@@ -146,9 +146,14 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
         os.close(descriptor)
     if declared == "raw":
         pretends = "an encrypted image" if header.encrypted else "" if header.format == "raw" else header.format
-        virtual = header.capacity if pretends and not header.problem else None
-        looks = {"looks_like": header.problem or pretends, "looks_capacity": virtual}
-        return replace(volume, format="raw", capacity=size, physical=size, **looks)
+        return replace(
+            volume,
+            format="raw",
+            capacity=size,
+            physical=size,
+            looks_like=header.problem or pretends,
+            looks_capacity=header.capacity if pretends and not header.problem else None,
+        )
     backing = None
     if header.backing_path is not None:
         resolved = resolve_backing(path, header.backing_path)

@@ -151,6 +151,14 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
 
 
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    if have.looks_like == "qcow2" and "raw" not in entry.allow:
+        raise task.refuse(
+            "format_mismatch",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} is declared raw, but its content looks like {have.looks_like}: "
+            f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
+            "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
+        )
     size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
     wanted = replace(have, capacity=size)
     check_capacity(replace(wanted, allocation=None), task)

@@ -88,6 +88,8 @@ def volumes_scope(goal: VolumesGoal) -> Scope:
 
 def _is_raw(volume: Volume) -> bool:
     """Whether the volume is declared raw, also by content that is taken byte for byte."""
+    if volume.encryption is not None:
+        return False  # what is in it is not what it looks like
     if volume.format is not None or volume.content is None:
         return volume.format == "raw"
     return volume.content.format == "raw" or volume.content.data is not None

@@ -122,6 +122,7 @@ class LibvirtEngine:
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
+            keeps_unknown=False,
             process=process() if at_hand else None,
             resolved={path: self._resolved(path) or path for path in paths if path},
         )

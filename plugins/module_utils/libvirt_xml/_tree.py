@@ -120,6 +120,11 @@ def is_element(node: Any) -> bool:
     return isinstance(node.tag, str)
 
 
+def local_name(node: Any) -> str:
+    """The tag without its namespace."""
+    return str(node.tag).rpartition("}")[2]
+
+
 def _strip_layout(root: Any) -> None:
     """Drop white space between elements, but not where there is other text beside it or xml:space preserves it."""
     for node in root.iter():

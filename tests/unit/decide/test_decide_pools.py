@@ -600,3 +600,11 @@ def test_what_is_at_stake(state, allow, stakes):
 def test_extras_of_a_definition_do_not_count_as_a_difference():
     found = started(pool=replace(DEFINED, extras=("<x/>",), source=Source(devices=(SourceDevice("/dev/a"),))))
     assert decide_pool(dir_goal(), found).changes == ()
+
+
+def test_a_daemon_that_keeps_no_unknown_elements_is_not_told_of_them_each_time():
+    goal = pool_goal(type="dir", path="/p", extras=("<metadata></metadata>",))
+    decision = decide_pool(goal, started(keeps_unknown=False))
+    assert decision.changes == ()
+    assert "keeps no elements" in decision.warnings[0]
+    assert decide_pool(goal, started()).changes != ()
