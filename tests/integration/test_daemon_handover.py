@@ -259,39 +259,6 @@ def test_volumes_of_virsh_are_the_declared_ones(daemon, native_host, end, tmp_pa
         )
     )
     for volume in native_host.volume_info(pool="images", xml=True):
-        if volume["name"] in dumped:
+        if volume["name"] in dumped:  # qcow2 of version 2, of which nothing is shown
+            assert volume["compat"] == "0.10"
             assert without_times(volume["xml"]) == without_times(dumped[volume["name"]])
-
-
-# -- the same play through either engine --------------------------------------------------------------------------
-
-VOLUMES = [
-    {"name": "raw", "capacity": "1MiB"},
-    {"name": "base", "format": "qcow2", "capacity": "3MiB"},
-    {"name": "over", "format": "qcow2", "capacity": "5MiB", "backing": "base"},
-    {"name": "text", "source": {"content": "hello"}},
-]
-
-
-@pytest.mark.libvirt_binding
-@pytest.mark.parametrize("first", ["native", "daemon"])
-def test_what_one_engine_made_the_other_leaves_alone(daemon, daemon_host, native_host, tmp_path, first):
-    def play(host):
-        pool = host.pool(name="images", type="dir", path=str(tmp_path / "images"), mode="0750", autostart=True)
-        return pool, host.volume(pool="images", volumes=VOLUMES)
-
-    def seen(host):
-        found = record(host, "images")
-        return {key: found[key] for key in ("uuid", "state", "autostart", "persistent", "path", "mode")}
-
-    hosts = [native_host, daemon_host] if first == "native" else [daemon_host, native_host]
-    looks = []
-    for host, check in zip(hosts, (done, unchanged)):
-        if host is native_host:
-            daemon.stop()
-        else:
-            daemon.start()
-        for result in play(host):
-            check(result)
-        looks.append(seen(host))
-    assert looks[0] == looks[1]
