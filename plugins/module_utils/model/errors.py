@@ -50,5 +50,6 @@ class StorageError(Exception):
     def __str__(self) -> str:
         text = self.message
         if self.command:
-            text += f" (command: {self.command}; exit status {self.rc}; {self.stderr.strip() or 'no message'})"
+            ended = "" if self.rc is None else f"; exit status {self.rc}; {self.stderr.strip() or 'no message'}"
+            text += f" (command: {self.command}{ended})"
         return f"{text}. {self.hint}" if self.hint else text
