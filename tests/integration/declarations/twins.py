@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Two hosts that are the same to begin with, one without a daemon and one with; the same tasks on both; what differs.
 
-What belongs to the second is translated into the words of the first before it is compared: the paths, which are equally
-long, and the uuids, of which each host makes its own. ``plain`` removes what may differ, for which docs/compatibility.md
-gives the reasons ("Where the engines differ").
+What belongs to the second is translated into the words of the first before it is compared: the paths, which are
+equally long, and the uuids, of which each host makes its own. ``plain`` removes what may differ, for which
+docs/compatibility.md gives the reasons ("Where the engines differ").
 """
 
 from __future__ import annotations
@@ -53,28 +53,26 @@ class Unforeseen(Exception):
 
 
 class Twins:
-    """``native`` is the directory of the host without a daemon, ``daemon`` of the one with."""
+    """``native`` is the directory of the host without a daemon, ``daemon`` of the one with. Images outside their pools
+    are the same for both.
+    """
 
     def __init__(self, top: Path, daemon: Daemon) -> None:
-        self.native, self.daemon = top / "native", top / "daemon"
-        self.shop, self.libvirtd = Workshop(self.native), daemon
+        self.shop, self.libvirtd = Workshop(top), daemon
+        self.native, self.daemon = self.shop.root, self.shop.host_top / "twin"
         self.connection = libvirt.open(daemon.uri)
         self._digests: dict[tuple, str] = {}
-        self._copy(self.native / "hosts" / "outside")
 
     def close(self) -> None:
         self.remove_pools()
         self.connection.close()
 
-    def root(self, top: Path) -> Path:
-        return top / self.shop.root.relative_to(self.native)
-
     def set_up(self, start: Start) -> Host:
         self.remove_pools()
         host = self.shop.set_up(start)
-        shutil.rmtree(self.root(self.daemon), ignore_errors=True)
-        if os.path.isdir(self.shop.root / "pools"):
-            self._copy(self.shop.root / "pools")
+        shutil.rmtree(self.daemon, ignore_errors=True)
+        if os.path.isdir(self.native / "pools"):
+            self._copy_pools()
         for name, far, uuid in zip(POOLS, start.pools, UUIDS, strict=False):
             if far != "none":
                 home = self.there(self.shop.world.home(name))
@@ -83,12 +81,11 @@ class Twins:
                     pool.create(0)
         return host
 
-    def _copy(self, top: Path) -> None:
-        """To the other host, holes and all. An image that is built on a file of the one is built on that of the other."""
-        there = self.daemon / top.relative_to(self.native)
-        there.parent.mkdir(parents=True, exist_ok=True)
-        subprocess.run(["cp", "-a", "--sparse=auto", "--reflink=never", str(top), str(there)], check=True)
-        for file in there.rglob("*"):
+    def _copy_pools(self) -> None:
+        """To the other host. An image that is built on a file of the one is built on that of the other."""
+        self.daemon.mkdir()
+        subprocess.run(["cp", "-a", str(self.native / "pools"), str(self.daemon)], check=True)
+        for file in (self.daemon / "pools").rglob("*"):
             if file.is_file() and not file.is_symlink():
                 with file.open("r+b") as opened:
                     head = opened.read(_CHUNK)
@@ -100,7 +97,7 @@ class Twins:
     def learned(self, task: Task) -> frozenset[str]:
         """The permissions that the daemon's definition of the task's pool has otherwise than the other host's."""
         name = task.name.means if isinstance(task, PoolTask) else task.pool.means
-        file = self.shop.root / "etc" / "libvirt" / "storage" / f"{name}.xml"
+        file = self.native / "etc" / "libvirt" / "storage" / f"{name}.xml"
         try:
             text = self.connection.storagePoolLookupByName(name).XMLDesc(libvirt.VIR_STORAGE_XML_INACTIVE)
             told = [ElementTree.parse(file).getroot(), ElementTree.fromstring(text)]
@@ -130,7 +127,7 @@ class Twins:
     def uuids(self) -> dict[str, str]:
         """Of the daemon's pools to those that the other host made up for the same pools."""
         here = {}
-        config = self.shop.root / "etc" / "libvirt" / "storage"
+        config = self.native / "etc" / "libvirt" / "storage"
         for file in config.glob("*.xml") if config.is_dir() else ():
             here[file.stem] = ElementTree.parse(file).getroot().findtext("uuid") or ""
         there = {pool.name(): pool.UUIDString() for pool in self.connection.listAllStoragePools()}
@@ -167,15 +164,19 @@ class Twins:
                 pool.destroy()
 
     def files(self, top: Path) -> dict[str, tuple]:
-        """Everything in the directories of pools, and outside, by what stat and the bytes tell of it."""
+        """Everything in the directories of pools, by what stat and the bytes tell of it."""
         found: dict[str, tuple] = {}
-        for part in (self.root(top) / "pools", top / "hosts" / "outside"):
-            for path in _walk(str(part)):
-                status = os.lstat(path)
-                kind = stat.filemode(status.st_mode)
-                owners = (status.st_uid, status.st_gid)
-                size = status.st_size if stat.S_ISREG(status.st_mode) else 0
-                found[os.path.relpath(path, top)] = (kind, *owners, size, self._content(path, status))
+        for path in _walk(str(top / "pools")):
+            status = os.lstat(path)
+            size = status.st_size if stat.S_ISREG(status.st_mode) else 0
+            kind = stat.filemode(status.st_mode)
+            found[os.path.relpath(path, top)] = (
+                kind,
+                status.st_uid,
+                status.st_gid,
+                size,
+                self._content(path, status),
+            )
         return found
 
     def _content(self, path: str, status: os.stat_result) -> str:
@@ -275,7 +276,8 @@ class TwinSequence:
         for mode in ("check", "real"):
             here = call(task.module, mode == "check", uri=twins.shop.uri, **params)
             if "failed" in here and here["error"]["code"] == "backend_missing":
-                return self._only_the_daemon_can(task, here)
+                self._only_the_daemon_can(task, here)
+                return
             there = call(task.module, mode == "check", uri=twins.libvirtd.uri, **twins.there(params, uuids))
             uuids = self._uuids()
             there = twins.here(there, uuids)
@@ -356,7 +358,11 @@ class TwinSequence:
         told = self.twins.told_by_daemon(name)
         there = set(self.twins.names_in(home))
         same("the volumes that the daemon lists", sorted(there - unseen), sorted(told.keys() - unseen))
-        files = {n: f for n, f in self.host.directories[home].files.items() if n in told and not f.pretends and (f.kind != "file" or f.capacity)}
+        files = {
+            n: f
+            for n, f in self.host.directories[home].files.items()
+            if n in told and not f.pretends and (f.kind != "file" or f.capacity)
+        }
         same(
             "the volumes as the daemon knows them",
             {n: [f.format if f.kind == "file" else "dir", f.capacity, *(f.backing or ())] for n, f in files.items()},
