@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import importlib
 import itertools
@@ -15,7 +16,16 @@ import pytest
 
 from . import daemon as private_daemon
 from .calling import call
+from .crash_support import deadline
 from .daemon import Daemon
+
+
+@pytest.fixture(autouse=True)
+def _deadline(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test with the marker ``deadline(seconds)`` fails when it takes longer."""
+    marker = request.node.get_closest_marker("deadline")
+    with deadline(*marker.args) if marker else contextlib.nullcontext():
+        yield
 
 
 class Host:
@@ -106,6 +116,12 @@ class DaemonHost(Host):
     def __init__(self, root: Path, daemon: Daemon) -> None:
         super().__init__(root, daemon.uri, f"images{next(_numbers)}")
         self.daemon = daemon
+
+
+@pytest.fixture
+def native_host(daemon: Daemon) -> Host:
+    """A native engine on the files of the daemon. The directory ``images`` is the daemon's own, so give a path."""
+    return Host(daemon.files, daemon.native_uri)
 
 
 @pytest.fixture

@@ -24,7 +24,6 @@ from .crash_support import (
     KIB,
     MIB,
     ModuleServer,
-    deadline,
     image_info,
     killing,
     leftovers,
@@ -36,9 +35,9 @@ from .crash_support import (
     traced,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
 ALL = os.environ.get("CRASH_POINTS") == "all"
+
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(3600 if ALL else 120)]
 SAMPLE = int(os.environ.get("CRASH_SAMPLE") or 7)
 
 
@@ -47,12 +46,6 @@ def server(collections_path):
     server = ModuleServer(collections_path)
     yield server
     server.close()
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(3600 if ALL else 120):
-        yield
 
 
 # -- what must hold of an image -----------------------------------------------------------------------------------

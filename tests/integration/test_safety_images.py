@@ -6,14 +6,16 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import struct
+import subprocess
 
 import pytest
 
 from .crash_support import (
+    CHECK,
     KIB,
     MIB,
-    deadline,
     done,
     image_info,
     leftovers,
@@ -26,15 +28,7 @@ from .crash_support import (
     without_locks,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline():
-        yield
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(30)]
 
 
 @pytest.fixture
@@ -209,6 +203,18 @@ def test_a_raw_disk_stays_raw_whatever_a_guest_writes_into_it(images, secret, re
     done(images.volume(allow=["shrink"], **shrinking))
     assert path.read_bytes() == before
     assert leftovers(images.root) == []
+
+
+@CHECK
+def test_a_qcow2_image_that_was_declared_raw_does_not_grow(images, check):
+    path = qcow2(images.images / "disk", "1M")
+    before = path.read_bytes()
+    declared = {"name": "disk", "format": "raw", "capacity": "5M"}
+    assert "qcow2" in refused(images.volume(check, **declared), "format_mismatch")["hint"]
+    assert path.read_bytes() == before
+    done(images.volume(check, allow=["raw"], **declared))
+    assert path.stat().st_size == (len(before) if check else 5 * MIB)
+    assert path.read_bytes().startswith(before)
 
 
 def test_a_deeper_file_whose_format_nobody_declared(images, secret):
@@ -387,6 +393,37 @@ def test_wrong_formats(images, check):
     assert os.listdir(images.images) == []
 
 
+@CHECK
+def test_wrong_formats_of_what_the_same_task_makes(images, check):
+    """A byte-for-byte copy of a qcow2 file would be no copy of the volume."""
+    base = {"name": "base", "format": "qcow2", "capacity": "1M"}
+    for use in ("source", "backing"):
+        over = {"name": "over", "format": "qcow2", use: {"volume": "base", "format": "raw"}}
+        refused(images.volume(check, volumes=[over, base]), "format_mismatch")
+    assert os.listdir(images.images) == []
+    raw(images.images / "base", 2 * MIB)
+    before = snapshot(images.images)
+    copy = {"name": "copy", "source": {"volume": "base", "format": "raw"}}
+    refused(images.volume(check, volumes=[copy, {**base, "recreate": "always"}]), "format_mismatch")
+    assert snapshot(images.images) == before
+
+
+def test_a_copy_of_what_is_made_anew(images):
+    """The copy is one of the new volume, in its new format and size."""
+    raw(images.images / "base", 2 * MIB)
+    base = {"name": "base", "format": "qcow2", "capacity": "1M", "recreate": "needed"}
+    done(images.volume(volumes=[{"name": "copy", "source": {"volume": "base"}}, base]))
+    info = image_info(images.images / "copy")
+    assert (info["format"], info["virtual-size"]) == ("qcow2", MIB)
+
+
+def test_a_qcow2_volume_made_anew_as_raw_keeps_its_size(images):
+    qcow2(images.images / "disk", "5M")
+    done(images.volume(name="disk", format="raw", recreate="always"))
+    info = image_info(images.images / "disk")
+    assert (info["format"], info["virtual-size"]) == ("raw", 5 * MIB)
+
+
 def test_backing_removed_by_the_same_task(images):
     done(images.volume(name="base", capacity="1M"))
     volumes = [
@@ -407,3 +444,86 @@ def test_sizes_of_sources_with_odd_lengths(images):
         assert (images.images / "a").read_bytes().rstrip(b"\0") == b"x" * size
         unchanged(images.volume(name="a", source={"path": str(source)}))
         done(images.volume(name="a", state="absent"))
+
+
+# -- overlays and their base in one task --------------------------------------------------------------------------
+
+
+def overlay_of_two(images):
+    """v, built on a, shows a's letters and its own; b is empty."""
+    folder = images.images
+    raw(images.root / "letters", 256 * KIB, b"a" * 128 * KIB)
+    qemu_img("convert", "-O", "qcow2", images.root / "letters", folder / "a")
+    qcow2(folder / "b", "256K")
+    with_backing_header(folder / "v", folder / "a", "qcow2", 256 * KIB)
+    subprocess.run(["qemu-io", "-f", "qcow2", "-c", "write -P 0x76 128k 64k", folder / "v"], check=True, timeout=60)
+    return b"a" * 128 * KIB + b"v" * 64 * KIB + bytes(64 * KIB)
+
+
+def read_through(images, name):
+    qemu_img("convert", "-U", "-f", "qcow2", "-O", "raw", images.images / name, images.root / "read")
+    return (images.root / "read").read_bytes()
+
+
+@pytest.mark.skipif(shutil.which("qemu-io") is None, reason="qemu-io is not installed")
+@pytest.mark.parametrize(
+    "base",
+    [
+        {"format": "qcow2", "capacity": "256K", "recreate": "always"},
+        {"format": "qcow2", "capacity": "64K", "allow": ["shrink"]},
+        {"state": "absent"},
+    ],
+    ids=["made-anew", "shrunk", "removed"],
+)
+def test_an_overlay_leaves_before_its_base_is_changed(images, base):
+    content = overlay_of_two(images)
+    base = {"name": "a", **base}
+    overlay = {"name": "v", "backing": {"volume": "b", "format": "qcow2"}, "allow": ["backing"]}
+    refused(images.volume(volumes=[base]), "volume_backing")
+    refused(images.volume(volumes=[base, {"name": "v"}]), "volume_backing")
+    planned = images.volume(True, volumes=[base, overlay])
+    result = done(images.volume(volumes=[base, overlay]))
+    assert [(entry["action"], entry["commands"]) for entry in planned["plan"]] == [
+        (entry["action"], entry["commands"]) for entry in result["plan"]
+    ]
+    assert result["plan"][0]["action"] == "rebase"
+    assert read_through(images, "v") == content
+    assert image_info(images.images / "v")["full-backing-filename"] == str(images.images / "b")
+
+
+def test_an_overlay_that_can_not_leave_stops_its_base(images):
+    """The rebase fails: then the base stays, and with it what the overlay reads."""
+    folder = images.images
+    raw(images.root / "letters", 256 * KIB, b"a" * 128 * KIB)
+    qemu_img("convert", "-O", "qcow2", images.root / "letters", folder / "a")
+    qcow2(folder / "b", "256K")
+    damaged = with_backing_header(folder / "v", folder / "a", "qcow2", 256 * KIB)
+    with damaged.open("r+b") as file:
+        file.seek(40)  # where the level 1 table is
+        file.seek(struct.unpack(">Q", file.read(8))[0])
+        file.write(struct.pack(">Q", 1 << 63 | 0x10200))  # not the start of a cluster
+    before = snapshot(folder)
+    volumes = [
+        {"name": "a", "format": "qcow2", "capacity": "256K", "recreate": "always"},
+        {"name": "v", "backing": {"volume": "b", "format": "qcow2"}, "allow": ["backing"]},
+    ]
+    result = images.volume(volumes=volumes)
+    assert result.get("failed")
+    assert {entry["name"]: entry["status"] for entry in result["volumes"]} == {"a": "skipped", "v": "failed"}
+    assert result["error"]["code"] == "command_failed"
+    assert snapshot(folder)["a"] == before["a"]
+
+
+@CHECK
+def test_no_order_is_refused(images, check):
+    folder = images.images
+    qcow2(folder / "a")
+    with_backing_header(folder / "m", folder / "a", "qcow2")
+    with_backing_header(folder / "v", folder / "m", "qcow2")
+    before = snapshot(images.root)
+    volumes = [
+        {"name": "v", "backing": {"volume": "a", "format": "qcow2"}},
+        {"name": "a", "format": "qcow2", "capacity": "1M", "recreate": "always"},
+    ]
+    refused(images.volume(check, volumes=volumes, allow=["backing"]), "no_order")
+    assert without_locks(snapshot(images.root)) == without_locks(before)

@@ -17,9 +17,9 @@ from ..model.pool import Permissions
 from ..model.units import format_size, round_up
 from ..model.volume import Backing, Volume
 from .compare import Difference, format_row
-from .creating import PERMISSIONS, check_parents_stay, link_refused
+from .creating import check_parents_stay, link_refused
 from .guards import check_ownership, guard_unused, guarded, same_file
-from .images import check_capacity, settle
+from .images import PERMISSIONS, check_capacity, settle
 from .task import VolumesTask
 
 
@@ -61,14 +61,12 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
 def _changed(
     task: VolumesTask, have: Volume, action: str, summary: str, differing: list[Difference], **more: Any
 ) -> Change:
-    needs = (*more.pop("needs", ()), *task.related(have.name))
     return Change(
         task.subject(have.name),
         action,
         f"volume {task.goal.pool}/{have.name}: {summary}",
         {d.field: d.have for d in differing},
         {d.field: d.want for d in differing},
-        needs=needs,
         **more,
     )
 
@@ -138,6 +136,9 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
     declared = entry.volume.backing
     if backing is None or backing.format is None or declared is None:
         return
+    below = task.goal.by_name.get(task.volume_of(declared) or "")
+    if below is not None and task.remade(below):
+        return  # another file by then
     image = task.found.images.get(declared.path or declared.volume or "")
     actual = None if image is None or image.volume is None else image.volume.format
     if actual is not None and backing.format != actual:
@@ -150,6 +151,14 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
 
 
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    if have.looks_like == "qcow2" and "raw" not in entry.allow:
+        raise task.refuse(
+            "format_mismatch",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} is declared raw, but its content looks like {have.looks_like}: "
+            f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
+            "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
+        )
     size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
     wanted = replace(have, capacity=size)
     check_capacity(replace(wanted, allocation=None), task)
@@ -176,7 +185,8 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"making it {format_size(size)} would lose {lost}",
             "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
         )
-    guard_unused(str(task.subject(have.name)), task.found.users.get(have.name, ()), entry.allow, "shrunk", task)
+    subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
+    guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name)
     yield _changed(
         task,
         have,

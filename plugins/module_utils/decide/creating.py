@@ -8,27 +8,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 from ..model.change import UNKNOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import volume_facts
 from ..model.goal import VolumeGoal
-from ..model.pool import Permissions
-from ..model.types import VOLUME_FORMATS
 from ..model.units import format_size
 from ..model.volume import Volume
 from .guards import check_copy_on_write, check_ownership, guard_unused, guarded, same_file
-from .images import settle
+from .images import settle_new
 from .task import VolumesTask
-
-PERMISSIONS = ("owner", "group", "mode")
 
 
 def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     check_parents_stay(entry, task)
-    volume = settle(entry, task)
+    volume = settle_new(entry, task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
     check_ownership(volume.permissions, None, task.found, str(task.subject(volume.name)))
     doing = "create it" if task.found.looked else "create it, or adjust what is there by then"
@@ -48,9 +43,10 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
     """What is not declared of its format, size and permissions stays as it was; its content does not."""
     if have.link_target is not None:
         raise link_refused(have, task)
-    guard_unused(str(task.subject(have.name)), task.found.users.get(have.name, ()), entry.allow, "made anew", task)
+    subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
+    guard_unused(subject, users, entry.allow, "made anew", task, name=have.name)
     check_parents_stay(entry, task)
-    volume = settle(replace(entry, volume=_completed(entry.volume, have)), task)
+    volume = settle_new(entry, task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
     check_ownership(volume.permissions, None, task.found, str(task.subject(have.name)))
     yield Change(
@@ -62,7 +58,7 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         volume,
         destroys=f"the content of {have.path}",
         requires=(*guarded(have, entry.allow), *_made_from(entry, task)),
-        needs=(*task.parents(entry), *task.related(have.name)),
+        needs=task.parents(entry),
     )
 
 
@@ -96,22 +92,6 @@ def check_parents_stay(entry: VolumeGoal, task: VolumesTask) -> None:
                 f"volume {task.goal.pool}/{entry.volume.name} is made from {parent}, which the same task removes",
                 "Keep it, or remove it in a later task.",
             )
-
-
-def _completed(declared: Volume, have: Volume) -> Volume:
-    known = have.format if have.format in VOLUME_FORMATS else None
-    made_from = declared.content is not None or declared.backing is not None
-    permissions = {
-        name: getattr(have.permissions if getattr(declared.permissions, name) is None else declared.permissions, name)
-        for name in PERMISSIONS
-    }
-    return replace(
-        declared,
-        identity=have.identity,
-        format=declared.format or (None if declared.content is not None else known),
-        capacity=have.capacity if declared.capacity is None and not made_from else declared.capacity,
-        permissions=Permissions(**permissions),
-    )
 
 
 def _described(volume: Volume) -> str:

@@ -46,9 +46,8 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
         check_is_volume(have, task)
     destroys = "" if have.link_target is not None else f"the content of {have.path}"
     if destroys:
-        guard_unused(
-            str(task.subject(name)), task.found.users.get(name, ()), entry.allow, "deleted", task, backing_word
-        )
+        subject, users = str(task.subject(name)), task.found.users.get(name, ())
+        guard_unused(subject, users, entry.allow, "deleted", task, backing_word, name)
     yield Change(
         task.subject(name),
         "delete",

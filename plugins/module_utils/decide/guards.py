@@ -24,12 +24,17 @@ def guard_unused(
     doing: str,
     task: VolumesTask | None = None,
     backing_word: str = "backing",
+    name: str = "",
 ) -> None:
-    """Raises ``volume_backing`` or ``volume_in_use`` unless the word for it is allowed. Overlays that the same task
-    removes do not count.
+    """Raises ``volume_backing`` or ``volume_in_use`` unless the word for it is allowed. Overlays of the volume ``name``
+    that the same task removes, or puts on something else first, do not count.
     """
-    going = frozenset() if task is None else task.doomed_paths
-    standing = [user for user in users if not (user.kind == "overlay" and user.who in going)]
+    standing = list(users)
+    if task is not None and any(user.kind == "overlay" for user in standing):
+        from .order import leaving
+
+        going = task.doomed_paths | leaving(name, task)
+        standing = [user for user in standing if not (user.kind == "overlay" and user.who in going)]
     groups = (
         ("volume_backing", backing_word, [user for user in standing if user.kind == "overlay"]),
         ("volume_in_use", "in_use", [user for user in standing if user.kind != "overlay"]),

@@ -10,17 +10,50 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..model.errors import StorageError
-from ..model.found import Found, Image
+from ..model.found import UNSEEN, Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
+from ..model.pool import Permissions
 from ..model.qcow2 import qcow2_limit, qcow2_problem
 from ..model.types import VOLUME_FORMATS
 from ..model.units import SIZE_LIMIT, format_size, round_up
 from ..model.volume import Backing, Content, Volume
 from .task import VolumesTask
 
+PERMISSIONS = ("owner", "group", "mode")
+
 
 def _refuse(code: str, message: str, goal: VolumesGoal, name: str, hint: str) -> StorageError:
     return StorageError(code, message, subject=f"volume {goal.pool}/{name}", hint=hint)
+
+
+def settle_new(entry: VolumeGoal, task: VolumesTask) -> Volume:
+    """``settle`` for a volume that is made, for the first time or anew, once per task."""
+    name = entry.volume.name
+    if name not in task.settled:
+        have = task.found.volumes.get(name)
+        declared = entry.volume if have is None else _completed(entry.volume, have)
+        task.settled[name] = settle(replace(entry, volume=declared), task)
+    return task.settled[name]
+
+
+def _completed(declared: Volume, have: Volume) -> Volume:
+    """What is not declared stays as it was. An image of another format that is made anew as raw keeps the size that a
+    guest saw, not that of its file.
+    """
+    size = have.looks_capacity if have.looks_like == "qcow2" and have.looks_capacity is not None else have.capacity
+    known = have.format if have.format in VOLUME_FORMATS else None
+    made_from = declared.content is not None or declared.backing is not None
+    permissions = {
+        name: getattr(have.permissions if getattr(declared.permissions, name) is None else declared.permissions, name)
+        for name in PERMISSIONS
+    }
+    return replace(
+        declared,
+        identity=have.identity,
+        format=declared.format or (None if declared.content is not None else known),
+        capacity=size if declared.capacity is None and not made_from else declared.capacity,
+        permissions=Permissions(**permissions),
+    )
 
 
 def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
@@ -28,6 +61,14 @@ def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
     adds to ``missing`` what an earlier task of the play may make.
     """
     goal, found = task.goal, task.found
+    if entry.volume.encryption is not None and found.storage.kind != UNSEEN:
+        raise _refuse(
+            "encryption_unsupported",
+            "encrypted volumes are not made here",
+            goal,
+            entry.volume.name,
+            "Make it with virsh vol-create, then declare it: an encrypted volume that is there is adopted.",
+        )
     if found.row.volumes != "file":
         from .unseen import settle_plain
 
@@ -60,6 +101,16 @@ def _look_up(reference: Backing | Content, task: VolumesTask) -> tuple[str, Imag
     return key, task.found.images.get(key), task.goal.by_name.get(task.volume_of(reference) or "")
 
 
+def _made_anew(image: Image | None, declared: VolumeGoal | None, task: VolumesTask) -> Volume | None:
+    """What this task makes, for the first time or anew, and something else is made from; None where it makes nothing
+    of that, and what is there counts.
+    """
+    if declared is None or declared.state != "present":
+        return None
+    there = image is not None and image.volume is not None
+    return None if there and not task.remade(declared) else settle_new(declared, task)
+
+
 def _capacity_then(image_capacity: int | None, declared: VolumeGoal | None) -> int | None:
     """The size that an existing image will have once this task has changed it as declared."""
     volume = declared.volume if declared is not None and declared.state == "present" else None
@@ -83,20 +134,42 @@ def _settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Vol
     if content.data is not None:
         return _settle_inline(volume, content, goal)
     key, image, declared = _look_up(content, task)
-    if declared is not None and declared.state == "present" and (image is None or image.volume is None):
-        made = declared.volume
-        source_format = content.format or made.format or "raw"
-        return _with_source(volume, content, found, source_format, made.capacity, goal)
+    made = _made_anew(image, declared, task)
+    if made is not None:
+        _check_made_source(content, made, key, goal, volume.name)
+        return _with_source(volume, content, found, content.format or made.format or "raw", made.capacity, goal)
     if image is None or image.volume is None:
         missing.append(
             _refuse("source_missing", f"the source {key} is not there", goal, volume.name, "Name what is there.")
         )
         return replace(volume, content=replace(content, path=content.path or found.volume_path(key)))
     header = image.volume
+    if content.format is None and declared is not None and declared.volume.format == "raw":
+        content = replace(content, format="raw")  # whatever a guest wrote into it
     _check_source(entry, volume, content, image, header, key, goal)
     source_format = content.format or header.format or "raw"
     capacity = _capacity_then(header.physical if source_format == "raw" else header.capacity, declared)
     return _with_source(volume, content, found, source_format, capacity, goal)
+
+
+def _check_made_source(content: Content, made: Volume, key: str, goal: VolumesGoal, name: str) -> None:
+    """Raises where a source is not what this task makes of it, or can't be one."""
+    if content.format is not None and made.format is not None and content.format != made.format:
+        raise _refuse(
+            "format_mismatch",
+            f"the same task makes its source {key} as {made.format}, not {content.format}",
+            goal,
+            name,
+            "Declare what it is, or leave the format out.",
+        )
+    if made.backing is not None:
+        raise _refuse(
+            "source_refused",
+            f"{key} will be backed by {made.backing.volume or made.backing.path}",
+            goal,
+            name,
+            "Give a source that is not backed by another image.",
+        )
 
 
 def _with_source(
@@ -216,8 +289,8 @@ def _settle_backing(volume: Volume, task: VolumesTask) -> Volume:
         )
     key, image, declared = _look_up(backing, task)
     path = backing.path or found.volume_path(backing.volume or "")
-    if declared is not None and (image is None or image.volume is None):
-        made = settle(declared, task)
+    made = _made_anew(image, declared, task)
+    if made is not None:
         _check_declared_format(backing, made.format, key, goal, volume.name)
         return _with_backing(volume, Backing(path, made.format, backing.volume), made.capacity, goal)
     if image is None or image.volume is None:

@@ -29,6 +29,10 @@ _LISTED = 10
 
 def decide_pool(goal: PoolGoal, found: Found) -> Decision:
     """The changes that make the pool what is declared. Raises StorageError where that is refused."""
+    if goal.pool.extras and not found.keeps_unknown:
+        decision = decide_pool(replace(goal, pool=replace(goal.pool, extras=())), found)
+        warning = f"pool {goal.pool.name}: a libvirt daemon keeps no elements that it does not know"
+        return replace(decision, warnings=(*decision.warnings, warning))
     _check_identity(goal, found)
     if goal.state == "absent":
         return _finish(goal, found, (*_stop(goal, found), *_undefine(goal, found)))

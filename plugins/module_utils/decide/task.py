@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import fnmatch
 import posixpath
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -16,7 +17,8 @@ from ..model.change import Subject
 from ..model.errors import StorageError
 from ..model.found import Found
 from ..model.goal import VolumeGoal, VolumesGoal
-from ..model.volume import Backing, Content
+from ..model.volume import Backing, Content, Volume
+from .compare import differences
 
 
 def extra_volumes(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
@@ -34,13 +36,17 @@ def extra_volumes(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class VolumesTask:
-    """``missing``, ``warnings`` and ``refusals`` (of what is planned all the same) are gathered while deciding."""
+    """``missing``, ``warnings``, ``refusals`` (of what is planned all the same) and ``settled`` (what is made) are
+    gathered while deciding.
+    """
 
     goal: VolumesGoal
     found: Found
     missing: list[StorageError] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     refusals: list[StorageError] = field(default_factory=list)
+    settled: dict[str, Volume] = field(default_factory=dict)
+    _remade: dict[str, bool] = field(default_factory=dict)
 
     def subject(self, name: str) -> Subject:
         return Subject(self.goal.pool, name)
@@ -95,6 +101,46 @@ class VolumesTask:
             above.setdefault(base, []).extend(overlays)
         return above
 
+    def overlays(self, name: str) -> tuple[str, ...]:
+        """The found volumes of this pool that are built on a volume, be it by way of files elsewhere."""
+        return tuple(dict.fromkeys(self._above.get(name, ())))
+
+    @cached_property
+    def _bases(self) -> dict[str, tuple[str, ...]]:
+        bases: dict[str, dict[str, None]] = {}
+        for base, overlays in self._above.items():
+            for name in overlays:
+                bases.setdefault(name, {})[base] = None
+        for name, members in self.found.chains.items():
+            nearest = self.nearest(members[1:])
+            if nearest is not None:
+                bases.setdefault(name, {})[nearest] = None
+        return {name: tuple(below) for name, below in bases.items()}
+
+    def bases(self, name: str) -> tuple[str, ...]:
+        """The volumes of this pool that a found volume is built on, be it by way of files elsewhere."""
+        return self._bases.get(name, ())
+
+    def nearest(self, members: Iterable[tuple[int, ...]]) -> str | None:
+        """The first of these files that is a volume which was looked at."""
+        return next((self._by_identity[member] for member in members if member in self._by_identity), None)
+
+    @cached_property
+    def _by_identity(self) -> dict[tuple[int, ...] | None, str]:
+        return {volume.identity: name for name, volume in self.found.volumes.items() if volume.identity is not None}
+
+    def remade(self, entry: VolumeGoal) -> bool:
+        """Whether an existing volume is made anew, which loses its content."""
+        have = self.found.volumes.get(entry.volume.name)
+        if have is None or entry.state != "present" or entry.recreate == "never":
+            return False
+        if entry.recreate == "always":
+            return True
+        name = entry.volume.name
+        if name not in self._remade:
+            self._remade[name] = any(not each.in_place for each in differences(entry.volume, have, self.found))
+        return self._remade[name]
+
     def volume_of(self, reference: Backing | Content) -> str | None:
         """The volume of this pool that is meant, by its name or its path; None for a file elsewhere."""
         if reference.volume is not None or reference.path is None:
@@ -114,7 +160,7 @@ class VolumesTask:
 
     def related(self, name: str) -> tuple[str, ...]:
         """The volumes whose changes can't run beside this one's: what it is built on, and what is built on it."""
-        names = dict.fromkeys((*self._above.get(name, ()), self._below.get(name, name)))
+        names = dict.fromkeys((*self._above.get(name, ()), *self.bases(name)))
         return tuple(other for other in names if other != name and other in self._touched)
 
     @cached_property

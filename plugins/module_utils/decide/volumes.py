@@ -34,7 +34,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
     changes += refresh(goal.pool, found)
-    made, subject = tuple(changes), f"pool {goal.pool}"
+    made, subject = _arranged(changes, task), f"pool {goal.pool}"
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
@@ -51,6 +51,16 @@ def _unseen_refusal(changes: tuple[Change, ...], task: VolumesTask) -> StorageEr
     from .unseen import unseen_refusal
 
     return unseen_refusal(changes, task)
+
+
+def _arranged(changes: list[Change], task: VolumesTask) -> tuple[Change, ...]:
+    """The changes in the order in which they are made."""
+    if len({change.subject.volume for change in changes} - {None}) > 1:
+        from .order import interwoven, ordered
+
+        if interwoven(task):
+            return tuple(ordered(changes, task))
+    return tuple(changes)
 
 
 def _delete_extra(name: str, task: VolumesTask) -> list[Change]:

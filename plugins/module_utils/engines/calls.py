@@ -21,6 +21,7 @@ from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.volume import Volume
 from .local import LocalHost, backend_of
 
+_MANY = 20  # from so many new volumes on, all of them are made at once beside the daemon: it takes ten times as long
 _KIB = 1024
 _SECTOR = 512
 _PERMISSION_BITS = 0o777
@@ -33,6 +34,7 @@ class Calls:
         self.uri, self.host, self.found = uri, host, found
         self.at_hand = found.storage.kind != UNSEEN
         self.stops = any(change.action == "stop" for change in changes)
+        self.many = sum(change.action == "create" for change in changes) >= _MANY
 
     def _call(self, verb: str, volume: str | None = None, **more: Any) -> ops.DaemonCall:
         return ops.DaemonCall(verb, self.uri, self.found.name, volume, **more)
@@ -149,7 +151,7 @@ class Calls:
         volume: Volume = change.wanted
         if not self.found.started or self.stops or change.subject.volume in (None, *self.found.unlisted):
             return None
-        if change.action == "create" and _can_create(volume):
+        if change.action == "create" and not self.many and _can_create(volume):
             return [self._create(volume, pool)]
         if change.action == "delete":
             return [self._call("vol-delete", volume.name)]

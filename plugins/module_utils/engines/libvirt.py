@@ -125,6 +125,7 @@ class LibvirtEngine:
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
             learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
+            keeps_unknown=False,
             process=process() if at_hand else None,
             resolved={path: self._resolved(path) or path for path in paths if path},
         )

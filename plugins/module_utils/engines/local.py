@@ -140,12 +140,10 @@ class LocalHost:
                 self._pins.pin(volume.path, volume.identity)
         if all(stake == PIN for stake in stakes.values()):
             return found
-        from .native_images import broken_chains
-
-        found = replace(found, broken=broken_chains(found, stakes))
+        from .native_images import observe_chains
         from .native_users import observe_users
 
-        return observe_users(found, stakes, self.places.guests, neighbours)
+        return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

@@ -8,12 +8,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Mapping
 from dataclasses import replace
 
 from ..backends import filetree
 from ..images.headers import chain
-from ..model.found import Found, Image
+from ..model.found import EVERYTHING, Found, Image
 from ..model.goal import Scope
 
 _CODES = {"loop": "backing_loop"}
@@ -26,15 +26,21 @@ def observe_images(found: Found, scope: Scope) -> Found:
     return replace(found, images=images, resolved={**found.resolved, **_resolved(found, images)})
 
 
-def broken_chains(found: Found, names: Iterable[str]) -> dict[str, str]:
-    """The files that are not there, of those that the named volumes are built on."""
-    broken = {}
+def observe_chains(found: Found, stakes: Mapping[str, str]) -> Found:
+    """Adds what the volumes at stake are built on, and which of that is not there; where one is to be destroyed, what
+    all of them are built on.
+    """
+    names = found.volumes if EVERYTHING in stakes.values() else stakes
+    broken, chains = {}, {}
     for name in names:
         volume = found.volumes.get(name)
-        walked = chain(volume.path) if volume is not None and volume.backing is not None and volume.path else None
-        if walked is not None and walked.end == "missing":
+        if volume is None or volume.backing is None or not volume.path:
+            continue
+        walked = chain(volume.path)
+        chains[name] = walked.identities
+        if walked.end == "missing" and name in stakes:
             broken[name] = walked.at
-    return broken
+    return replace(found, broken=broken, chains=chains)
 
 
 def _resolved(found: Found, images: dict[str, Image]) -> dict[str, str]:

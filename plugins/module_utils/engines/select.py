@@ -12,6 +12,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
+from ..host.peers import SYSTEM_SOCKETS, listener
 from ..model.errors import StorageError
 from .places import automatic_places, find_places
 
@@ -20,8 +21,9 @@ _DRIVER = re.compile(r"[a-z]+(\+[a-z0-9]+)?://[^\s]*\Z")  # libvirt: Connection 
 
 
 def daemon() -> str:
-    """The path of an installed libvirt storage daemon; empty when there is none."""
-    return next((path for path in _DAEMONS if os.path.exists(path)), "")
+    """What there is of a libvirt storage daemon, installed or running, in words; empty when there is none."""
+    installed = next((f"{path} is installed" for path in _DAEMONS if os.path.exists(path)), "")
+    return installed or next((f"a daemon listens at {path}" for path in SYSTEM_SOCKETS if listener(path)), "")
 
 
 def needs_daemon(uri: str) -> bool:
@@ -43,7 +45,7 @@ def engine_for(uri: str, allow: Collection[str], timeout: float, reading: bool) 
             raise _not_understood(uri)
         return LibvirtEngine(uri, "the uri names it", timeout)
     scope = "system" if os.geteuid() == 0 else "session"
-    return LibvirtEngine(f"qemu:///{scope}", f"{daemon()} is installed", timeout)
+    return LibvirtEngine(f"qemu:///{scope}", daemon(), timeout)
 
 
 def _native(uri: str, allow: Collection[str], timeout: float, reading: bool) -> Any:
@@ -56,7 +58,7 @@ def _native(uri: str, allow: Collection[str], timeout: float, reading: bool) -> 
     if places.uri == "native:///system" and installed and not reading and "beside_daemon" not in allow:
         raise StorageError(
             "beside_daemon",
-            f"{installed} is installed: it would not notice what is changed in its files behind its back",
+            f"{installed}: it would not notice what is changed in its files behind its back",
             subject=uri,
             hint="Work through it (uri: qemu:///system), or add allow: [beside_daemon] if it is not running.",
         )

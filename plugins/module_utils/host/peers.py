@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from urllib.parse import parse_qs, urlsplit
 
 _DAEMONS = ("libvirtd", "virtstoraged", "virtqemud", "virtlxcd", "virtxend")
-_SYSTEM_SOCKETS = ("libvirt-sock", "virtstoraged-sock", "virtqemud-sock")
+_SOCKETS = ("libvirt-sock", "virtstoraged-sock", "virtqemud-sock")
+SYSTEM_SOCKETS = tuple(f"/run/libvirt/{name}" for name in _SOCKETS)
 
 
 def is_remote(uri: str) -> bool:
@@ -29,7 +30,7 @@ def daemon_process(uri: str) -> int | None:
     if is_remote(uri) or urlsplit(uri).scheme.partition("+")[0] == "test":
         return None
     for path in _sockets(uri):
-        pid = _listener(path)
+        pid = listener(path)
         if pid is not None:
             return pid if _name(pid) in _DAEMONS else _only_daemon()
     return None
@@ -42,11 +43,11 @@ def _sockets(uri: str) -> Iterable[str]:
         return given
     if parts.path == "/session":
         runtime = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
-        return [f"{runtime}/libvirt/{name}" for name in _SYSTEM_SOCKETS]
-    return [f"/run/libvirt/{name}" for name in _SYSTEM_SOCKETS]
+        return [f"{runtime}/libvirt/{name}" for name in _SOCKETS]
+    return SYSTEM_SOCKETS
 
 
-def _listener(path: str) -> int | None:
+def listener(path: str) -> int | None:
     """Who listens on a Unix socket (unix(7): SO_PEERCRED)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as client:
         client.settimeout(1)

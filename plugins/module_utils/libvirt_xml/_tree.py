@@ -25,7 +25,7 @@ _SPACE = re.compile(rb"[ \t\r\n]*")
 _TEXT = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", "'": "&apos;", '"': "&quot;", "\r": "&#13;"})
 _ATTRIBUTE = str.maketrans({**_TEXT, ord("\n"): "&#10;", ord("\t"): "&#9;"})
 # Elements that libvirt prints with an end tag of their own even when there is nothing in them.
-_NEVER_CLOSED = (("pool", "source"), ("volume", "source"))
+_NEVER_CLOSED = (("pool", "source"), ("volume", "source"), ("target", "encryption"))
 
 
 def invalid(message: str, hint: str = "Correct the XML and run the task again.", subject: str = "xml") -> StorageError:
@@ -118,6 +118,11 @@ def _skip_space(data: bytes, position: int) -> int:
 def is_element(node: Any) -> bool:
     """False for comments and processing instructions."""
     return isinstance(node.tag, str)
+
+
+def local_name(node: Any) -> str:
+    """The tag without its namespace."""
+    return str(node.tag).rpartition("}")[2]
 
 
 def _strip_layout(root: Any) -> None:

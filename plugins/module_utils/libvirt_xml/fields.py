@@ -11,16 +11,16 @@ import re
 from typing import Any
 
 from ..model.pool import Permissions
-from ..model.units import format_mode
 from . import _tree
 
 PERMISSIONS_ORDER = ("mode", "owner", "group", "label")
 _UUID = re.compile(r"\s*(?:[- ]*[0-9a-fA-F]{2}){16}\s*\Z", re.ASCII)
 _NOT_HEX = re.compile(r"[^0-9a-fA-F]")
-_NUMBER = re.compile(r"\s*-?[0-9]{1,20}\s*\Z", re.ASCII)
+_NUMBER = re.compile(r"\s*[-+]?[0-9]{1,20}\Z", re.ASCII)
 _MODE = re.compile(r"\s*[0-7]{1,12}\Z", re.ASCII)
 _YES_NO = {"yes": True, "no": False}
 _ID_LIMIT = 2**32 - 1
+_ID_LOWEST = -(2**31)
 
 
 def text_of(element: Any, path: str) -> str | None:
@@ -66,7 +66,7 @@ def normal_uuid(text: str, what: str = "uuid") -> str:
 
 
 def read_permissions(target: Any) -> Permissions:
-    """The permissions of a target element; -1 for an owner or group says nothing about it."""
+    """The permissions of a target; -1 for an owner or group says nothing about it."""
     found = None if target is None else target.find("permissions")
     if found is None:
         return Permissions()
@@ -90,22 +90,27 @@ def _mode(text: str | None) -> int | None:
 def _owner(permissions: Any, name: str) -> int | None:
     if permissions.find(name) is None:
         return None
-    value = number(text_of(permissions, name) or "", f"permissions/{name}", low=-1)
-    return None if value in (-1, _ID_LIMIT) else value
+    # libvirt prints numbers of 2^31 and more as negative ones, though it can't read them then.
+    value = number(text_of(permissions, name) or "", f"permissions/{name}", low=_ID_LOWEST) % (_ID_LIMIT + 1)
+    return None if value == _ID_LIMIT else value
 
 
 def write_permissions(target: Any, permissions: Permissions) -> None:
-    """Put what is declared into the permissions of a target element."""
+    """Make these the permissions of a target element; what says nothing (an owner of -1) goes, as with libvirt."""
     values = {
-        "mode": None if permissions.mode is None else format_mode(permissions.mode),
+        "mode": None if permissions.mode is None else f"0{permissions.mode:o}",
         "owner": None if permissions.owner is None else str(permissions.owner),
         "group": None if permissions.group is None else str(permissions.group),
         "label": permissions.label,
     }
-    declared = {tag: text for tag, text in values.items() if text is not None}
-    if not declared:
+    if target.find("permissions") is None and not any(values.values()):
         return
     block = _tree.child(target, "permissions")
-    for tag, text in declared.items():
-        _tree.set_text(_tree.child(block, tag), text)
+    for tag, text in values.items():
+        if text is None:
+            _tree.drop(block, tag)
+        else:
+            _tree.set_text(_tree.child(block, tag), text)
     _tree.arrange(block, PERMISSIONS_ORDER)
+    if not len(block) and not block.attrib:
+        _tree.drop(target, "permissions")

@@ -8,18 +8,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
+from itertools import groupby
 from typing import Any
 
 from ..model.pool import Pool
 from ..model.types import POOL_TYPES
-from ..model.units import parse_size
-from ..model.volume import Backing, Volume
+from ..model.units import SIZE_LIMIT, parse_size
+from ..model.volume import Backing, Encryption, Extent, Volume
 from . import _tree
-from .fields import attribute_of, read_permissions, text_of, write_permissions
+from .encryption import read_encryption, read_found_encryption, write_encryption
+from .fields import attribute_of, number, read_permissions, text_of, write_permissions
 
 _TYPES = ("file", "block", "dir", "network", "netdir", "ploop")
 _NUMBER = re.compile(r"\s*[0-9]+\Z", re.ASCII)
 _COMPAT = re.compile(r"[0-9]+\.[0-9]+\Z", re.ASCII)
+_FORMATS = tuple(dict.fromkeys(name for row in POOL_TYPES.values() for name in row.volume_formats))
 _FEATURES = ("lazy_refcounts", "extended_l2")
 _FEATURES_COMPAT = "1.1"
 _TIMES = ("atime", "mtime", "ctime", "btime")
@@ -29,12 +33,27 @@ _NANOSECONDS = 10**9
 _OLDER_COMPAT = "0.10"
 _BIRTH = "btime"
 _REMOTE = ("network", "netdir")
+_ENDS = ("start", "end")
+_SHOWN_MODE = 0o777
 # Every element that a definition may hold, by the path of its parent; what is only ever shown is read over.
 _KNOWN = {
     ".": ("name", "key", "source", "capacity", "allocation", "physical", "target", "backingStore"),
-    "target": ("path", "format", "permissions", "timestamps", "compat", "nocow", "clusterSize", "features"),
+    "target": (
+        "path",
+        "format",
+        "permissions",
+        "timestamps",
+        "encryption",
+        "compat",
+        "nocow",
+        "clusterSize",
+        "features",
+    ),
     "target/permissions": ("mode", "owner", "group", "label"),
     "target/features": _FEATURES,
+    "target/encryption": ("secret", "cipher", "ivgen"),
+    "source": ("device",),
+    "source/device": ("extent",),
     "backingStore": ("path", "format", "permissions", "timestamps"),
     "backingStore/permissions": ("mode", "owner", "group", "label"),
 }
@@ -46,11 +65,11 @@ _KNOWN = {
 def parse_volume(text: bytes | str) -> Volume:
     """What a ``<volume>`` document declares. Raises ``invalid_xml`` and ``invalid_size``.
 
-    Key, path, type, physical size and timestamps are only ever shown, so they are read over. Anything that we have no
-    word for is refused, as it would be lost.
+    Key, path, type, extents, physical size and timestamps are only ever shown, so they are read over. Anything that we
+    have no word for is refused, as it would be lost.
     """
     root, name = _volume_element(text)
-    if root.get("type", _TYPES[0]) not in _TYPES:
+    if (root.get("type") or _TYPES[0]) not in _TYPES:
         raise _tree.invalid(f"{root.get('type')!r} is not a type of volume", f"Use one of: {', '.join(_TYPES)}.")
     _check_known(root, name)
     features = _read_features(root)
@@ -58,11 +77,12 @@ def parse_volume(text: bytes | str) -> Volume:
         name=name,
         capacity=_size(root, "capacity", name),
         allocation=_size(root, "allocation", name),
-        format=attribute_of(root, "target/format", "type"),
+        format=_known_format(attribute_of(root, "target/format", "type"), name),
         permissions=read_permissions(root.find("target")),
-        backing=_read_backing(root),
+        backing=_read_backing(root, name),
         compat=_compat(root, features),
-        cluster_size=_size(root, "target/clusterSize", name),
+        cluster_size=_size(root, "target/clusterSize", name) or None,
+        encryption=read_encryption(root.find("target")),
         nocow=True if root.find("target/nocow") is not None else None,
         **features,
     )
@@ -101,7 +121,8 @@ def _size(root: Any, path: str, subject: str) -> int | None:
         return None
     unit = attribute_of(root, path, "unit") or ""
     # The unit has an attribute of its own: in libvirt's XML the text is a bare number.
-    return parse_size(f"{text} {unit}" if _NUMBER.match(text) else f"{text!r}", path, subject)
+    right = _NUMBER.match(text) and unit == unit.strip()
+    return parse_size(f"{text} {unit}" if right else f"{text}{unit!r}", path, subject)
 
 
 def _read_features(root: Any) -> dict[str, Any]:
@@ -119,10 +140,27 @@ def _compat(root: Any, features: dict[str, Any]) -> str | None:
     return compat
 
 
-def _read_backing(root: Any) -> Backing | None:
+def _known_format(name: str | None, subject: str) -> str | None:
+    """Which of them a pool's type has is asked where the pool is known."""
+    if name is not None and name not in _FORMATS:
+        raise _tree.invalid(f"{name!r} is not a format of volumes", f"Use one of: {', '.join(_FORMATS)}.", subject)
+    return name
+
+
+def _read_backing(root: Any, subject: str) -> Backing | None:
     """Without a path there is no backing, as in libvirt."""
+    backing = _backing_shown(root)
+    if backing is not None:
+        _known_format(backing.format, subject)
+    return backing
+
+
+def _backing_shown(root: Any) -> Backing | None:
     path = text_of(root, "backingStore/path")
-    return None if path is None else Backing(path=path, format=attribute_of(root, "backingStore/format", "type"))
+    if path is None:
+        return None
+    form = attribute_of(root, "backingStore/format", "type")
+    return Backing(path, form, permissions=read_permissions(root.find("backingStore")))
 
 
 # ---- what a daemon shows
@@ -143,12 +181,14 @@ def parse_found_volume(text: bytes | str) -> Volume:
         format=attribute_of(target, "format", "type"),
         permissions=read_permissions(target),
         backing=_read_found_backing(root),
-        cluster_size=_size(root, "target/clusterSize", name),
+        cluster_size=_size(root, "target/clusterSize", name) or None,
         type=kind,
         path=text_of(target, "path"),
         key=text_of(root, "key"),
         physical=_found_physical(root, kind, name),
-        encrypted=root.find("target/encryption") is not None,
+        encrypted=target is not None and target.find("encryption") is not None,
+        encryption=read_found_encryption(target),
+        extents=tuple(_read_extent(node) for node in root.findall("source/device/extent")),
         timestamps=_read_timestamps(root, name),
         **_found_version(root),
     )
@@ -173,9 +213,14 @@ def _read_found_backing(root: Any) -> Backing | None:
 
     Where the header has no format, libvirt looks at the file and shows what it saw.
     """
-    backing = _read_backing(root)
+    backing = _backing_shown(root)
     local = backing is None or (backing.path or "").startswith("/")
-    return backing if local or backing is None else Backing(backing.path)
+    return backing if local or backing is None else replace(backing, format=None)
+
+
+def _read_extent(node: Any) -> Extent:
+    start, end = (number(node.get(name) or "", f"source/device/extent/{name}", high=SIZE_LIMIT) for name in _ENDS)
+    return Extent(node.getparent().get("path") or "", start, end)
 
 
 def _read_timestamps(root: Any, subject: str) -> tuple[tuple[str, int], ...]:
@@ -198,12 +243,28 @@ def _nanoseconds(text: str, name: str, subject: str) -> int:
 # ---- writing
 
 
+def render_found_volume(volume: Volume, pool: Pool) -> str:
+    """What was found of a volume as a daemon shows it. Two things can't be known here: the permissions of its backing,
+    and the format of a backing whose overlay doesn't say it, which libvirt guesses.
+    """
+    mode, backing, encryption = volume.permissions.mode, volume.backing, volume.encryption
+    if volume.encrypted and encryption is None:
+        encryption = Encryption("qcow" if volume.format == "qcow" else "luks")
+    if backing is not None and not (backing.path or "/").startswith("/"):
+        backing = replace(backing, format="raw")
+    if volume.compat == _OLDER_COMPAT:
+        volume = replace(volume, compat=None, lazy_refcounts=None, extended_l2=None)
+    permissions = replace(volume.permissions, mode=None if mode is None else mode & _SHOWN_MODE)
+    return render_volume(replace(volume, permissions=permissions, backing=backing, encryption=encryption), pool)
+
+
 def render_volume(volume: Volume, pool: Pool) -> str:
-    """The volume as libvirt would show it, or as it would be told to make it: what is None is left out."""
+    """The volume as a daemon is told to make it: what is None is left out."""
     root = _tree.new_root("volume")
     _tree.set_attributes(root, {"type": volume.type})
     _text(root, "name", volume.name)
     _text(root, "key", volume.key)
+    _write_extents(root, volume.extents)
     _bytes(root, "capacity", volume.capacity)
     _bytes(root, "allocation", volume.allocation)
     _bytes(root, "physical", volume.physical or None)
@@ -235,15 +296,26 @@ def _write_target(target: Any, volume: Volume, pool: Pool) -> None:
     _write_format(target, volume.format, pool)
     write_permissions(target, volume.permissions)
     _write_timestamps(target, dict(volume.timestamps))
+    write_encryption(target, volume.encryption)
     _text(target, "compat", volume.compat)
     if volume.nocow:
         _tree.child(target, "nocow")
-    _bytes(target, "clusterSize", volume.cluster_size, "B")
+    _bytes(target, "clusterSize", volume.cluster_size or None, "B")
     flags = {name: getattr(volume, name) for name in _FEATURES}
     if any(value is not None for value in flags.values()):
         block = _tree.child(target, "features")
         for name in [name for name, value in flags.items() if value]:
             _tree.child(block, name)
+
+
+def _write_extents(root: Any, extents: tuple[Extent, ...]) -> None:
+    """Those of one device that follow each other are in one element."""
+    for path, of_device in groupby(extents, lambda extent: extent.device):
+        device = _tree.new_child(_tree.child(root, "source"), "device")
+        _tree.set_attributes(device, {"path": path})
+        for extent in of_device:
+            values = {"start": str(extent.start), "end": str(extent.end)}
+            _tree.set_attributes(_tree.new_child(device, "extent"), values)
 
 
 def _write_timestamps(target: Any, times: dict[str, int]) -> None:
@@ -260,3 +332,4 @@ def _write_backing(root: Any, backing: Backing, pool: Pool) -> None:
     block = _tree.child(root, "backingStore")
     _text(block, "path", path)
     _write_format(block, backing.format, pool)
+    write_permissions(block, backing.permissions)

@@ -99,11 +99,13 @@ class Found:
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``unsupported``: why pools of its type can't be run here, empty if they can. ``starts_at_boot``: whether
-    somebody starts what is marked for autostart. ``learned``: whether the permissions in a definition may be those that
-    the directory had, rather than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
+    somebody starts what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
+    has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
+    than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
-    ``broken``: volumes at stake that are built on a file that is not there, and which.
+    ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
+    volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -126,6 +128,7 @@ class Found:
     unsupported: str = ""
     starts_at_boot: bool = True
     learned: bool = False
+    keeps_unknown: bool = True
     unlisted: tuple[str, ...] = ()
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
@@ -133,6 +136,7 @@ class Found:
     unseen: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    chains: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
     filesystem: str = ""

@@ -48,7 +48,7 @@ class VolumesGoal:
 class Scope:
     """How far an observation looks. ``pool`` names the pool and may carry what is declared of it.
 
-    ``volumes``: names, or None for all. ``headers``: read image headers too. ``raw``: volumes that are declared raw,
+    ``volumes``: names, or None for all; ``named``: those whose place is looked at even if no volume is there. ``headers``: read image headers too. ``raw``: volumes that are declared raw,
     and are taken as that whatever a guest has written into them. ``images`` and ``sources``: what
     volumes are made from, as volume names of the pool or absolute paths; of sources it is also asked who writes to
     them. ``neighbours``: read the other definitions. ``contents``: volume name to number of bytes whose digest is
@@ -57,6 +57,7 @@ class Scope:
 
     pool: Pool
     volumes: tuple[str, ...] | None = ()
+    named: tuple[str, ...] = ()
     headers: bool = True
     raw: frozenset[str] = frozenset()
     images: tuple[str, ...] = ()

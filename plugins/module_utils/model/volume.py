@@ -17,11 +17,55 @@ class Backing:
     """What an image is backed by. ``path`` is absolute; ``volume`` is set when it is a volume of the same pool.
 
     ``format`` is what was declared or what the image's header says, never probed; None when neither says.
+    ``permissions`` are those of the backing file as a daemon shows them: never set, never compared.
     """
 
     path: str | None = None
     format: str | None = None
     volume: str | None = None
+    permissions: Permissions = UNDECLARED
+
+
+@dataclass(frozen=True)
+class SecretReference:
+    """A secret of libvirt's, by one of its uuid and its usage; never the secret itself."""
+
+    uuid: str | None = None
+    usage: str | None = None
+
+
+@dataclass(frozen=True)
+class Cipher:
+    name: str
+    size: int
+    mode: str | None = None
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
+class InitVector:
+    name: str
+    hash: str | None = None
+
+
+@dataclass(frozen=True)
+class Encryption:
+    """``format`` is default, qcow, luks or luks2; ``engine`` is qemu or librbd."""
+
+    format: str
+    engine: str | None = None
+    secrets: tuple[SecretReference, ...] = ()
+    cipher: Cipher | None = None
+    ivgen: InitVector | None = None
+
+
+@dataclass(frozen=True)
+class Extent:
+    """A part of a device that a volume lies on, in bytes."""
+
+    device: str
+    start: int
+    end: int
 
 
 @dataclass(frozen=True)
@@ -40,8 +84,9 @@ class Content:
 @dataclass(frozen=True)
 class Volume:
     """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when that is
-    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``timestamps`` are
-    nanoseconds since the epoch, which a float would not hold.
+    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``looks_like`` is
+    what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it tells. ``timestamps``
+    are nanoseconds since the epoch, which a float would not hold.
     """
 
     name: str
@@ -54,6 +99,7 @@ class Volume:
     cluster_size: int | None = None
     lazy_refcounts: bool | None = None
     extended_l2: bool | None = None
+    encryption: Encryption | None = None
     # declared only
     content: Content | None = None
     preallocation: str | None = None
@@ -70,5 +116,7 @@ class Volume:
     foreign: str = ""
     problem: str = ""
     looks_like: str = ""
+    looks_capacity: int | None = None
     identity: tuple[int, ...] | None = None
     timestamps: tuple[tuple[str, int], ...] = ()
+    extents: tuple[Extent, ...] = ()

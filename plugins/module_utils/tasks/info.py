@@ -123,10 +123,10 @@ def _at_path(path: str | None, asked: str | None) -> bool:
 
 
 def _volume_xml(volume: Any, found: Found) -> str | None:
-    from ..libvirt_xml.volume import render_volume
+    from ..libvirt_xml.volume import render_found_volume
 
     try:
-        return render_volume(volume, found.definition or found.live or Pool(found.name))
+        return render_found_volume(volume, found.definition or found.live or Pool(found.name))
     except StorageError as error:
         if error.code != "invalid_xml":
             raise

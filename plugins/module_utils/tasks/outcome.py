@@ -12,6 +12,7 @@ from typing import Any, Callable
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Result
+from ..engines.select import needs_daemon
 from ..model.errors import StorageError
 from ..report.result import diff, plan
 
@@ -28,6 +29,10 @@ def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) ->
     try:
         if module.params["timeout"] < 1:
             raise StorageError("invalid_option", "timeout is not a positive number of seconds", hint="Give one.")
+        if needs_daemon(module.params["uri"]):
+            from .binding import ensure_libvirt
+
+            ensure_libvirt(module)
         task(module)
     except StorageError as error:
         _refuse(module, error)

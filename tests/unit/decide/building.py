@@ -42,7 +42,8 @@ PLAIN = {"raw": {}, "qcow2": {"compat": "1.1", "cluster_size": 65536, "lazy_refc
 
 def nothing(storage=GONE, **more):
     """No pool p."""
-    return Found("p", storage=storage, **{"current": storage, "resolved": {"/p": "/p"}, **more})
+    known = {"current": storage, "resolved": {"/p": "/p"}, "starts_at_boot": False}
+    return Found("p", storage=storage, **{**known, **more})
 
 
 def defined(storage=DIRECTORY, pool=DEFINED, **more):

@@ -321,6 +321,57 @@ def test_a_source_made_by_the_same_task():
     assert decision.changes[1].wanted.content == Content("/p/b", "b", "qcow2", capacity=2 * MIB)
 
 
+FRESH = {"format": "qcow2", "capacity": 2 * MIB}
+
+
+@pytest.mark.parametrize("form", ["raw", "qcow2"])
+@pytest.mark.parametrize("have", [None, "raw", "qcow2"])
+@pytest.mark.parametrize("use", ["source", "backing"])
+def test_the_format_of_what_the_same_task_makes(use, have, form):
+    """Whatever was there, and whatever is declared of it: what counts is what it will be."""
+    found = holding() if have is None else holding(volume("b", have))
+    base = entry("b", recreate="never" if have is None else "always", **{**FRESH, "format": form})
+    for said in (None, "raw", "qcow2"):
+        new = copied(said, None) if use == "source" else backed(said)
+        if said not in (None, form):
+            error = refused(found, base, new)
+            assert error.code == "format_mismatch"
+            assert form in error.message
+        else:
+            made = decide(found, base, new).changes[1].wanted
+            assert (made.content if use == "source" else made.backing).format == form
+            assert made.capacity == 2 * MIB
+
+
+def test_a_format_that_is_not_declared_but_follows():
+    """b is raw, since nothing else is said of it."""
+    assert refused(holding(), entry("b", capacity=MIB), copied("qcow2", None)).code == "format_mismatch"
+    assert decide(holding(), entry("b", capacity=MIB), copied("raw", None)).changes[1].wanted.format == "raw"
+
+
+def test_a_source_that_the_same_task_puts_on_a_backing():
+    base = entry("b", format="qcow2", capacity=MIB, backing=Backing("/img/b", "raw"))
+    assert refused(on(RAW), replace(base, volume=replace(base.volume, name="n")), entry(
+        content=Content(volume="n")
+    )).code == "source_refused"  # fmt: skip
+
+
+def test_a_source_that_is_declared_raw_is_taken_as_that():
+    """A guest wrote a header into its disk; the entry of that disk says what it is."""
+    disk = replace(QCOW2, physical=3 * MIB)
+    seen = replace(disk, format="raw", capacity=3 * MIB, looks_like="qcow2")
+    found = replace(on(disk), volumes={"b": seen})
+    (change,) = decide(found, entry("b", format="raw"), copied(None, None)).changes
+    assert (change.wanted.format, change.wanted.content.format, change.wanted.capacity) == ("raw", "raw", 3 * MIB)
+
+
+def test_rebasing_onto_what_is_made_anew_in_another_format():
+    found = holding(volume("v", "qcow2", backing=Backing("/img/x", "raw")), RAW, images={"/img/x": Image(None)})
+    base = entry("b", recreate="always", **FRESH)
+    over = entry(allow=("backing",), backing=Backing(volume="b", format="qcow2"), capacity=2 * MIB)
+    assert actions(decide(found, over, base)) == ["recreate b", "rebase v", "resize v"]
+
+
 def test_a_source_counts_at_creation_only():
     found = holding(volume("v"), images={"/img/b": Image(None)})
     assert decide(found, copied()).changes == ()

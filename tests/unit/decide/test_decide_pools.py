@@ -164,15 +164,18 @@ def test_a_pool_that_is_not_defined_must_be_said_in_full(pool_type, given, lacki
     assert lacking in error.hint
 
 
-def test_a_type_without_a_backend_can_be_defined_and_undefined_but_not_started():
+def test_a_type_that_is_not_supported_can_be_defined_and_undefined_but_not_started():
     declared = {"type": "netfs", "path": "/p", "source": Source(dir="/e", hosts=("h",))}
     other = replace(DEFINED, type="netfs", source=Source(dir="/e"))
+    no = {"unsupported": "not here"}
     assert actions(decide_pool(pool_goal("inactive", **declared), nothing())) == ["define"]
     assert actions(decide_pool(pool_goal("absent"), defined(pool=other))) == ["undefine"]
-    assert pool_refused(pool_goal("active", **declared), nothing()).code == "backend_missing"
-    assert pool_refused(pool_goal("active"), defined(pool=other)).code == "backend_missing"
-    assert pool_refused(pool_goal("deleted", **declared), nothing()).code == "backend_missing"
-    assert pool_refused(pool_goal("deleted", type="netfs", path="/p"), defined(pool=other)).code == "backend_missing"
+    assert pool_refused(pool_goal("active", **declared), nothing(**no)).code == "backend_missing"
+    assert pool_refused(pool_goal("active"), defined(pool=other, **no)).code == "backend_missing"
+    assert pool_refused(pool_goal("deleted", **declared), nothing(**no)).code == "backend_missing"
+    assert (
+        pool_refused(pool_goal("deleted", type="netfs", path="/p"), defined(pool=other, **no)).code == "backend_missing"
+    )
 
 
 # -- changing a definition ----------------------------------------------------------------------------------------
@@ -400,6 +403,10 @@ def test_autostart(state, declared, have, expected):
     assert len(decision.warnings) == (1 if declared else 0)
 
 
+def test_where_somebody_starts_marked_pools_nobody_is_warned():
+    assert decide_pool(dir_goal(autostart=True), started(starts_at_boot=True)).warnings == ()
+
+
 def test_autostart_of_a_new_pool_is_marked_last():
     assert actions(decide_pool(dir_goal(autostart=True), nothing())) == ["define", "build", "start", "autostart"]
     assert actions(decide_pool(dir_goal(autostart=False), nothing())) == ["define", "build", "start"]
@@ -465,8 +472,8 @@ def test_deleting_takes_the_word_for_what_the_pool_holds():
 
 def test_deleting_a_full_pool():
     decision = decide_pool(dir_goal("deleted", allow=["nonempty"]), full("a", "b"))
-    assert actions(decision) == ["stop", "delete a", "delete b", "delete", "undefine"]
-    _stop, first, _second, directory, _undefine = decision.changes
+    assert actions(decision) == ["delete a", "delete b", "stop", "delete", "undefine"]
+    first, _second, _stop, directory, _undefine = decision.changes
     assert first.destroys == "the content of /p/a"
     assert first.before["path"] == "/p/a"
     assert first.after is None
@@ -593,3 +600,11 @@ def test_what_is_at_stake(state, allow, stakes):
 def test_extras_of_a_definition_do_not_count_as_a_difference():
     found = started(pool=replace(DEFINED, extras=("<x/>",), source=Source(devices=(SourceDevice("/dev/a"),))))
     assert decide_pool(dir_goal(), found).changes == ()
+
+
+def test_a_daemon_that_keeps_no_unknown_elements_is_not_told_of_them_each_time():
+    goal = pool_goal(type="dir", path="/p", extras=("<metadata></metadata>",))
+    decision = decide_pool(goal, started(keeps_unknown=False))
+    assert decision.changes == ()
+    assert "keeps no elements" in decision.warnings[0]
+    assert decide_pool(goal, started()).changes != ()

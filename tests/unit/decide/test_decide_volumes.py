@@ -16,9 +16,22 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.compare import
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.found import EVERYTHING, PIN, RUNNING, Usage
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
+    PIN,
+    RUNNING,
+    UNSEEN,
+    Storage,
+    Usage,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import (
+    Backing,
+    Content,
+    Encryption,
+    SecretReference,
+    Volume,
+)
 
 from .building import (
     DIRECTORY,
@@ -236,8 +249,30 @@ def test_nothing_to_remove_where_there_is_no_pool():
     assert (actions(decision), codes(decision)) == ([], ["pool_missing"])
 
 
-def test_a_type_without_a_backend():
-    assert refused(started(pool=Pool("p", "netfs", path="/p")), entry(capacity=MIB)).code == "backend_missing"
+def test_a_type_that_is_not_supported():
+    found = started(pool=Pool("p", "netfs", path="/p"), unsupported="not here")
+    assert refused(found, entry(capacity=MIB)).code == "backend_missing"
+
+
+ENCRYPTED = {"format": "qcow2", "capacity": MIB, "encryption": Encryption("luks", secrets=(SecretReference("u"),))}
+
+
+def test_no_encrypted_volume_is_made_in_the_clear():
+    assert refused(EMPTY, entry(**ENCRYPTED)).code == "encryption_unsupported"
+    plain = holding(volume("v", "qcow2"))
+    assert refused(plain, entry(**ENCRYPTED)).code == "volume_differs"
+    assert refused(plain, entry(**ENCRYPTED, recreate="always")).code == "encryption_unsupported"
+
+
+def test_an_encrypted_volume_that_is_there_is_adopted():
+    assert actions(decide(holding(volume("v", "qcow2", encrypted=True)), entry(**ENCRYPTED))) == []
+
+
+def test_a_daemon_that_alone_sees_the_pool_is_told_of_the_encryption():
+    far = started(Storage(UNSEEN, "/p"), active=True)
+    change = only(decide(far, entry(**ENCRYPTED)))
+    assert change.wanted.encryption == ENCRYPTED["encryption"]
+    assert change.after["encryption"] == "luks"
 
 
 def test_nothing_declared_is_nothing_to_do():
@@ -339,6 +374,29 @@ def test_shrinking_takes_a_word(have):
 def test_qcow2_that_is_a_granule_too_large_is_shrunk():
     assert refused(holding(QCOW2), entry(capacity=MIB - 512)).code == "shrink_refused"
     assert decide(holding(QCOW2), entry(capacity=MIB - 511)).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("looks_like", "capacity", "allow", "code"),
+    [
+        pytest.param("qcow2", 2 * MIB, (), "format_mismatch", id="growing"),
+        pytest.param("qcow2", 512, ("shrink",), "format_mismatch", id="shrinking"),
+        pytest.param("qcow2", 2 * MIB, ("in_use", "shrink", "backing"), "format_mismatch", id="no-other-word"),
+        pytest.param("qcow2", 2 * MIB, ("raw",), "", id="the-word"),
+        pytest.param("qcow2", 512, ("raw",), "shrink_refused", id="which-is-not-that-for-shrinking"),
+        pytest.param("qcow2", 512, ("raw", "shrink"), "", id="both"),
+        pytest.param("an encrypted image", 2 * MIB, (), "", id="a-guest-encrypts-its-disk"),
+        pytest.param("vmdk", 2 * MIB, (), "", id="text"),
+    ],
+)
+def test_what_is_declared_raw_and_looks_like_qcow2_is_resized_with_a_word(looks_like, capacity, allow, code):
+    found = holding(volume(looks_like=looks_like, looks_capacity=5 * MIB))
+    declared = entry(format="raw", capacity=capacity, allow=allow)
+    if code:
+        assert refused(found, declared).code == code
+    else:
+        assert decide(found, declared).changes[0].wanted.capacity == capacity
+    assert decide(found, entry(format="raw", capacity=MIB)).changes == ()
 
 
 def test_at_least_never_shrinks():
@@ -552,6 +610,15 @@ def test_making_anew_keeps_the_format_and_size_that_are_not_declared():
     change = only(decide(holding(QCOW2), entry(recreate="always")))
     assert (change.wanted.format, change.wanted.capacity) == ("qcow2", MIB)
     assert (change.after["format"], change.after["capacity"]) == ("qcow2", MIB)
+
+
+def test_making_a_qcow2_image_anew_as_raw_keeps_the_size_that_a_guest_saw():
+    """What is declared raw is read as raw, as large as its file."""
+    have = volume(capacity=196624, looks_like="qcow2", looks_capacity=5 * MIB)
+    declared = entry(format="raw", recreate="always")
+    assert only(decide(holding(have), declared)).wanted.capacity == 5 * MIB
+    declared = entry(format="raw", recreate="always", capacity=MIB)
+    assert only(decide(holding(have), declared)).wanted.capacity == MIB
 
 
 def test_making_anew_needs_all_that_creating_needs():
@@ -770,7 +837,7 @@ def test_backing_comes_before_what_is_built_on_it():
     low = entry("low", capacity=MIB)
     decision = decide(EMPTY, top, mid, low)
     assert actions(decision) == ["create low", "create mid", "create top"]
-    assert [change.needs for change in decision.changes] == [(), ("low",), ("mid",)]
+    assert [change.needs for change in decision.changes] == [(), ("low",), ("low", "mid")]
     assert decision.changes[2].after["capacity"] == MIB
 
 

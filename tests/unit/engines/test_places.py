@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.engines import places
+from ansible_collections.virt.storage.plugins.module_utils.engines import places, select
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 
 @pytest.fixture(autouse=True)
 def without_a_daemon(monkeypatch, tmp_path):
-    monkeypatch.setattr(places, "_DAEMONS", (str(tmp_path / "libvirtd"),))
+    monkeypatch.setattr(select, "_DAEMONS", (str(tmp_path / "libvirtd"),))
+    monkeypatch.setattr(select, "SYSTEM_SOCKETS", (str(tmp_path / "libvirt-sock"),))
     for name in ("XDG_CONFIG_HOME", "XDG_RUNTIME_DIR", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("HOME", "/home/u")
@@ -27,8 +30,12 @@ def daemon(tmp_path):
     return str(path)
 
 
+def engine(uri, allow=(), reading=False):
+    return select.engine_for(uri, allow, 30, reading)
+
+
 def find(uri, allow=(), reading=False):
-    return places.find_places(uri, allow, reading)
+    return engine(uri, allow, reading).places
 
 
 def refused(uri, allow=(), reading=False):
@@ -96,11 +103,24 @@ def test_what_is_not_understood(uri):
     assert refused(uri) == "invalid_uri"
 
 
+@pytest.mark.parametrize("uri", ["", "system", "/srv", "Auto", "qemu:/system", "qemu:// system", "native"])
+def test_what_is_no_uri_at_all(uri):
+    assert refused(uri) == "invalid_uri"
+
+
 @pytest.mark.parametrize(
-    "uri", ["", "qemu:///system", "qemu+ssh://host/system", "test:///default", "system", "/srv", "Auto", "esx://h"]
+    "uri",
+    [
+        "qemu:///system",
+        "qemu+ssh://u@host/system",
+        "test:///default",
+        "storage:///system?socket=/s",
+        "qemu+tls://h:1/system",
+    ],
 )
-def test_engines_that_there_are_not(uri):
-    assert refused(uri) == "engine_missing"
+def test_every_other_uri_is_a_daemons(uri):
+    found = engine(uri)
+    assert (found.name, found.uri) == ("libvirt", uri)
 
 
 @pytest.mark.parametrize("allow", [(), ("restart",)])
@@ -123,8 +143,12 @@ def test_a_daemon_has_nothing_to_do_with_other_places(daemon, uri):
 
 @pytest.mark.parametrize("reading", [True, False])
 @pytest.mark.parametrize("allow", [(), ("beside_daemon",)])
-def test_auto_never_goes_past_a_daemon(daemon, allow, reading):
-    assert refused("auto", allow, reading) == "engine_missing"
+@pytest.mark.parametrize(("user", "uri"), [(0, "qemu:///system"), (1000, "qemu:///session")])
+def test_auto_never_goes_past_a_daemon(daemon, monkeypatch, allow, reading, user, uri):
+    monkeypatch.setattr(select.os, "geteuid", lambda: user)
+    found = engine("auto", allow, reading)
+    assert (found.name, found.uri) == ("libvirt", uri)
+    assert daemon in found.why
 
 
 @pytest.mark.parametrize(("user", "uri"), [(0, "native:///system"), (1000, "native:///session")])
@@ -135,7 +159,13 @@ def test_auto_without_a_daemon(monkeypatch, user, uri):
     assert "no daemon" in found.why
 
 
-def test_what_is_installed(daemon, monkeypatch):
-    assert places.daemon() == daemon
-    monkeypatch.setattr(places, "_DAEMONS", ())
-    assert places.daemon() == ""
+def test_what_is_installed_or_running(daemon, monkeypatch, tmp_path):
+    assert select.daemon() == f"{daemon} is installed"
+    monkeypatch.setattr(select, "_DAEMONS", ())
+    assert select.daemon() == ""
+    path = str(tmp_path / "libvirt-sock")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(path)
+        assert select.daemon() == ""  # left there by one that is gone
+        server.listen()
+        assert select.daemon() == f"a daemon listens at {path}"

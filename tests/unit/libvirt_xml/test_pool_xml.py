@@ -480,7 +480,8 @@ def test_owner_and_group() -> None:
     )
     assert pool_xml.parse_pool(text).permissions == Permissions(group=4294967294)
     assert pool_xml.parse_pool(text.replace("-1", "4294967295")).permissions == Permissions(group=4294967294)
-    for bad in ("root", "-2", "4294967296", "1.5", "", "٣"):
+    assert pool_xml.parse_pool(text.replace("-1", "-2")).permissions.owner == 4294967294  # as libvirt prints it
+    for bad in ("root", "-2147483649", "4294967296", "1.5", "", "٣", "5 "):
         assert refusal(text.replace(">-1<", f">{bad}<")).code == "invalid_xml"
 
 

@@ -64,8 +64,6 @@ def test_formats(row):
 @ROWS
 def test_volume_formats(row):
     assert len(set(row.volume_formats)) == len(row.volume_formats)
-    assert set(row.creates) <= set(row.volume_formats)
-    assert set(row.creates) <= set(VOLUME_FORMATS)
 
 
 @ROWS
@@ -87,9 +85,12 @@ def test_where_the_path_comes_from(row):
 
 
 @ROWS
-def test_a_type_with_a_backend_says_what_active_means_and_what_it_creates(row):
-    assert bool(row.active) == row.backend
-    assert bool(row.creates) == row.backend
+def test_what_can_be_done_with_it(row):
+    assert row.active
+    assert row.volumes in ("file", "block", "network")
+    assert set(row.daemon) <= {"build", "delete", "create", "clone", "remove", "resize"}
+    assert row.file_tree <= (row.volumes == "file")
+    assert row.granule >= 1
 
 
 def test_volume_formats_are_known_to_file_trees():
