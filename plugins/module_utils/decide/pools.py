@@ -397,7 +397,8 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     if found.storage.kind != READY:
         return []
     have = permissions_facts(found.storage.permissions)
-    want = permissions_facts(replace(wanted.permissions, label=None))
+    declared = goal.pool.permissions if found.learned else wanted.permissions
+    want = permissions_facts(replace(declared, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []

@@ -88,13 +88,15 @@ class LibvirtEngine:
         return os.path.realpath(path) if path and self._pid is not None else path
 
     def _at_hand(self, pool: Pool) -> bool:
-        """Whether we see the files of the pool as the daemon does, and may work on them beside it."""
+        """Whether we see the files of the pool as the daemon does, and may work on them beside it. Of one that nobody
+        has said anything of yet that is what volumes would be made from.
+        """
+        known = backend_of(pool.type) is not None and pool.path is not None
         return (
             self._pid is not None
-            and pool.path is not None
-            and backend_of(pool.type) is not None
+            and (known or pool.type is None)
             and peers.may_stand_in(self._pid)
-            and peers.same_files(self._pid, pool.path)
+            and peers.same_files(self._pid, pool.path or "/")
         )
 
     def observe(self, scope: Scope) -> Found:
@@ -124,6 +126,7 @@ class LibvirtEngine:
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
+            learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
             keeps_unknown=False,
             process=process() if at_hand else None,
             resolved={path: self._resolved(path) or path for path in paths if path},

@@ -169,7 +169,8 @@ class Daemon:
         code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", _LOG))
         if "No space left on device" in str(error):
             code, hint = "no_space", "Free some space and run the task again."
-        return StorageError(code, f"the daemon refused: {error}", subject=subject, hint=hint, command=command)
+        message = f"the daemon refused: {str(error).strip()}"
+        return StorageError(code, message, subject=subject, hint=hint, command=command)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -439,7 +440,9 @@ def _create(library: Any, connection: Any, op: Any) -> None:
 
 
 def _resize(library: Any, connection: Any, op: Any) -> None:
-    _volume(connection, op).resize(op.value, library.VIR_STORAGE_VOL_RESIZE_SHRINK if "--shrink" in op.words else 0)
+    volume = _volume(connection, op)
+    volume.info()  # so that the daemon looks at it: otherwise it holds the size against what it remembers
+    volume.resize(op.value, library.VIR_STORAGE_VOL_RESIZE_SHRINK if "--shrink" in op.words else 0)
 
 
 _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {

@@ -105,7 +105,8 @@ class Found:
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``unsupported``: why pools of its type can't be run here, empty if they can. ``starts_at_boot``: whether
     somebody starts what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
-    has no word for. ``unlisted``: volumes that a daemon does not list as they are.
+    has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
+    than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
@@ -133,6 +134,7 @@ class Found:
     unwritable: str = ""
     unsupported: str = ""
     starts_at_boot: bool = True
+    learned: bool = False
     keeps_unknown: bool = True
     unlisted: tuple[str, ...] = ()
     volumes: Mapping[str, Volume] = field(default_factory=dict)
