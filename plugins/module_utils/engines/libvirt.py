@@ -122,7 +122,7 @@ class LibvirtEngine:
             active=look.active and current.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
-            usage=None if look.usage is None else Usage(*look.usage),
+            usage=None if at_hand or look.usage is None else Usage(*look.usage),
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
