@@ -107,8 +107,10 @@ class LibvirtEngine:
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         at_hand = self._at_hand(wanted)
-        current = self._storage(existing or wanted, live, at_hand, scope.holds)
-        storage = current if existing is None or existing.path == wanted.path else self._storage(wanted, live, at_hand)
+        storage = self._storage(wanted, live, at_hand, scope.holds)
+        current = (
+            storage if existing is None or existing.path == wanted.path else self._storage(existing, live, at_hand)
+        )
         paths = (wanted.path, existing.path if existing is not None else None)
         found = Found(
             name,
@@ -120,7 +122,7 @@ class LibvirtEngine:
             active=look.active and current.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
-            usage=None if look.usage is None else Usage(*look.usage),
+            usage=None if look.usage is None or at_hand else Usage(*look.usage),
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
