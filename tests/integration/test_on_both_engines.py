@@ -80,3 +80,19 @@ def test_a_source_outside_is_looked_at_though_the_pool_is_still_to_come(engine, 
     assert checked["volumes"][0]["capacity"] == 2**20
     refused = engine.volume(True, pool="later", **volume, capacity=512)
     assert refused["error"]["code"] == "capacity_too_small", refused
+
+
+def test_nothing_is_deleted_by_another_path_unseen(engine):
+    engine.volume(name="disk", capacity=512)
+    link = engine.root / "link"
+    link.symlink_to(engine.images)
+    refused = engine.pool(name=engine.name, type="dir", path=str(link), state="deleted")
+    assert refused["error"]["code"] == "pool_nonempty", refused
+    assert engine.pool_info(name=engine.name)[0]["state"] == "active"
+    assert (engine.images / "disk").exists()
+
+
+def test_figures_are_those_of_the_declared_directory(engine):
+    checked = engine.pool(True, name=engine.name, path=str(engine.root / "other"), state="inactive")
+    assert "failed" not in checked, checked
+    assert "capacity" not in checked["pool"]

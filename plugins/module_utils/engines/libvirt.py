@@ -108,8 +108,10 @@ class LibvirtEngine:
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         at_hand = self._at_hand(wanted)
-        current = self._storage(existing or wanted, live, at_hand, scope.holds)
-        storage = current if existing is None or existing.path == wanted.path else self._storage(wanted, live, at_hand)
+        storage = self._storage(wanted, live, at_hand, scope.holds)
+        current = (
+            storage if existing is None or existing.path == wanted.path else self._storage(existing, live, at_hand)
+        )
         devices = [device.path for device in wanted.source.devices or () if device.path.startswith("/")]
         paths = (wanted.path, existing.path if existing is not None else None, *devices)
         found = Found(

@@ -103,9 +103,7 @@ class Twins:
             told = [ElementTree.parse(file).getroot(), ElementTree.fromstring(text)]
         except (OSError, TypeError, libvirt.libvirtError):
             return frozenset()
-        return frozenset(
-            word for word in ("mode", "owner", "group") if len({_permission(root, word) for root in told}) > 1
-        )
+        return frozenset(word for word in _PERMISSIONS if len({_permission(root, word) for root in told}) > 1)
 
     def bring_together(self, path: str, fields: frozenset[str]) -> None:
         """Gives a directory of the daemon's host those permissions of the other one's that may differ."""
@@ -281,16 +279,17 @@ class TwinSequence:
             there = call(task.module, mode == "check", uri=twins.libvirtd.uri, **twins.there(params, uuids))
             uuids = self._uuids()
             there = twins.here(there, uuids)
-            same(f"the result ({mode})", plain(here, task, learned), plain(there, task, learned))
+            same(f"the result ({mode})", plain(here, task, learned, True), plain(there, task, learned))
             results[mode] = (here, there)
         for checked, done in zip(results["check"], results["real"], strict=True):
             _check_tells_the_truth(checked, done)
         here, there = results["real"]
         self._looks_again_if_it_must(task, there)
         self._again(task, there, self.twins.there(params, uuids), prediction.always)
-        for pool in self.host.pools.values():
-            if isinstance(task, PoolTask) and pool.path and learned:
-                twins.bring_together(pool.path, learned - _declared(task))
+        if isinstance(task, PoolTask) and {"permissions", "build"} & {entry["action"] for entry in here["plan"]}:
+            pool = prediction.after.pools.get(task.name.means)
+            if pool is not None:
+                twins.bring_together(pool.path, _PERMISSIONS - _declared(task))
         self._compare_files()
         if self.moved or there["changed"]:
             self._compare_records(uuids)
@@ -410,8 +409,10 @@ def _check_tells_the_truth(checked: dict[str, Any], done: dict[str, Any]) -> Non
 # -- what may differ ----------------------------------------------------------------------------------------------
 
 
-def plain(value: Any, task: Task | None = None, learned: frozenset[str] = frozenset()) -> Any:
-    """Without what may differ. ``learned``: permissions that the daemon has of itself."""
+def plain(value: Any, task: Task | None = None, learned: frozenset[str] = frozenset(), native: bool = False) -> Any:
+    """Without what may differ. ``learned``: permissions that the daemon has written into the definition of the task's
+    pool. Those that the task does not declare are set by the native engine alone, from the definition.
+    """
     if isinstance(value, list):
         return [plain(inner) for inner in value if not (isinstance(inner, str) and _AT_BOOT in inner)]
     if not isinstance(value, dict):
@@ -421,8 +422,8 @@ def plain(value: Any, task: Task | None = None, learned: frozenset[str] = frozen
         value["xml"] = _plain_xml(value["xml"])
     if isinstance(value.get("plan"), list):
         hidden = learned if isinstance(task, PoolTask) else frozenset()
-        shown = hidden - _declared(task) if isinstance(task, PoolTask) else hidden
-        plan = [_plain_entry(entry, hidden, shown) for entry in value["plan"]]
+        shown = _PERMISSIONS - _declared(task) if isinstance(task, PoolTask) else hidden
+        plan = [_plain_entry(entry, hidden, shown if native else frozenset()) for entry in value["plan"]]
         value["plan"] = [entry for entry in plan if entry is not None]
         value["changed"] = value["changed"] and bool(value["plan"])
         value["diff"] = {side: _plain_diff(text, hidden, shown) for side, text in value["diff"].items()}
@@ -434,11 +435,13 @@ def plain(value: Any, task: Task | None = None, learned: frozenset[str] = frozen
         value.pop("msg", None)
     if {"persistent", "autostart"} <= value.keys():  # the record of a pool
         value = {name: inner for name, inner in value.items() if name not in ("allocation", "available")}
+        if value["type"] != "dir":
+            value.pop("unseen", None)
     return {name: plain(inner) for name, inner in value.items()}
 
 
 def _declared(task: PoolTask) -> frozenset[str]:
-    return frozenset(name for name in ("mode", "owner", "group") if getattr(task, name) is not None)
+    return frozenset(name for name in _PERMISSIONS if getattr(task, name) is not None)
 
 
 def _plain_entry(entry: dict[str, Any], hidden: frozenset[str], shown: frozenset[str]) -> dict[str, Any] | None:
@@ -481,6 +484,7 @@ def _plain_xml(text: str) -> str:
 
 _OWN = {"engine", "commands", "command", "timestamps", "invocation"}
 _FIELDS = re.compile(r"(pool \S+: (?:change|set) )(.*)( of .*)\Z", re.DOTALL)
+_PERMISSIONS = frozenset({"mode", "owner", "group"})
 _AT_BOOT = "without a libvirt daemon nothing starts pools at boot"
 
 
