@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 from ..model.facts import backing_facts, permissions_facts, source_facts
@@ -50,8 +51,11 @@ def unseen_guards(found: Found) -> list[str]:
     return unseen
 
 
-def volume_record(volume: Volume) -> dict[str, Any]:
-    """A volume as its file and its header have it."""
+_UNLISTED = "the daemon has not looked at it since it is there or was changed (virsh pool-refresh)"
+
+
+def volume_record(volume: Volume, unlisted: Collection[str] = ()) -> dict[str, Any]:
+    """A volume as its file and its header have it; ``unlisted`` are names that a daemon does not list."""
     record: dict[str, Any] = {
         "name": volume.name,
         "type": volume.type,
@@ -70,7 +74,8 @@ def volume_record(volume: Volume) -> dict[str, Any]:
         record["backing"] = backing_facts(volume.backing)
     if volume.encrypted:
         record["encrypted"] = True
-    if volume.foreign or volume.problem:
-        record["problem"] = volume.foreign or volume.problem
+    problem = volume.foreign or volume.problem or (_UNLISTED if volume.name in unlisted else "")
+    if problem:
+        record["problem"] = problem
     record["timestamps"] = {name: nanoseconds / 10**9 for name, nanoseconds in volume.timestamps}
     return record

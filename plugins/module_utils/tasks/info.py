@@ -63,7 +63,9 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
         if depth != "none":
             volumes = sorted(found.volumes.values(), key=lambda volume: volume.name)
             record["volumes"] = (
-                [v.name if depth == "names" else volume_record(v) for v in volumes] if found.active else []
+                [v.name if depth == "names" else volume_record(v, found.unlisted) for v in volumes]
+                if found.active
+                else []
             )
         if params["xml"]:
             record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
@@ -103,7 +105,7 @@ def _volumes(engine: Any, pool: str, params: dict[str, Any]) -> list[dict[str, A
     for volume in sorted(found.volumes.values(), key=lambda volume: volume.name):
         if volume.foreign or not fnmatch.fnmatchcase(volume.name, pattern) or not _at_path(volume.path, params["path"]):
             continue
-        record = {"pool": pool, **volume_record(volume)}
+        record = {"pool": pool, **volume_record(volume, found.unlisted)}
         if params["xml"]:
             record["xml"] = _volume_xml(volume, found)
         records.append(_only(record, params["fields"]))
