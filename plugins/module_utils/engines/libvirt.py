@@ -147,7 +147,7 @@ class LibvirtEngine:
 
     def _contents(self, found: Found, wanted: Pool, devices: Sequence[str], scope: Scope) -> dict[str, str]:
         """What is on the devices of a pool that may be built or was deleted."""
-        if found.started or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
+        if found.runs_on(wanted) or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
             return {}
         if not self._beside(devices):
             return {}

@@ -169,6 +169,13 @@ class Found:
     def row_of(pool: Pool) -> PoolType:
         return POOL_TYPES[pool.type or "dir"]
 
+    def runs_on(self, wanted: Pool) -> bool:
+        """Whether the pool runs on the storage that is wanted."""
+        if self.live is None:
+            return False
+        have, want = self.live.source, wanted.source
+        return (have.devices, have.name, have.format) == (want.devices, want.name, want.format)
+
     @property
     def granule(self) -> int:
         """The number of bytes that sizes of the pool's volumes are multiples of, as far as it is known."""

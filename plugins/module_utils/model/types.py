@@ -230,6 +230,9 @@ POOL_TYPES: dict[str, PoolType] = {
     )
 }
 
+# Types whose devices go away when a pool is stopped, whoever uses them.
+TAKEN_AWAY = ("iscsi", "scsi")
+
 # Informational fields that libvirt accepts for every type.
 ALWAYS_OPTIONAL = ("vendor", "product")
 

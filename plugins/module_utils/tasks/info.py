@@ -62,11 +62,8 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
         record = pool_record(found)
         if depth != "none":
             volumes = sorted(found.volumes.values(), key=lambda volume: volume.name)
-            record["volumes"] = (
-                [v.name if depth == "names" else volume_record(v, found.unlisted) for v in volumes]
-                if found.active
-                else []
-            )
+            shown = volumes if found.active else []
+            record["volumes"] = [v.name if depth == "names" else volume_record(v, found.unlisted) for v in shown]
         if params["xml"]:
             record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
     except StorageError as error:
