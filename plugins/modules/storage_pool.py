@@ -213,6 +213,7 @@ options:
   allow:
     description:
       - What may happen. Nothing in this list happens without being named.
+      - V(overwrite) builds a pool over what its devices hold of another kind, which is lost.
       - V(restart) stops and starts an active pool for a change that needs it.
       - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
       - V(overwrite) lets a daemon build the storage where it holds something else, which is lost.
@@ -264,7 +265,10 @@ EXAMPLES = r"""
 
 RETURN = r"""
 pool:
-  description: The pool after the task; in check mode as it would be, as far as that is known.
+  description:
+    - The pool after the task; in check mode as it would be, as far as that is known.
+    - C(unseen) is there where only a libvirt daemon can look at the pool's storage, as on another host. It lists what
+      nobody but the daemon has looked at, so that guards that need it are only as good as the daemon's own.
   returned: when it was looked at
   type: dict
   sample:

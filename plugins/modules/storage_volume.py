@@ -393,7 +393,7 @@ volumes:
       type: int
       returned: when it is present
 pool:
-  description: The pool.
+  description: The pool, as M(virt.storage.storage_pool) has it, with its C(unseen).
   returned: when it was looked at
   type: dict
   sample:

@@ -313,7 +313,7 @@ def encryption(make: Maker, target) -> None:
     if form != "luks" or make.maybe():
         return
     optional = {"mode": make.one(None, "cbc", "xts"), "hash": make.one(None, "sha256")}
-    add(node, "cipher", name=make.one("aes", "serpent"), size=make.one(128, 256, 512), **optional)
+    add(node, "cipher", name=make.one("aes", "serpent"), size=make.one(0, 128, 256, 2**32 - 1), **optional)
     if make.maybe():
         add(node, "ivgen", name=make.one("plain64", "essiv"), hash=make.one(None, "sha256"))
     make.shuffled(node)

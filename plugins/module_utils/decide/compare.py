@@ -40,8 +40,15 @@ def capacity_met(want: Volume, have: Volume, found: Found) -> bool:
         return want.capacity is None
     if want.at_least:
         return have.capacity >= want.capacity
-    granule = max(format_row(have.format).granule, found.row.granule)
+    granule = max(format_row(have.format).granule, found.granule)
     return want.capacity <= have.capacity < want.capacity + granule
+
+
+def _format_met(want: Volume, have: Volume, found: Found) -> bool:
+    """Nothing is compared where a daemon shows no format, as it does of block devices."""
+    if have.format is None and found.row.volumes != "file":
+        return True
+    return _same(want.format, have.format or "raw")
 
 
 def _same(want: Any, have: Any) -> bool:
@@ -89,7 +96,7 @@ def _plain(name: str) -> Callable[[Volume, Found], Any]:
 
 
 _COMPARED: tuple[tuple[str, Callable[[Volume, Volume, Found], bool], Callable[[Volume, Found], Any]], ...] = (
-    ("format", lambda want, have, found: _same(want.format, have.format or "raw"), _plain("format")),
+    ("format", _format_met, _plain("format")),
     ("compat", lambda want, have, found: _same(want.compat, have.compat), _plain("compat")),
     ("cluster_size", lambda want, have, found: _same(want.cluster_size, have.cluster_size), _plain("cluster_size")),
     (

@@ -32,7 +32,7 @@ def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
         "create",
         f"volume {task.goal.pool}/{volume.name}: {doing} ({_described(volume)})",
         None,
-        _claims(volume),
+        _claims(volume, task),
         volume,
         requires=_made_from(entry, task),
         needs=task.parents(entry),
@@ -54,7 +54,7 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         "recreate",
         f"volume {task.goal.pool}/{have.name}: make it anew ({_described(volume)})",
         {"path": have.path, **volume_facts(have)},
-        _claims(volume),
+        _claims(volume, task),
         volume,
         destroys=f"the content of {have.path}",
         requires=(*guarded(have, entry.allow), *_made_from(entry, task)),
@@ -104,8 +104,12 @@ def _described(volume: Volume) -> str:
     return ", ".join(words)
 
 
-def _claims(volume: Volume) -> dict[str, Any]:
+def _claims(volume: Volume, task: VolumesTask) -> dict[str, Any]:
     """What the volume will be, as far as it was declared or follows from it."""
     claims: dict[str, Any] = {"path": volume.path or UNKNOWN, "format": UNKNOWN, "capacity": UNKNOWN}
     claims.update(volume_facts(volume))
+    if volume.capacity is not None and task.found.rounds(volume.capacity):
+        claims["capacity"] = UNKNOWN
+    if task.found.row.name == "disk":
+        claims["format"] = UNKNOWN  # the daemon doesn't read it back
     return claims

@@ -13,7 +13,7 @@ from typing import Any
 from ..model.change import UNKNOWN, Change, Subject
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, UNSEEN, Found
+from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, UNSEEN, Found, Neighbour
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
@@ -53,10 +53,18 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
 def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
-    refusal = unwritable(changes, found.unwritable or _protected(changes, found), str(_subject(goal)))
+    refusal = unwritable(changes, found.unwritable or _protected(changes, found), str(subject_of(goal)))
     if goal.state == "deleted":
-        refusal = refusal or staging_refusal(changes, found, str(_subject(goal)))
-    return Decision(changes, missing, _warnings(goal, found), refusal)
+        refusal = refusal or staging_refusal(changes, found, str(subject_of(goal)))
+    return Decision(changes, missing, (*_warnings(goal, found), *_unseen_warnings(changes, found)), refusal)
+
+
+def _unseen_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
+    if not changes or found.storage.kind != UNSEEN:
+        return ()
+    from .unseen_pools import warnings
+
+    return warnings(changes, found)
 
 
 def _protected(changes: tuple[Change, ...], found: Found) -> str:
@@ -71,7 +79,7 @@ def _protected(changes: tuple[Change, ...], found: Found) -> str:
     return f"{storage.path} is not writable" if emptied and not storage.writable else ""
 
 
-def _subject(goal: PoolGoal) -> Subject:
+def subject_of(goal: PoolGoal) -> Subject:
     return Subject(goal.pool.name)
 
 
@@ -105,14 +113,14 @@ def _check_identity(goal: PoolGoal, found: Found) -> None:
         raise StorageError(
             "uuid_conflict",
             f"pool {declared.name} exists with the uuid {existing.uuid}, not {declared.uuid}",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="Leave uuid out to keep the pool's own, or undefine the pool first (state: absent).",
         )
     if declared.type is not None and declared.type != existing.type:
         raise StorageError(
             "identity_change",
             f"pool {declared.name} is of type {existing.type}, not {declared.type}",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="A pool can't change its type: undefine it first (state: absent), or use another name.",
         )
 
@@ -123,23 +131,34 @@ def _check_uuid_is_free(goal: PoolGoal, found: Found) -> None:
             raise StorageError(
                 "uuid_conflict",
                 f"the uuid {goal.pool.uuid} belongs to pool {neighbour.pool.name}",
-                subject=str(_subject(goal)),
+                subject=str(subject_of(goal)),
                 hint=f"Leave uuid out, or declare that pool by its name ({neighbour.pool.name}).",
             )
 
 
 def _check_source_is_free(goal: PoolGoal, found: Found, wanted: Pool) -> None:
-    if not _row(wanted).file_tree or wanted.path is None:
-        return
-    resolved = found.resolved.get(wanted.path, wanted.path)
     for neighbour in found.neighbours:
-        if _row(neighbour.pool).file_tree and neighbour.resolved == resolved:
+        what = _shared(wanted, neighbour, found)
+        if what:
             raise StorageError(
                 "source_conflict",
-                f"{wanted.path} is the directory of pool {neighbour.pool.name} already",
-                subject=str(_subject(goal)),
+                f"{what} of pool {neighbour.pool.name} already",
+                subject=str(subject_of(goal)),
                 hint=f"Declare that pool instead (name: {neighbour.pool.name}), or undefine it first (state: absent).",
             )
+
+
+def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
+    """What another pool has that this one would have too."""
+    if _row(wanted).file_tree and wanted.path is not None and _row(neighbour.pool).file_tree:
+        resolved = found.resolved.get(wanted.path, wanted.path)
+        if neighbour.resolved == resolved:
+            return f"{wanted.path} is the directory"
+    if found.storage.kind == UNSEEN:
+        from .unseen_pools import shared_source
+
+        return shared_source(wanted, neighbour.pool)
+    return ""
 
 
 def _check_complete(goal: PoolGoal, wanted: Pool) -> None:
@@ -151,7 +170,7 @@ def _check_complete(goal: PoolGoal, wanted: Pool) -> None:
         raise StorageError(
             "missing_option",
             f"a pool of type {row.name} needs {', '.join(lacking)}",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint=f"Add {', '.join(lacking)} to the task.",
         )
 
@@ -164,22 +183,22 @@ def _only_state(goal: PoolGoal, found: Found) -> Decision:
     missing = StorageError(
         "pool_missing",
         f"pool {goal.pool.name} is not defined on this host",
-        subject=str(_subject(goal)),
+        subject=str(subject_of(goal)),
         hint="Give its type (and path or source) to define it.",
     )
     changes = []
     if goal.state == "active":
-        changes.append(_change(goal, "start", "start the pool", {"state": UNKNOWN}, {"state": "active"}))
+        changes.append(change_of(goal, "start", "start the pool", {"state": UNKNOWN}, {"state": "active"}))
     if goal.autostart is not None:
         changes.append(_autostart(goal, UNKNOWN))
     return _finish(goal, found, tuple(changes), (missing,))
 
 
-def _change(
+def change_of(
     goal: PoolGoal, action: str, summary: str, before: Any, after: Any, wanted: Pool | None = None, **more: Any
 ) -> Change:
     return Change(
-        _subject(goal), action, f"pool {goal.pool.name}: {summary}", before, after, wanted or goal.pool, **more
+        subject_of(goal), action, f"pool {goal.pool.name}: {summary}", before, after, wanted or goal.pool, **more
     )
 
 
@@ -191,7 +210,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     differing = () if existing is None else _differing(existing, wanted)
     moved = "path" in differing
     if wanted.type == "dir":
-        check_copy_on_write("features.cow", goal.pool.cow, found, str(_subject(goal)))
+        check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
     restart = _restart_needed(goal, found, differing, wanted)
@@ -207,7 +226,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     if runs or (found.active and goal.state == "present"):
         changes += _set_permissions(goal, found, wanted)
     if runs and (restart or not found.active):
-        changes.append(_start(goal, found, wanted))
+        changes.append(_start(goal, found, wanted, missing))
     if goal.autostart is not None and goal.autostart != found.autostart:
         changes.append(_autostart(goal, found.autostart, wanted))
     return _finish(goal, found, tuple(changes), tuple(missing))
@@ -218,7 +237,7 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
         raise StorageError(
             "backend_missing",
             f"{found.unsupported}: this one can be defined, but not built or started",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="Declare it with state: inactive, or use another uri: a libvirt daemon that can, or native:///system.",
         )
 
@@ -250,7 +269,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
         raise StorageError(
             "identity_change",
             f"pool {goal.pool.name} can't change its {', '.join(identity)}: that would make it another pool",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="Undefine it first (state: absent), or use another name.",
         )
     pending = () if found.live is None else _differing(found.live, wanted)
@@ -261,7 +280,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
         raise StorageError(
             "restart_needed",
             f"pool {goal.pool.name} is active, and a change of its {', '.join(names)} needs a restart",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
         )
     return True
@@ -273,7 +292,7 @@ def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ..
         after = definition_facts(wanted)
         after["uuid"] = wanted.uuid or UNKNOWN
         what = f"define it as {wanted.type}" + (f" at {wanted.path}" if wanted.path else "")
-        return [_change(goal, "define", what, None, {"definition": after}, wanted)]
+        return [change_of(goal, "define", what, None, {"definition": after}, wanted)]
     if not differing:
         return []
     have, want = definition_facts(found.definition), definition_facts(wanted)
@@ -281,7 +300,7 @@ def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ..
     before = {name: have.get(name) for name in names}
     after = {name: want.get(name) for name in names}
     return [
-        _change(
+        change_of(
             goal,
             "redefine",
             f"change {', '.join(names)} of its definition",
@@ -297,39 +316,34 @@ def _undefine(goal: PoolGoal, found: Found) -> list[Change]:
         return []
     before = {"definition": definition_facts(found.definition), "autostart": found.autostart}
     what = "remove its definition" + ("" if goal.state == "deleted" else ", keep its data")
-    return [_change(goal, "undefine", what, before, None, found.definition)]
+    return [change_of(goal, "undefine", what, before, None, found.definition)]
 
 
 # --- running state and storage ---------------------------------------------------------------------------------------
 
 
-def _start(goal: PoolGoal, found: Found, wanted: Pool) -> Change:
+def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> Change:
     adopted = found.storage.kind == READY and not found.storage.made and found.definition is None
     summary = "start it" + (f" on {wanted.path}" if wanted.path else "")
     summary += ", a directory that was there before" if adopted else ""
-    state, destroys = "active" if found.active else "inactive", ""
-    may: frozenset[str] = frozenset()
-    if found.storage.kind == UNSEEN and "build" in _row(wanted).daemon and goal.build != "never":
-        summary += ", built first where it is not there yet"
-        may = frozenset({"build", *(goal.allow & {"overwrite"})})
-        destroys = f"what {_sources(wanted)} holds, if it is of another kind" if "overwrite" in may else ""
-    return _change(goal, "start", summary, {"state": state}, {"state": "active"}, wanted, may=may, destroys=destroys)
+    state = "active" if found.active else "inactive"
+    if found.storage.kind == UNSEEN:
+        from .unseen_pools import start_unseen
 
-
-def _sources(pool: Pool) -> str:
-    return ", ".join(device.path for device in pool.source.devices or ()) or f"pool {pool.name}"
+        return start_unseen(goal, found, wanted, {"state": state}, missing)
+    return change_of(goal, "start", summary, {"state": state}, {"state": "active"}, wanted)
 
 
 def _stop(goal: PoolGoal, found: Found) -> list[Change]:
     if not found.started:
         return []
     state = "active" if found.active else "inactive"
-    return [_change(goal, "stop", "stop it", {"state": state}, {"state": "inactive"}, found.definition or found.live)]
+    return [change_of(goal, "stop", "stop it", {"state": state}, {"state": "inactive"}, found.definition or found.live)]
 
 
 def _autostart(goal: PoolGoal, before: Any, wanted: Pool | None = None) -> Change:
     word = "mark" if goal.autostart else "unmark"
-    return _change(
+    return change_of(
         goal, "autostart", f"{word} it for autostart", {"autostart": before}, {"autostart": goal.autostart}, wanted
     )
 
@@ -342,7 +356,7 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         raise StorageError(
             "storage_foreign",
             f"{wanted.path} is {storage.why}",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="Move it away, or give the pool another path.",
         )
     if storage.kind != ABSENT:
@@ -352,19 +366,19 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
             StorageError(
                 "source_missing",
                 f"the directory {wanted.path} of pool {goal.pool.name} is not there",
-                subject=str(_subject(goal)),
+                subject=str(subject_of(goal)),
                 hint="Make it, or let the task do so (build: auto).",
             )
         )
         return []
-    check_ownership(wanted.permissions, None, found, str(_subject(goal)))
+    check_ownership(wanted.permissions, None, found, str(subject_of(goal)))
     permissions = replace(
         wanted.permissions,
         label=None,
         mode=DIRECTORY_MODE if wanted.permissions.mode is None else wanted.permissions.mode,
     )
     return [
-        _change(
+        change_of(
             goal,
             "build",
             f"make the directory {wanted.path}",
@@ -376,8 +390,11 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
 
 
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
-    unseen = found.storage.kind == UNSEEN and found.active and _row(wanted).file_tree
-    if found.storage.kind != READY and not unseen:
+    if found.storage.kind == UNSEEN:
+        from .unseen_pools import check_permissions
+
+        check_permissions(goal, found, wanted)
+    if found.storage.kind != READY:
         return []
     have = permissions_facts(found.storage.permissions)
     declared = goal.pool.permissions if found.learned else wanted.permissions
@@ -385,19 +402,12 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
-    if unseen:
-        raise StorageError(
-            "daemon_cannot",
-            f"{', '.join(names)} of {wanted.path} can't be changed through the daemon while the pool is active",
-            subject=str(_subject(goal)),
-            hint="Change it on that host, or stop the pool first (state: inactive): it is set when the pool is built.",
-        )
-    check_ownership(wanted.permissions, found.storage.permissions, found, str(_subject(goal)))
+    check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
     )
     return [
-        _change(
+        change_of(
             goal,
             "permissions",
             f"set {', '.join(names)} of {wanted.path}",
@@ -418,7 +428,9 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     _check_supported(goal, found)
     _check_source_is_free(goal, found, existing or goal.pool)
     if found.storage.kind == UNSEEN:
-        return [*_delete_unseen(goal, found, existing), *_undefine(goal, found)]
+        from .unseen_pools import delete_unseen
+
+        return [*delete_unseen(goal, found, existing, _stop(goal, found)), *_undefine(goal, found)]
     changes: list[Change] = []
     if found.storage.kind == READY:
         changes += clean(goal.pool.name, found)
@@ -427,7 +439,7 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
         raise StorageError(
             "storage_foreign",
             f"{goal.pool.path} is {found.storage.why}",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="Undefine the pool without touching it (state: absent).",
         )
     elif found.storage.kind != ABSENT:
@@ -435,42 +447,11 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     return [*changes, *_stop(goal, found), *_delete_directory(goal, found), *_undefine(goal, found)]
 
 
-def _delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None) -> list[Change]:
-    """Through a daemon on another host: only what it lists is deleted, and no directory, since nobody noted there
-    whether it is ours.
-    """
-    if existing is None:
-        return []
-    row, subject = _row(existing), str(_subject(goal))
-    if not found.active:
-        raise StorageError(
-            "pool_inactive",
-            f"pool {goal.pool.name} is not active: what it holds can't be listed, and so would be lost unseen",
-            subject=subject,
-            hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
-        )
-    if "remove" not in row.daemon:
-        raise StorageError(
-            "daemon_cannot",
-            f"the storage of {row.name} pools can't be deleted",
-            subject=subject,
-            hint="Undefine the pool (state: absent), and delete the storage where it is served from.",
-        )
-    changes = _delete_listed(goal, found) if found.volumes else []
-    changes += _stop(goal, found)
-    if "delete" in row.daemon and not row.file_tree:
-        what = f"the storage of pool {goal.pool.name} on {_sources(existing)}"
-        changes.append(
-            _change(goal, "delete", f"delete {what}", {"target": UNKNOWN}, {"target": UNKNOWN}, existing, destroys=what)
-        )
-    return changes
-
-
 def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
     return StorageError(
         "storage_unreadable",
         f"{found.storage.path}: {found.storage.why}",
-        subject=str(_subject(goal)),
+        subject=str(subject_of(goal)),
         hint="Run as a user who may read it (become: true), or look at what it is mounted from.",
     )
 
@@ -489,12 +470,12 @@ def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
         raise StorageError(
             "identity_change",
             f"pool {goal.pool.name} lives {lives}: nothing is deleted",
-            subject=str(_subject(goal)),
+            subject=str(subject_of(goal)),
             hint="Name the path and source that the pool has.",
         )
 
 
-def _listing(names: Any) -> str:
+def listing(names: Any) -> str:
     names = sorted(names)
     more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
     return ", ".join(names[:_LISTED]) + more
@@ -503,11 +484,11 @@ def _listing(names: Any) -> str:
 def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change]:
     if not found.storage.holds:
         return []
-    subject, path = str(_subject(goal)), found.storage.path
+    subject, path = str(subject_of(goal)), found.storage.path
     if not defined:
         raise StorageError(
             "pool_undefined",
-            f"no pool {goal.pool.name} is defined, and {path} holds {_listing(found.storage.holds)}",
+            f"no pool {goal.pool.name} is defined, and {path} holds {listing(found.storage.holds)}",
             subject=subject,
             hint="If that is the pool's, define it first (state: present), then delete it.",
         )
@@ -515,20 +496,20 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
     if strange:
         raise StorageError(
             "pool_foreign_content",
-            f"{path} holds what is not a volume: {_listing(strange)}",
+            f"{path} holds what is not a volume: {listing(strange)}",
             subject=subject,
             hint="Move it away first, or undefine the pool and keep everything (state: absent).",
         )
-    return _delete_listed(goal, found)
+    return delete_listed(goal, found)
 
 
-def _delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
+def delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
     if "nonempty" not in goal.allow:
         raise StorageError(
             "pool_nonempty",
             f"{found.storage.path or f'pool {goal.pool.name}'} still holds {len(found.volumes)} volumes, "
-            f"which would be lost: {_listing(found.volumes)}",
-            subject=str(_subject(goal)),
+            f"which would be lost: {listing(found.volumes)}",
+            subject=str(subject_of(goal)),
             hint="Delete them first, or add allow: [nonempty].",
         )
     entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
@@ -548,7 +529,7 @@ def _delete_directory(goal: PoolGoal, found: Found) -> list[Change]:
         return []
     there = storage.kind == READY
     return [
-        _change(
+        change_of(
             goal,
             "delete",
             f"remove the directory {storage.path}" if there else f"forget the directory {storage.path}",

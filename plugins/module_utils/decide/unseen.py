@@ -15,7 +15,10 @@ from dataclasses import replace
 
 from ..model.change import Change
 from ..model.errors import StorageError
+from ..model.facts import permissions_facts
+from ..model.found import Found
 from ..model.goal import VolumeGoal
+from ..model.partitions import daemon_deletes, expected_number, number_of
 from ..model.units import format_size
 from ..model.volume import Volume
 from .task import VolumesTask
@@ -24,19 +27,33 @@ _IMAGE_OPTIONS = ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "pr
 _WORDS = {
     "create": "created",
     "clone": "made from another one",
+    "import": "made from an image file, other than byte for byte,",
+    "take": "made from the bytes of an image of another format",
+    "reserve": "reserved like that",
     "recreate": "made anew",
     "remove": "deleted",
     "resize": "resized",
+    "shrink": "shrunk below what is allocated",
     "amend": "amended",
     "rebase": "put on another backing",
     "permissions": "given another owner, group or mode",
 }
+_ON_THAT_HOST = "Run the task on the host of the pool itself, as root, where the daemon and the files are both at hand"
 _ELSEWHERE = {
     "logical": "Do it on that host (lvextend and the like), then let the daemon look again (virsh pool-refresh).",
-    "zfs": "Do it on that host (zfs set volsize), then let the daemon look again (virsh pool-refresh).",
+    "disk": "Do it on that host (parted), then let the daemon look again (virsh pool-refresh).",
+    "zfs": "Do it on that host (zfs set volsize and the like), then let the daemon look again (virsh pool-refresh).",
     "iscsi": "Do it where the target is served from.",
     "iscsi-direct": "Do it where the target is served from.",
+    "scsi": "Do it where the units are served from.",
+    "mpath": "Do it where the units are served from.",
     "gluster": "Do it in a netfs pool on the same Gluster volume (source.format: glusterfs).",
+}
+_INSTEAD = {
+    "import": "Convert it first (qemu-img convert -O raw) and import that, or name a volume of it (source.volume).",
+    "take": "Leave source.format out to have it converted.",
+    "reserve": "Leave preallocation and allocation out, or use preallocation: falloc without a source or backing.",
+    "shrink": "Declare more, or delete it and make it anew (recreate: always), which loses its content.",
 }
 
 
@@ -46,32 +63,110 @@ def cannot(doing: str, name: str, task: VolumesTask) -> StorageError:
         "daemon_cannot",
         name,
         f"the daemon can't do that: volumes of {row.name} pools are not {_WORDS[doing]} through it",
-        _ELSEWHERE.get(row.name, "Run the task on the host of the pool itself, as root."),
+        _INSTEAD.get(doing) or _ELSEWHERE.get(row.name, f"{_ON_THAT_HOST}."),
     )
 
 
 def unseen_refusal(changes: Iterable[Change], task: VolumesTask) -> StorageError | None:
     """The first change for which the daemon has no call."""
-    for change in changes:
-        if change.subject.volume is None:
-            continue
-        for doing in _needed(change):
+    made = [change for change in changes if change.subject.volume is not None]
+    for change in made:
+        for doing in _needed(change, task.found):
             if doing not in task.found.row.daemon:
-                return cannot(doing, change.subject.volume, task)
-    return None
+                return cannot(doing, change.subject.volume or "", task)
+    return _partitions_refusal(made, task) if task.found.row.name == "disk" else None
 
 
-def _needed(change: Change) -> tuple[str, ...]:
+def _needed(change: Change, found: Found) -> tuple[str, ...]:
     """The calls that a change takes, in the words of the table; its own action where there is no such call."""
+    volume: Volume = change.wanted
     if change.action == "delete":
         return ("remove",)
+    if change.action == "resize":
+        return ("resize", *_resized(change, volume))
     if change.action not in ("create", "recreate"):
         return (change.action,)
-    volume: Volume = change.wanted
     needed = ["create"] if change.action == "create" else ["remove", "create"]
     if volume.content is not None and volume.content.volume is not None:
         needed.append("clone")
-    return tuple(needed)
+    return (*needed, *_made(volume, found))
+
+
+def _resized(change: Change, volume: Volume) -> tuple[str, ...]:
+    """libvirt, storage driver: it takes the format from the header, and never goes below what is allocated."""
+    if volume.looks_like:
+        return ("take",)
+    below = bool(change.destroys) and (volume.capacity or 0) < (volume.allocation or 0)
+    return ("shrink",) if below and volume.format == "raw" else ()
+
+
+def _made(volume: Volume, found: Found) -> tuple[str, ...]:
+    """What of a new image file the daemon can't do as declared."""
+    if not found.row.file_tree:
+        return ()
+    content, reserved = volume.content, volume.preallocation not in (None, "off")
+    if content is not None and content.volume is None and {volume.format, content.format} - {"raw", None}:
+        return ("import",)
+    source = None if content is None else found.images.get(content.volume or "")
+    header = None if source is None else source.volume
+    if content is not None and header is not None and content.format not in (None, header.format):
+        return ("take",)
+    if reserved and (content is not None or volume.backing is not None or volume.preallocation == "full"):
+        return ("reserve",)
+    return ("reserve",) if volume.allocation and volume.format != "raw" else ()
+
+
+# --- partitions ------------------------------------------------------------------------------------------------------
+
+
+def _partitions_refusal(changes: Iterable[Change], task: VolumesTask) -> StorageError | None:
+    """The daemon names a new partition itself, and where it is not named so, it makes it all the same."""
+    found = task.found
+    pool = found.definition or found.live
+    if pool is None or not found.looked:
+        return None
+    names = set(found.volumes)
+    for change in changes:
+        name = change.subject.volume or ""
+        if change.action == "delete":
+            names.discard(name)
+            if not found.beside and not daemon_deletes(pool):
+                return cannot("remove", name, task)
+        elif change.action == "create":
+            refusal = _partition_refusal(name, names, change.wanted, task)
+            if refusal is not None:
+                return refusal
+            names.add(name)
+    return None
+
+
+def _partition_refusal(name: str, names: set[str], volume: Volume, task: VolumesTask) -> StorageError | None:
+    pool = task.found.definition or task.found.live
+    if pool is None:
+        return None
+    if (pool.path or "").startswith("/dev/disk/"):
+        return task.refuse(
+            "daemon_cannot",
+            name,
+            f"with the path {pool.path} the daemon takes another partition for the new one, and removes it",
+            "Give the pool the path /dev, or make the partition on that host (parted), then virsh pool-refresh.",
+        )
+    number = expected_number(pool, names, extended=volume.format == "extended")
+    if number is None:
+        return task.refuse(
+            "no_space", name, "the partition table has no room for another partition", "Delete one, or use gpt."
+        )
+    if number_of(name, pool, task.found.resolved) != number:
+        return task.refuse(
+            "invalid_name",
+            name,
+            f"the next partition of this disk will have the number {number}, so {name} can't be its name",
+            "Name it as the kernel does: the disk's name, p where that ends in a digit, and the number.",
+        )
+    return None
+
+
+# --- settling --------------------------------------------------------------------------------------------------------
 
 
 def settle_plain(entry: VolumeGoal, task: VolumesTask) -> Volume:
@@ -85,17 +180,50 @@ def settle_plain(entry: VolumeGoal, task: VolumesTask) -> Volume:
             f"volumes of {row.name} pools are not {volume.format}",
             f"Leave format out, or give one of: {kinds}.",
         )
+    _check_options(volume, task)
+    has_formats = bool(row.volume_formats) and not (row.name == "disk" and volume.format in ("raw", "none"))
+    volume = replace(volume, format=volume.format if has_formats else None)
+    return _allocated(_sized(volume, task), task)
+
+
+def _check_options(volume: Volume, task: VolumesTask) -> None:
+    row, name = task.found.row, volume.name
     given = [option for option in _IMAGE_OPTIONS if getattr(volume, option) is not None]
     if volume.backing is not None and row.name != "logical":
         given.append("backing")
     if volume.content is not None and volume.content.volume is None:
         given.append("source.path or content")
+    if row.name == "disk" and volume.format not in (None, "none", "raw") and task.found.granule == 1:
+        given.append("format, since its label is not dos")
     if given:
         raise task.refuse(
             "invalid_option", name, f"volumes of {row.name} pools have no {', '.join(given)}", "Leave it out."
         )
-    volume = replace(volume, format=None if volume.format == "raw" and not row.volume_formats else volume.format)
-    return _sized(volume, task)
+    declared = task.goal.by_name[name].volume if name in task.goal.by_name else volume
+    if permissions_facts(declared.permissions):
+        raise task.refuse(
+            "daemon_cannot",
+            name,
+            f"the daemon can't do that: volumes of {row.name} pools have no lasting {_OWNERSHIP}",
+            f"Leave {_OWNERSHIP} out; a rule of udev on that host gives them to a device each time it appears.",
+        )
+
+
+_OWNERSHIP = "owner, group or mode"
+
+
+def _allocated(volume: Volume, task: VolumesTask) -> Volume:
+    """Logical volumes are whole: a smaller allocation would make a snapshot that is lost once it is full."""
+    if task.found.row.name != "logical":
+        return volume
+    if volume.allocation is not None and volume.backing is None and volume.allocation != volume.capacity:
+        raise task.refuse(
+            "daemon_cannot",
+            volume.name,
+            "the daemon would make a snapshot of nothing that is lost once it is full",
+            "Leave allocation out; make a thin volume on that host (lvcreate --thin).",
+        )
+    return volume if volume.allocation is not None else replace(volume, allocation=volume.capacity)
 
 
 def _sized(volume: Volume, task: VolumesTask) -> Volume:
@@ -113,6 +241,10 @@ def _sized(volume: Volume, task: VolumesTask) -> Volume:
             f"the source has {format_size(have)}, more than the {format_size(volume.capacity)} asked for",
             "Ask for at least as much, or leave capacity out to take the source's.",
         )
+    if volume.content is not None and have is None and volume.content.volume in task.goal.by_name:
+        have = task.goal.by_name[volume.content.volume].volume.capacity
+    if volume.content is not None:
+        volume = replace(volume, content=replace(volume.content, capacity=have))
     capacity = max(volume.capacity or 0, have or 0) or None
     if capacity is None and volume.content is None and volume.backing is None:
         raise task.refuse(

@@ -33,8 +33,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .destroying import delete
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
-    changes += refresh(goal.pool, found)
-    made, subject = _arranged(changes, task), f"pool {goal.pool}"
+    made, subject = (*_arranged(changes, task), *refresh(goal.pool, found)), f"pool {goal.pool}"
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
@@ -158,8 +157,15 @@ def _ordered(task: VolumesTask) -> Iterator[VolumeGoal]:
         done.add(name)
         yield entry
 
-    for entry in task.goal.volumes:
+    for entry in sorted(task.goal.volumes, key=_number) if task.found.row.name == "disk" else task.goal.volumes:
         yield from visit(entry.volume.name, ())
+
+
+def _number(entry: VolumeGoal) -> tuple[int, str]:
+    """Partitions get their numbers one after the other."""
+    name = entry.volume.name
+    digits = len(name) - len(name.rstrip("0123456789"))
+    return (int(name[-digits:]) if digits else 0, name)
 
 
 def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:

@@ -16,6 +16,7 @@ from ..libvirt_xml.volume import render_volume
 from ..model import operations as ops
 from ..model.change import Change
 from ..model.found import READY, UNSEEN, Found
+from ..model.partitions import daemon_deletes, disk_of, number_of
 from ..model.pool import Pool
 from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.volume import Volume
@@ -112,6 +113,8 @@ class Calls:
         for change in changes:
             name = change.subject.volume or ""
             needs = {ends[other] for other in (*change.needs, name) if other in ends}
+            if steps and not self.found.row.file_tree:
+                needs.add(len(steps) - 1)  # what is cut from one device is cut in this order
             ends[name] = len(steps)
             steps.append(ops.Step(tuple(self._far(change, pool)), change, tuple(sorted(needs))))
         return steps
@@ -120,7 +123,10 @@ class Calls:
         """All through the daemon: decide/unseen.py has refused what it has no call for."""
         volume: Volume = change.wanted
         name = volume.name
-        if change.action in ("delete", "recreate"):
+        if change.action == "delete" and pool.type == "disk" and not daemon_deletes(pool):
+            yield ops.Run(("parted", "--script", disk_of(pool), "rm", self._partition(name, pool)), "parted")
+            yield self._call("pool-refresh")
+        elif change.action in ("delete", "recreate"):
             yield self._call("vol-delete", name)
         if change.action == "resize":
             yield self._resize(change)
@@ -131,12 +137,19 @@ class Calls:
         content = volume.content
         if content is not None and content.volume is not None:
             yield self._call("vol-create-from", content.volume, xml=_made(volume, pool))
-            if volume.capacity and volume.capacity > (content.capacity or 0):
+            copied = volume.format != "raw" or not self.found.row.file_tree  # with its source's size
+            larger = copied and volume.capacity is not None and volume.capacity != content.capacity
+            if larger and "resize" in self.found.row.daemon:
                 yield self._call("vol-resize", volume.name, value=volume.capacity)
             return
         yield self._create(volume, pool)
+        if volume.format == "qcow2" and volume.capacity and volume.capacity % _KIB:  # it rounds what it makes
+            yield self._call("vol-resize", volume.name, value=volume.capacity, words=("--shrink",))
         if content is not None:
             yield self._call("vol-upload", volume.name, data=content.path if content.data is None else content.data)
+
+    def _partition(self, name: str, pool: Pool) -> str:
+        return str(number_of(name, pool, self.found.resolved))
 
     def _create(self, volume: Volume, pool: Pool) -> Any:
         reserved = volume.preallocation in ("metadata", "falloc")

@@ -17,6 +17,7 @@ from ..libvirt_xml.volume import parse_found_volume
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
 from ..model.goal import Scope
+from ..model.pool import Pool
 from ..model.volume import Volume
 
 _UNSEEN = "the processes, mounts and devices of the daemon's host"
@@ -26,14 +27,18 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     """Adds the volumes that the scope asks for, and what they are made from."""
     if not found.active or found.storage.kind != UNSEEN:
         return found
-    texts = () if scope.volumes == () else daemon.volumes(found.name, scope.volumes)
-    volumes = {volume.name: _as_declared(volume, scope) for volume in map(parse_found_volume, texts)}
-    images = {key: _image(found, key, daemon) for key in (*scope.images, *scope.sources)}
+    names = None if found.row.name == "disk" else scope.volumes  # a new partition is named after those that there are
+    texts = () if scope.volumes == () else daemon.volumes(found.name, names)
+    volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
+    images = {key: _image(found, key, daemon) for key in scope.images}
+    images.update({key: _source(found, key, daemon) for key in scope.sources})
     return replace(found, volumes=volumes, images=images)
 
 
-def _as_declared(volume: Volume, scope: Scope) -> Volume:
-    """What is declared raw is raw, whatever the daemon has read in its header."""
+def _as_declared(volume: Volume, scope: Scope, found: Found) -> Volume:
+    """What is declared raw is raw, whatever the daemon has read in its header. Of a partition it reads nothing."""
+    if found.row.name == "disk":
+        return replace(volume, format=None)
     if volume.name not in scope.raw or volume.format in (None, "raw"):
         return volume
     return replace(volume, format="raw", capacity=volume.physical, looks_like=volume.format or "")
@@ -47,22 +52,48 @@ def _image(found: Found, key: str, daemon: Daemon) -> Image:
     return Image(None if text is None else parse_found_volume(text))
 
 
+def _source(found: Found, key: str, daemon: Daemon) -> Image:
+    """A volume of the pool; a path is one of this host, from which it is uploaded."""
+    if not key.startswith("/"):
+        return _image(found, key, daemon)
+    from .native_images import observe_images
+
+    return observe_images(Found(found.name), Scope(Pool(found.name), sources=(key,))).images[key]
+
+
 # --- users -----------------------------------------------------------------------------------------------------------
 
 
-def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
-    """Adds the overlays in the same pool and the guests; what else there may be on that host is ``unseen``."""
+def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: bool) -> Found:
+    """Adds the overlays in the same pool and the guests. ``here``: the volumes are on this host, and who has them open
+    is looked at too; otherwise what else there may be on that host is ``unseen``.
+    """
     deep = {name for name, stake in stakes.items() if stake == EVERYTHING}
-    users: dict[str, list[User]] = {name: [] for name in stakes}
+    users, unseen = _running(found, stakes) if here else ({}, (_UNSEEN,))
+    for name in stakes:
+        users.setdefault(name, [])
     if deep:
         paths = {found.volumes[name].path: name for name in deep if name in found.volumes}
         for overlay in map(parse_found_volume, daemon.volumes(found.name, None)):
             below = paths.get(overlay.backing.path) if overlay.backing is not None else None
             if below is not None and below != overlay.name:
                 users[below].append(User("overlay", overlay.path or overlay.name))
-    unseen = (*found.unseen, _UNSEEN)
-    seen = replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=unseen)
+    groups = {name: tuple(group) for name, group in users.items()}
+    seen = replace(found, users=groups, unseen=(*found.unseen, *unseen))
     return guests_of(seen, stakes, daemon)
+
+
+def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[User]], tuple[str, ...]]:
+    """Who has the volumes open, and of devices what is built on them or mounted."""
+    from ..host.users import held, users_of
+
+    paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
+    users, unseen = users_of(paths)
+    groups = {name: list(group) for name, group in users.items()}
+    for name, path in paths.items():
+        if not groups[name] and held(path):
+            groups[name].append(User("mount", "or device that the kernel has built on it"))
+    return groups, unseen
 
 
 def guests_of(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:

@@ -20,6 +20,7 @@ from typing import Any
 
 from ..host import peers
 from ..host.daemon import Daemon, PoolLook
+from ..host.identity import changed_meanwhile
 from ..host.locks import locked
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
@@ -111,7 +112,8 @@ class LibvirtEngine:
         current = (
             storage if existing is None or existing.path == wanted.path else self._storage(existing, live, at_hand)
         )
-        paths = (wanted.path, existing.path if existing is not None else None)
+        devices = [device.path for device in wanted.source.devices or () if device.path.startswith("/")]
+        paths = (wanted.path, existing.path if existing is not None else None, *devices)
         found = Found(
             name,
             definition,
@@ -122,7 +124,7 @@ class LibvirtEngine:
             active=look.active and current.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
-            usage=None if look.usage is None or at_hand else Usage(*look.usage),
+            usage=None if at_hand or look.usage is None else Usage(*look.usage),
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
@@ -135,7 +137,23 @@ class LibvirtEngine:
             return self._unlisted(self.host.contents(found, wanted, scope), scope)
         from .far import observe_far
 
+        found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
         return observe_far(found, scope, self.daemon)
+
+    def _beside(self, paths: Sequence[str]) -> bool:
+        """Whether these are the same files for the daemon as for us, and we may do with them what it may."""
+        pid = self._pid
+        return pid is not None and peers.may_stand_in(pid) and all(peers.same_files(pid, path) for path in paths)
+
+    def _contents(self, found: Found, wanted: Pool, devices: Sequence[str], scope: Scope) -> dict[str, str]:
+        """What is on the devices of a pool that may be built or was deleted."""
+        if found.started or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
+            return {}
+        if not self._beside(devices):
+            return {}
+        from ..host.devices import content_of
+
+        return {path: content_of(path, self.timeout) for path in devices}
 
     def _storage(self, pool: Pool, live: Pool | None, at_hand: bool, holds: bool = False) -> Storage:
         if at_hand:
@@ -168,9 +186,15 @@ class LibvirtEngine:
         from .far import far_users, guests_of
 
         if found.storage.kind == UNSEEN:
-            return far_users(found, stakes, self.daemon)
+            return far_users(found, stakes, self.daemon, self._sees_volumes(found, stakes))
         found = self.host.observe_users(found, stakes, lambda: self._neighbours(found.name))
         return guests_of(found, stakes, self.daemon)
+
+    def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
+        """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
+        paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
+        there = all(path.startswith("/") and os.path.exists(path) for path in paths)
+        return there and self._beside(paths)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -189,8 +213,21 @@ class LibvirtEngine:
 
     def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Of what only the daemon can look at there is no identity to compare."""
-        here = {index: [c for c in group if c.expected or c.kind == "unused"] for index, group in conditions.items()}
-        return self.host.broken(here) if self._pid is not None else {}
+        if self._pid is None:
+            return {}
+        failed = {}
+        here: dict[int, list[Condition]] = {}
+        for index, group in conditions.items():
+            here[index] = [c for c in group if c.kind != "content" and (c.expected or c.kind == "unused")]
+            for condition in group:
+                if condition.kind == "content" and not self._same_content(condition):
+                    failed[index] = changed_meanwhile(condition.path, "got other content")
+        return {**self.host.broken(here), **failed}
+
+    def _same_content(self, condition: Condition) -> bool:
+        from ..host.devices import content_of
+
+        return (content_of(condition.path, self.timeout),) == condition.expected
 
     def prepare(self) -> None:
         self.host.prepare(self._locks)

@@ -94,16 +94,41 @@ class Daemon:
 
     def _within(self, look: Callable[[], Any]) -> Any:
         """The value of ``look``. Raises ``deadline`` where it takes longer than may be; it is left to itself then."""
+        try:
+            return self._finished(*self._begin(look))
+        except StorageError:
+            self._abandon()
+            raise
+
+    def _waiting(self, work: Callable[[], Any]) -> None:
+        """Carries out what may take long. Raises ``deadline`` where the daemon answers nobody any more."""
+        thread, answer = self._begin(work)
+        while True:
+            try:
+                self._finished(thread, answer)
+                return
+            except StorageError:
+                if answer and thread.is_alive() is False:
+                    raise  # its own
+                if not self._answers():
+                    self._abandon()
+                    raise
+
+    @staticmethod
+    def _begin(work: Callable[[], Any]) -> tuple[threading.Thread, list[Any]]:
         answer: list[Any] = []
 
         def ask() -> None:
             try:
-                answer.append((look(), None))
+                answer.append((work(), None))
             except Exception as error:  # handed over to who asked
                 answer.append((None, error))
 
         thread = threading.Thread(target=ask, daemon=True)
         thread.start()
+        return thread, answer
+
+    def _finished(self, thread: threading.Thread, answer: list[Any]) -> Any:
         thread.join(self.timeout)
         if not answer:
             raise StorageError(
@@ -117,16 +142,23 @@ class Daemon:
             raise error
         return value
 
+    def _abandon(self) -> None:
+        """Forgets a connection that hangs: to close it would hang too, and so would Python at its end."""
+        if self._connection is not None:
+            self._connection._o = None  # pylint: disable=protected-access
+            self._connection = None
+
     def _look(self, subject: str, look: Callable[[Any], Any]) -> Any:
         if self._connection is None:
             self.open(changing=False)
+        connection = self._connection
         try:
-            return self._within(lambda: look(self._connection))
+            return self._within(lambda: look(connection))
         except self._library.libvirtError as error:
             raise self._failure(error, subject, "") from None
 
     def _failure(self, error: Any, subject: str, command: str) -> StorageError:
-        if self._connection.isAlive() != 1:
+        if self._connection is None or self._connection.isAlive() != 1:
             return StorageError(
                 "daemon_lost",
                 f"the daemon of {self.uri} went away: {error}",
@@ -134,7 +166,7 @@ class Daemon:
                 hint="Run the task again when it is back: what is not done yet is done then.",
                 command=command,
             )
-        code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", ""))
+        code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", _LOG))
         if "No space left on device" in str(error):
             code, hint = "no_space", "Free some space and run the task again."
         message = f"the daemon refused: {str(error).strip()}"
@@ -170,7 +202,12 @@ class Daemon:
         return self._look(self.uri, look)  # type: ignore[no-any-return]
 
     def _definition(self, pool: Any) -> str:
-        return str(pool.XMLDesc(self._library.VIR_STORAGE_XML_INACTIVE if pool.isPersistent() else 0))
+        try:
+            return str(pool.XMLDesc(self._library.VIR_STORAGE_XML_INACTIVE if pool.isPersistent() else 0))
+        except self._library.libvirtError as error:
+            if error.get_error_code() != self._library.VIR_ERR_INVALID_ARG:
+                raise
+            return str(pool.XMLDesc(0))  # libvirt's test driver has but one
 
     def pool(self, name: str) -> PoolLook | None:
         """None when there is no such pool."""
@@ -254,18 +291,38 @@ class Daemon:
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def call(self, op: Any) -> None:
-        """Carries out a DaemonCall. A pool or volume that is busy is waited for. Raises StorageError."""
+        """Carries out a DaemonCall, however long that takes while the daemon answers others. A pool or volume that is
+        busy is waited for. Raises StorageError.
+        """
         deadline = time.monotonic() + self.timeout
         subject = f"pool {op.pool}" if op.volume is None else f"volume {op.pool}/{op.volume}"
         while True:
             try:
-                _CALLS[op.verb](self._library, self._connection, op)
+                self._waiting(lambda: _CALLS[op.verb](self._library, self._connection, op))
                 return
             except self._library.libvirtError as error:
                 busy = any(words in str(error) for words in _BUSY)
                 if not busy or time.monotonic() >= deadline:
                     raise self._failure(error, subject, op.command) from None
+            except OSError as error:
+                raise StorageError("not_readable", str(error), subject=str(error.filename or subject)) from None
             time.sleep(_POLL_SECONDS)
+
+    def _answers(self) -> bool:
+        """Whether the daemon still takes and answers other connections. Only asking can tell: a call may take long."""
+
+        def ask() -> None:
+            connection = self._library.openReadOnly(self.uri)
+            connection.getLibVersion()
+            connection.close()
+
+        try:
+            self._finished(*self._begin(ask))
+        except StorageError:
+            return False
+        except self._library.libvirtError:
+            return True  # it is gone, which ends the call too
+        return True
 
 
 def _library() -> Any:
@@ -282,11 +339,14 @@ def _library() -> Any:
     return libvirt
 
 
+_LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
 # libvirt's error numbers (virterror.h): they are part of its interface.
 _CODES = {
     3: ("daemon_cannot", "The daemon has no such function for this type."),
     84: ("daemon_cannot", "The daemon has no such function for this type."),
-    9: ("daemon_failed", ""),
+    49: ("changed_meanwhile", "Look at what is there and run the task again."),
+    75: ("daemon_failed", "Let the task build what is not there (build: auto)."),
+    76: ("storage_foreign", "Look at what is there; if it may be lost, add allow: [overwrite]."),
     29: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     88: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     50: ("changed_meanwhile", "Look at what is there and run the task again."),
@@ -308,11 +368,36 @@ def _start(library: Any, connection: Any, op: Any) -> None:
     """
     pool = _pool(connection, op)
     try:
+        if "first" in op.words:
+            pool.build(0)
         pool.create(0)
-        return
-    except library.libvirtError:
+        if not _on_nothing(pool):
+            return
+        pool.destroy()
         if "build" not in op.words:
+            raise StorageError(
+                "source_missing",
+                f"pool {op.pool} has nothing to start",
+                subject=f"pool {op.pool}",
+                hint="Make it, or let the task do so (build: auto).",
+                command=op.command,
+            )
+    except library.libvirtError:
+        if not {"build", "directory"} & set(op.words):
             raise
+    _build(library, pool, op)
+    pool.create(0)
+
+
+def _on_nothing(pool: Any) -> bool:
+    """Whether that is a zpool that is not there: the daemon starts such pools all the same."""
+    return pool.info()[1] == 0 and "type='zfs'" in pool.XMLDesc(0).partition(">")[0]
+
+
+def _build(library: Any, pool: Any, op: Any) -> None:
+    if "directory" in op.words:
+        pool.build(0)  # of a filesystem: only where to mount it
+        return
     try:
         pool.build(library.VIR_STORAGE_POOL_BUILD_NO_OVERWRITE)
     except library.libvirtError as error:
@@ -326,15 +411,27 @@ def _start(library: Any, connection: Any, op: Any) -> None:
             pool.build(0)  # types that know no such flag
         elif code != library.VIR_ERR_NO_SUPPORT:
             raise
-    pool.create(0)
 
 
 def _upload(library: Any, connection: Any, op: Any) -> None:
-    stream = connection.newStream()
-    with io.BytesIO(op.data) if isinstance(op.data, bytes) else open(op.data, "rb") as source:
-        _volume(connection, op).upload(stream, 0, 0, 0)
-        stream.sendAll(lambda to, count, file: file.read(count), source)
-        stream.finish()
+    """What can't be uploaded whole does not stay: it would be taken for the volume."""
+    volume, stream = _volume(connection, op), connection.newStream()
+    try:
+        with io.BytesIO(op.data) if isinstance(op.data, bytes) else open(op.data, "rb") as source:
+            volume.upload(stream, 0, 0, 0)
+            stream.sendAll(lambda to, count, file: file.read(count), source)
+            stream.finish()
+    except Exception:
+        _withdraw(library, volume, stream)
+        raise
+
+
+def _withdraw(library: Any, volume: Any, stream: Any) -> None:
+    for undo in (stream.abort, volume.delete):
+        try:
+            undo()
+        except library.libvirtError:
+            continue
 
 
 def _create(library: Any, connection: Any, op: Any) -> None:

@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import glob
 import os
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 
@@ -132,6 +134,18 @@ def _attached() -> Iterator[tuple[str, str, User]]:
                 yield path, path, User("swap", path)
     except OSError:
         return
+
+
+def held(path: str) -> bool:
+    """Whether the kernel has a block device in use: mounted, as swap, or below another device (open(2), O_EXCL)."""
+    status = _try_stat(path)
+    if status is None or not stat.S_ISBLK(status.st_mode):
+        return False
+    try:
+        os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC))
+    except OSError as error:
+        return error.errno == errno.EBUSY
+    return False
 
 
 def users_of(

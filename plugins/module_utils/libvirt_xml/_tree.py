@@ -209,6 +209,7 @@ def arrange(parent: Any, order: tuple[str, ...]) -> None:
 
 def to_text(element: Any, level: int = 0, namespaces: Mapping[str, str] | None = None) -> str:
     """The element as libvirt lays it out: two spaces a level, attributes in single quotes, a newline at the end.
+    lxml's own serializer has no single quotes, and escapes other characters.
 
     ``namespaces`` (prefix to URI) are declared on the outermost element when something in it uses them, and only then.
     """

@@ -51,5 +51,5 @@ class StorageError(Exception):
         text = self.message
         if self.command:
             ended = "" if self.rc is None else f"; exit status {self.rc}; {self.stderr.strip() or 'no message'}"
-            text += f" (command: {self.command}{ended})"
+            text += f" (command: {self.command.splitlines()[0]}{ended})"
         return f"{text}. {self.hint}" if self.hint else text

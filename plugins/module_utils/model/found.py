@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -14,7 +15,11 @@ from .pool import UNDECLARED, Permissions, Pool
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
 
+_LARGEST_EXTENT = 256 * 1024 * 1024
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
+
+# What a device holds: nothing, something without a signature, or a text that starts with UNREADABLE and says why.
+BLANK, DATA, UNREADABLE, NOT_THERE = "", "data without a signature", "?", "it is not there"
 
 
 @dataclass(frozen=True)
@@ -107,6 +112,8 @@ class Found:
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
+    ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
+    what the daemon can't do may be done here beside it.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
     of their first bytes.
@@ -144,6 +151,8 @@ class Found:
     process: tuple[int, frozenset[int]] | None = None
     resolved: Mapping[str, str] = field(default_factory=dict)
     digests: Mapping[str, str] = field(default_factory=dict)
+    devices: Mapping[str, str] = field(default_factory=dict)
+    beside: bool = False
 
     @property
     def looked(self) -> bool:
@@ -154,7 +163,26 @@ class Found:
     def row(self) -> PoolType:
         """What its type can do; a pool that an earlier task would have made is taken for a directory."""
         pool = self.definition or self.live
-        return POOL_TYPES[pool.type or "dir" if pool is not None else "dir"]
+        return self.row_of(pool) if pool is not None else POOL_TYPES["dir"]
+
+    @staticmethod
+    def row_of(pool: Pool) -> PoolType:
+        return POOL_TYPES[pool.type or "dir"]
+
+    @property
+    def granule(self) -> int:
+        """The number of bytes that sizes of the pool's volumes are multiples of, as far as it is known."""
+        pool = self.definition or self.live
+        if self.row.name == "disk" and pool is not None and pool.source.format not in (None, "unknown", "dos"):
+            return 1
+        if self.row.name == "logical" and self.usage is not None:
+            common = math.gcd(self.usage.capacity, self.usage.available)  # extents are powers of two: vgcreate(8)
+            return min(common & -common, _LARGEST_EXTENT) or self.row.granule
+        return self.row.granule
+
+    def rounds(self, capacity: int) -> bool:
+        """Whether a new volume may get another size than the one that is asked for."""
+        return self.granule > 1 and (self.row.name == "disk" or capacity % self.granule != 0)
 
     def is_volume(self, volume: Volume) -> bool:
         """Whether that is a volume of the pool's kind, rather than something else under the name of one."""

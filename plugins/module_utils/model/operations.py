@@ -281,7 +281,7 @@ class DaemonCall(NamedTuple):
 
     @property
     def command(self) -> str:
-        if self.verb == "pool-start" and self.words:
+        if self.verb == "pool-start":
             return self._start_command()
         return self._virsh(self.verb, *self.words)
 
@@ -300,7 +300,11 @@ class DaemonCall(NamedTuple):
     def _start_command(self) -> str:
         """What is there is started; what is not is built first, over other content only where that is allowed."""
         start = self._virsh("pool-start")
-        build = self._virsh("pool-build", "--no-overwrite")
+        if "first" in self.words:
+            return f"{self._virsh('pool-build')} && {start}"
+        if not {"build", "directory"} & set(self.words):
+            return start
+        build = self._virsh("pool-build", *(("--no-overwrite",) if "build" in self.words else ()))
         if "overwrite" in self.words:
             build = f"( {build} || {self._virsh('pool-build', '--overwrite')} )"
         return f"{start} || ( {build} && {start} )"

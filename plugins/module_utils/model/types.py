@@ -155,7 +155,7 @@ POOL_TYPES: dict[str, PoolType] = {
             default_format="unknown",
             volume_formats=_PARTITIONS,
             volumes="block",
-            granule=255 * 63 * 512,  # a cylinder, to which the daemon rounds partitions of dos labels
+            granule=2 * 255 * 63 * 512,  # cylinders, to which the daemon rounds partitions of dos labels
             daemon=_CUT,
             active="its disk has the declared partition table, and the pool was started",
         ),
@@ -214,7 +214,7 @@ POOL_TYPES: dict[str, PoolType] = {
             target="/dev/zvol/{name}",
             named_by_source=True,
             volumes="block",
-            granule=16 * 1024,  # zfsprops(7): volblocksize
+            granule=128 * 1024,  # zfsprops(7): the largest volblocksize of old versions
             daemon=(*_POOLS, "create", "remove"),
             active="its zpool is imported and has a volume",
         ),

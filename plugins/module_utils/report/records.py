@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..model.facts import backing_facts, permissions_facts, source_facts
-from ..model.found import READY, Found
+from ..model.found import READY, UNSEEN, Found
 from ..model.volume import Volume
 
 
@@ -28,12 +28,26 @@ def pool_record(found: Found) -> dict[str, Any]:
         autostart=found.autostart,
         source=source_facts(pool.source),
     )
-    if found.current.kind == READY:
+    unseen = found.current.kind == UNSEEN
+    if found.current.kind == READY or (unseen and found.active):
         record.update(permissions_facts(found.current.permissions))
         if found.usage is not None:
             usage = found.usage
             record.update(capacity=usage.capacity, allocation=usage.allocation, available=usage.available)
+    if unseen:
+        record["unseen"] = unseen_guards(found)
     return record
+
+
+def unseen_guards(found: Found) -> list[str]:
+    """What nobody but the daemon has looked at: guards that are only as good as its own."""
+    row, unseen = found.row, []
+    if "build" in row.daemon and "devices" in (*row.required, *row.optional) and not (found.devices or found.beside):
+        unseen.append("what its devices hold")
+    if not found.beside or row.volumes == "network":
+        unseen.append("which processes, mounts and devices use its volumes")
+    unseen.append("what its volumes hold: their formats and sizes are as the daemon shows them")
+    return unseen
 
 
 def volume_record(volume: Volume) -> dict[str, Any]:

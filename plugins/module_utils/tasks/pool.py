@@ -15,7 +15,7 @@ from ..converge import Aim, converge
 from ..decide.pools import decide_pool, pool_at_stake
 from ..declare.pools import pool_goal, pool_scope
 from ..engines.select import engine_for
-from ..host.accounts import group_id, owner_id
+from ..host.accounts import accounts_of
 from ..model.change import Change, known
 from ..model.facts import definition_facts, permissions_facts, volume_facts
 from ..model.found import READY, Found
@@ -25,7 +25,7 @@ from .outcome import done_changes, finish
 
 def run(module: AnsibleModule) -> None:
     params = module.params
-    goal = pool_goal(params, owner_id, group_id)
+    goal = pool_goal(params, *accounts_of(params["uri"]))
     engine = engine_for(params["uri"], goal.allow, params["timeout"], reading=False)
     aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
     result = converge(aim, engine, module.check_mode)

@@ -15,7 +15,7 @@ from ..converge import Aim, Result, converge
 from ..decide.volumes import decide_volumes, volumes_at_stake
 from ..declare.volumes import volumes_goal, volumes_scope
 from ..engines.select import engine_for
-from ..host.accounts import group_id, owner_id
+from ..host.accounts import accounts_of
 from ..model.change import Change, known
 from ..model.facts import volume_facts
 from ..model.found import Found
@@ -25,7 +25,7 @@ from .outcome import finish
 
 def run(module: AnsibleModule) -> None:
     params = module.params
-    goal = volumes_goal(params, owner_id, group_id)
+    goal = volumes_goal(params, *accounts_of(params["uri"]))
     allow = frozenset(word for entry in goal.volumes for word in entry.allow) | set(params["allow"] or ())
     engine = engine_for(params["uri"], allow, params["timeout"], reading=False)
     aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts)

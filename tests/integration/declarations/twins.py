@@ -440,6 +440,8 @@ def plain(value: Any, task: Task | None = None, learned: frozenset[str] = frozen
         value.pop("msg", None)
     if {"persistent", "autostart"} <= value.keys():  # the record of a pool
         value = {name: inner for name, inner in value.items() if name not in ("allocation", "available")}
+        if value["type"] != "dir":
+            value.pop("unseen", None)
     return {name: plain(inner) for name, inner in value.items()}
 
 

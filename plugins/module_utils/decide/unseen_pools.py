@@ -1,0 +1,310 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Pools whose storage only a daemon can look at: what starting one may build, and what deleting one would destroy.
+
+Their devices may still be at hand: then what is on them is decided on here, as far as that tells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from ..model.change import UNKNOWN, Change, Condition
+from ..model.errors import StorageError
+from ..model.facts import permissions_facts
+from ..model.found import BLANK, DATA, UNREADABLE, Found
+from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
+from ..model.pool import Pool, Source
+from ..model.types import POOL_TYPES
+from ..model.units import format_size
+from ..model.volume import Volume
+from .guards import guard_unused
+from .pools import change_of, delete_listed, listing, subject_of
+from .task import VolumesTask
+
+# Types that share devices, and may not (libvirt, storage driver: duplicates).
+_ON_DEVICES = ("fs", "logical", "disk", "zfs")
+_SIGNATURES = {"logical": "LVM2_member", "zfs": "zfs_member"}
+_MOUNTED = ("fs", "netfs", "vstorage")
+_ANY_LABEL = ("unknown", None)
+# These are destroyed as one; volumes of others are deleted one by one, so that each can refuse.
+_WHOLE = ("disk", "zfs")
+_OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
+
+
+def devices_of(pool: Pool) -> str:
+    return ", ".join(device.path for device in pool.source.devices or ()) or f"pool {pool.name}"
+
+
+def check_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> None:
+    """Raises where declared permissions can't be given: the daemon gives them to the directory that it builds, and not
+    to what is mounted there.
+    """
+    row, have = POOL_TYPES[wanted.type or ""], permissions_facts(found.storage.permissions)
+    want = permissions_facts(replace(goal.pool.permissions, label=None))
+    names = [name for name in want if want[name] != have.get(name)]
+    if not names or not row.file_tree or (not found.active and wanted.type not in _MOUNTED):
+        return
+    mounted = wanted.type in _MOUNTED
+    raise StorageError(
+        "daemon_cannot",
+        f"{', '.join(names)} of {wanted.path} can't be set through the daemon"
+        + (" on what is mounted there" if mounted else " while the pool is active"),
+        subject=str(subject_of(goal)),
+        hint="Leave it out, and set it on that host."
+        if mounted
+        else "Change it on that host, or stop the pool first (state: inactive): it is set when the pool is started.",
+    )
+
+
+# --- starting --------------------------------------------------------------------------------------------------------
+
+
+def start_unseen(
+    goal: PoolGoal, found: Found, wanted: Pool, before: Mapping[str, Any], missing: list[StorageError]
+) -> Change:
+    """Starting is the only way to see whether it is built. It is built where it is not, unless that could lose what
+    nobody allowed to be lost.
+    """
+    words, destroys, summary = frozenset({"check"}), "", "start it" + (f" on {wanted.path}" if wanted.path else "")
+    requires: tuple[Condition, ...] = ()
+    if "build" in POOL_TYPES[wanted.type or ""].daemon:
+        words, destroys = _build_words(goal, found, wanted, missing)
+        seen = _looked_at(found, wanted)
+        requires = tuple(Condition("content", path, (content,)) for path, content in seen.items())
+    if "build" in words:
+        built = f"built on {devices_of(wanted)} first" if _all_seen(found, wanted) else "built first where it is not"
+        summary += f", {built}"
+    elif words & {"directory", "first"} and wanted.type == "dir":
+        summary += ", a directory that is made where it is not there"
+    elif "directory" in words:
+        summary += f", with what is on {devices_of(wanted)}"
+    return change_of(
+        goal, "start", summary, before, {"state": "active"}, wanted, may=words, destroys=destroys, requires=requires
+    )
+
+
+def _looked_at(found: Found, wanted: Pool) -> dict[str, str]:
+    paths = [device.path for device in wanted.source.devices or ()]
+    return {path: found.devices[path] for path in paths if path in found.devices}
+
+
+def _all_seen(found: Found, wanted: Pool) -> bool:
+    return bool(wanted.source.devices) and len(_looked_at(found, wanted)) == len(wanted.source.devices or ())
+
+
+def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> tuple[frozenset[str], str]:
+    """What starting may include, and what that destroys."""
+    never, overwrite = goal.build == "never", "overwrite" in goal.allow
+    if not _all_seen(found, wanted):
+        if never:
+            return frozenset({"check"}), ""
+        if wanted.type == "dir":  # one that is there gets the declared permissions too
+            return frozenset({"first" if permissions_facts(goal.pool.permissions) else "directory"}), ""
+        lost = f"what {devices_of(wanted)} holds, if it is of another kind" if overwrite else ""
+        return frozenset({"build", *(["overwrite"] if overwrite else [])}), lost
+    seen = _looked_at(found, wanted)
+    unread = {path: content for path, content in seen.items() if content.startswith(UNREADABLE)}
+    for path, content in unread.items():
+        missing.append(
+            StorageError(
+                "source_missing",
+                f"{path} of pool {goal.pool.name} can't be read: {content[len(UNREADABLE) :]}",
+                subject=str(subject_of(goal)),
+                hint="Name a device that is there, or run as a user who may read it (become: true).",
+            )
+        )
+    foreign = {path: what for path, what in seen.items() if what and path not in unread and not _fits(what, wanted)}
+    if foreign and (not overwrite or never):
+        raise _foreign(goal, foreign, wanted, never)
+    if foreign:
+        return frozenset({"build", "overwrite"}), ", ".join(f"{what} on {path}" for path, what in foreign.items())
+    blank = [path for path, what in seen.items() if what == BLANK]
+    if blank:
+        _check_blank(goal, wanted, blank, never, missing)
+    if never:
+        return frozenset({"check"}), ""
+    return frozenset({"build"} if blank else {"directory"} if wanted.type == "fs" else {"check"}), ""
+
+
+def _fits(content: str, wanted: Pool) -> bool:
+    """Whether what a device holds is what the pool would be built as."""
+    declared = wanted.source.format
+    if wanted.type == "fs":
+        return content == declared or (declared in ("auto", None) and content != DATA)
+    if wanted.type == "disk":
+        return content == ("dos" if declared in _ANY_LABEL else declared)
+    return content == _SIGNATURES.get(wanted.type or "")
+
+
+def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, missing: list[StorageError]) -> None:
+    if never:
+        missing.append(
+            StorageError(
+                "source_missing",
+                f"{', '.join(blank)} of pool {goal.pool.name} is empty",
+                subject=str(subject_of(goal)),
+                hint="Format it, or let the task do so (build: auto).",
+            )
+        )
+    elif wanted.type == "fs" and wanted.source.format in ("auto", None):
+        raise StorageError(
+            "missing_option",
+            f"{', '.join(blank)} of pool {goal.pool.name} is empty, and nothing says as what to format it",
+            subject=str(subject_of(goal)),
+            hint="Give source.format, such as ext4 or xfs.",
+        )
+
+
+def _foreign(goal: PoolGoal, foreign: Mapping[str, str], wanted: Pool, never: bool) -> StorageError:
+    holds = ", ".join(f"{path} holds {what}" for path, what in foreign.items())
+    kind = wanted.source.format if wanted.type in ("fs", "disk") else _SIGNATURES.get(wanted.type or "")
+    way = "add allow: [overwrite] to lose that" if not never else "let it be built (build: auto, allow: [overwrite])"
+    return StorageError(
+        "storage_foreign",
+        f"{holds}, not {kind}",
+        subject=str(subject_of(goal)),
+        hint=f"Name another device, declare what it is, or {way}.",
+    )
+
+
+def warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
+    """What a user has to know of guards that only the daemon could apply."""
+    for change in changes:
+        if change.action == "start" and "build" in change.may and not _all_seen(found, change.wanted):
+            return (
+                f"{change.subject}: only the daemon can look at {devices_of(change.wanted)}; it takes what has no "
+                "signature for empty",
+            )
+    return ()
+
+
+# --- conflicts -------------------------------------------------------------------------------------------------------
+
+
+def shared_source(one: Pool, other: Pool) -> str:
+    """What two pools can't both have, as the daemon compares it; empty where there is nothing."""
+    if one.type in _ON_DEVICES and other.type in _ON_DEVICES:
+        paths = [device.path for device in other.source.devices or ()]
+        return next((f"{d.path} is a device" for d in one.source.devices or () if d.path in paths), "")
+    if one.type != other.type or not any(same(one.source, other.source) for same in _SAME.get(one.type or "", ())):
+        return ""
+    return f"this source of type {one.type} is the one"
+
+
+def _first_host(source: Source) -> str | None:
+    return source.hosts[0].name if source.hosts else None
+
+
+_SAME: dict[str, tuple[Any, ...]] = {
+    "netfs": (lambda a, b: (a.dir, _first_host(a)) == (b.dir, _first_host(b)),),
+    "gluster": (lambda a, b: (a.name, a.dir or "/", _first_host(a)) == (b.name, b.dir or "/", _first_host(b)),),
+    "iscsi": (lambda a, b: (a.devices, a.initiator) == (b.devices, b.initiator),),
+    "scsi": (lambda a, b: a.adapter is not None and a.adapter == b.adapter,),
+    "mpath": (lambda a, b: True,),
+    "vstorage": (lambda a, b: a.name == b.name,),
+}
+
+
+# --- deleting --------------------------------------------------------------------------------------------------------
+
+
+def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: list[Change]) -> list[Change]:
+    """Only what the daemon lists is deleted, and no directory, since nobody noted there whether it is ours."""
+    if existing is None:
+        return []
+    row, subject = POOL_TYPES[existing.type or ""], str(subject_of(goal))
+    if "remove" not in row.daemon:
+        raise StorageError(
+            "daemon_cannot",
+            f"the storage of {row.name} pools can't be deleted",
+            subject=subject,
+            hint="Undefine the pool (state: absent), and delete the storage where it is served from.",
+        )
+    if not found.active:
+        if _is_gone(found, existing):
+            return stop
+        raise StorageError(
+            "pool_inactive",
+            f"pool {goal.pool.name} is not active: what it holds can't be listed, and so would be lost unseen",
+            subject=subject,
+            hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
+        )
+    _check_all_listed(goal, found, existing)
+    held = {name: volume for name, volume in found.volumes.items() if not (row.file_tree and name in _OWN)}
+    strange = [name for name, volume in held.items() if not found.is_volume(volume)]
+    if strange:
+        raise StorageError(
+            "pool_foreign_content",
+            f"pool {goal.pool.name} holds what is not a volume: {listing(strange)}",
+            subject=subject,
+            hint="Move it away first, or undefine the pool and keep everything (state: absent).",
+        )
+    listed = replace(found, volumes=held)
+    whole = existing.type in _WHOLE
+    changes = delete_listed(goal, listed) if held and not whole else []
+    changes += stop
+    if "delete" in row.daemon and not row.file_tree:
+        changes.append(_delete_storage(goal, listed, existing, whole))
+    return changes
+
+
+def _is_gone(found: Found, existing: Pool) -> bool:
+    """Whether an interrupted task has deleted the storage already: its devices are there, and hold nothing of it."""
+    if existing.type not in _ON_DEVICES or existing.type == "fs" or not _all_seen(found, existing):
+        return False
+    return all(what in (BLANK, DATA) for what in _looked_at(found, existing).values())
+
+
+def _check_all_listed(goal: PoolGoal, found: Found, existing: Pool) -> None:
+    """Raises where the pool holds more than the daemon lists: of a volume group it shows no thin and no inactive
+    volumes, of a zpool no file systems and snapshots.
+    """
+    if existing.type == "logical" and found.usage is not None:
+        listed = sum(volume.allocation or 0 for volume in found.volumes.values())
+        if found.usage.allocation > listed:
+            raise StorageError(
+                "pool_foreign_content",
+                f"volume group {existing.source.name} holds {format_size(found.usage.allocation - listed)} more than "
+                "the volumes that the daemon lists",
+                subject=str(subject_of(goal)),
+                hint="Look at it on that host (lvs -a): it may be thin or inactive volumes. Remove them there, or "
+                "undefine the pool and keep everything (state: absent).",
+            )
+    if existing.type == "zfs" and "nonempty" not in goal.allow:
+        raise StorageError(
+            "pool_nonempty",
+            f"with {len(found.volumes)} volumes, file systems and snapshots of {existing.source.name} would be lost, "
+            "which the daemon does not list",
+            subject=str(subject_of(goal)),
+            hint="Look at it on that host (zfs list -t all), then add allow: [nonempty].",
+        )
+
+
+def _delete_storage(goal: PoolGoal, found: Found, existing: Pool, whole: bool) -> Change:
+    what = f"the storage of pool {goal.pool.name}" + (
+        f" on {devices_of(existing)}" if existing.source.devices else f" ({existing.source.name})"
+    )
+    if whole and found.volumes:
+        if "nonempty" not in goal.allow:
+            delete_listed(goal, found)  # refuses
+        _guard_all(goal, found)
+        what += f", with {listing(found.volumes)}"
+    if existing.type == "zfs":
+        what += ", and all file systems and snapshots in it"
+    return change_of(
+        goal, "delete", f"delete {what}", {"target": UNKNOWN}, {"target": UNKNOWN}, existing, destroys=what
+    )
+
+
+def _guard_all(goal: PoolGoal, found: Found) -> None:
+    entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
+    task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
+    for name in found.volumes:
+        users = found.users.get(name, ())
+        guard_unused(str(task.subject(name)), users, goal.allow, "deleted", task, "in_use", name)
