@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from .decide.decision import Decision
 from .model.change import UNKNOWN, Change, Condition
 from .model.errors import StorageError
 from .model.found import Found
 from .model.goal import Scope
-from .model.operations import Step
+
+if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
+    from .model.operations import Step
 
 
 class Engine(Protocol):
