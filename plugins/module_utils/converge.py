@@ -94,11 +94,14 @@ class Result:
 
 
 def converge(aim: Aim, engine: Engine, check: bool) -> Result:
-    """Raises StorageError only for what was refused before anything was decided; later failures are in the result."""
+    """Raises StorageError for what could not be looked at; refusals and failures are in the result."""
     with engine.session(aim.scope.pool.name, aim.definitions, check) as locked:
         found = engine.observe(aim.scope)
         found = engine.observe_users(found, aim.at_stake(aim.goal, found))
-        decision = aim.decide(aim.goal, found)
+        try:
+            decision = aim.decide(aim.goal, found)
+        except StorageError as refusal:
+            return Result(found, found, Decision(refusal=refusal), (), error=refusal)
         steps = tuple(engine.lower(decision.changes, found))
         decision = replace(decision, missing=(*decision.missing, *engine.lacking(steps)))
         stop = decision.refusal or (None if check else next(iter(decision.missing), None))

@@ -246,7 +246,7 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
     """Another path to the same directory is no difference: the definition keeps its own."""
-    same = found.storage.kind == READY and found.storage.identity == found.current.identity
+    same = found.storage.same_as(found.current)
     return replace(wanted, path=existing.path) if same else wanted
 
 
@@ -464,7 +464,7 @@ def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
 
 def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
     declared = goal.pool
-    same_file = found.storage.kind == READY and found.storage.identity == found.current.identity
+    same_file = found.storage.same_as(found.current)
     same_path = declared.path in (None, existing.path) or same_file
     other = [
         name

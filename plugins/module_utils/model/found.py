@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
@@ -40,6 +41,10 @@ class Storage:
     read_only: bool = False
     holds: tuple[str, ...] = ()
     identity: tuple[int, ...] | None = None
+
+    def same_as(self, other: Storage) -> bool:
+        """Whether both are known to be one and the same thing that is there."""
+        return self.kind == READY == other.kind and self.identity is not None and self.identity == other.identity
 
 
 @dataclass(frozen=True)
@@ -158,6 +163,18 @@ class Found:
     def looked(self) -> bool:
         """Whether the pool's volumes could be looked at; an earlier task of the play may still make the pool."""
         return self.storage.kind == READY or (self.storage.kind == UNSEEN and self.active)
+
+    @property
+    def unreadable(self) -> StorageError | None:
+        """Why nobody can tell whether a started pool is active; None when it can be told, or was not started."""
+        if not self.started or self.current.kind != UNKNOWN_STORAGE:
+            return None
+        return StorageError(
+            "backend_missing" if self.unsupported else "storage_unreadable",
+            f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,
+            subject=f"pool {self.name}",
+            hint="Name another uri." if self.unsupported else "Run as a user who may read it (become: true).",
+        )
 
     @property
     def row(self) -> PoolType:

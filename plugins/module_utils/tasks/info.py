@@ -95,6 +95,8 @@ def _pools_asked(engine: Any, params: dict[str, Any]) -> list[str]:
 
 def _volumes(engine: Any, pool: str, params: dict[str, Any]) -> list[dict[str, Any]]:
     found = engine.observe(Scope(Pool(pool), volumes=_names_asked(params)))
+    if found.unreadable is not None:
+        raise found.unreadable
     if not found.active:
         return []
     pattern = params["name"] or "*"
