@@ -114,7 +114,8 @@ class Found:
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
-    ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
+    ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
+    those built on one that is not of the format they name, in words. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
@@ -148,6 +149,7 @@ class Found:
     unseen: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    unlike: Mapping[str, str] = field(default_factory=dict)
     chains: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
