@@ -132,6 +132,7 @@ class Runner:
         self.speaking = threading.Lock()
         self.taking = threading.Lock()
         self.children: set[subprocess.Popen] = set()
+        self.number, self.ended = len(steps), 0
 
     def run(self) -> None:
         workers = [threading.Thread(target=self._work, daemon=True) for _worker in range(self.at_once)]
@@ -167,7 +168,9 @@ class Runner:
             (LOGS / f"{step.slug}.log").write_text(step.output, encoding="utf-8")
             if not self.live:
                 with self.speaking:
-                    _headline(f"{step.title}: {'passed' if step.passed else 'FAILED'} in {step.seconds:.1f} s")
+                    self.ended += 1
+                    outcome = "passed" if step.passed else "FAILED"
+                    _headline(f"[{self.ended}/{self.number}] {step.title}: {outcome} in {step.seconds:.1f} s")
                     say(step.output.rstrip("\n"))
 
     def _command(self, step: Step, command: list[str]) -> int:

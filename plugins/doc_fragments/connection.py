@@ -13,8 +13,10 @@ options:
   uri:
     description:
       - Which pools are meant, and through what.
-      - V(auto) uses the native engine on the system's own files (those of the user when not run as root). A host on
-        which a libvirt daemon is installed is refused, since there is no engine that works through a daemon yet.
+      - V(auto) works through the libvirt daemon of a host on which one is installed or listens (V(qemu:///system), or
+        V(qemu:///session) when not run as root), and natively on the same files where there is none
+        (V(native:///system) or V(native:///session)). A daemon that is installed but does not answer is an error.
+      - Any uri of libvirt, such as V(qemu:///system) or V(qemu+ssh://root@kvm1/system), works through that daemon.
       - V(native:///system) uses C(/etc/libvirt/storage) and C(/run/libvirt/storage) without a daemon.
       - V(native:///session) uses the same files of the user.
       - V(native:///?root=DIR) keeps definitions, state and locks below C(DIR), which needs no privileges.
@@ -22,10 +24,13 @@ options:
     default: auto
   timeout:
     description:
-      - How many seconds to wait for another task that is changing the same pool.
+      - How many seconds to wait for another task that is changing the same pool, and for a daemon to answer.
     type: int
     default: 30
 requirements:
   - lxml (Debian and Ubuntu C(python3-lxml), Fedora and EL C(python3-lxml), SUSE C(python3-lxml), Arch C(python-lxml))
+  - for a libvirt daemon its Python binding (Debian, Ubuntu, Fedora and EL C(python3-libvirt), SUSE
+    C(python3-libvirt-python), Arch C(libvirt-python)); where Ansible uses a Python that lacks it, the module runs
+    itself again with one that has it
   - Python 3.9 or newer on the target
 """

@@ -13,9 +13,11 @@ short_description: Manage storage pools of virtualisation hosts
 version_added: 0.1.0
 author: virt.storage contributors (@virt-storage)
 description:
-  - Brings a storage pool into the declared state, in the words and files of libvirt, with no daemon needed.
+  - Brings a storage pool into the declared state, in the words of libvirt, through its daemon or
+    without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
-  - Pools of type V(dir) can be built and started. Pools of the other types can be defined, listed and undefined.
+  - Without a daemon, pools of type V(dir) can be built and started, those of the other types only defined, listed and
+    undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -109,6 +111,15 @@ options:
           wwpn:
             description: The world wide port name, 16 hex digits.
             type: str
+          parent_wwnn:
+            description: The parent by its world wide node name; needs O(source.adapter.parent_wwpn).
+            type: str
+          parent_wwpn:
+            description: The parent by its world wide port name; needs O(source.adapter.parent_wwnn).
+            type: str
+          parent_fabric_wwn:
+            description: The parent by the fabric that it is on.
+            type: str
           managed:
             description: Whether a virtual FC host is removed when the pool stops.
             type: bool
@@ -167,8 +178,14 @@ options:
         type: bool
   xml:
     description:
-      - A whole libvirt definition instead of the options that describe the pool. Elements that the collection has no
-        word for are kept.
+      - A whole libvirt definition instead of the options that describe the pool, of any of the types.
+      - All that libvirt reads of such a pool is read. The sizes (C(capacity), C(allocation), C(available)) and
+        C(freeExtent) are only ever shown, so they are read over; so are attributes that libvirt has not.
+      - What libvirt refuses is refused, and so are elements in C(source), C(target), C(features) and C(refresh) that
+        the type has no use for, which libvirt would drop.
+      - Other elements below C(pool), such as the metadata of other tools, are kept in the definition file. A libvirt
+        daemon does not keep them, and a warning says so.
+      - Secrets are named in it by uuid or usage, never written.
     type: str
   state:
     description:
@@ -184,7 +201,8 @@ options:
     default: active
   autostart:
     description:
-      - Whether the pool is marked to be started at boot. Only a libvirt daemon acts on the mark, and a warning says so.
+      - Whether the pool is marked to be started at boot. Only a libvirt daemon acts on the mark; without one a
+        warning says so.
     type: bool
   build:
     description:
@@ -198,7 +216,8 @@ options:
       - V(overwrite) builds a pool over what its devices hold of another kind, which is lost.
       - V(restart) stops and starts an active pool for a change that needs it.
       - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
-      - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+      - V(overwrite) lets a daemon build the storage where it holds something else, which is lost.
+      - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
     choices: [overwrite, restart, nonempty, in_use, beside_daemon]
@@ -435,6 +454,9 @@ def main() -> None:
                             "unique_id": {"type": "int"},
                             "wwnn": {"type": "str"},
                             "wwpn": {"type": "str"},
+                            "parent_wwnn": {"type": "str"},
+                            "parent_wwpn": {"type": "str"},
+                            "parent_fabric_wwn": {"type": "str"},
                             "managed": {"type": "bool"},
                         },
                     },

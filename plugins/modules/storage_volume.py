@@ -124,6 +124,14 @@ options:
   xml:
     description:
       - A whole libvirt volume definition instead of the options that describe the volume.
+      - Read are C(name), C(capacity) and C(allocation), C(format), C(permissions), C(compat), C(clusterSize),
+        C(features), C(nocow) and C(encryption) of C(target), and C(path) and C(format) of C(backingStore).
+      - Only ever shown, and so read over, are C(key), C(physical), C(source), the type of the volume, C(path) and
+        C(timestamps) of C(target), and C(permissions) and C(timestamps) of C(backingStore).
+      - Refused are all other elements, a C(label), a relative path of C(backingStore), the text of a C(secret), and a
+        C(cipher) where the format of C(encryption) is not luks, since libvirt would drop it.
+      - Encrypted volumes that are there are adopted, by whatever secret; none is made, other than by a libvirt daemon
+        whose pool can't be seen from here.
     type: str
   state:
     description:
@@ -144,10 +152,11 @@ options:
       - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
-      - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+      - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
+      - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [shrink, in_use, backing, beside_daemon]
+    choices: [shrink, in_use, backing, raw, beside_daemon]
   volumes:
     description:
       - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give
@@ -253,6 +262,14 @@ options:
       xml:
         description:
           - A whole libvirt volume definition instead of the options that describe the volume.
+          - Read are C(name), C(capacity) and C(allocation), C(format), C(permissions), C(compat), C(clusterSize),
+            C(features), C(nocow) and C(encryption) of C(target), and C(path) and C(format) of C(backingStore).
+          - Only ever shown, and so read over, are C(key), C(physical), C(source), the type of the volume, C(path) and
+            C(timestamps) of C(target), and C(permissions) and C(timestamps) of C(backingStore).
+          - Refused are all other elements, a C(label), a relative path of C(backingStore), the text of a C(secret), and
+            a C(cipher) where the format of C(encryption) is not luks, since libvirt would drop it.
+          - Encrypted volumes that are there are adopted, by whatever secret; none is made, other than by a libvirt
+            daemon whose pool can't be seen from here.
         type: str
       state:
         description:
@@ -274,10 +291,11 @@ options:
             definition.
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
-          - V(beside_daemon) works on the system's own files although a libvirt daemon is installed.
+          - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
+          - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
         type: list
         elements: str
-        choices: [shrink, in_use, backing, beside_daemon]
+        choices: [shrink, in_use, backing, raw, beside_daemon]
   exclusive:
     description:
       - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
@@ -550,7 +568,7 @@ def volume_options() -> dict:
         "allow": {
             "type": "list",
             "elements": "str",
-            "choices": ["shrink", "in_use", "backing", "beside_daemon"],
+            "choices": ["shrink", "in_use", "backing", "raw", "beside_daemon"],
         },
     }
 

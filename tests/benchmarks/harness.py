@@ -47,7 +47,7 @@ def parser(description: str, rounds: int) -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=rounds, help="how often each thing is timed (%(default)s)")
     made.add_argument("--directory", help="where to work: a filesystem with some 500 MB left (the temporary directory)")
     made.add_argument("--no-plays", action="store_true", help="time the modules alone, without ansible-playbook")
-    made.add_argument("--no-peer", action="store_true", help="leave libvirt out")
+    made.add_argument("--no-peer", action="store_true", help="leave the peers out")
     return made
 
 
@@ -72,15 +72,16 @@ class Workspace:
         self.path = path
         self.pool = path / "pool"
         self.uri = f"native:///?root={path / 'root'}"
+        self.interpreter = sys.executable
         library = path / "library"
         library.mkdir()
         (library / "empty.py").write_text(_EMPTY_MODULE, encoding="utf-8")
         self.empty = self.play("empty", "empty", {"name": "x"})
 
-    def play(self, name: str, module: str, arguments: dict[str, Any]) -> Path:
-        """A play of one task; YAML reads JSON."""
+    def play(self, name: str, module: str, arguments: dict[str, Any], **keywords: Any) -> Path:
+        """A play of one task, which may have keywords such as a loop; YAML reads JSON."""
         path = self.path / f"{name}.yml"
-        play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"name": name, module: arguments}]}
+        play = {"hosts": "localhost", "gather_facts": False, "tasks": [{"name": name, module: arguments, **keywords}]}
         path.write_text(json.dumps([play]), encoding="utf-8")
         return path
 
@@ -94,10 +95,11 @@ class Workspace:
     def storage(self, play: str, module: str, /, **options: Any) -> Path:
         return self.play(play, f"virt.storage.{module}", {"uri": self.uri, **options})
 
-    def run_play(self, play: Path, **env: str) -> None:
-        interpreter = f"ansible_python_interpreter={sys.executable}"
+    def run_play(self, play: Path, **env: str) -> str:
+        """What ansible-playbook prints. Raises Failed."""
+        interpreter = f"ansible_python_interpreter={self.interpreter}"
         settings = {"ANSIBLE_LOCALHOST_WARNING": "0", "ANSIBLE_REMOTE_TMP": str(self.path / "remote")}
-        run(
+        return run(
             ["ansible-playbook", "-i", "localhost,", "-c", "local", "-e", interpreter, str(play)],
             {**os.environ, **settings, **env},
         )
@@ -112,7 +114,7 @@ class Workspace:
         return kept
 
     def run_payload(self, payload: Path) -> None:
-        result = json.loads(run([sys.executable, str(payload)]))
+        result = json.loads(run([self.interpreter, str(payload)]))
         if result.get("failed") or result.get("warnings"):
             raise Failed(f"{payload.stem}: {result.get('msg')} {result.get('warnings')}")
 
@@ -127,14 +129,14 @@ class Workspace:
         for path in self.pool.glob(pattern):
             path.unlink()
 
-    def fill(self, count: int) -> None:
-        """Many images, of the bytes of one that qemu-img made."""
+    def fill(self, count: int, directory: Path | None = None) -> None:
+        """Many images in the pool or in another directory, of the bytes of one that qemu-img made."""
         template = self.path / "template.qcow2"
         run(["qemu-img", "create", "-q", "-f", "qcow2", str(template), "10G"])
         data = template.read_bytes()
         blocks = [(at, data[at : at + 4096]) for at in range(0, len(data), 4096) if data[at : at + 4096].strip(b"\0")]
         for index in range(count):
-            with (self.pool / f"many{index:05}").open("wb") as file:
+            with ((directory or self.pool) / f"many{index:05}").open("wb") as file:
                 file.truncate(len(data))
                 for at, block in blocks:
                     file.seek(at)

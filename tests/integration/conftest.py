@@ -1,14 +1,13 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""How the tests call the modules: their own entry points, with parameters as Ansible hands them over."""
+"""What the integration tests share: hosts to call the modules on, and a real libvirtd."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
-import io
 import itertools
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,29 +15,17 @@ from typing import Any
 import pytest
 
 from . import daemon as private_daemon
+from .calling import call
+from .crash_support import deadline
 from .daemon import Daemon
 
-_MODULES = "ansible_collections.virt.storage.plugins.modules"
 
-
-def call(module: str, check: bool = False, **params: Any) -> dict[str, Any]:
-    """The result of one module run in this process; warnings as plain text."""
-    from ansible.module_utils.common import warnings
-    from ansible.module_utils.testing import patch_module_args
-
-    warnings._global_warnings.clear()
-    entry = importlib.import_module(f"{_MODULES}.{module}")
-    printed = io.StringIO()
-    with (
-        patch_module_args({**params, "_ansible_check_mode": check, "_ansible_diff": True}),
-        contextlib.redirect_stdout(printed),
-        contextlib.suppress(SystemExit),
-    ):
-        entry.main()
-    result = json.loads(printed.getvalue())
-    told = result.get("warnings", [])
-    result["warnings"] = [text if isinstance(text, str) else text["event"]["msg"] for text in told]
-    return result
+@pytest.fixture(autouse=True)
+def _deadline(request: pytest.FixtureRequest) -> Iterator[None]:
+    """A test with the marker ``deadline(seconds)`` fails when it takes longer."""
+    marker = request.node.get_closest_marker("deadline")
+    with deadline(*marker.args) if marker else contextlib.nullcontext():
+        yield
 
 
 class Host:
@@ -82,6 +69,18 @@ def images(host: Host) -> Host:
     return host
 
 
+def keep_private(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system's locks and records below ``root``, for modules that this process runs."""
+    places = importlib.import_module("ansible_collections.virt.storage.plugins.module_utils.engines.places")
+    system = places._system
+
+    def private(why: str) -> object:
+        found = system(why)
+        return dataclasses.replace(found, locks=f"{root}{found.locks}", records=f"{root}{found.records}")
+
+    monkeypatch.setattr(places, "_system", private)
+
+
 # -- a real libvirtd ----------------------------------------------------------------------------------------------
 
 
@@ -97,8 +96,11 @@ def session_daemon(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Daemon]
 
 
 @pytest.fixture
-def daemon(session_daemon: Daemon) -> Iterator[Daemon]:
-    """A real libvirtd, private and running, without pools; one per worker of pytest."""
+def daemon(session_daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[Daemon]:
+    """A real libvirtd, private and running, without pools; one per worker of pytest. The locks and records of who works
+    through it are private too.
+    """
+    keep_private(session_daemon.files, monkeypatch)
     session_daemon.start()
     yield session_daemon
     session_daemon.start()
@@ -114,6 +116,12 @@ class DaemonHost(Host):
     def __init__(self, root: Path, daemon: Daemon) -> None:
         super().__init__(root, daemon.uri, f"images{next(_numbers)}")
         self.daemon = daemon
+
+
+@pytest.fixture
+def native_host(daemon: Daemon) -> Host:
+    """A native engine on the files of the daemon. The directory ``images`` is the daemon's own, so give a path."""
+    return Host(daemon.files, daemon.native_uri)
 
 
 @pytest.fixture

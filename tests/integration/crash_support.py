@@ -18,6 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import pytest
+
+CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
 KIB, MIB, GIB, TIB = 2**10, 2**20, 2**30, 2**40
 
 

@@ -131,12 +131,24 @@ class Daemon:
                 self._process.kill()
                 self._process.wait(30)
             self._process = None
+            self._mend_links()
 
     def kill(self) -> None:
         if self._process is not None:
             self._process.kill()
             self._process.wait(30)
             self._process = None
+            self._mend_links()
+
+    def _mend_links(self) -> None:
+        """The daemon's autostart links name its own /etc/libvirt. Outside they have to lead to the same file, as they
+        do on a host; what counts for the daemon is the file too.
+        """
+        for link in self.files.glob("etc/libvirt/storage/autostart/*.xml"):
+            target = os.readlink(link)
+            if target.startswith("/etc/libvirt/"):
+                link.unlink()
+                link.symlink_to(f"{self.files}{target}")
 
     def restart(self) -> None:
         self.stop()

@@ -86,3 +86,30 @@ def test_a_test_that_calls_a_module_gets_the_error_at_once(monkeypatch):
     with pytest.raises(StorageError) as caught:
         ensure_libvirt(None)
     assert caught.value.code == "library_missing"
+
+
+@pytest.mark.root
+def test_a_play_through_a_daemon(daemon, tmp_path, collections_path):
+    """With the tests' own Python as the interpreter, which has no binding: both runs, and a dry one before."""
+    tasks = [
+        {"virt.storage.storage_pool": {"name": "images", "type": "dir", "path": str(tmp_path / "images")}},
+        {"virt.storage.storage_volume": {"pool": "images", "volumes": [{"name": "a", "capacity": "1MiB"}]}},
+        {"virt.storage.storage_volume_info": {"pool": "images"}, "register": "seen"},
+        {"ansible.builtin.assert": {"that": ["ansible_check_mode or seen.volumes | length == 1"]}},
+    ]
+    play = {"hosts": "localhost", "connection": "local", "gather_facts": False, "tasks": tasks}
+    play["module_defaults"] = {"group/virt.storage.storage": {"uri": daemon.uri}}
+    (tmp_path / "play.json").write_text(json.dumps([play]))
+    argv = [sys.executable, "-m", "ansible", "playbook", "-i", "localhost,", str(tmp_path / "play.json")]
+    argv += ["-e", f"ansible_python_interpreter={sys.executable}"]
+    env = {**os.environ, "ANSIBLE_COLLECTIONS_PATH": str(collections_path), "ANSIBLE_REMOTE_TMP": str(tmp_path / "r")}
+    env["ANSIBLE_LOCAL_TEMP"] = str(tmp_path / "l")
+    for options, changed in ((["--check", "--diff"], 2), ([], 2), ([], 0)):
+        done = subprocess.run([*argv, *options], env=env, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"changed={changed} " in done.stdout, done.stdout
+        if options:
+            assert daemon.pools("--all") == []
+            assert not (tmp_path / "images").exists()
+    assert daemon.pools() == ["images"]
+    assert daemon.virsh("vol-list", "images").split()[0] == "a"

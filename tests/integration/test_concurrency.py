@@ -10,17 +10,11 @@ import time
 
 import pytest
 
-from .crash_support import MIB, ModuleServer, deadline, leftovers, qemu_img, refused, unchanged
+from .crash_support import MIB, ModuleServer, leftovers, qemu_img, refused, unchanged
 
-pytestmark = pytest.mark.needs_ansible
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(90)]
 
 ROUNDS = 5
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(90):
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -16,14 +16,14 @@ from typing import Any, Callable
 
 import pytest
 
-from .conftest import Host, call
+from .calling import call
+from .conftest import Host
 from .crash_support import (
     CHANGING,
     GIB,
     KIB,
     MIB,
     ModuleServer,
-    deadline,
     image_info,
     killing,
     leftovers,
@@ -35,9 +35,9 @@ from .crash_support import (
     traced,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
 ALL = os.environ.get("CRASH_POINTS") == "all"
+
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(3600 if ALL else 120)]
 SAMPLE = int(os.environ.get("CRASH_SAMPLE") or 7)
 
 
@@ -46,12 +46,6 @@ def server(collections_path):
     server = ModuleServer(collections_path)
     yield server
     server.close()
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(3600 if ALL else 120):
-        yield
 
 
 # -- what must hold of an image -----------------------------------------------------------------------------------

@@ -33,6 +33,7 @@ RUN = not MAIN.exists() or MAIN.resolve() == Path(sys.prefix).resolve()
 _BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"# refused: ([a-z_]+)\n")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
+_SYSTEM = "qemu:///system"
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
 
 
@@ -50,13 +51,14 @@ class Page:
     def __init__(self, root: Path, files: Path) -> None:
         self.root, self.files = root, files
         self.uri = f"native:///?root={root}"
+        self.system = _SYSTEM
         self.local = [f"--extra-vars=ansible_python_interpreter={sys.executable}", "--connection=local"]
 
     def moved(self, text: str) -> str:
         if os.geteuid() != 0:  # then nothing can be given to root
             mine = {"owner": os.geteuid(), "group": os.getegid()}
             text = re.sub(r"\b(owner|group): root\b", lambda found: f"{found[1]}: {mine[found[1]]}", text)
-        return _PATH.sub(rf"{self.root}/\1/", text)
+        return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system)
 
     def plays(self, text: str) -> list[dict[str, Any]]:
         """A block as plays on this host."""
@@ -125,7 +127,9 @@ def page(tmp_path: Path) -> Page:
 @pytest.mark.parametrize(
     "path", [path for path in PAGES if has_examples(path)], ids=lambda path: str(path.relative_to(REPOSITORY))
 )
-def test_the_examples_of_a_page(page: Page, path: Path) -> None:
+def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureRequest) -> None:
+    if RUN and any(_SYSTEM in text for _language, text in blocks(path)):
+        page.system = request.getfixturevalue("daemon").uri
     waiting: list[dict[str, Any]] = []
     for language, text in blocks(path):
         if language == "yaml":
@@ -165,11 +169,12 @@ def test_the_examples_of_a_module(page: Page, module: Path) -> None:
 
 
 def test_the_table_of_pool_types() -> None:
+    from ansible_collections.virt.storage.plugins.module_utils.engines.local import backend_of
     from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
 
     rows = re.findall(
-        r"^\| (?:\[([a-z-]+)\]\(\S+\)|([a-z-]+)) \| yes \| (yes|not yet) \|", PAGES[0].read_text("utf-8"), re.MULTILINE
+        r"^\| (?:\[([a-z-]+)\]\(\S+\)|([a-z-]+)) \| (all|define)[^|]* \| ", PAGES[0].read_text("utf-8"), re.MULTILINE
     )
-    assert {linked or plain: can == "yes" for linked, plain, can in rows} == {
-        name: row.backend for name, row in POOL_TYPES.items()
+    assert {linked or plain: can == "all" for linked, plain, can in rows} == {
+        name: backend_of(name) is not None for name in POOL_TYPES
     }

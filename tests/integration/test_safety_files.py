@@ -12,8 +12,8 @@ import subprocess
 import pytest
 
 from .crash_support import (
+    CHECK,
     MIB,
-    deadline,
     done,
     leftovers,
     qcow2,
@@ -25,15 +25,7 @@ from .crash_support import (
     without_locks,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline():
-        yield
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(30)]
 
 
 def make_fifo(path):

@@ -13,9 +13,9 @@ import subprocess
 import pytest
 
 from .crash_support import (
+    CHECK,
     KIB,
     MIB,
-    deadline,
     done,
     image_info,
     leftovers,
@@ -28,15 +28,7 @@ from .crash_support import (
     without_locks,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline():
-        yield
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(30)]
 
 
 @pytest.fixture
@@ -211,6 +203,18 @@ def test_a_raw_disk_stays_raw_whatever_a_guest_writes_into_it(images, secret, re
     done(images.volume(allow=["shrink"], **shrinking))
     assert path.read_bytes() == before
     assert leftovers(images.root) == []
+
+
+@CHECK
+def test_a_qcow2_image_that_was_declared_raw_does_not_grow(images, check):
+    path = qcow2(images.images / "disk", "1M")
+    before = path.read_bytes()
+    declared = {"name": "disk", "format": "raw", "capacity": "5M"}
+    assert "qcow2" in refused(images.volume(check, **declared), "format_mismatch")["hint"]
+    assert path.read_bytes() == before
+    done(images.volume(check, allow=["raw"], **declared))
+    assert path.stat().st_size == (len(before) if check else 5 * MIB)
+    assert path.read_bytes().startswith(before)
 
 
 def test_a_deeper_file_whose_format_nobody_declared(images, secret):

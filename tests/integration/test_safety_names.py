@@ -8,11 +8,23 @@ import os
 
 import pytest
 
-from .crash_support import GIB, KIB, MIB, TIB, done, image_info, leftovers, qcow2, refused, snapshot, without_locks
+from .crash_support import (
+    CHECK,
+    GIB,
+    KIB,
+    MIB,
+    TIB,
+    done,
+    image_info,
+    leftovers,
+    qcow2,
+    refused,
+    snapshot,
+    without_locks,
+)
 
 pytestmark = pytest.mark.needs_ansible
 
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
 
 BAD_NAMES = {
     "slash": "a/b",

@@ -9,18 +9,11 @@ import subprocess
 
 import pytest
 
-from .crash_support import deadline, done, leftovers, names, raw, refused, snapshot, unchanged, without_locks
+from .crash_support import CHECK, done, leftovers, names, raw, refused, snapshot, unchanged, without_locks
 
-pytestmark = pytest.mark.needs_ansible
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(30)]
 
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
 UUID = "11111111-2222-3333-4444-555555555555"
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline():
-        yield
 
 
 def deleted(host, check=False, **more):

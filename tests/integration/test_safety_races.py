@@ -12,17 +12,11 @@ import sys
 
 import pytest
 
-from .crash_support import MIB, deadline, done, image_info, leftovers, qcow2, qemu_img, raw, unchanged
+from .crash_support import MIB, done, image_info, leftovers, qcow2, qemu_img, raw, unchanged
 
-pytestmark = pytest.mark.needs_ansible
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
 _UTILS = "ansible_collections.virt.storage.plugins.module_utils"
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(60):
-        yield
 
 
 @pytest.fixture
@@ -344,6 +338,34 @@ def test_taken_into_use_after_the_decision(images, after_decision, declared):
         children[0].wait()
         children[0].stdout.close()
     assert (path.stat().st_ino, path.stat().st_size) == (inode, 2 * MIB)
+
+
+@pytest.mark.parametrize("image_format", ["raw", "qcow2"])
+def test_taken_into_use_while_the_new_one_is_prepared(images, monkeypatch, image_format):
+    """That may take minutes; what counts is who uses the volume when it would be exchanged."""
+    from ansible_collections.virt.storage.plugins.module_utils.engines.native import NativeEngine
+
+    done(images.volume(name="a", capacity="2M"))
+    path = images.images / "a"
+    inode, children, execute = path.stat().st_ino, [], NativeEngine.execute
+
+    def execute_and_open(self, operation):
+        execute(self, operation)
+        if type(operation).__name__ in ("MakeRaw", "Run"):
+            text = f"import sys; f = open({str(path)!r}, 'rb'); print('ready', flush=True); sys.stdin.read()"
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+            children.append(subprocess.Popen([sys.executable, "-c", text], **pipes))
+            assert children[-1].stdout.readline()
+
+    monkeypatch.setattr(NativeEngine, "execute", execute_and_open)
+    try:
+        meanwhile(images.volume(name="a", format=image_format, capacity="1M", recreate="always"))
+    finally:
+        for child in children:
+            child.communicate()
+    assert len(children) == 1
+    assert (path.stat().st_ino, path.stat().st_size) == (inode, 2 * MIB)
+    assert leftovers(images.root) == []
 
 
 # -- sources and backings -----------------------------------------------------------------------------------------

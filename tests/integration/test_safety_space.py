@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from .crash_support import (
+    CHECK,
     MIB,
     ModuleServer,
-    deadline,
     done,
     image_info,
     leftovers,
@@ -29,16 +29,9 @@ from .crash_support import (
     without_locks,
 )
 
-pytestmark = [pytest.mark.needs_ansible, pytest.mark.root]
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.deadline(60)]
 
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
 NOBODY = 65534
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(60):
-        yield
 
 
 def mount(*words):

@@ -13,8 +13,8 @@ import time
 import pytest
 
 from .crash_support import (
+    CHECK,
     MIB,
-    deadline,
     define_guest,
     disk_file,
     disk_volume,
@@ -29,15 +29,7 @@ from .crash_support import (
     without_locks,
 )
 
-pytestmark = pytest.mark.needs_ansible
-
-CHECK = pytest.mark.parametrize("check", [False, True], ids=["real", "check"])
-
-
-@pytest.fixture(autouse=True)
-def _deadline():
-    with deadline(60):
-        yield
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
 
 DESTROYING = {
@@ -254,14 +246,18 @@ def qemu_io(disk):
 
 def qemu_nbd(disk):
     socket = f"{disk.parent.parent}/nbd"
-    return process(["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(disk)], lambda: os.path.exists(socket))
+    return process(
+        ["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(disk)], lambda: os.path.exists(socket) and locks_held(disk)
+    )
 
 
 def qemu_nbd_on_an_overlay(disk):
     over = disk.parent.parent / "over"
     qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", over)
     socket = f"{disk.parent.parent}/nbd"
-    return process(["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(over)], lambda: os.path.exists(socket))
+    return process(
+        ["qemu-nbd", "-f", "qcow2", "-k", socket, "-t", str(over)], lambda: os.path.exists(socket) and locks_held(disk)
+    )
 
 
 @contextlib.contextmanager

@@ -4,14 +4,8 @@
 
 from __future__ import annotations
 
-import json
-import os
 import re
-import subprocess
-from collections.abc import Iterable
 from dataclasses import replace
-from pathlib import Path
-from typing import NamedTuple
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
@@ -30,22 +24,11 @@ from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.volume im
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
-from .xml_cases import FS, KINDS, RBD, Case, damaged, pools, volumes
-
-_PYTHON = "/usr/bin/python3"
-_JUDGE = Path(__file__).with_name("xml_judge.py")
-
-
-def _has_binding() -> bool:
-    try:
-        return subprocess.run([_PYTHON, "-c", "import libvirt"], capture_output=True, check=False).returncode == 0
-    except OSError:
-        return False
-
+from .xml_cases import FS, KINDS, RBD, Case, Judged, damaged, has_binding, judge, pools, volumes
 
 pytestmark = [
     pytest.mark.needs_ansible,
-    pytest.mark.skipif(not _has_binding(), reason="libvirt's Python binding is not installed"),
+    pytest.mark.skipif(not has_binding(), reason="libvirt's Python binding is not installed"),
 ]
 
 _EACH = 60
@@ -61,24 +44,6 @@ _DECLARED = re.compile(r" xmlns:(?:fs|rbd)='.*?'")
 _OPTIONS = re.compile(r"  <(fs|rbd):(\w+)>.*?</\1:\2>\n", re.DOTALL)
 # The driver says that a pool holds 100 GiB.
 _SIZES = re.compile(r"<(capacity|allocation|available) unit='bytes'>\d+<")
-
-
-class Judged(NamedTuple):
-    case: Case
-    shown: str
-    refused: str
-
-
-def judge(cases: Iterable[Case]) -> list[Judged]:
-    """All cases, in one child process."""
-    listed = list(cases)
-    lines = "".join(json.dumps(case.asked()) + "\n" for case in listed)
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
-    argv = [_PYTHON, str(_JUDGE)]
-    done = subprocess.run(argv, input=lines, capture_output=True, text=True, timeout=120, check=True, env=environment)
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(listed), done.stderr
-    return [Judged(case, answer.get("shown", ""), answer.get("refused", "")) for case, answer in zip(listed, answers)]
 
 
 @pytest.fixture(scope="module")

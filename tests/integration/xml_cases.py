@@ -1,18 +1,24 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Definitions of pools and volumes, made up from libvirt's documentation (formatstorage) and a seed; none of our code
-takes part.
+"""Definitions of pools and volumes, made up from libvirt's documentation (formatstorage) and a seed, and what libvirt
+makes of them; none of our code takes part.
 """
 
 from __future__ import annotations
 
+import json
+import os
 import random
+import subprocess
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
 
 FS = "http://libvirt.org/schemas/storagepool/fs/1.0"
+_PYTHON = "/usr/bin/python3"
+_JUDGE = Path(__file__).with_name("xml_judge.py")
 RBD = "http://libvirt.org/schemas/storagepool/rbd/1.0"
 FILE_FORMATS = (
     "raw", "dir", "bochs", "cloop", "dmg", "iso", "vpc", "vdi", "fat", "vhd", "ploop", "cow", "qcow", "qcow2", "qed",
@@ -307,7 +313,7 @@ def encryption(make: Maker, target) -> None:
     if form != "luks" or make.maybe():
         return
     optional = {"mode": make.one(None, "cbc", "xts"), "hash": make.one(None, "sha256")}
-    add(node, "cipher", name=make.one("aes", "serpent"), size=make.one(128, 256, 512), **optional)
+    add(node, "cipher", name=make.one("aes", "serpent"), size=make.one(0, 128, 256, 2**32 - 1), **optional)
     if make.maybe():
         add(node, "ivgen", name=make.one("plain64", "essiv"), hash=make.one(None, "sha256"))
     make.shuffled(node)
@@ -419,3 +425,31 @@ def damaged(cases: Iterator[Case]) -> Iterator[Case]:
         text = ElementTree.tostring(root, encoding="unicode")
         label = f"damaged {case.label}"
         yield case._replace(label=label, **({"pool": text} if case.volume is None else {"volume": text}))
+
+
+# ---- the judge
+
+
+class Judged(NamedTuple):
+    case: Case
+    shown: str
+    refused: str
+
+
+def has_binding() -> bool:
+    try:
+        return subprocess.run([_PYTHON, "-c", "import libvirt"], capture_output=True, check=False).returncode == 0
+    except OSError:
+        return False
+
+
+def judge(cases: Iterable[Case], uri: str = "test:///default") -> list[Judged]:
+    """What a libvirt makes of all cases, in one child process."""
+    listed = list(cases)
+    lines = "".join(json.dumps(case.asked()) + "\n" for case in listed)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("PYTHON")}
+    argv = [_PYTHON, str(_JUDGE), uri]
+    done = subprocess.run(argv, input=lines, capture_output=True, text=True, timeout=120, check=True, env=environment)
+    answers = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(answers) == len(listed), done.stderr
+    return [Judged(case, answer.get("shown", ""), answer.get("refused", "")) for case, answer in zip(listed, answers)]

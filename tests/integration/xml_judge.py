@@ -1,6 +1,6 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""libvirt's own parser and printer, by its test driver: in this process, without a daemon, and no host is touched.
+"""libvirt's own parser and printer: by its test driver in this process, where no host is touched, or by a daemon.
 
 Runs under the system's Python, which has the binding. A line of JSON in, a line of JSON out: ``{"pool": XML}`` or
 ``{"pool": XML, "volume": XML}`` becomes ``{"shown": XML}`` or ``{"refused": message}``.
@@ -35,7 +35,7 @@ def volume_shown(pool, text):
 
 def main():
     libvirt.registerErrorHandler(lambda _context, _error: None, None)
-    connection = libvirt.open("test:///default")
+    connection = libvirt.open(sys.argv[1])
     for line in sys.stdin:
         try:
             answer = {"shown": pool_shown(connection, json.loads(line))}

@@ -146,9 +146,14 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
         os.close(descriptor)
     if declared == "raw":
         pretends = "an encrypted image" if header.encrypted else "" if header.format == "raw" else header.format
-        virtual = header.capacity if pretends and not header.problem else None
-        looks = {"looks_like": header.problem or pretends, "looks_capacity": virtual}
-        return replace(volume, format="raw", capacity=size, physical=size, **looks)
+        return replace(
+            volume,
+            format="raw",
+            capacity=size,
+            physical=size,
+            looks_like=header.problem or pretends,
+            looks_capacity=header.capacity if pretends and not header.problem else None,
+        )
     backing = None
     if header.backing_path is not None:
         resolved = resolve_backing(path, header.backing_path)
@@ -170,10 +175,10 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
 
 
 def list_volumes(
-    directory: str, names: Collection[str] | None, headers: bool, raw: Collection[str] = ()
+    directory: str, names: Collection[str] | None, headers: bool, raw: Collection[str] = (), also: Collection[str] = ()
 ) -> dict[str, Volume]:
-    """The named entries (whatever they are), or all that are volumes. One bad file is a record, never the end of the
-    listing.
+    """The named entries (whatever they are), or all that are volumes, and of ``also`` whatever they are. One bad file
+    is a record, never the end of the listing.
     """
     wanted: Iterable[str] = names if names is not None else sorted(os.listdir(directory))
     volumes = {}
@@ -181,7 +186,7 @@ def list_volumes(
         if name == STAGING:
             continue
         volume = read_volume(os.path.join(directory, name), name, headers, "raw" if name in raw else None)
-        if volume is not None and (names is not None or not volume.foreign):
+        if volume is not None and (names is not None or name in also or not volume.foreign):
             volumes[name] = volume
     return volumes
 
@@ -254,7 +259,7 @@ def observe_volumes(found: Found, scope: Scope) -> Found:
     """
     directory = found.storage.path or ""
     try:
-        volumes = list_volumes(directory, scope.volumes, scope.headers, scope.raw)
+        volumes = list_volumes(directory, scope.volumes, scope.headers, scope.raw, scope.named)
         leftovers, staging_problem = observe_staging(directory)
         usage = observe_usage(directory)
         limit = file_limit(directory, found.filesystem)

@@ -71,11 +71,13 @@ class _Lowering:
         self.ends: dict[str, int] = {}
         self.templates: dict[Any, tuple[int, str]] = {}
         self.counts: dict[Any, int] = {}
+        self.shared: dict[Any, frozenset[str]] = {}
         here = [change for change in changes if self.otherwise[id(change)] is None]
         for change in here:
             if change.action in ("create", "recreate"):
                 key = _template_key(change.wanted)
                 self.counts[key] = self.counts.get(key, 0) + 1
+                self.shared[key] = self.shared.get(key, frozenset(change.needs)) & frozenset(change.needs)
         self.staged = [change for change in here if change.action in ("create", "recreate", "delete", "clean")]
         if self.staged:
             clean = next((change for change in changes if change.action == "clean"), None)
@@ -95,7 +97,15 @@ class _Lowering:
             operations = self._create(change, needs)
         else:
             operations = _LOWER[change.action](change, os.path.join(self.staging, f"-removed-{len(self.steps)}"))
-        self.ends[name] = len(self.steps)
+        if otherwise is None and change.action == "recreate" and operations:
+            # A step of its own, so that the conditions are looked at when the image is ready, not minutes before.
+            preparing, operations = operations[:-1], operations[-1:]
+            self._step(preparing, None, needs)
+            needs.append(len(self.steps) - 1)
+        self._step(operations, change, needs)
+        self.ends[name] = len(self.steps) - 1
+
+    def _step(self, operations: Sequence[Any], change: Change | None, needs: Sequence[int]) -> None:
         self.steps.append(ops.Step(tuple(operations), change, tuple(sorted(set(needs)))))
 
     def finish(self) -> list[ops.Step]:
@@ -125,11 +135,15 @@ class _Lowering:
         return operations
 
     def _template(self, key: Any, volume: Volume, needs: list[int]) -> str:
-        """The path of the image that equal ones are copied from. No new volume's name starts with a dash."""
+        """The path of the image that equal ones are copied from. No new volume's name starts with a dash. It waits only
+        for what all of them wait for.
+        """
         if key not in self.templates:
             path = os.path.join(self.staging, f"-template-{len(self.templates)}")
-            self.templates[key] = (len(self.steps), path)
-            self.steps.append(ops.Step(tuple(_make_image(volume, path)), None, tuple(sorted(set(needs)))))
+            self._step(
+                _make_image(volume, path), None, [0, *(self.ends[n] for n in self.shared[key] if n in self.ends)]
+            )
+            self.templates[key] = (len(self.steps) - 1, path)
         index, path = self.templates[key]
         needs.append(index)
         return path

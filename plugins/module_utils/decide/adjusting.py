@@ -48,6 +48,13 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
         lost = task.found.broken[have.name]
         message = f"volume {task.goal.pool}/{have.name} is built on {lost}, which is not there"
         task.missing.append(task.refuse("backing_missing", have.name, message, "Restore that file first."))
+    if have.name in task.found.unlike and any(d.field not in PERMISSIONS for d in differing):
+        raise task.refuse(
+            "format_mismatch",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} can't be read: {task.found.unlike[have.name]}",
+            "Put back what it is built on, or let it be made anew, which loses its content (recreate: always).",
+        )
     if (have.data_file is not None or have.encrypted) and any(d.field not in PERMISSIONS for d in differing):
         what = "is encrypted" if have.encrypted else "keeps its data in another file"
         raise task.refuse(
@@ -151,6 +158,14 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
 
 
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    if have.looks_like == "qcow2" and "raw" not in entry.allow:
+        raise task.refuse(
+            "format_mismatch",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} is declared raw, but its content looks like {have.looks_like}: "
+            f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
+            "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
+        )
     size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
     wanted = replace(have, capacity=size)
     check_capacity(replace(wanted, allocation=None), task)

@@ -82,6 +82,11 @@ def _backing_fact(volume: Volume, found: Found) -> Any:
     return facts
 
 
+def _encryption_fact(volume: Volume, found: Found) -> str:
+    """Whether there is one: which key opens it is not written in an image."""
+    return "on" if volume.encrypted or volume.encryption is not None else "off"
+
+
 def _mode_fact(volume: Volume) -> Any:
     return None if volume.permissions.mode is None else format_mode(volume.permissions.mode)
 
@@ -104,6 +109,7 @@ _COMPARED: tuple[tuple[str, Callable[[Volume, Volume, Found], bool], Callable[[V
         lambda want, have, found: _same(want.extended_l2, bool(have.extended_l2)),
         _plain("extended_l2"),
     ),
+    ("encryption", lambda want, have, found: want.encryption is None or have.encrypted, _encryption_fact),
     ("backing", _backing_met, _backing_fact),
     ("content", _content_met, lambda volume, found: "other content" if volume.content is None else "the content given"),
     ("capacity", capacity_met, _plain("capacity")),

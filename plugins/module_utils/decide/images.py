@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..model.errors import StorageError
-from ..model.found import Found, Image
+from ..model.found import UNSEEN, Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.pool import Permissions
 from ..model.qcow2 import qcow2_limit, qcow2_problem
@@ -61,6 +61,14 @@ def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
     adds to ``missing`` what an earlier task of the play may make.
     """
     goal, found = task.goal, task.found
+    if entry.volume.encryption is not None and found.storage.kind != UNSEEN and found.looked:
+        raise _refuse(
+            "encryption_unsupported",
+            "encrypted volumes are not made here",
+            goal,
+            entry.volume.name,
+            "Make it with virsh vol-create, then declare it: an encrypted volume that is there is adopted.",
+        )
     if found.row.volumes != "file":
         from .unseen import settle_plain
 

@@ -29,6 +29,10 @@ _LISTED = 10
 
 def decide_pool(goal: PoolGoal, found: Found) -> Decision:
     """The changes that make the pool what is declared. Raises StorageError where that is refused."""
+    if goal.pool.extras and not found.keeps_unknown:
+        decision = decide_pool(replace(goal, pool=replace(goal.pool, extras=())), found)
+        warning = f"pool {goal.pool.name}: a libvirt daemon keeps no elements that it does not know"
+        return replace(decision, warnings=(*decision.warnings, warning))
     _check_identity(goal, found)
     if goal.state == "absent":
         return _finish(goal, found, (*_stop(goal, found), *_undefine(goal, found)))
@@ -242,7 +246,7 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
     """Another path to the same directory is no difference: the definition keeps its own."""
-    same = found.storage.kind == READY and found.storage.identity == found.current.identity
+    same = found.storage.same_as(found.current)
     return replace(wanted, path=existing.path) if same else wanted
 
 
@@ -399,7 +403,8 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     if found.storage.kind != READY:
         return []
     have = permissions_facts(found.storage.permissions)
-    want = permissions_facts(replace(wanted.permissions, label=None))
+    declared = goal.pool.permissions if found.learned else wanted.permissions
+    want = permissions_facts(replace(declared, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
@@ -459,7 +464,7 @@ def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
 
 def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
     declared = goal.pool
-    same_file = found.storage.kind == READY and found.storage.identity == found.current.identity
+    same_file = found.storage.same_as(found.current)
     same_path = declared.path in (None, existing.path) or same_file
     other = [
         name

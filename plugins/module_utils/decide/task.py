@@ -112,9 +112,9 @@ class VolumesTask:
             for name in overlays:
                 bases.setdefault(name, {})[base] = None
         for name, members in self.found.chains.items():
-            base = self.nearest(members[1:])
-            if base is not None:
-                bases.setdefault(name, {})[base] = None
+            nearest = self.nearest(members[1:])
+            if nearest is not None:
+                bases.setdefault(name, {})[nearest] = None
         return {name: tuple(below) for name, below in bases.items()}
 
     def bases(self, name: str) -> tuple[str, ...]:

@@ -33,8 +33,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .destroying import delete
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
-    changes += refresh(goal.pool, found)
-    made, subject = _arranged(changes, task), f"pool {goal.pool}"
+    made, subject = (*_arranged(changes, task), *refresh(goal.pool, found)), f"pool {goal.pool}"
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)

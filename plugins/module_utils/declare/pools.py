@@ -57,10 +57,10 @@ def _wrong(code: str, pool: Pool, message: str, hint: str) -> StorageError:
 
 
 def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
-    from ..libvirt_xml.pool import parse_pool
+    from ..libvirt_xml.pool import parse_declared_pool
 
     given = [option for option in _DESCRIBING if params[option] is not None]
-    pool = parse_pool(params["xml"])
+    pool = parse_declared_pool(params["xml"])
     if given:
         raise _wrong(
             "invalid_option", pool, f"xml and {', '.join(given)} exclude each other", "Say it in one of the two."

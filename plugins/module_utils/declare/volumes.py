@@ -79,6 +79,7 @@ def volumes_scope(goal: VolumesGoal) -> Scope:
     return Scope(
         Pool(goal.pool),
         volumes=None if goal.exclusive is not None else tuple(sorted(names)),
+        named=tuple(sorted(names)),
         raw=frozenset(volume.name for volume in volumes if _is_raw(volume)),
         images=_keys(volume.backing for volume in volumes),
         sources=_keys(volume.content for volume in volumes),
@@ -88,6 +89,8 @@ def volumes_scope(goal: VolumesGoal) -> Scope:
 
 def _is_raw(volume: Volume) -> bool:
     """Whether the volume is declared raw, also by content that is taken byte for byte."""
+    if volume.encryption is not None:
+        return False  # what is in it is not what it looks like
     if volume.format is not None or volume.content is None:
         return volume.format == "raw"
     return volume.content.format == "raw" or volume.content.data is not None

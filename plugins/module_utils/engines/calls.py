@@ -191,12 +191,13 @@ def _can_create(volume: Volume) -> bool:
 
 
 def _can_resize(volume: Volume, shrinks: bool) -> bool:
-    """libvirt, storage driver: it looks at the image for its format, rounds to sectors, and does not shrink below what
-    is allocated.
+    """libvirt, storage driver: it looks at the image for its format, rounds to sectors, and gives nothing a size below
+    what is allocated, even if it grows.
     """
-    if volume.looks_like or (volume.capacity or 0) % _SECTOR:
-        return volume.format == "raw" and not volume.looks_like and not shrinks
-    return not shrinks or (volume.capacity or 0) >= (volume.allocation or 0)
+    capacity = volume.capacity or 0
+    if volume.looks_like or capacity < (volume.allocation or 0):
+        return False
+    return capacity % _SECTOR == 0 or (volume.format == "raw" and not shrinks)
 
 
 def _made(volume: Volume, pool: Pool) -> str:

@@ -67,7 +67,12 @@ def _run_wave(indices: Sequence[int], steps: Sequence[Step], engine: Any) -> dic
             return Outcome(FAILED, broken[index])
         return _run_step(steps[index], engine)
 
-    return dict(zip(indices, _map(one, indices, engine.parallel)))
+    first = sorted(indices, key=lambda index: not _destroys(steps[index]))  # its conditions hold now, not in a while
+    return dict(zip(first, _map(one, first, engine.parallel)))
+
+
+def _destroys(step: Step) -> bool:
+    return step.change is not None and bool(step.change.destroys)
 
 
 def _map(function: Callable[[int], Outcome], items: Sequence[int], parallel: bool) -> list[Outcome]:

@@ -28,7 +28,8 @@ from ..model.errors import StorageError
 from ..model.found import READY, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
-from .local import LocalHost, arrange, backend_of, process
+from ..model.types import POOL_TYPES
+from .local import LocalHost, arrange, process
 from .places import daemon_places
 
 _FAR = "only the daemon can look at it"
@@ -88,13 +89,15 @@ class LibvirtEngine:
         return os.path.realpath(path) if path and self._pid is not None else path
 
     def _at_hand(self, pool: Pool) -> bool:
-        """Whether we see the files of the pool as the daemon does, and may work on them beside it."""
+        """Whether we see the files of the pool as the daemon does, and may work on them beside it. Of one that nobody
+        has said anything of yet that is what volumes would be made from.
+        """
+        known = pool.type is not None and POOL_TYPES[pool.type].beside and pool.path is not None
         return (
             self._pid is not None
-            and pool.path is not None
-            and backend_of(pool.type) is not None
+            and (known or pool.type is None)
             and peers.may_stand_in(self._pid)
-            and peers.same_files(self._pid, pool.path)
+            and peers.same_files(self._pid, pool.path or "/")
         )
 
     def observe(self, scope: Scope) -> Found:
@@ -106,8 +109,10 @@ class LibvirtEngine:
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         at_hand = self._at_hand(wanted)
-        current = self._storage(existing or wanted, live, at_hand, scope.holds)
-        storage = current if existing is None or existing.path == wanted.path else self._storage(wanted, live, at_hand)
+        storage = self._storage(wanted, live, at_hand, scope.holds)
+        current = (
+            storage if existing is None or existing.path == wanted.path else self._storage(existing, live, at_hand)
+        )
         devices = [device.path for device in wanted.source.devices or () if device.path.startswith("/")]
         paths = (wanted.path, existing.path if existing is not None else None, *devices)
         found = Found(
@@ -120,10 +125,12 @@ class LibvirtEngine:
             active=look.active and current.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
-            usage=None if look.usage is None else Usage(*look.usage),
+            usage=None if at_hand or look.usage is None else Usage(*look.usage),
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
+            learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
+            keeps_unknown=False,
             process=process() if at_hand else None,
             resolved={path: self._resolved(path) or path for path in paths if path},
         )
@@ -238,6 +245,5 @@ class LibvirtEngine:
 def _supported_types(capabilities: str | None) -> frozenset[str]:
     """Of the daemon's own list; all that libvirt has where it gives none (the test driver)."""
     from ..libvirt_xml.capabilities import supported_types
-    from ..model.types import POOL_TYPES
 
     return frozenset(POOL_TYPES) if capabilities is None else supported_types(capabilities)

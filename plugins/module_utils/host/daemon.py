@@ -173,7 +173,8 @@ class Daemon:
             hint = "Wait until that is done and run the task again, or give it a longer timeout."
         if "No space left on device" in str(error):
             code, hint = "no_space", "Free some space and run the task again."
-        return StorageError(code, f"the daemon refused: {error}", subject=subject, hint=hint, command=command)
+        message = f"the daemon refused: {str(error).strip()}"
+        return StorageError(code, message, subject=subject, hint=hint, command=command)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -306,10 +307,23 @@ class Daemon:
             except self._library.libvirtError as error:
                 busy = any(words in str(error) for words in _BUSY)
                 if not busy or time.monotonic() >= deadline:
-                    raise self._failure(error, subject, op.command) from None
+                    failure = self._failure(error, subject, op.command)
+                    if op.verb == "pool-refresh" and failure.code != "daemon_lost":
+                        self._explain_stopped(failure, op.pool)
+                    raise failure from None
             except OSError as error:
                 raise StorageError("not_readable", str(error), subject=str(error.filename or subject)) from None
             time.sleep(_POLL_SECONDS)
+
+    def _explain_stopped(self, failure: StorageError, pool: str) -> None:
+        """A look that fails stops the pool (libvirt, storage driver: refresh)."""
+        look = self.pool(pool)
+        if look is None or not look.active:
+            failure.message += f"; it has stopped pool {pool}, whose files are as they were"
+            failure.hint = (
+                "Find what it can't read (storage_volume_info with uri native:///system shows a problem), move it "
+                "away, and start the pool again (state: active)."
+            )
 
     def _answers(self) -> bool:
         """Whether the daemon still takes and answers other connections. Only asking can tell: a call may take long."""
@@ -447,7 +461,9 @@ def _create(library: Any, connection: Any, op: Any) -> None:
 
 
 def _resize(library: Any, connection: Any, op: Any) -> None:
-    _volume(connection, op).resize(op.value, library.VIR_STORAGE_VOL_RESIZE_SHRINK if "--shrink" in op.words else 0)
+    volume = _volume(connection, op)
+    volume.info()  # so that the daemon looks at it: otherwise it holds the size against what it remembers
+    volume.resize(op.value, library.VIR_STORAGE_VOL_RESIZE_SHRINK if "--shrink" in op.words else 0)
 
 
 _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {

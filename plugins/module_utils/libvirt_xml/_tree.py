@@ -120,6 +120,11 @@ def is_element(node: Any) -> bool:
     return isinstance(node.tag, str)
 
 
+def local_name(node: Any) -> str:
+    """The tag without its namespace."""
+    return str(node.tag).rpartition("}")[2]
+
+
 def _strip_layout(root: Any) -> None:
     """Drop white space between elements, but not where there is other text beside it or xml:space preserves it."""
     for node in root.iter():
@@ -204,6 +209,7 @@ def arrange(parent: Any, order: tuple[str, ...]) -> None:
 
 def to_text(element: Any, level: int = 0, namespaces: Mapping[str, str] | None = None) -> str:
     """The element as libvirt lays it out: two spaces a level, attributes in single quotes, a newline at the end.
+    lxml's own serializer has no single quotes, and escapes other characters.
 
     ``namespaces`` (prefix to URI) are declared on the outermost element when something in it uses them, and only then.
     """

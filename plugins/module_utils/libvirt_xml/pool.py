@@ -19,7 +19,16 @@ from ..model.errors import StorageError
 from ..model.pool import Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
 from . import _tree
-from .fields import as_yes_no, attribute_of, normal_uuid, read_permissions, text_of, write_permissions, yes_no
+from .fields import (
+    PERMISSIONS_ORDER,
+    as_yes_no,
+    attribute_of,
+    normal_uuid,
+    read_permissions,
+    text_of,
+    write_permissions,
+    yes_no,
+)
 from .paths import sanitise_path
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
@@ -31,6 +40,18 @@ _SIZES = ("capacity", "allocation", "available")
 _ORDER = ("name", "uuid", *_SIZES, "features", "source", "target", "refresh", _MOUNT_OPTIONS, _CONFIG_OPTIONS)
 _TARGET_ORDER = ("path", "permissions")
 _ALLOCATIONS = ("default", "capacity")
+# What the elements within a pool hold, whatever its type.
+_INNER = {
+    "features": ("cow",),
+    "refresh": ("volume",),
+    "target/permissions": PERMISSIONS_ORDER,
+    "source/initiator": ("iqn",),
+    "source/auth": ("secret",),
+    "source/adapter": ("parentaddr",),
+    "source/adapter/parentaddr": ("address",),
+    _MOUNT_OPTIONS: (_MOUNT_OPTION,),
+    _CONFIG_OPTIONS: (_CONFIG_OPTION,),
+}
 _DEFAULT_DIRS = {"gluster": "/"}
 # Fields for which an empty tuple is a declaration: there are none.
 # What a shell would take for more than a word, so that it has no place in a command that is shown.
@@ -50,6 +71,44 @@ or another user of the libvirt API.
 def parse_pool(text: bytes | str) -> Pool:
     """The pool of a ``<pool>`` or ``<poolstate>`` document. Raises ``invalid_xml`` and ``unknown_type``."""
     return _read(_pool_element(text))
+
+
+def parse_declared_pool(text: bytes | str) -> Pool:
+    """The pool of a document that is a declaration: what would be lost, since the type has no use for it or since
+    there is no such element, is refused.
+    """
+    root = _pool_element(text)
+    pool = _read(root)
+    lost = _lost(root, _row(pool.type))
+    target = text_of(root, "target/path")
+    if "target/path" not in lost and target and sanitise_path(target) != pool.path:
+        raise _tree.invalid(f"target/path: {pool.type} pools are at {pool.path}", subject=pool.name)
+    if lost:
+        raise _tree.invalid(
+            f"{pool.type} pools have no {', '.join(lost)}",
+            "Remove it; nothing that is declared is dropped silently.",
+            subject=pool.name,
+        )
+    return pool
+
+
+def _lost(root: Any, row: PoolType) -> list[str]:
+    """The elements, by their paths, that are in nothing that is written."""
+    from .source import tags_of
+
+    known = {**_INNER, "source": tags_of(row), "target": () if row.target == "none" else _TARGET_ORDER}
+    below = {"source/host": (), "source/device": ("freeExtent",), **known}
+    lost = [
+        f"{path}/{_tree.local_name(node)}"
+        for path, tags in below.items()
+        for parent in root.findall(path)
+        for node in parent
+        if _tree.is_element(node) and node.tag not in tags
+    ]
+    for feature, tag, _write in _OPTIONS:
+        if root.find(tag) is not None and feature not in row.features:
+            lost.append(feature)
+    return sorted(set(lost))
 
 
 def with_defaults(pool: Pool) -> Pool:

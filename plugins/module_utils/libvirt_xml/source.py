@@ -53,6 +53,11 @@ def uses(row: PoolType, name: str) -> bool:
     return name in row.required or name in row.optional or name in _EVERY_TYPE
 
 
+def tags_of(row: PoolType) -> tuple[str, ...]:
+    """The elements that a source of this type holds."""
+    return tuple(field.tag for field in _FIELDS if uses(row, field.name))
+
+
 def read_source(element: Any, row: PoolType) -> Source:
     """The fields that this type uses. ``element`` may be None."""
     if element is None:

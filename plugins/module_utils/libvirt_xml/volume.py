@@ -253,7 +253,7 @@ def render_found_volume(volume: Volume, pool: Pool) -> str:
     if backing is not None and not (backing.path or "/").startswith("/"):
         backing = replace(backing, format="raw")
     if volume.compat == _OLDER_COMPAT:
-        volume = replace(volume, compat=None, **dict.fromkeys(_FEATURES))
+        volume = replace(volume, compat=None, lazy_refcounts=None, extended_l2=None)
     permissions = replace(volume.permissions, mode=None if mode is None else mode & _SHOWN_MODE)
     return render_volume(replace(volume, permissions=permissions, backing=backing, encryption=encryption), pool)
 

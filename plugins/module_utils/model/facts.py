@@ -83,5 +83,7 @@ def volume_facts(volume: Volume) -> dict[str, Any]:
             facts[name] = getattr(volume, name)
     if volume.backing is not None:
         facts["backing"] = backing_facts(volume.backing)
+    if volume.encryption is not None:
+        facts["encryption"] = volume.encryption.format
     facts.update(permissions_facts(volume.permissions))
     return facts

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
@@ -40,6 +41,10 @@ class Storage:
     read_only: bool = False
     holds: tuple[str, ...] = ()
     identity: tuple[int, ...] | None = None
+
+    def same_as(self, other: Storage) -> bool:
+        """Whether both are known to be one and the same thing that is there."""
+        return self.kind == READY == other.kind and self.identity is not None and self.identity == other.identity
 
 
 @dataclass(frozen=True)
@@ -104,10 +109,13 @@ class Found:
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``unsupported``: why pools of its type can't be run here, empty if they can. ``starts_at_boot``: whether
-    somebody starts what is marked for autostart. ``unlisted``: volumes that a daemon does not list as they are.
+    somebody starts what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
+    has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
+    than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
-    ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
+    ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
+    those built on one that is not of the format they name, in words. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
@@ -132,6 +140,8 @@ class Found:
     unwritable: str = ""
     unsupported: str = ""
     starts_at_boot: bool = True
+    learned: bool = False
+    keeps_unknown: bool = True
     unlisted: tuple[str, ...] = ()
     volumes: Mapping[str, Volume] = field(default_factory=dict)
     images: Mapping[str, Image] = field(default_factory=dict)
@@ -139,6 +149,7 @@ class Found:
     unseen: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    unlike: Mapping[str, str] = field(default_factory=dict)
     chains: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
@@ -154,6 +165,18 @@ class Found:
     def looked(self) -> bool:
         """Whether the pool's volumes could be looked at; an earlier task of the play may still make the pool."""
         return self.storage.kind == READY or (self.storage.kind == UNSEEN and self.active)
+
+    @property
+    def unreadable(self) -> StorageError | None:
+        """Why nobody can tell whether a started pool is active; None when it can be told, or was not started."""
+        if not self.started or self.current.kind != UNKNOWN_STORAGE:
+            return None
+        return StorageError(
+            "backend_missing" if self.unsupported else "storage_unreadable",
+            f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,
+            subject=f"pool {self.name}",
+            hint="Name another uri." if self.unsupported else "Run as a user who may read it (become: true).",
+        )
 
     @property
     def row(self) -> PoolType:

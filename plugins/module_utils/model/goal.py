@@ -48,15 +48,16 @@ class VolumesGoal:
 class Scope:
     """How far an observation looks. ``pool`` names the pool and may carry what is declared of it.
 
-    ``volumes``: names, or None for all. ``headers``: read image headers too. ``raw``: volumes that are declared raw,
-    and are taken as that whatever a guest has written into them. ``images`` and ``sources``: what
-    volumes are made from, as volume names of the pool or absolute paths; of sources it is also asked who writes to
-    them. ``neighbours``: read the other definitions. ``contents``: volume name to number of bytes whose digest is
-    wanted. ``holds``: list what the pool's directory holds.
+    ``volumes``: names, or None for all. ``named``: those whose place is looked at even if no volume is there.
+    ``headers``: read image headers too. ``raw``: volumes that are declared raw, and are taken as that whatever a guest
+    has written into them. ``images`` and ``sources``: what volumes are made from, as volume names of the pool or
+    absolute paths; of sources it is also asked who writes to them. ``neighbours``: read the other definitions.
+    ``contents``: volume name to number of bytes whose digest is wanted. ``holds``: list what its directory holds.
     """
 
     pool: Pool
     volumes: tuple[str, ...] | None = ()
+    named: tuple[str, ...] = ()
     headers: bool = True
     raw: frozenset[str] = frozenset()
     images: tuple[str, ...] = ()

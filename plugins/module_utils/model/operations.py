@@ -255,7 +255,7 @@ class Truncate(NamedTuple):
 class Step(NamedTuple):
     """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run after them whatever failed.
 
-    A step without a change prepares something that others share; what it fails with, they fail with.
+    A step without a change prepares something for others; what it fails with, they fail with.
     """
 
     operations: tuple[Any, ...]

@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..host.run import run
 from ..model.errors import StorageError
 
 _NEEDED = "libvirt, lxml.etree"
@@ -81,17 +82,10 @@ def _has_both(interpreter: str) -> bool:
     # Ansible's own probe_interpreters_for_module takes one module only in older versions, lets tracebacks through to
     # our output and waits for ever.
     try:
-        done = subprocess.run(
-            [interpreter, "-B", "-c", _PROBE],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            timeout=20,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        run([interpreter, "-B", "-c", _PROBE], timeout=20)
+    except (OSError, StorageError):
         return False
-    return done.returncode == 0
+    return True
 
 
 def _run_again(interpreter: str) -> NoReturn:
@@ -104,5 +98,7 @@ def _run_again(interpreter: str) -> NoReturn:
         from ansible.module_utils.common.respawn import respawn_module
 
         respawn_module(interpreter)
-    done = subprocess.run([interpreter, "--"], input=create_payload().encode(), check=False)
-    raise SystemExit(done.returncode)
+    # It prints the result to where this one would.
+    child = subprocess.Popen([interpreter, "--"], stdin=subprocess.PIPE)  # pylint: disable=ansible-bad-function
+    child.communicate(create_payload().encode())
+    raise SystemExit(child.returncode)

@@ -37,7 +37,7 @@ def run(module: AnsibleModule) -> None:
 def facts(change: Change, found: Found) -> Any:
     """What a change claims, as it was found afterwards."""
     if change.subject.volume is None:
-        return {"leftovers": ", ".join(found.leftovers)}
+        return {"leftovers": ", ".join(found.leftovers), "unlisted": ", ".join(found.unlisted)}
     volume = found.volumes.get(change.subject.volume)
     return None if volume is None else {"path": volume.path, "backing": None, **volume_facts(volume)}
 

@@ -441,6 +441,9 @@ class _Volumes:
         after = work.after.directory(self.path)
         self.after = after.files if after is not None else {}
         self.done: set[str] = set()
+        self.destroyed: dict[str, frozenset[str]] = {}  # shrunk, made anew or removed, with the words for it
+        self.moved: dict[str, str] = {}  # what is made, made anew or rebased
+        self.copied: set[str] = set()  # made from a source
 
     def refuse(self, *codes: str) -> None:
         self.work.codes.update(codes)
@@ -461,7 +464,21 @@ class _Volumes:
     def users(self, name: str) -> list[str]:
         """Overlays that stay."""
         going = {self.work.before.real(self.at(other)) for other in self.doomed}
+        going |= {self.work.before.real(self.at(other)) for other in self.moved if not self.ends_on(other, name)}
         return [user for user in self.work.before.overlays(self.at(name)) if user not in going]
+
+    def ends_on(self, name: str, other: str, host: Host | None = None) -> bool:
+        """Whether a volume is built on another one, in the end, or on ``host``."""
+        host = host or self.work.after
+        path = self.at(name)
+        for _unused in range(20):
+            file = host.file(path)
+            if file is None or file.backing is None:
+                return False
+            path = file.backing[0]
+            if host.same_file(path, self.at(other)):
+                return True
+        return True
 
 
 def _volumes(work: _Work, task: VolumeTask) -> None:
@@ -485,6 +502,7 @@ def _volumes(work: _Work, task: VolumeTask) -> None:
         _visit(volumes, name, ())
     for name in volumes.extra:
         _volume_absent(volumes, name, frozenset())
+    _settle_bases(volumes)
     if pool is None:  # what could not be looked at is no reason to refuse
         work.codes.discard("capacity_missing")
     _mark_broken(work.after)
@@ -518,10 +536,28 @@ def _volume_absent(volumes: _Volumes, name: str, allow: frozenset[str]) -> None:
     if file.kind != "file":
         volumes.refuse("volume_foreign")
         return
-    if volumes.users(name) and "backing" not in allow:
-        volumes.refuse("volume_backing")
+    volumes.destroyed[name] = allow
     volumes.act("delete", name)
     volumes.after.pop(name, None)
+
+
+def _settle_bases(volumes: _Volumes) -> None:
+    """What is built on what loses its content, once all is known that the task moves: those overlays go first."""
+    work, before = volumes.work, volumes.work.before
+    leaving = [name for name in volumes.moved if name in volumes.files and volumes.files[name].backing is not None]
+    if volumes.destroyed and leaving and (volumes.copied or (len(volumes.destroyed) > 1 and len(leaving) > 1)):
+        work.told = "bases that change under overlays that move, in an order that is not foreseen"
+    for name, allow in volumes.destroyed.items():
+        if "backing" not in allow and (volumes.users(name) or (work.codes and any(before.overlays(volumes.at(name))))):
+            volumes.refuse("volume_backing")
+        for moved, action in volumes.moved.items():
+            if not volumes.ends_on(moved, name):
+                continue
+            if name in volumes.doomed:
+                volumes.refuse("parent_removed")
+            elif action == "rebase" and volumes.ends_on(moved, name, before):
+                volumes.refuse("no_order")
+        _spoil_overlays(volumes, name, volumes.moved.get(name) == "recreate", set())
 
 
 def _round(size: int, fmt: str) -> int:
@@ -547,30 +583,39 @@ def _volume_present(volumes: _Volumes, entry: _Entry) -> None:
         )  # fmt: skip
     stuck = _stuck(volumes, entry, have)
     if entry.recreate == "always" or (entry.recreate == "needed" and stuck):
-        if volumes.users(entry.name) and "backing" not in entry.allow:
-            volumes.refuse("volume_backing")
+        volumes.destroyed[entry.name] = entry.allow
+        volumes.moved[entry.name] = "recreate"
         volumes.work.always = volumes.work.always or entry.recreate == "always"
-        _create(volumes, entry, "recreate", have)
-        _spoil_overlays(volumes, entry.name)
+        if have.pretends:
+            volumes.work.told = "a raw volume that looks like another format"
+        _create(volumes, entry, "recreate", replace(have, capacity=volumes.files[entry.name].capacity))
     elif stuck:
         volumes.refuse("volume_differs")
         if entry.format == "raw" and any(value is not None for value in entry.options.values()):
             volumes.refuse("invalid_option")
     else:
         _adjust(volumes, entry, have, after if have.format == after.format else replace(have))
-        if have.format != after.format and volumes.work.actions[("resize", f"volume {volumes.pool}/{entry.name}")]:
-            volumes.work.told = "a qcow2 image that is resized as the raw one that it is declared to be"
+        if volumes.work.actions[("resize", f"volume {volumes.pool}/{entry.name}")]:
+            if have.format != after.format:
+                volumes.refuse("format_mismatch")
+            elif have.pretends:
+                volumes.work.told = "a raw volume that looks like another format"
         for field_name, value in entry.permissions.items():
             setattr(volumes.after[entry.name], field_name, value)
 
 
-def _spoil_overlays(volumes: _Volumes, name: str) -> None:
-    """They were built on what is there no more."""
-    for path in volumes.work.after.overlays(volumes.at(name)):
-        file = volumes.work.after.file(path)
-        if file is not None and not file.broken:
-            file.broken, file.content = True, None
-            _spoil_overlays(volumes, os.path.basename(path))
+def _spoil_overlays(volumes: _Volumes, name: str, broken: bool, met: set[str]) -> None:
+    """They were built on what is there no more, and still are."""
+    was = {volumes.work.before.real(path) for path in volumes.work.before.overlays(volumes.at(name))}
+    for path in list(volumes.work.after.overlays(volumes.at(name))):
+        file, overlay = volumes.work.after.file(path), os.path.basename(path)
+        home = os.path.dirname(path) == volumes.work.before.resolve(volumes.path)
+        new = home and volumes.moved.get(overlay) == "recreate"
+        if file is None or path not in was or path in met or new:
+            continue
+        file.content = None
+        file.broken = file.broken or broken
+        _spoil_overlays(volumes, overlay, broken, met | {path})
 
 
 def _stuck(volumes: _Volumes, entry: _Entry, have: File) -> bool:
@@ -610,6 +655,7 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
                 volumes.refuse("invalid_option")
         if entry.backing is not None and not _same_backing(volumes, entry.backing, have):
             changes.append("rebase")
+            volumes.moved.setdefault(entry.name, "rebase")
             if "backing" not in entry.allow:
                 volumes.refuse("volume_differs")
             below = _below(volumes, entry, after)
@@ -626,12 +672,8 @@ def _adjust(volumes: _Volumes, entry: _Entry, have: File, after: File) -> None:
                 volumes.refuse("shrink_refused")
             if size == 0 and have.format == "qcow2":
                 volumes.refuse("invalid_size")
-            if volumes.users(entry.name) and "backing" not in entry.allow:
-                volumes.refuse("volume_backing")
-            for path in work.after.overlays(volumes.at(entry.name)):
-                overlay = work.after.file(path)
-                if overlay is not None:
-                    overlay.content = None
+            if "shrink" in entry.allow:
+                volumes.destroyed[entry.name] = entry.allow
         if size > have.capacity and have.rest:
             after.content = None  # qemu-img kept the rest of what was the last cluster, and shows it again
         after.rest = have.format == "qcow2" and size < have.capacity and size % (have.cluster_size or 65536) > 0
@@ -775,6 +817,9 @@ def _origin(volumes: _Volumes, entry: _Entry) -> _Origin | None:
 def _create(volumes: _Volumes, entry: _Entry, action: str, have: File | None = None) -> None:
     """``have`` is what is made anew: it keeps what is not declared of it."""
     work, refused = volumes.work, len(volumes.work.codes)
+    volumes.moved.setdefault(entry.name, action)
+    if entry.source is not None and entry.source.content is None:
+        volumes.copied.add(entry.name)
     old = volumes.files.get(entry.name) or File(uid=work.before.uid, gid=work.before.gid)
     fmt, capacity, content = entry.format, entry.capacity, b""
     if have is not None and entry.source is None:

@@ -19,7 +19,7 @@ from pathlib import Path
 def serve(top: str) -> None:
     subprocess.run(["mount", "--bind", top, top], check=True)
     subprocess.run(["mount", "-o", "remount,bind,ro", top], check=True)
-    spec = importlib.util.spec_from_file_location("calling", Path(__file__).parents[1] / "conftest.py")
+    spec = importlib.util.spec_from_file_location("calling", Path(__file__).parents[1] / "calling.py")
     assert spec is not None
     assert spec.loader is not None
     calling = importlib.util.module_from_spec(spec)

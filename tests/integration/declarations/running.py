@@ -13,11 +13,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ..conftest import call
+from ..calling import call
 from .declared import Hand, PoolTask, VolumeTask, pool_xml
 from .host_model import MISSING, Directory, File, Host, Pool, Prediction, by_hand, predict
 from .making import POOLS, UUIDS, Start, World
 from .reading import Reader
+from .shares import count, count_sequence
 from .watching import Recorder, Snapshot, but_locks, differences, less_locks, of_the_task, snapshot
 
 Task = PoolTask | VolumeTask
@@ -179,8 +180,7 @@ class Sequence:
         by_hand(self.host, hand)
 
     def end(self) -> None:
-        self.counts["sequences"] += 1
-        self.counts.update(f"sequences with {action}" for action in self.happened)
+        count_sequence(self.counts, self.happened)
 
     # -- running --------------------------------------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ class Sequence:
             self.host = prediction.after
             self._against_model(task, prediction, done, changes)
         self._again(task, prediction, done, after)
-        self._count(task, done)
+        count(self.counts, self.happened, task, done)
         self.earlier.append(task)
 
     # -- what is held against it ----------------------------------------------------------------------------------
@@ -315,29 +315,6 @@ class Sequence:
                 "diff"
             ]
 
-    # -- counting -------------------------------------------------------------------------------------------------
-
-    def _count(self, task: Task, done: dict[str, Any]) -> None:
-        counts = self.counts
-        counts["steps"] += 1
-        counts["refused" if "failed" in done else "changed" if done["changed"] else "no-op"] += 1
-        if "failed" in done:
-            counts[f"refused: {_code(done)}"] += 1
-        if isinstance(task, PoolTask):
-            counts["steps on pools"] += 1
-            counts[f"pool {task.wanted_state}"] += 1
-        else:
-            counts["steps on volumes"] += 1
-            states = {options.get("state") or "present" for _unused, options in task.effective()}
-            counts.update(f"volume {state}" for state in states)
-            counts["exclusive"] += task.exclusive is not None
-            counts["volumes lists"] += task.as_list
-            self.happened |= {"exclusive"} if task.exclusive is not None else set()
-        if "failed" not in done:
-            actions = {_named(entry) for entry in done["plan"]}
-            counts.update(f"action {action}" for action in actions)
-            self.happened |= actions
-
 
 class Unforeseen(Exception):
     """The model does not tell what is there now: the sequence ends."""
@@ -388,12 +365,3 @@ def _actions(plan: list[dict[str, Any]]) -> Counter:
     return Counter(
         (entry["action"], subject) for entry in plan for subject in entry.get("subjects", [entry["subject"]])
     )
-
-
-def _named(entry: dict[str, Any]) -> str:
-    """The action as it is counted: growing and shrinking are two, and so are pools and volumes where both have one."""
-    if entry["action"] == "resize":
-        return "shrink" if entry["destroys"] else "grow"
-    if entry["action"] in ("delete", "permissions"):
-        return f"{entry['action']} {entry['subject'].split(' ')[0]}"
-    return str(entry["action"])

@@ -27,6 +27,7 @@ from hypothesis import strategies as st
 from . import making
 from .making import Drawer
 from .running import Call, Sequence, Unforeseen, Workshop
+from .shares import table, too_rare
 
 pytestmark = pytest.mark.needs_ansible
 
@@ -38,14 +39,6 @@ ENOUGH = 500  # for the shares of states and actions to mean something
 SETTINGS = hypothesis.settings(
     deadline=None, database=None, print_blob=False, report_multiple_bugs=False, suppress_health_check=list(HealthCheck),
     phases=[Phase.generate, *([Phase.shrink] if os.environ.get("DECLARATIONS_SHRINK") else [])],
-)  # fmt: skip
-# Each of these states has to be at least 5 % of all steps; each of the actions, in at least 5 % of the sequences.
-STATES = (
-    "pool present", "pool active", "pool inactive", "pool absent", "pool deleted", "volume present", "volume absent",
-)  # fmt: skip
-ACTIONS = (
-    "define", "redefine", "build", "start", "stop", "autostart", "undefine", "delete pool", "permissions pool",
-    "create", "grow", "shrink", "amend", "rebase", "recreate", "permissions volume", "delete volume",
 )  # fmt: skip
 
 
@@ -150,17 +143,11 @@ def test_the_sequences_were_worth_running(request: pytest.FixtureRequest, counte
     for shard in shards:
         counts.update(shard["counts"])
     with capsys.disabled():
-        print(
-            _table(counts, sum(shard["seconds"] for shard in shards)), file=sys.stderr
-        )  # of a worker, only that is seen
+        # of a worker, only stderr is seen
+        print(table("random declarations", counts, sum(shard["seconds"] for shard in shards)), file=sys.stderr)
     assert all(shard["passed"] for shard in shards), "a shard failed: see there"
     assert counts["sequences"] >= SEQUENCES
-    steps, sequences = counts["steps"], counts["sequences"]
-    rare = [state for state in STATES if counts[state] < 0.05 * steps]
-    rare += [action for action in ACTIONS if counts[f"sequences with {action}"] < 0.05 * sequences]
-    rare += [outcome for outcome in ("refused", "no-op") if counts[outcome] < 0.2 * steps]
-    rare += ["steps foreseen"] if counts["steps not foreseen"] > 0.05 * steps else []
-    assert not rare or SEQUENCES < ENOUGH
+    assert not too_rare(counts) or SEQUENCES < ENOUGH
 
 
 def _gathered(directory: Path) -> list[dict]:
@@ -170,20 +157,3 @@ def _gathered(directory: Path) -> list[dict]:
         assert time.monotonic() < limit, "not all shards came to their end"
         time.sleep(0.2)
     return [json.loads(file.read_text()) for file in files]
-
-
-def _table(counts: Counter, seconds: float) -> str:
-    steps, sequences = counts["steps"] or 1, counts["sequences"] or 1
-    lines = [f"\nrandom declarations: {sequences} sequences of {steps} steps, {seconds:.0f} s of work"]
-
-    def add(title: str, names: list[tuple[str, str]], whole: int, of: str) -> None:
-        shown = ", ".join(f"{label} {counts[name]} ({100 * counts[name] / whole:.0f} %)" for label, name in names)
-        lines.append(f"  {title} (of {of}): {shown}")
-
-    add("outcomes", [(name, name) for name in ("changed", "refused", "no-op", "steps not foreseen")], steps, "steps")
-    add("states", [(name, name) for name in STATES], steps, "steps")
-    add("lists", [(name, name) for name in ("volumes lists", "exclusive")], steps, "steps")
-    add("actions", [(name, f"sequences with {name}") for name in ACTIONS], sequences, "sequences")
-    codes = sorted(name for name in counts if name.startswith("refused: "))
-    add("refusals", [(name[len("refused: ") :], name) for name in codes], steps, "steps")
-    return "\n".join(lines)

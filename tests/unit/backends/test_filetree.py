@@ -23,6 +23,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.change import C
 from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Found, Storage
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Volume
+from ansible_collections.virt.storage.plugins.module_utils.report.result import plan
 
 MIB = 2**20
 STAGING = "/p/.virt-storage"
@@ -182,6 +183,7 @@ def test_what_is_no_volume(tmp_path, kind):
     assert volume.type is None
     assert filetree.list_volumes(str(tmp_path), None, True) == {}
     assert filetree.list_volumes(str(tmp_path), ["v"], True)["v"].foreign
+    assert filetree.list_volumes(str(tmp_path), None, True, also=["v", "w"])["v"].foreign
 
 
 def test_a_directory_in_the_pool(tmp_path):
@@ -382,9 +384,29 @@ def test_the_mode_of_a_new_volume():
 
 
 def test_making_anew_exchanges():
-    operations = lower(change("recreate", wanted(image_format="raw", identity=(1, 2))))[1].operations
-    assert operations[-1] == ops.Exchange(f"{STAGING}/v", "/p/v", (1, 2))
-    assert operations[-2] == ops.Sync(f"{STAGING}/v")
+    """In a step of its own, so that its conditions are looked at when the new image is ready."""
+    mine = change("recreate", wanted(image_format="raw", identity=(1, 2)))
+    _opening, preparing, exchanging, closing = lower(mine)
+    assert exchanging == ops.Step((ops.Exchange(f"{STAGING}/v", "/p/v", (1, 2)),), mine, (0, 1))
+    assert (preparing.change, preparing.needs) == (None, (0,))
+    assert preparing.operations[-1] == ops.Sync(f"{STAGING}/v")
+    assert closing.needs == (0, 1, 2)
+    (entry,) = plan([mine], lower(mine))
+    assert [command.split()[0] for command in entry["commands"]] == ["mkdir", "truncate", "chmod", "sync", "mv"]
+
+
+def test_making_equal_ones_anew_shows_all_commands():
+    mine = [change("recreate", wanted(name, identity=(1, 2))) for name in ("a", "b")]
+    (entry,) = plan(mine, lower(*mine))
+    assert [command.split()[0] for command in entry["commands"]] == ["mkdir", "qemu-img", "cp", "chmod", "sync", "mv"]
+
+
+def test_what_equal_ones_are_copied_from_waits_for_what_all_need_only():
+    """b is made though the overlay of a could not be moved away."""
+    moving = change("rebase", wanted("v", backing=Backing("/p/x", "raw")))
+    steps = lower(moving, change("recreate", wanted("a", identity=(1, 2)), ("v",)), change("create", wanted("b")))
+    assert [step.needs for step in steps if runs([step]) and step.change is None] == [(0,)]
+    assert 1 not in next(step for step in steps if step.change is not None and step.change.subject.volume == "b").needs
 
 
 @pytest.mark.parametrize(

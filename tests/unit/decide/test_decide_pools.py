@@ -218,6 +218,16 @@ def test_live_changes(declared, found, expected):
     assert "stop" not in expected
 
 
+def test_permissions_that_a_daemon_wrote_into_the_definition_are_nobodys_declaration():
+    """It may have found them there, and somebody have changed them since."""
+    written = replace(DEFINED, permissions=Permissions(0o711, 0, 0))
+    found = started(replace(DIRECTORY, permissions=Permissions(0o777, 9, 9)), written, learned=True)
+    assert actions(decide_pool(dir_goal(), found)) == []
+    declared = decide_pool(dir_goal(permissions=Permissions(0o711)), found)
+    assert actions(declared) == ["permissions"]
+    assert declared.changes[0].wanted.permissions == Permissions(0o711)
+
+
 @pytest.mark.parametrize("state", ["present", "inactive"])
 def test_the_mode_of_an_inactive_pool_waits_for_its_start(state):
     decision = decide_pool(dir_goal(state, permissions=Permissions(0o700)), defined())
@@ -600,3 +610,11 @@ def test_what_is_at_stake(state, allow, stakes):
 def test_extras_of_a_definition_do_not_count_as_a_difference():
     found = started(pool=replace(DEFINED, extras=("<x/>",), source=Source(devices=(SourceDevice("/dev/a"),))))
     assert decide_pool(dir_goal(), found).changes == ()
+
+
+def test_a_daemon_that_keeps_no_unknown_elements_is_not_told_of_them_each_time():
+    goal = pool_goal(type="dir", path="/p", extras=("<metadata></metadata>",))
+    decision = decide_pool(goal, started(keeps_unknown=False))
+    assert decision.changes == ()
+    assert "keeps no elements" in decision.warnings[0]
+    assert decide_pool(goal, started()).changes != ()

@@ -16,9 +16,22 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.compare import
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.found import EVERYTHING, PIN, RUNNING, Usage
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
+    PIN,
+    RUNNING,
+    UNSEEN,
+    Storage,
+    Usage,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import (
+    Backing,
+    Content,
+    Encryption,
+    SecretReference,
+    Volume,
+)
 
 from .building import (
     DIRECTORY,
@@ -241,6 +254,27 @@ def test_a_type_that_is_not_supported():
     assert refused(found, entry(capacity=MIB)).code == "backend_missing"
 
 
+ENCRYPTED = {"format": "qcow2", "capacity": MIB, "encryption": Encryption("luks", secrets=(SecretReference("u"),))}
+
+
+def test_no_encrypted_volume_is_made_in_the_clear():
+    assert refused(EMPTY, entry(**ENCRYPTED)).code == "encryption_unsupported"
+    plain = holding(volume("v", "qcow2"))
+    assert refused(plain, entry(**ENCRYPTED)).code == "volume_differs"
+    assert refused(plain, entry(**ENCRYPTED, recreate="always")).code == "encryption_unsupported"
+
+
+def test_an_encrypted_volume_that_is_there_is_adopted():
+    assert actions(decide(holding(volume("v", "qcow2", encrypted=True)), entry(**ENCRYPTED))) == []
+
+
+def test_a_daemon_that_alone_sees_the_pool_is_told_of_the_encryption():
+    far = started(Storage(UNSEEN, "/p"), active=True)
+    change = only(decide(far, entry(**ENCRYPTED)))
+    assert change.wanted.encryption == ENCRYPTED["encryption"]
+    assert change.after["encryption"] == "luks"
+
+
 def test_nothing_declared_is_nothing_to_do():
     assert decide(holding(volume())).changes == ()
 
@@ -340,6 +374,29 @@ def test_shrinking_takes_a_word(have):
 def test_qcow2_that_is_a_granule_too_large_is_shrunk():
     assert refused(holding(QCOW2), entry(capacity=MIB - 512)).code == "shrink_refused"
     assert decide(holding(QCOW2), entry(capacity=MIB - 511)).changes == ()
+
+
+@pytest.mark.parametrize(
+    ("looks_like", "capacity", "allow", "code"),
+    [
+        pytest.param("qcow2", 2 * MIB, (), "format_mismatch", id="growing"),
+        pytest.param("qcow2", 512, ("shrink",), "format_mismatch", id="shrinking"),
+        pytest.param("qcow2", 2 * MIB, ("in_use", "shrink", "backing"), "format_mismatch", id="no-other-word"),
+        pytest.param("qcow2", 2 * MIB, ("raw",), "", id="the-word"),
+        pytest.param("qcow2", 512, ("raw",), "shrink_refused", id="which-is-not-that-for-shrinking"),
+        pytest.param("qcow2", 512, ("raw", "shrink"), "", id="both"),
+        pytest.param("an encrypted image", 2 * MIB, (), "", id="a-guest-encrypts-its-disk"),
+        pytest.param("vmdk", 2 * MIB, (), "", id="text"),
+    ],
+)
+def test_what_is_declared_raw_and_looks_like_qcow2_is_resized_with_a_word(looks_like, capacity, allow, code):
+    found = holding(volume(looks_like=looks_like, looks_capacity=5 * MIB))
+    declared = entry(format="raw", capacity=capacity, allow=allow)
+    if code:
+        assert refused(found, declared).code == code
+    else:
+        assert decide(found, declared).changes[0].wanted.capacity == capacity
+    assert decide(found, entry(format="raw", capacity=MIB)).changes == ()
 
 
 def test_at_least_never_shrinks():

@@ -353,3 +353,58 @@ def test_xml_excludes_what_it_says_itself(given):
 
 def test_deleting_needs_no_more_than_xml():
     assert goal(xml=XML, state="deleted").state == "deleted"
+
+
+@pytest.mark.parametrize(
+    ("text", "word"),
+    [
+        pytest.param(XML.replace("<target>", "<source><host name='h'/></source><target>"), "source/host", id="host"),
+        pytest.param(XML.replace("<target>", "<source><new/></source><target>"), "source/new", id="new"),
+        pytest.param(XML.replace("</path>", "</path><quota/>"), "target/quota", id="quota"),
+        pytest.param(
+            XML.replace("</path>", "</path><permissions><acl/></permissions>"), "target/permissions/acl", id="acl"
+        ),
+        pytest.param(
+            XML.replace("</name>", "</name><m:mount_opts xmlns:m='http://libvirt.org/schemas/storagepool/fs/1.0'/>"),
+            "mount_options",
+            id="mount-options",
+        ),
+        pytest.param(
+            "<pool type='rbd'><name>p</name><source><host name='h'/><name>n</name></source>"
+            "<target><path>/p</path></target></pool>",
+            "target/path",
+            id="no-target",
+        ),
+        pytest.param(
+            "<pool type='logical'><name>vg</name><target><path>/srv</path></target></pool>", "/dev/vg", id="fixed-path"
+        ),
+    ],
+)
+def test_nothing_of_the_xml_is_dropped(text, word):
+    error = refused(xml=text)
+    assert error.code == "invalid_xml"
+    assert word in error.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        XML.replace("<target>", "<capacity unit='bytes'>7</capacity><source><vendor name='v'/></source><target>"),
+        "<pool type='logical'><name>vg</name><source><device path='/dev/sda'><freeExtent start='1' end='2'/></device>"
+        "</source><target><path>/dev/vg/</path></target></pool>",
+        "<pool type='rbd'><name>p</name><source><host name='h'/><name>n</name></source><target/></pool>",
+    ],
+)
+def test_what_is_only_shown_is_read_over(text):
+    assert goal(xml=text).pool.type is not None
+
+
+def test_metadata_of_the_xml_is_kept():
+    assert goal(xml=XML.replace("<target>", "<metadata><a/></metadata><target>")).pool.extras == (
+        "<metadata><a></a></metadata>",
+    )
+
+
+def test_every_form_of_adapter():
+    given = {"type": "fc_host", "wwnn": "1" * 16, "wwpn": "2" * 16, "parent_fabric_wwn": "3" * 16, "managed": False}
+    assert pool(type="scsi", path="/dev", source={"adapter": given}).source.adapter == Adapter(**given)

@@ -294,6 +294,15 @@ def test_a_volume_from_xml():
     assert goal(xml=XML, name="v").volumes[0].volume == made.volume
 
 
+def test_an_encrypted_raw_volume_is_looked_into():
+    """What is declared raw is taken as that; what is encrypted has a header."""
+    xml = XML.replace("qcow2", "raw").replace("</target>", "<encryption format='luks'/></target>")
+    made = goal(xml=xml)
+    assert made.volumes[0].volume.encryption.format == "luks"
+    assert volumes_scope(made).raw == frozenset()
+    assert volumes_scope(goal(xml=XML.replace("qcow2", "raw"))).raw == {"v"}
+
+
 # -- how far to look ----------------------------------------------------------------------------------------------
 
 

@@ -130,6 +130,14 @@ def test_conditions_are_looked_at_together_and_right_before():
     assert "a" in engine.looked[1][1]
 
 
+def test_what_destroys_comes_first_while_its_conditions_hold():
+    engine = Engine()
+    condition = (Condition("unused", "b"),)
+    last = Step(("b",), Change(Subject("p", "b"), "x", "summary", destroys="all of it", requires=condition))
+    execute([step("a"), step("long", change=False), last], engine)
+    assert engine.done == ["b", "a", "long"]
+
+
 def test_where_there_are_no_conditions_nothing_is_looked_at():
     engine = Engine()
     execute([step("a"), step("b", 0)], engine)

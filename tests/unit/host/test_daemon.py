@@ -208,14 +208,14 @@ def test_what_an_error_comes_to(monkeypatch, text, number, code):
     def fail(library, connection, op):
         raise Refused(text, number)
 
-    monkeypatch.setitem(daemon._CALLS, "pool-refresh", fail)
+    monkeypatch.setitem(daemon._CALLS, "pool-destroy", fail)
     with pytest.raises(StorageError) as caught:
-        opened(Connection()).call(DaemonCall("pool-refresh", "test:///x", "p"))
+        opened(Connection()).call(DaemonCall("pool-destroy", "test:///x", "p"))
     error = caught.value
     assert error.code == code
     assert error.subject == "pool p"
     assert error.hint
-    assert error.command == "virsh -c test:///x pool-refresh p"
+    assert error.command == "virsh -c test:///x pool-destroy p"
     assert text in error.message
 
 

@@ -281,5 +281,10 @@ def test_an_error_of_a_command_shows_it():
     assert error.as_dict()["stderr"] == " bad \n"
 
 
+def test_an_error_of_a_daemons_call_has_no_exit_status():
+    error = StorageError("daemon_failed", "refused", command="virsh x")
+    assert str(error) == "refused (command: virsh x)"
+
+
 def test_the_codes_on_which_check_mode_may_differ():
     assert set(MISSING_CODES) == {"pool_missing", "pool_inactive", "backing_missing", "source_missing"}
