@@ -36,8 +36,9 @@ class PoolType:
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
-    files. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove
-    and resize its volumes. ``active`` is the line of the documentation that says what "active" means.
+    files. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
+    what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove and resize its
+    volumes. ``active`` is the line of the documentation that says what "active" means.
     """
 
     name: str
