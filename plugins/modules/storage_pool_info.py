@@ -107,6 +107,12 @@ pools:
       description: Its source, in the words of the options of M(virt.storage.storage_pool).
       type: dict
       returned: when it can be read
+    unseen:
+      description:
+        - What nobody but a libvirt daemon has looked at; guards that need it are only as good as the daemon's own.
+      type: list
+      elements: str
+      returned: when only a daemon can look at its storage
     mode:
       description: The mode of its directory, octal text.
       type: str
