@@ -188,6 +188,14 @@ def test_what_is_never_formatted(kind):
     decision = started(far(kind, active=False))
     assert "overwrite" not in only(decision).may
     assert only(decision).destroys == ""
+    assert decision.warnings == ()
+    assert only(started(far(kind, active=False), allow=["overwrite"])).destroys == ""
+
+
+def test_a_volume_group_without_devices_is_not_built():
+    found = far("logical", active=False, source={"devices": None})
+    assert only(started(found, allow=["overwrite"])).may == {"check"}
+    assert started(found).warnings == ()
 
 
 def test_a_directory_of_another_host():
