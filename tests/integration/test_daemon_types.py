@@ -428,6 +428,8 @@ def target(tmp_path):
     finally:
         server.kill()
         server.wait(10)
+        for name in (f"socket.{control}", f"socket.{control}.lock"):
+            Path("/var/run/tgtd", name).unlink(missing_ok=True)
 
 
 def supported(host, kind) -> bool:
