@@ -33,7 +33,7 @@ from .declared import Hand, PoolTask, VolumeTask, pool_xml
 from .host_model import MISSING, Host, by_hand, predict
 from .making import POOLS, UUIDS, Start
 from .reading import Reader
-from .running import Workshop
+from .running import Unforeseen, Workshop
 from .shares import count, count_sequence
 
 Task = PoolTask | VolumeTask
@@ -43,10 +43,6 @@ _ZEROS = bytes(_CHUNK)
 
 class Differs(AssertionError):
     """The engines do not do the same."""
-
-
-class Unforeseen(Exception):
-    """The model does not tell what is there now: the sequence ends."""
 
 
 # -- the two hosts ------------------------------------------------------------------------------------------------
@@ -377,7 +373,7 @@ class TwinSequence:
         homes = {n: self.host.resolve(p.path) for n, p in self.host.pools.items() if self.host.active(p)}
         if homes:
             told = self.twins.libvirtd.virsh("; ".join(f"vol-list {name}; echo --str ----" for name in homes))
-            for (name, home), part in zip(homes.items(), told.split("----"), strict=False):
+            for (name, home), part in zip(homes.items(), told.split("----")[:-1], strict=True):
                 listed = {line.split()[0] for line in part.splitlines() if line.strip()}
                 unseen = self.unseen.get(home, set())
                 there = set(self.twins.names_in(home))
