@@ -114,6 +114,8 @@ def test_what_the_daemon_has_not_seen_is_shown_to_it_once(daemon_images):
     checked = host.volume(name="stranger", capacity=4096, check=True)
     assert actions(checked) == ["refresh"]
     assert "stranger" not in listed(host)
+    (record,) = host.volume_info()
+    assert "has not looked at it" in record["problem"]
     done = host.volume(name="stranger", capacity=4096)
     assert commands(done) == [f"virsh -c '{host.uri}' pool-refresh {host.name}"]
     assert "stranger" in listed(host)
@@ -188,3 +190,17 @@ def test_a_daemon_that_dies_in_the_middle(daemon_images, monkeypatch):
     assert "failed" not in done, done
     assert listed(host) == [volume["name"] for volume in volumes]
     assert not host.volume(volumes=volumes)["changed"]
+
+
+def test_a_file_that_the_daemon_can_not_read_stops_its_pool_and_the_error_says_so(daemon_images):
+    host = daemon_images
+    (host.images / "short").write_bytes(b"QFI\xfb" + bytes([0, 0, 0, 3]) + bytes(50))
+    failed = host.volume(name="text", source={"content": "x"})
+    assert failed["error"]["code"] == "daemon_failed"
+    assert failed["changed"]
+    assert "has stopped pool" in failed["msg"], failed["msg"]
+    assert (host.images / "text").read_text() == "x"
+    assert host.pool_info(name=host.name)[0]["state"] == "inactive"
+    (host.images / "short").unlink()
+    assert actions(host.pool(name=host.name)) == ["start"]
+    assert not host.volume(name="text", source={"content": "x"})["changed"]

@@ -167,6 +167,10 @@ class Daemon:
                 command=command,
             )
         code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", _LOG))
+        if "already exists" in str(error) or error.get_error_code() == _EXISTS:
+            code, hint = "changed_meanwhile", _UNLISTED
+        if any(words in str(error) for words in _BUSY):
+            hint = "Wait until that is done and run the task again, or give it a longer timeout."
         if "No space left on device" in str(error):
             code, hint = "no_space", "Free some space and run the task again."
         message = f"the daemon refused: {str(error).strip()}"
@@ -303,10 +307,23 @@ class Daemon:
             except self._library.libvirtError as error:
                 busy = any(words in str(error) for words in _BUSY)
                 if not busy or time.monotonic() >= deadline:
-                    raise self._failure(error, subject, op.command) from None
+                    failure = self._failure(error, subject, op.command)
+                    if op.verb == "pool-refresh" and failure.code != "daemon_lost":
+                        self._explain_stopped(failure, op.pool)
+                    raise failure from None
             except OSError as error:
                 raise StorageError("not_readable", str(error), subject=str(error.filename or subject)) from None
             time.sleep(_POLL_SECONDS)
+
+    def _explain_stopped(self, failure: StorageError, pool: str) -> None:
+        """A look that fails stops the pool (libvirt, storage driver: refresh)."""
+        look = self.pool(pool)
+        if look is None or not look.active:
+            failure.message += f"; it has stopped pool {pool}, whose files are as they were"
+            failure.hint = (
+                "Find what it can't read (storage_volume_info with uri native:///system shows a problem), move it "
+                "away, and start the pool again (state: active)."
+            )
 
     def _answers(self) -> bool:
         """Whether the daemon still takes and answers other connections. Only asking can tell: a call may take long."""
@@ -340,6 +357,11 @@ def _library() -> Any:
 
 
 _LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
+_EXISTS = 90
+_UNLISTED = (
+    "It was made meanwhile, or the daemon did not list it: let it look again (virsh pool-refresh), look at what is "
+    "there, and run the task again."
+)
 # libvirt's error numbers (virterror.h): they are part of its interface.
 _CODES = {
     3: ("daemon_cannot", "The daemon has no such function for this type."),
@@ -350,7 +372,6 @@ _CODES = {
     29: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     88: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     50: ("changed_meanwhile", "Look at what is there and run the task again."),
-    90: ("changed_meanwhile", "It was made meanwhile: look at what is there and run the task again."),
 }
 
 

@@ -7,19 +7,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
-from ..model.facts import backing_facts, permissions_facts, source_facts
+from ..model.facts import backing_facts, definition_facts, permissions_facts, source_facts
 from ..model.found import READY, UNSEEN, Found
 from ..model.volume import Volume
+
+_OPTIONS = ("features", "mount_options", "config_options", "refresh_allocation")
 
 
 def pool_record(found: Found) -> dict[str, Any]:
     """A pool as it is: definition, running state, and the directory's real owner and mode."""
     pool = found.definition or found.live
-    record: dict[str, Any] = {"name": found.name, "state": "active" if found.active else "inactive"}
     if pool is None:
-        return {**record, "state": "absent"}
+        return {"name": found.name, "state": "absent"}
+    unreadable = found.unreadable
+    state = "active" if found.active else "inactive" if unreadable is None else "unknown"
+    record: dict[str, Any] = {"name": found.name, "state": state}
+    if unreadable is not None:
+        record["error"] = unreadable.as_dict()
     record.update(
         type=pool.type,
         uuid=pool.uuid,
@@ -28,6 +35,8 @@ def pool_record(found: Found) -> dict[str, Any]:
         autostart=found.autostart,
         source=source_facts(pool.source),
     )
+    facts = definition_facts(pool)
+    record.update({name: facts[name] for name in _OPTIONS if name in facts})
     unseen = found.current.kind == UNSEEN
     if found.current.kind == READY or (unseen and found.active):
         record.update(permissions_facts(found.current.permissions))
@@ -50,8 +59,11 @@ def unseen_guards(found: Found) -> list[str]:
     return unseen
 
 
-def volume_record(volume: Volume) -> dict[str, Any]:
-    """A volume as its file and its header have it."""
+_UNLISTED = "the daemon has not looked at it since it is there or was changed (virsh pool-refresh)"
+
+
+def volume_record(volume: Volume, unlisted: Collection[str] = ()) -> dict[str, Any]:
+    """A volume as its file and its header have it; ``unlisted`` are names that a daemon does not list."""
     record: dict[str, Any] = {
         "name": volume.name,
         "type": volume.type,
@@ -70,7 +82,8 @@ def volume_record(volume: Volume) -> dict[str, Any]:
         record["backing"] = backing_facts(volume.backing)
     if volume.encrypted:
         record["encrypted"] = True
-    if volume.foreign or volume.problem:
-        record["problem"] = volume.foreign or volume.problem
+    problem = volume.foreign or volume.problem or (_UNLISTED if volume.name in unlisted else "")
+    if problem:
+        record["problem"] = problem
     record["timestamps"] = {name: nanoseconds / 10**9 for name, nanoseconds in volume.timestamps}
     return record

@@ -62,9 +62,8 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
         record = pool_record(found)
         if depth != "none":
             volumes = sorted(found.volumes.values(), key=lambda volume: volume.name)
-            record["volumes"] = (
-                [v.name if depth == "names" else volume_record(v) for v in volumes] if found.active else []
-            )
+            shown = volumes if found.active else []
+            record["volumes"] = [v.name if depth == "names" else volume_record(v, found.unlisted) for v in shown]
         if params["xml"]:
             record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
     except StorageError as error:
@@ -96,6 +95,8 @@ def _pools_asked(engine: Any, params: dict[str, Any]) -> list[str]:
 
 def _volumes(engine: Any, pool: str, params: dict[str, Any]) -> list[dict[str, Any]]:
     found = engine.observe(Scope(Pool(pool), volumes=_names_asked(params)))
+    if found.unreadable is not None:
+        raise found.unreadable
     if not found.active:
         return []
     pattern = params["name"] or "*"
@@ -103,7 +104,7 @@ def _volumes(engine: Any, pool: str, params: dict[str, Any]) -> list[dict[str, A
     for volume in sorted(found.volumes.values(), key=lambda volume: volume.name):
         if volume.foreign or not fnmatch.fnmatchcase(volume.name, pattern) or not _at_path(volume.path, params["path"]):
             continue
-        record = {"pool": pool, **volume_record(volume)}
+        record = {"pool": pool, **volume_record(volume, found.unlisted)}
         if params["xml"]:
             record["xml"] = _volume_xml(volume, found)
         records.append(_only(record, params["fields"]))
