@@ -14,7 +14,6 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.pool import (
     parse_pool,
     render_pool,
-    with_defaults,
 )
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.volume import (
     parse_found_volume,
@@ -22,6 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.volume im
     render_found_volume,
     render_volume,
 )
+from ansible_collections.virt.storage.plugins.module_utils.model.definition import with_defaults
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 from .xml_cases import FS, KINDS, RBD, Case, Judged, damaged, has_binding, judge, pools, volumes
@@ -68,12 +68,15 @@ def split(text: str) -> tuple[str, str]:
 
 
 def options_block(case: Case) -> str:
-    """Options as libvirt documents their form (formatstorage: "Storage Pool Namespaces")."""
+    """Options as libvirt documents their form (formatstorage: "Storage Pool Namespaces"); those of Ceph by their names,
+    since their order says nothing.
+    """
     root = ElementTree.fromstring(case.pool)
     for prefix, uri in (("fs", FS), ("rbd", RBD)):
         for block in root:
             if block.tag.startswith(f"{{{uri}}}"):
-                lines = [f"    <{prefix}:option{attributes(option)}/>" for option in block]
+                options = sorted(block, key=lambda option: option.get("name")) if prefix == "rbd" else block
+                lines = [f"    <{prefix}:option{attributes(option)}/>" for option in options]
                 tag = f"{prefix}:{block.tag.rpartition('}')[2]}"
                 return "\n".join([f" xmlns:{prefix}='{uri}'  <{tag}>", *lines, f"  </{tag}>\n"])
     return ""
