@@ -230,6 +230,16 @@ def test_adapters(given, expected):
     assert goal(name="p", **SCSI, source={"adapter": given}).pool.source == Source(adapter=expected)
 
 
+def test_what_is_said_in_several_ways_is_kept_in_one():
+    secret = "6F1EC92B-2b3c4d2f-9d5f-0d2c1c6c7f10"
+    auth = {"type": "ceph", "username": "u", "secret_uuid": secret}
+    made = goal(name="p", type="rbd", source={"host": "h", "name": "n", "auth": auth}).pool.source
+    assert made.auth.secret_uuid == "6f1ec92b-2b3c-4d2f-9d5f-0d2c1c6c7f10"
+    source = {"host": "h", "dir": "/exp//a/", "vendor": "", "format": "", "protocol_version": ""}
+    made = goal(name="p", **{**NETFS, "source": source}).pool
+    assert made.source == Source(hosts=made.source.hosts, dir="/exp/a")
+
+
 def test_a_source_that_is_called_like_its_pool():
     (change,) = changes(goal(name="p", type="logical"))
     assert (change.wanted.source.name, change.wanted.path) == ("p", "/dev/p")

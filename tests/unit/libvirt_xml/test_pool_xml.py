@@ -17,7 +17,7 @@ from lxml import etree
 
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml import _tree
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml import pool as pool_xml
-from ansible_collections.virt.storage.plugins.module_utils.model.definition import sanitise_path, with_defaults
+from ansible_collections.virt.storage.plugins.module_utils.model.definition import normal, sanitise_path, with_defaults
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     Adapter,
@@ -1098,6 +1098,7 @@ def test_patching_lays_the_declared_over_the_original(found: Pool, declared: Poo
         declared = replace(declared, source=replace(declared.source, protocol_version=None))
     if declared.source.format not in (None, *POOL_TYPES[found.type or ""].formats[:2]):
         found = replace(found, source=replace(found.source, protocol_version=None))
+    found, declared = normal(found), normal(declared)
     patched = pool_xml.parse_pool(pool_xml.render_pool(declared, pool_xml.render_pool(found)))
     for field in ("name", "uuid", "cow", "mount_options", "config_options", "refresh_allocation"):
         wanted, was = getattr(declared, field), getattr(found, field)
