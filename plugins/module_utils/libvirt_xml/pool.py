@@ -243,7 +243,7 @@ def _render(pool: Pool, original: bytes | str | None, level: int) -> str:
     root = _tree.new_root("pool") if original is None else _pool_element(original)
     merged = pool if original is None else overlay(_read(root), pool)
     row = _row(merged.type)
-    _write(root, with_defaults(merged), row)
+    _write(root, with_defaults(whole(merged)), row)
     _read(root)  # What libvirt would refuse to read is not written.
     return _tree.to_text(root, level, _NAMESPACES)
 

@@ -61,14 +61,16 @@ def normal(pool: Pool) -> Pool:
     if row is not None and row.target != "declared":
         path = fixed_path(row, source.name)
         permissions = UNDECLARED if row.target == "none" else permissions
-    return replace(
-        pool,
-        uuid=(plain_uuid(pool.uuid) or pool.uuid) if pool.uuid else None,
-        path=path and sanitise_path(path),
-        permissions=permissions,
-        source=source,
-        config_options=pool.config_options and tuple(sorted(pool.config_options, key=lambda option: option[0])),
-    )
+    uuid = (plain_uuid(pool.uuid) or pool.uuid) if pool.uuid else None
+    options = pool.config_options and tuple(sorted(pool.config_options, key=lambda option: option[0]))
+    said = {
+        "uuid": uuid,
+        "path": path and sanitise_path(path),
+        "permissions": permissions,
+        "source": source,
+        "config_options": options,
+    }
+    return pool if all(getattr(pool, name) == value for name, value in said.items()) else replace(pool, **said)
 
 
 def whole(pool: Pool) -> Pool:
@@ -79,21 +81,22 @@ def whole(pool: Pool) -> Pool:
 
 
 def with_defaults(pool: Pool) -> Pool:
-    """A whole definition with what libvirt fills in when it reads it: format and directory too."""
-    row, filled = POOL_TYPES[pool.type or ""], whole(pool)
-    source = filled.source
+    """A whole definition with what libvirt fills in when it reads one: format and directory."""
+    row, source = POOL_TYPES[pool.type or ""], pool.source
     if (source.dir or not row.default_dir) and (source.format or not row.default_format):
-        return filled
-    changed = replace(source, dir=source.dir or row.default_dir, format=source.format or row.default_format)
-    return replace(filled, source=changed)
+        return pool
+    filled = replace(source, dir=source.dir or row.default_dir, format=source.format or row.default_format)
+    return replace(pool, source=filled)
 
 
 def lacking(pool: Pool, starting: bool = True) -> tuple[str, ...]:
     """What a pool needs and does not say. ``starting``: also what libvirt asks for only when the pool is started, which
     is devices beside other requirements.
     """
-    row, source = POOL_TYPES[pool.type or ""], with_defaults(pool).source
-    names = [f"source.{name}" for name in row.required if getattr(source, name) in (None, ())]
+    row = POOL_TYPES[pool.type or ""]
+    names = [f"source.{name}" for name in row.required if getattr(pool.source, name) in (None, ())]
+    if row.named_by_pool:
+        names = [name for name in names if name != "source.name"]
     if not starting and row.required != ("devices",):
         names = [name for name in names if name != "source.devices"]
     if row.target == "declared" and pool.path is None:
