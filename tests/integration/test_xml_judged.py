@@ -68,15 +68,12 @@ def split(text: str) -> tuple[str, str]:
 
 
 def options_block(case: Case) -> str:
-    """Options as libvirt documents their form (formatstorage: "Storage Pool Namespaces"); those of Ceph by their names,
-    since their order says nothing.
-    """
+    """Options as libvirt documents their form (formatstorage: "Storage Pool Namespaces")."""
     root = ElementTree.fromstring(case.pool)
     for prefix, uri in (("fs", FS), ("rbd", RBD)):
         for block in root:
             if block.tag.startswith(f"{{{uri}}}"):
-                options = sorted(block, key=lambda option: option.get("name")) if prefix == "rbd" else block
-                lines = [f"    <{prefix}:option{attributes(option)}/>" for option in options]
+                lines = [f"    <{prefix}:option{attributes(option)}/>" for option in block]
                 tag = f"{prefix}:{block.tag.rpartition('}')[2]}"
                 return "\n".join([f" xmlns:{prefix}='{uri}'  <{tag}>", *lines, f"  </{tag}>\n"])
     return ""

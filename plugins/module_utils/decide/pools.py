@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import UNKNOWN, Change, Subject
-from ..model.definition import lacking, whole
+from ..model.definition import lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, UNSEEN, Found, Neighbour
@@ -264,6 +264,8 @@ def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     names = [
         f.name for f in fields(Pool) if f.name != "source" and getattr(existing, f.name) != getattr(wanted, f.name)
     ]
+    if "config_options" in names and unordered(existing.config_options) == unordered(wanted.config_options):
+        names.remove("config_options")
     for field in fields(Source):
         if getattr(existing.source, field.name) != getattr(wanted.source, field.name):
             names.append(f"source.{field.name}")

@@ -62,14 +62,7 @@ def normal(pool: Pool) -> Pool:
         path = fixed_path(row, source.name)
         permissions = UNDECLARED if row.target == "none" else permissions
     uuid = (plain_uuid(pool.uuid) or pool.uuid) if pool.uuid else None
-    options = pool.config_options and tuple(sorted(pool.config_options, key=lambda option: option[0]))
-    said = {
-        "uuid": uuid,
-        "path": path and sanitise_path(path),
-        "permissions": permissions,
-        "source": source,
-        "config_options": options,
-    }
+    said = {"uuid": uuid, "path": path and sanitise_path(path), "permissions": permissions, "source": source}
     return pool if all(getattr(pool, name) == value for name, value in said.items()) else replace(pool, **said)
 
 
@@ -87,6 +80,11 @@ def with_defaults(pool: Pool) -> Pool:
         return pool
     filled = replace(source, dir=source.dir or row.default_dir, format=source.format or row.default_format)
     return replace(pool, source=filled)
+
+
+def unordered(options: tuple[tuple[str, str], ...] | None) -> list[tuple[str, str]]:
+    """Options of Ceph by their names: a definition keeps an order of them that says nothing."""
+    return sorted(options or (), key=lambda option: option[0])
 
 
 def lacking(pool: Pool, starting: bool = True) -> tuple[str, ...]:

@@ -357,6 +357,20 @@ def test_what_can_not_be_written(params, code):
     assert refused(**params).code == code
 
 
+def test_an_order_of_ceph_options_stays_and_is_no_difference():
+    options = "<rbd:option name='z' value='1'/><rbd:option name='a' value='2'/>"
+    text = render_pool(Pool("p", "rbd", source=goal(name="p", **RBD).pool.source)).replace(
+        "</pool>", f"<rbd:config_opts xmlns:rbd='{RBD_NAMESPACE}'>{options}</rbd:config_opts></pool>"
+    )
+    assert render_pool(Pool("p"), text).index("'z'") < render_pool(Pool("p"), text).index("'a'")
+    again = goal(name="p", **RBD, config_options={"a": 2, "z": 1})
+    assert changes(again, text) == ()
+    live = replace(found(text), live=replace(parse_pool(text), config_options=(("a", "2"), ("z", "1"))), started=True)
+    assert decide_pool(again, live).changes == ()
+    (change,) = changes(goal(name="p", **RBD, config_options={"a": 2, "z": 3}), text)
+    assert change.action == "redefine"
+
+
 def test_what_only_does_not_go_with_what_is_there():
     """Neither is wrong by itself."""
     text = written(goal(name="p", **{**NETFS, "source": {**NETFS["source"], "format": "cifs"}}))
