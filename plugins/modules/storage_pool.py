@@ -38,6 +38,7 @@ options:
   path:
     description:
       - The directory of the pool, an absolute path. For types whose volumes are not files, where their devices show up.
+      - Pools of type V(logical) and V(zfs) are where the name of their source says; another path is refused.
       - In an active pool it changes only with V(restart) in O(allow).
     type: str
   owner:
@@ -159,12 +160,13 @@ options:
         type: str
   mount_options:
     description:
-      - Mount options of pools of type V(fs) and V(netfs).
+      - Mount options of pools of type V(fs) and V(netfs). An empty list takes away those that there are.
     type: list
     elements: str
   config_options:
     description:
-      - Ceph options of pools of type V(rbd).
+      - Ceph options of pools of type V(rbd), each a text, a number or a boolean. None of them (V({})) takes away those
+        that there are.
     type: dict
   features:
     description:

@@ -14,7 +14,6 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.pool import (
     parse_pool,
     render_pool,
-    with_defaults,
 )
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.volume import (
     parse_found_volume,
@@ -22,6 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.volume im
     render_found_volume,
     render_volume,
 )
+from ansible_collections.virt.storage.plugins.module_utils.model.definition import with_defaults
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 from .xml_cases import FS, KINDS, RBD, Case, Judged, damaged, has_binding, judge, pools, volumes

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import UNKNOWN, Change, Subject
+from ..model.definition import lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, UNSEEN, Found, Neighbour
@@ -163,18 +164,24 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
     return ""
 
 
-def _check_complete(goal: PoolGoal, wanted: Pool) -> None:
-    row = _row(wanted)
-    lacking = [f"source.{name}" for name in row.required if getattr(wanted.source, name) in (None, ())]
-    if row.target == "declared" and wanted.path is None:
-        lacking.append("path")
-    if lacking:
+def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
+    """What is declared and what was found make a definition together."""
+    absent = lacking(wanted, starting)
+    if absent:
         raise StorageError(
             "missing_option",
-            f"a pool of type {row.name} needs {', '.join(lacking)}",
+            f"a pool of type {wanted.type} needs {', '.join(absent)}",
             subject=str(subject_of(goal)),
-            hint=f"Add {', '.join(lacking)} to the task.",
+            hint=f"Add {', '.join(absent)} to the task.",
         )
+    if wanted.source == Source():
+        return
+    from ..model.sources import source_problem
+
+    problem = source_problem(wanted.source, _row(wanted))
+    if problem is not None:
+        code, what, hint = problem
+        raise StorageError(code, what, subject=str(subject_of(goal)), hint=hint)
 
 
 # --- definition ------------------------------------------------------------------------------------------------------
@@ -206,10 +213,14 @@ def change_of(
 
 def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     existing = found.definition or found.live
-    wanted = goal.pool if existing is None else _as_defined(overlay(existing, goal.pool), existing, found)
     if existing is None:
-        _check_complete(goal, wanted)
+        wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
+        _check_complete(goal, wanted, starting=True)
+    else:
+        wanted = _as_defined(overlay(existing, goal.pool), existing, found)
     differing = () if existing is None else _differing(existing, wanted)
+    if differing:
+        _check_complete(goal, wanted, starting=False)
     moved = "path" in differing
     if wanted.type == "dir":
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
@@ -255,6 +266,8 @@ def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     names = [
         f.name for f in fields(Pool) if f.name != "source" and getattr(existing, f.name) != getattr(wanted, f.name)
     ]
+    if "config_options" in names and unordered(existing.config_options) == unordered(wanted.config_options):
+        names.remove("config_options")
     for field in fields(Source):
         if getattr(existing.source, field.name) != getattr(wanted.source, field.name):
             names.append(f"source.{field.name}")

@@ -10,14 +10,16 @@ from __future__ import annotations
 import os
 import re
 import uuid as uuid_library
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Callable
 
+from ..model.definition import fixed_path, normal
 from ..model.errors import StorageError
 from ..model.goal import PoolGoal, Scope
 from ..model.pool import Adapter, Auth, Permissions, Pool, Source, SourceDevice, SourceHost
-from ..model.types import ALWAYS_OPTIONAL, POOL_TYPES
+from ..model.sources import source_problem
+from ..model.types import ALWAYS_OPTIONAL, POOL_TYPES, PoolType
 from ..model.units import parse_mode
 from .names import CONTROL, pool_name
 
@@ -29,6 +31,8 @@ _DESCRIBING = (
     "type", "uuid", "path", "owner", "group", "mode", "source", "mount_options", "config_options", "features",
 )  # fmt: skip
 _ADAPTER_FIELDS = tuple(field.name for field in fields(Adapter))
+_PATHS = ("source.dir", "source.device", "source.devices")
+_DECLARED = ("source", "mount_options", "config_options")
 
 
 def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -> PoolGoal:
@@ -36,7 +40,8 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     name = pool_name(params["name"]) if params["name"] is not None else None
     state = _STATES.get(params["state"], params["state"])
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
-    _check_fields(pool)
+    pool = normal(_placed(pool))
+    _check_source(pool)
     if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
         raise _wrong(
             "missing_option",
@@ -72,7 +77,8 @@ def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
 
 
 def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group_id: OwnerId) -> Pool:
-    source = _source(params["source"] or {}, name)
+    _check_texts(params, name)
+    source = _source(params["source"] or {})
     row = POOL_TYPES.get(params["type"] or "")
     if not name and row is not None and row.named_by_source and source.name:
         name = pool_name(source.name)
@@ -89,8 +95,48 @@ def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group
         source,
         (params["features"] or {}).get("cow"),
         None if params["mount_options"] is None else tuple(params["mount_options"]),
-        None if params["config_options"] is None else tuple(sorted(params["config_options"].items())),
+        None if params["config_options"] is None else _config_options(params["config_options"], name),
     )
+
+
+def _check_texts(params: Mapping[str, Any], name: str) -> None:
+    """What can't be written, or would be read back as nothing."""
+    for option, text in _texts("", {key: params[key] for key in _DECLARED}):
+        if CONTROL.search(text) or (not text and option in (*_PATHS[1:], "mount_options", "source.iqn")):
+            raise StorageError(
+                "invalid_path" if option in _PATHS else "invalid_option",
+                f"{option}: {text!r} " + ("has a control character in it" if text else "is empty"),
+                subject=f"pool {name}",
+                hint="Correct it, or leave it out.",
+            )
+
+
+def _texts(option: str, value: Any) -> Iterator[tuple[str, str]]:
+    """Every text in the value of an option, with the name of its own option."""
+    if isinstance(value, Mapping):
+        for key, inner in value.items():
+            yield from _texts(f"{option}.{key}" if option else str(key), inner)
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            yield from _texts(option, inner)
+    elif isinstance(value, str):
+        yield option, value
+
+
+def _config_options(given: Mapping[Any, Any], name: str) -> tuple[tuple[str, str], ...]:
+    """As text, which is what they are in a definition and to Ceph."""
+    options = []
+    for key, value in given.items():
+        text = str(value).lower() if isinstance(value, bool) else str(value)
+        if not isinstance(value, (str, int, float)) or not text or CONTROL.search(str(key)) or not str(key):
+            raise StorageError(
+                "invalid_option",
+                f"config_options: {key}: {value!r} is not a value of an option",
+                subject=f"pool {name}",
+                hint="Give a text or a number, or leave it out.",
+            )
+        options.append((str(key), text))
+    return tuple(sorted(options))
 
 
 def _uuid(text: str | None, name: str) -> str | None:
@@ -121,7 +167,7 @@ def _path(text: str | None, name: str) -> str | None:
 # --- source ----------------------------------------------------------------------------------------------------------
 
 
-def _source(given: Mapping[str, Any], name: str) -> Source:
+def _source(given: Mapping[str, Any]) -> Source:
     pick = {key: value for key, value in given.items() if value is not None}
     return Source(
         hosts=_hosts(pick),
@@ -131,7 +177,7 @@ def _source(given: Mapping[str, Any], name: str) -> Source:
         name=pick.get("name"),
         initiator=pick.get("initiator"),
         format=pick.get("format"),
-        auth=_auth(pick.get("auth"), name),
+        auth=_auth(pick.get("auth")),
         protocol_version=pick.get("protocol_version"),
         vendor=pick.get("vendor"),
         product=pick.get("product"),
@@ -169,32 +215,29 @@ def _adapter(given: Mapping[str, Any] | None) -> Adapter | None:
     return None if given is None else Adapter(**{key: given.get(key) for key in _ADAPTER_FIELDS if key in given})
 
 
-def _auth(given: Mapping[str, Any] | None, name: str) -> Auth | None:
+def _auth(given: Mapping[str, Any] | None) -> Auth | None:
     if given is None:
         return None
-    if (given.get("secret_uuid") is None) == (given.get("secret_usage") is None):
-        raise StorageError(
-            "invalid_option",
-            "source.auth needs exactly one of secret_uuid and secret_usage",
-            subject=f"pool {name}",
-            hint="Name the libvirt secret that holds the password.",
-        )
     return Auth(given["type"], given["username"], given.get("secret_uuid"), given.get("secret_usage"))
 
 
-def _check_fields(pool: Pool) -> None:
-    """What the type has no use for is refused, not dropped."""
+# --- checks ----------------------------------------------------------------------------------------------------------
+
+
+def _placed(pool: Pool) -> Pool:
+    """The pool, if its type has a use for all that is said of it; what it has no use for is refused, not dropped."""
     row = POOL_TYPES.get(pool.type or "")
     if row is None:
-        return
+        return pool
     known = (*row.required, *row.optional, *ALWAYS_OPTIONAL)
-    given = [field.name for field in fields(Source) if getattr(pool.source, field.name) not in (None, ())]
+    given = [field.name for field in fields(Source) if getattr(pool.source, field.name) not in (None, (), "")]
     extra = [f"source.{name}" for name in given if name not in known]
     for name, option in (("cow", "features"), ("mount_options", "mount_options"), ("config_options", "config_options")):
         if getattr(pool, name) is not None and name not in row.features:
             extra.append(option)
     if row.target == "none":
         extra += ["path"] if pool.path is not None else []
+        extra += [name for name in ("owner", "group", "mode") if getattr(pool.permissions, name) is not None]
     if extra:
         raise _wrong(
             "invalid_option",
@@ -202,10 +245,25 @@ def _check_fields(pool: Pool) -> None:
             f"pools of type {row.name} have no {', '.join(extra)}",
             "Leave it out, or check the type.",
         )
-    if pool.source.format is not None and pool.source.format not in row.formats:
+    return pool if pool.path is None or row.target == "declared" else _at_its_place(pool, row)
+
+
+def _at_its_place(pool: Pool, row: PoolType) -> Pool:
+    """Who gives the path of a type that fixes it says the name of the source with it."""
+    name = pool.source.name or (pool.name if row.named_by_pool else None)
+    fixed = fixed_path(row, name)
+    if pool.path != fixed:
         raise _wrong(
             "invalid_option",
             pool,
-            f"source.format: {pool.source.format} is not one of {', '.join(row.formats)}",
-            "Give one of these.",
+            f"path: {row.name} pools are where their source.name says, which is {fixed}, not {pool.path}",
+            "Leave path out, or correct source.name.",
         )
+    return replace(pool, source=replace(pool.source, name=name))
+
+
+def _check_source(pool: Pool) -> None:
+    problem = source_problem(pool.source, POOL_TYPES.get(pool.type or ""))
+    if problem is not None:
+        code, what, hint = problem
+        raise _wrong(code, pool, what, hint)

@@ -10,12 +10,11 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from ..model.definition import plain_uuid
 from ..model.pool import Permissions
 from . import _tree
 
 PERMISSIONS_ORDER = ("mode", "owner", "group", "label")
-_UUID = re.compile(r"\s*(?:[- ]*[0-9a-fA-F]{2}){16}\s*\Z", re.ASCII)
-_NOT_HEX = re.compile(r"[^0-9a-fA-F]")
 _NUMBER = re.compile(r"\s*[-+]?[0-9]{1,20}\Z", re.ASCII)
 _MODE = re.compile(r"\s*[0-7]{1,12}\Z", re.ASCII)
 _YES_NO = {"yes": True, "no": False}
@@ -59,10 +58,10 @@ def number(text: str, what: str, low: int = 0, high: int = _ID_LIMIT) -> int:
 
 def normal_uuid(text: str, what: str = "uuid") -> str:
     """A UUID in lower case with its four dashes, read as liberally as libvirt reads it."""
-    if not _UUID.match(text):
+    uuid = plain_uuid(text)
+    if uuid is None:
         raise _tree.invalid(f"{what}: {text!r} is not a UUID")
-    digits = _NOT_HEX.sub("", text).lower()
-    return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))
+    return uuid
 
 
 def read_permissions(target: Any) -> Permissions:

@@ -12,9 +12,9 @@ lost, or makes a new one; either way the result is laid out as libvirt prints it
 from __future__ import annotations
 
 import re
-from dataclasses import replace
 from typing import Any, Callable
 
+from ..model.definition import lacking, sanitise_path, whole, with_defaults
 from ..model.errors import StorageError
 from ..model.pool import Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
@@ -29,7 +29,6 @@ from .fields import (
     write_permissions,
     yes_no,
 )
-from .paths import sanitise_path
 
 FS_NAMESPACE = "http://libvirt.org/schemas/storagepool/fs/1.0"
 RBD_NAMESPACE = "http://libvirt.org/schemas/storagepool/rbd/1.0"
@@ -52,8 +51,6 @@ _INNER = {
     _MOUNT_OPTIONS: (_MOUNT_OPTION,),
     _CONFIG_OPTIONS: (_CONFIG_OPTION,),
 }
-_DEFAULT_DIRS = {"gluster": "/"}
-# Fields for which an empty tuple is a declaration: there are none.
 # What a shell would take for more than a word, so that it has no place in a command that is shown.
 _SHELL = re.compile(r"[\x00-\x20\x7f!\"#$&'()*;<>?\[\\\]^`{|}~]|--")
 _HEADER = """<!--
@@ -69,8 +66,10 @@ or another user of the libvirt API.
 
 
 def parse_pool(text: bytes | str) -> Pool:
-    """The pool of a ``<pool>`` or ``<poolstate>`` document. Raises ``invalid_xml`` and ``unknown_type``."""
-    return _read(_pool_element(text))
+    """The pool of a ``<pool>`` or ``<poolstate>`` document, with libvirt's defaults. Raises ``invalid_xml`` and
+    ``unknown_type``.
+    """
+    return with_defaults(_read(_pool_element(text)))
 
 
 def parse_declared_pool(text: bytes | str) -> Pool:
@@ -111,20 +110,6 @@ def _lost(root: Any, row: PoolType) -> list[str]:
     return sorted(set(lost))
 
 
-def with_defaults(pool: Pool) -> Pool:
-    """``pool`` with what libvirt fills in when it reads a definition: source name, format, directory, fixed path."""
-    row = _row(pool.type)
-    source = pool.source
-    name = source.name or (pool.name if row.named_by_source else None)
-    source = replace(
-        source,
-        name=name,
-        dir=source.dir or _DEFAULT_DIRS.get(row.name),
-        format=source.format or row.default_format,
-    )
-    return replace(pool, source=source, path=_path(row, pool.path, name))
-
-
 def _pool_element(text: bytes | str) -> Any:
     root = _tree.parse(text)
     if root.tag == "pool":
@@ -149,17 +134,14 @@ def _types_hint() -> str:
 
 def _read(root: Any) -> Pool:
     row = _row(root.get("type"))
-    _check_rbd_source(root, row)
     source = _read_source(root.find("source"), row)
     name = _name(text_of(root, "name") or (source.name if row.named_by_source else None))
-    if row.named_by_source and source.name is None:
-        source = replace(source, name=name)
     uuid = text_of(root, "uuid")
     pool = Pool(
         name=name,
         type=row.name,
         uuid=uuid and normal_uuid(uuid),
-        path=_path(row, text_of(root, "target/path"), source.name),
+        path=text_of(root, "target/path"),
         permissions=read_permissions(None if row.target == "none" else root.find("target")),
         source=source,
         cow=_read_cow(root, row),
@@ -168,8 +150,10 @@ def _read(root: Any) -> Pool:
         refresh_allocation=_read_refresh(root),
         extras=_read_extras(root),
     )
-    _check_required(pool, row)
-    return pool
+    absent = lacking(pool, starting=False)
+    if absent:
+        raise _tree.invalid(f"{row.name} pools need {', '.join(absent)}", subject=pool.name)
+    return whole(pool)
 
 
 def _name(text: str | None) -> str:
@@ -187,30 +171,6 @@ def _read_source(element: Any, row: PoolType) -> Source:
     from .source import read_source
 
     return read_source(element, row)
-
-
-def _check_rbd_source(root: Any, row: PoolType) -> None:
-    """The name of a Ceph pool may be left out with the whole source only."""
-    if row.name == "rbd" and root.find("source") is not None and text_of(root, "source/name") is None:
-        raise _tree.invalid("source/name is missing", subject=text_of(root, "name") or "")
-
-
-def _check_required(pool: Pool, row: PoolType) -> None:
-    """What libvirt asks for when it reads a definition; devices beside other requirements are asked for at start."""
-    defaulted = with_defaults(pool)
-    for name in row.required:
-        later = name == "devices" and row.required != ("devices",)
-        if not later and getattr(defaulted.source, name) is None:
-            raise _tree.invalid(f"source: {name} missing; {row.name} pools need it", subject=pool.name)
-    if row.target == "declared" and pool.path is None:
-        raise _tree.invalid(f"target/path is missing; {row.name} pools need it", subject=pool.name)
-
-
-def _path(row: PoolType, declared: str | None, source_name: str | None) -> str | None:
-    """Where the target is: some types fix it, some have none."""
-    if row.target == "declared":
-        return declared and sanitise_path(declared)
-    return None if row.target == "none" or not source_name else row.target.format(name=source_name)
 
 
 def _read_cow(root: Any, row: PoolType) -> bool | None:
@@ -283,7 +243,7 @@ def _render(pool: Pool, original: bytes | str | None, level: int) -> str:
     root = _tree.new_root("pool") if original is None else _pool_element(original)
     merged = pool if original is None else overlay(_read(root), pool)
     row = _row(merged.type)
-    _write(root, with_defaults(merged), row)
+    _write(root, with_defaults(whole(merged)), row)
     _read(root)  # What libvirt would refuse to read is not written.
     return _tree.to_text(root, level, _NAMESPACES)
 
@@ -292,7 +252,7 @@ def _write(root: Any, pool: Pool, row: PoolType) -> None:
     _tree.set_attributes(root, {"type": row.name})
     _tree.set_text(_tree.child(root, "name"), pool.name)
     if pool.uuid is not None:
-        _tree.set_text(_tree.child(root, "uuid"), normal_uuid(pool.uuid))
+        _tree.set_text(_tree.child(root, "uuid"), pool.uuid)
     for tag in _SIZES:
         _write_size(root, tag)
     _write_cow(root, pool, row)

@@ -16,22 +16,14 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..model.pool import Adapter, Auth, Source, SourceDevice, SourceHost
-from ..model.types import PoolType
+from ..model.sources import normal_source, pci_numbers, source_problem
+from ..model.types import ALWAYS_READ, PoolType
 from . import _tree
-from .fields import as_yes_no, attribute_of, normal_uuid, number, text_of, yes_no
-from .paths import sanitise_path
+from .fields import as_yes_no, attribute_of, number, text_of, yes_no
 
-# Fields that libvirt reads and prints whatever the type of the pool is.
-_EVERY_TYPE = ("auth", "protocol_version", "vendor", "product")
-# libvirt asks for auto or nfs by their position in the list of formats, whatever the list.
-_PROTOCOL_FORMATS = 2
-_AUTH_TYPES = ("chap", "ceph")
 _PORT_LIMIT = 2**31 - 1
-_WWN = re.compile(r"(?:0x)?[0-9a-fA-F]{16}\Z")
-_PCI_TEXT = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])\Z")
 _PCI_NUMBER = re.compile(r"(?:0[xX][0-9a-fA-F]{1,8}|[0-9]{1,10})\Z")
 _PCI_PARTS = (("domain", 0xFFFF, 4), ("bus", 0xFF, 2), ("slot", 0x1F, 2), ("function", 7, 1))
-_FC_WWNS = ("parent_wwnn", "parent_wwpn", "parent_fabric_wwn", "wwnn", "wwpn")
 _FC_ATTRIBUTES = ("parent", "parent_wwnn", "parent_wwpn", "parent_fabric_wwn", "managed", "wwnn", "wwpn")
 _NEEDS_TYPE = ("wwnn", "wwpn", "parent")
 
@@ -50,7 +42,7 @@ def uses(row: PoolType, name: str) -> bool:
     """Whether libvirt reads and prints this field of Source for this type of pool."""
     if name == "format":
         return bool(row.formats)
-    return name in row.required or name in row.optional or name in _EVERY_TYPE
+    return name in row.required or name in row.optional or name in ALWAYS_READ
 
 
 def tags_of(row: PoolType) -> tuple[str, ...]:
@@ -62,8 +54,10 @@ def read_source(element: Any, row: PoolType) -> Source:
     """The fields that this type uses. ``element`` may be None."""
     if element is None:
         return Source()
-    source = Source(**{field.name: field.read(element) for field in _FIELDS if uses(row, field.name)})
-    _check_format(source, row)
+    source = normal_source(Source(**{field.name: field.read(element) for field in _FIELDS if uses(row, field.name)}))
+    problem = source_problem(source, row)
+    if problem is not None:
+        raise _tree.invalid(problem[1], problem[2])
     return source
 
 
@@ -76,20 +70,6 @@ def write_source(element: Any, source: Source, row: PoolType) -> None:
         elif value is not None:
             field.write(element, value)
     _tree.arrange(element, tuple(field.tag for field in _FIELDS))
-
-
-def _check_format(source: Source, row: PoolType) -> None:
-    if source.format is not None and source.format not in row.formats:
-        raise _tree.invalid(
-            f"source/format: {source.format!r} is not a format of {row.name} pools",
-            f"Use one of: {', '.join(row.formats)}.",
-        )
-    if source.protocol_version is None:
-        return
-    if source.format is not None and source.format not in row.formats[:_PROTOCOL_FORMATS]:
-        raise _tree.invalid(f"source/protocol: a version can't be given for the format {source.format}")
-    if "," in source.protocol_version:
-        raise _tree.invalid(f"source/protocol: {source.protocol_version!r} holds a comma")
 
 
 def _required(element: Any, name: str) -> str:
@@ -159,9 +139,7 @@ def _read_adapter(source: Any) -> Adapter | None:
     kind = node.get("type")
     if kind is None:
         return _read_legacy_adapter(node)
-    if kind not in _ADAPTERS:
-        raise _tree.invalid(f"source/adapter: the type {kind!r} is neither {' nor '.join(_ADAPTERS)}")
-    return _ADAPTERS[kind][0](node)
+    return _ADAPTERS[kind][0](node) if kind in _ADAPTERS else Adapter(type=kind)
 
 
 def _read_legacy_adapter(node: Any) -> Adapter:
@@ -174,15 +152,13 @@ def _read_legacy_adapter(node: Any) -> Adapter:
 
 def _read_scsi_host(node: Any) -> Adapter:
     name, parent = node.get("name") or None, node.find("parentaddr")
-    if (name is None) == (parent is None):
-        raise _tree.invalid("source/adapter: a scsi_host needs one of name and parentaddr")
     if parent is None:
         return Adapter(type="scsi_host", name=name)
     address = parent.find("address")
     if address is None:
         raise _tree.invalid("source/adapter/parentaddr: the address is missing")
     unique_id = number(_required(parent, "unique_id"), "source/adapter/parentaddr/unique_id")
-    return Adapter(type="scsi_host", parent_address=_read_pci_address(address), unique_id=unique_id)
+    return Adapter(type="scsi_host", name=name, parent_address=_read_pci_address(address), unique_id=unique_id)
 
 
 def _read_pci_address(node: Any) -> str:
@@ -218,27 +194,15 @@ def _write_scsi_host(node: Any, adapter: Adapter) -> None:
 
 
 def _pci_attributes(text: str) -> dict[str, str | None]:
-    match = _PCI_TEXT.match(text)
-    if match is None:
+    numbers = pci_numbers(text)
+    if numbers is None:
         raise _tree.invalid(f"source/adapter: {text!r} is not a PCI address such as 0000:00:1f.2")
-    return {name: f"0x{int(part, 16):0{width}x}" for (name, _limit, width), part in zip(_PCI_PARTS, match.groups())}
+    return {name: f"0x{value:0{width}x}" for (name, _limit, width), value in zip(_PCI_PARTS, numbers)}
 
 
 def _read_fc_host(node: Any) -> Adapter:
-    wwns: dict[str, Any] = {name: _wwn(node, name) for name in _FC_WWNS}
-    if wwns["wwnn"] is None or wwns["wwpn"] is None:
-        raise _tree.invalid("source/adapter: an fc_host needs wwnn and wwpn")
-    if (wwns["parent_wwnn"] is None) != (wwns["parent_wwpn"] is None):
-        raise _tree.invalid("source/adapter: parent_wwnn and parent_wwpn are given together or not at all")
-    managed = yes_no(node.get("managed"), "source/adapter/managed")
-    return Adapter(type="fc_host", parent=node.get("parent") or None, managed=managed, **wwns)
-
-
-def _wwn(node: Any, name: str) -> str | None:
-    text = node.get(name) or None
-    if text is not None and not _WWN.match(text):
-        raise _tree.invalid(f"source/adapter: {name} {text!r} is not 16 hexadecimal digits")
-    return text
+    values: dict[str, Any] = {name: node.get(name) or None for name in _FC_ATTRIBUTES}
+    return Adapter(type="fc_host", **{**values, "managed": yes_no(node.get("managed"), "source/adapter/managed")})
 
 
 def _write_fc_host(node: Any, adapter: Adapter) -> None:
@@ -254,7 +218,7 @@ _ADAPTERS: dict[str, tuple[Callable[[Any], Adapter], Callable[[Any, Adapter], No
 
 
 def _write_adapter(source: Any, adapter: Adapter) -> None:
-    kind = adapter.type or "scsi_host"
+    kind = adapter.type or ""
     if kind not in _ADAPTERS:
         raise _tree.invalid(f"source/adapter: the type {kind!r} is neither {' nor '.join(_ADAPTERS)}")
     _ADAPTERS[kind][1](_tree.child(source, "adapter"), adapter)
@@ -267,14 +231,8 @@ def _read_auth(source: Any) -> Auth | None:
     node = source.find("auth")
     if node is None:
         return None
-    kind = _required(node, "type")
-    if kind not in _AUTH_TYPES:
-        raise _tree.invalid(f"source/auth: the type {kind!r} is neither {' nor '.join(_AUTH_TYPES)}")
     uuid, usage = attribute_of(node, "secret", "uuid"), attribute_of(node, "secret", "usage")
-    if (uuid is None) == (usage is None):
-        raise _tree.invalid("source/auth: a secret is needed, with one of uuid and usage")
-    uuid = uuid and normal_uuid(uuid, "source/auth/secret/uuid")
-    return Auth(kind, _required(node, "username"), secret_uuid=uuid, secret_usage=usage)
+    return Auth(_required(node, "type"), _required(node, "username"), secret_uuid=uuid, secret_usage=usage)
 
 
 def _write_auth(source: Any, auth: Auth) -> None:
@@ -288,12 +246,11 @@ def _write_auth(source: Any, auth: Auth) -> None:
 
 
 def _read_dir(source: Any) -> str | None:
-    path = attribute_of(source, "dir", "path")
-    return path and sanitise_path(path)
+    return attribute_of(source, "dir", "path")
 
 
 def _write_dir(source: Any, path: str) -> None:
-    _tree.set_attributes(_tree.child(source, "dir"), {"path": sanitise_path(path)})
+    _tree.set_attributes(_tree.child(source, "dir"), {"path": path})
 
 
 def _write_name(source: Any, name: str) -> None:

@@ -57,9 +57,9 @@ def definition_facts(pool: Pool) -> dict[str, Any]:
         facts["source"] = source
     if pool.cow is not None:
         facts["features"] = {"cow": pool.cow}
-    if pool.mount_options is not None:
+    if pool.mount_options:
         facts["mount_options"] = list(pool.mount_options)
-    if pool.config_options is not None:
+    if pool.config_options:
         facts["config_options"] = dict(pool.config_options)
     if pool.refresh_allocation is not None:
         facts["refresh_allocation"] = pool.refresh_allocation

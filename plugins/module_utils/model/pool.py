@@ -99,7 +99,9 @@ class Pool:
 
 
 def overlay(base: Pool, declared: Pool) -> Pool:
-    """``base`` with every declared field of ``declared`` laid over it; nested nouns are laid field by field."""
+    """``base`` with every declared field of ``declared`` laid over it; nested nouns are laid field by field. An empty
+    list takes away what is there, and says nothing where there is nothing.
+    """
     return cast(Pool, _overlay(base, declared))
 
 
@@ -107,7 +109,7 @@ def _overlay(base: Any, declared: Any) -> Any:
     changed: dict[str, Any] = {}
     for field in fields(declared):
         value = getattr(declared, field.name)
-        if value is None or (field.name == "extras" and not value):
+        if value is None or (value == () and not getattr(base, field.name)) or (field.name == "extras" and not value):
             continue
         if isinstance(value, (Permissions, Source)):
             value = _overlay(getattr(base, field.name), value)

@@ -32,7 +32,8 @@ _RESTART = (
 
 @dataclass(frozen=True)
 class PoolType:
-    """``required`` and ``optional`` name fields of Source. ``target`` says where the path comes from: declared, a
+    """``required`` and ``optional`` name fields of Source. ``named_by_source``: a pool without a name is called like
+    its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
@@ -47,7 +48,9 @@ class PoolType:
     target: str = "declared"
     formats: tuple[str, ...] = ()
     default_format: str | None = None
+    default_dir: str | None = None
     named_by_source: bool = False
+    named_by_pool: bool = False
     features: tuple[str, ...] = ()
     volume_formats: tuple[str, ...] = ()
     live: tuple[str, ...] = _LIVE
@@ -145,6 +148,7 @@ POOL_TYPES: dict[str, PoolType] = {
             formats=("unknown", "lvm2"),
             default_format="lvm2",
             named_by_source=True,
+            named_by_pool=True,
             volumes="block",
             granule=4 * _MIB,  # lvm.conf(5): the extent size of a volume group, unless another was given
             daemon=_CUT,
@@ -196,6 +200,7 @@ POOL_TYPES: dict[str, PoolType] = {
             ("hosts", "name"),
             target="none",
             named_by_source=True,
+            named_by_pool=True,
             volumes="network",
             active="the pool was started and its cluster answered",
         ),
@@ -204,7 +209,9 @@ POOL_TYPES: dict[str, PoolType] = {
             ("hosts", "name"),
             ("dir",),
             target="none",
+            default_dir="/",
             named_by_source=True,
+            named_by_pool=True,
             volume_formats=FILE_FORMATS,
             volumes="network",
             daemon=("remove",),
@@ -216,6 +223,7 @@ POOL_TYPES: dict[str, PoolType] = {
             ("devices",),
             target="/dev/zvol/{name}",
             named_by_source=True,
+            named_by_pool=True,
             volumes="block",
             granule=128 * 1024,  # zfsprops(7): the largest volblocksize of old versions
             daemon=(*_POOLS, "create", "remove"),
@@ -225,6 +233,7 @@ POOL_TYPES: dict[str, PoolType] = {
             "vstorage",
             ("name",),
             named_by_source=True,
+            named_by_pool=True,
             volume_formats=FILE_FORMATS,
             file_tree=True,
             daemon=_FILES,
@@ -236,8 +245,10 @@ POOL_TYPES: dict[str, PoolType] = {
 # Types whose devices go away when a pool is stopped, whoever uses them.
 TAKEN_AWAY = ("iscsi", "scsi")
 
-# Informational fields that libvirt accepts for every type.
+# Fields of Source that every type may have, for information, and those that libvirt reads and prints for every type,
+# used or not.
 ALWAYS_OPTIONAL = ("vendor", "product")
+ALWAYS_READ = (*ALWAYS_OPTIONAL, "auth", "protocol_version")
 
 
 @dataclass(frozen=True)

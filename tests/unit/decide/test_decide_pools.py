@@ -151,7 +151,7 @@ def test_defining_a_transient_pool_keeps_its_uuid():
         ("dir", {}, "path"),
         ("fs", {}, "source.devices, path"),
         ("netfs", {"path": "/p"}, "source.hosts, source.dir"),
-        ("logical", {}, "source.name"),
+        ("vstorage", {}, "path"),
         ("iscsi", {"path": "/dev/disk/by-path"}, "source.hosts, source.devices"),
         ("scsi", {"path": "/dev/disk/by-path"}, "source.adapter"),
         ("rbd", {}, "source.hosts, source.name"),

@@ -119,8 +119,16 @@ def test_options(params, expected):
             id="adapter",
         ),
         pytest.param(
-            {"adapter": {"type": "fc_host", "parent": "scsi_host5", "wwnn": "2000", "wwpn": "1000", "managed": False}},
-            Source(adapter=Adapter("fc_host", parent="scsi_host5", wwnn="2000", wwpn="1000", managed=False)),
+            {
+                "adapter": {
+                    "type": "fc_host",
+                    "parent": "scsi_host5",
+                    "wwnn": "2" * 16,
+                    "wwpn": "1" * 16,
+                    "managed": False,
+                }
+            },
+            Source(adapter=Adapter("fc_host", parent="scsi_host5", wwnn="2" * 16, wwpn="1" * 16, managed=False)),
             id="adapter-fc",
         ),
         pytest.param(

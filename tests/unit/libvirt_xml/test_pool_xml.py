@@ -17,7 +17,12 @@ from lxml import etree
 
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml import _tree
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml import pool as pool_xml
-from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.paths import sanitise_path
+from ansible_collections.virt.storage.plugins.module_utils.model.definition import (
+    normal,
+    sanitise_path,
+    whole,
+    with_defaults,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     Adapter,
@@ -397,10 +402,16 @@ def test_new_definition_has_the_defaults_of_libvirt() -> None:
 
 
 def test_defaults_are_not_taken_for_declared() -> None:
-    assert pool_xml.parse_pool(small("fs", "<source><device path='/dev/x'/></source>")).source.format is None
-    pool = pool_xml.parse_pool("<pool type='gluster'><name>g</name><source><host name='h'/></source></pool>")
+    assert pool_xml.parse_declared_pool(small("fs", "<source><device path='/dev/x'/></source>")).source.format is None
+    pool = pool_xml.parse_declared_pool("<pool type='gluster'><name>g</name><source><host name='h'/></source></pool>")
     assert pool.source.dir is None
-    assert pool_xml.with_defaults(pool).source == Source(hosts=(SourceHost("h"),), dir="/", name="g")
+    assert with_defaults(pool).source == Source(hosts=(SourceHost("h"),), dir="/", name="g")
+
+
+def test_what_is_found_has_the_defaults() -> None:
+    assert pool_xml.parse_pool(small("fs", "<source><device path='/dev/x'/></source>")).source.format == "auto"
+    pool = pool_xml.parse_pool("<pool type='gluster'><name>g</name><source><host name='h'/></source></pool>")
+    assert pool.source == Source(hosts=(SourceHost("h"),), dir="/", name="g")
 
 
 def test_fields_that_a_type_does_not_use_are_neither_read_nor_printed() -> None:
@@ -1074,12 +1085,12 @@ def pools(draw: st.DrawFn) -> Pool:
 @settings(deadline=None, max_examples=300)
 @given(pools())
 def test_what_is_printed_reads_as_what_was_declared(pool: Pool) -> None:
-    whole = pool_xml.with_defaults(pool)
+    read = with_defaults(whole(pool))
     text = pool_xml.render_pool(pool)
-    assert pool_xml.parse_pool(text) == whole
+    assert pool_xml.parse_pool(text) == read
     assert pool_xml.render_pool(pool, text) == text
-    assert pool_xml.parse_pool(pool_xml.render_definition(pool)) == whole
-    assert pool_xml.parse_pool(pool_xml.render_state(pool)) == whole
+    assert pool_xml.parse_pool(pool_xml.render_definition(pool)) == read
+    assert pool_xml.parse_pool(pool_xml.render_state(pool)) == read
 
 
 @settings(deadline=None, max_examples=200)
@@ -1092,11 +1103,12 @@ def test_patching_lays_the_declared_over_the_original(found: Pool, declared: Poo
         declared = replace(declared, source=replace(declared.source, protocol_version=None))
     if declared.source.format not in (None, *POOL_TYPES[found.type or ""].formats[:2]):
         found = replace(found, source=replace(found.source, protocol_version=None))
+    found, declared = normal(found), normal(declared)
     patched = pool_xml.parse_pool(pool_xml.render_pool(declared, pool_xml.render_pool(found)))
     for field in ("name", "uuid", "cow", "mount_options", "config_options", "refresh_allocation"):
         wanted, was = getattr(declared, field), getattr(found, field)
         assert getattr(patched, field) == (was if wanted is None else wanted), field
     for field in Source.__dataclass_fields__:
-        wanted, was = getattr(declared.source, field), getattr(pool_xml.with_defaults(found).source, field)
+        wanted, was = getattr(declared.source, field), getattr(with_defaults(whole(found)).source, field)
         assert getattr(patched.source, field) == (was if wanted is None else wanted), field
     assert set(declared.extras) <= set(patched.extras)

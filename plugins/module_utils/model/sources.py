@@ -1,0 +1,153 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Sources of pools: their normal form, and what no source may say."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields, replace
+
+from .definition import plain_uuid, sanitise_path
+from .pool import Adapter, Auth, Source
+from .types import PoolType
+
+# libvirt asks for auto or nfs by their position in the list of formats, whatever the list.
+_PROTOCOL_FORMATS = 2
+_TEXTS = ("name", "initiator", "format", "protocol_version", "vendor", "product")
+AUTH_TYPES = ("chap", "ceph")
+_WWN = re.compile(r"(?:0x)?[0-9a-fA-F]{16}\Z")
+_WWNS = ("wwnn", "wwpn", "parent_wwnn", "parent_wwpn", "parent_fabric_wwn")
+_PCI_TEXT = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])\Z")
+_LAST_SLOT = 0x1F
+_LAST_ID = 2**32 - 1
+# What each kind of adapter is described by.
+_ADAPTERS = {
+    "scsi_host": ("name", "parent_address", "unique_id"),
+    "fc_host": ("parent", "parent_wwnn", "parent_wwpn", "parent_fabric_wwn", "managed", "wwnn", "wwpn"),
+}
+# An error code, what is wrong, what to do.
+Problem = tuple[str, str, str]
+
+
+def normal_source(source: Source) -> Source:
+    """What is empty is not there."""
+    return replace(
+        source,
+        dir=sanitise_path(source.dir) if source.dir else None,
+        adapter=source.adapter and _normal_adapter(source.adapter),
+        auth=source.auth and _normal_auth(source.auth),
+        **{name: getattr(source, name) or None for name in _TEXTS},
+    )
+
+
+def _normal_adapter(adapter: Adapter) -> Adapter:
+    """Before adapters had a type they were SCSI hosts."""
+    values = {field.name: getattr(adapter, field.name) for field in fields(Adapter)}
+    values = {name: None if value == "" else value for name, value in values.items()}
+    numbers = pci_numbers(values["parent_address"] or "")
+    if numbers is not None:
+        values["parent_address"] = "{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
+    return Adapter(**{**values, "type": values["type"] or "scsi_host"})
+
+
+def _normal_auth(auth: Auth) -> Auth:
+    uuid = (plain_uuid(auth.secret_uuid) or auth.secret_uuid) if auth.secret_uuid else None
+    return replace(auth, secret_uuid=uuid, secret_usage=auth.secret_usage or None)
+
+
+def pci_numbers(text: str) -> tuple[int, ...] | None:
+    """Domain, bus, slot and function of an address such as 0000:00:1f.2; None when it is none."""
+    match = _PCI_TEXT.match(text)
+    numbers = tuple(int(part, 16) for part in match.groups()) if match else None
+    return None if numbers is None or numbers[2] > _LAST_SLOT else numbers
+
+
+def source_problem(source: Source, row: PoolType | None) -> Problem | None:
+    """What libvirt would refuse of a source in normal form, as far as it is declared; None when there is nothing."""
+    return _format_problem(source, row) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
+
+
+def _format_problem(source: Source, row: PoolType | None) -> Problem | None:
+    name, version = source.format, source.protocol_version
+    if row is not None and name is not None and name not in row.formats:
+        what = f"source.format: {name!r} is not a format of {row.name} pools"
+        return "invalid_option", what, f"Use one of: {', '.join(row.formats)}."
+    if version is None:
+        return None
+    if row is not None and name is not None and name not in row.formats[:_PROTOCOL_FORMATS]:
+        what = f"source.protocol_version: a version can't be given for the format {name}"
+        return "invalid_option", what, "Leave it out, or give it with the mount options."
+    if "," in version:
+        return "invalid_option", f"source.protocol_version: {version!r} holds a comma", "Give a version such as 4.2."
+    return None
+
+
+def _adapter_problem(adapter: Adapter | None) -> Problem | None:
+    if adapter is None:
+        return None
+    kind = adapter.type or ""
+    if kind not in _ADAPTERS:
+        what = f"source.adapter: the type {kind!r} is neither {' nor '.join(_ADAPTERS)}"
+        return "invalid_option", what, "Give one of these."
+    known = ("type", *_ADAPTERS[kind])
+    extra = [f.name for f in fields(Adapter) if f.name not in known and getattr(adapter, f.name) is not None]
+    if extra:
+        what = f"source.adapter: a {kind} has no {', '.join(extra)}"
+        return "invalid_option", what, "Leave it out, or check the type of the adapter."
+    return _scsi_host_problem(adapter) if kind == "scsi_host" else _fc_host_problem(adapter)
+
+
+def _scsi_host_problem(adapter: Adapter) -> Problem | None:
+    address, number = adapter.parent_address, adapter.unique_id
+    if adapter.name is None and address is None:
+        what = "source.adapter: a scsi_host needs one of name and parent_address"
+        return "missing_option", what, "Add its name, such as scsi_host2, or its parent_address and unique_id."
+    if adapter.name is not None and (address is not None or number is not None):
+        what = "source.adapter: name and parent_address exclude each other"
+        return "invalid_option", what, "Give the name, or parent_address and unique_id."
+    if address is not None and pci_numbers(address) is None:
+        what = f"source.adapter.parent_address: {address!r} is not a PCI address"
+        return "invalid_option", what, "Give it as in sysfs, such as 0000:00:1f.2."
+    if address is not None and number is None:
+        what = "source.adapter: unique_id is missing beside parent_address"
+        return "missing_option", what, "Add unique_id, the number in /sys/class/scsi_host/hostN/unique_id."
+    if number is not None and not 0 <= number <= _LAST_ID:
+        what = f"source.adapter.unique_id: {number} is not a number from 0 to {_LAST_ID}"
+        return "invalid_option", what, "Give the number in /sys/class/scsi_host/hostN/unique_id."
+    return None
+
+
+def _fc_host_problem(adapter: Adapter) -> Problem | None:
+    absent = [name for name in ("wwnn", "wwpn") if getattr(adapter, name) is None]
+    if absent:
+        what = f"source.adapter: an fc_host needs wwnn and wwpn; {', '.join(absent)} missing"
+        return "missing_option", what, f"Add {', '.join(absent)}."
+    for name in _WWNS:
+        text = getattr(adapter, name)
+        if text is not None and not _WWN.match(text):
+            what = f"source.adapter.{name}: {text!r} is not 16 hexadecimal digits"
+            return "invalid_option", what, "Give it as in /sys/class/fc_host; quote it where it is all digits."
+    if (adapter.parent_wwnn is None) != (adapter.parent_wwpn is None):
+        what = "source.adapter: parent_wwnn and parent_wwpn are given together or not at all"
+        return "missing_option", what, "Add the other one."
+    return None
+
+
+def _auth_problem(auth: Auth | None) -> Problem | None:
+    if auth is None:
+        return None
+    if auth.type not in AUTH_TYPES:
+        what = f"source.auth: the type {auth.type!r} is neither {' nor '.join(AUTH_TYPES)}"
+        return "invalid_option", what, "Give one of these."
+    if not auth.username:
+        return "missing_option", "source.auth: the username is missing", "Add username."
+    if (auth.secret_uuid is None) == (auth.secret_usage is None):
+        what = "source.auth needs a secret, by exactly one of secret_uuid and secret_usage"
+        return "invalid_option", what, "Name the libvirt secret that holds the password."
+    if auth.secret_uuid is not None and plain_uuid(auth.secret_uuid) is None:
+        what = f"source.auth.secret_uuid: {auth.secret_uuid!r} is not a UUID"
+        return "invalid_uuid", what, "Give the uuid of the secret, or its usage instead."
+    return None
