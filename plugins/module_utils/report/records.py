@@ -14,6 +14,18 @@ from ..model.facts import backing_facts, permissions_facts, source_facts
 from ..model.found import READY, UNSEEN, Found
 from ..model.volume import Volume
 
+# What a record can have. The documentation of the modules lists the same.
+_PERMISSIONS = ("mode", "owner", "group", "label")
+POOL_FIELDS = (
+    "name", "state", "type", "uuid", "path", "persistent", "autostart", "source", *_PERMISSIONS, "capacity",
+    "allocation", "available", "unseen",
+)  # fmt: skip
+VOLUME_FIELDS = (
+    "name", "type", "path", "key", "format", "capacity", "allocation", "physical", *_PERMISSIONS, "compat",
+    "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target", "backing", "encrypted", "problem",
+    "timestamps",
+)  # fmt: skip
+
 
 def pool_record(found: Found) -> dict[str, Any]:
     """A pool as it is: definition, running state, and the directory's real owner and mode."""
