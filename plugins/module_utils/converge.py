@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Callable, Protocol
+from typing import TYPE_CHECKING, Any, Callable, Protocol
 
 from .decide.decision import Decision
 from .model.change import UNKNOWN, Change, Condition
 from .model.errors import StorageError
 from .model.found import Found
 from .model.goal import Scope
-from .model.operations import Step
+
+if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
+    from .model.operations import Step
 
 
 class Engine(Protocol):
@@ -92,11 +94,14 @@ class Result:
 
 
 def converge(aim: Aim, engine: Engine, check: bool) -> Result:
-    """Raises StorageError only for what was refused before anything was decided; later failures are in the result."""
+    """Raises StorageError for what could not be looked at; refusals and failures are in the result."""
     with engine.session(aim.scope.pool.name, aim.definitions, check) as locked:
         found = engine.observe(aim.scope)
         found = engine.observe_users(found, aim.at_stake(aim.goal, found))
-        decision = aim.decide(aim.goal, found)
+        try:
+            decision = aim.decide(aim.goal, found)
+        except StorageError as refusal:
+            return Result(found, found, Decision(refusal=refusal), (), error=refusal)
         steps = tuple(engine.lower(decision.changes, found))
         decision = replace(decision, missing=(*decision.missing, *engine.lacking(steps)))
         stop = decision.refusal or (None if check else next(iter(decision.missing), None))

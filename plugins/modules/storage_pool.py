@@ -306,6 +306,10 @@ pool:
       description: V(active), V(inactive), V(absent), or V(unknown) when it can't be read.
       type: str
       returned: always
+    error:
+      description: Why it can't be read.
+      type: dict
+      returned: when the state is unknown
     type:
       description: The type.
       type: str
@@ -330,6 +334,23 @@ pool:
       description: Its source. Hosts, devices and adapters are lists and dicts, as in its XML.
       type: dict
       returned: when it can be read
+    features:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    mount_options:
+      description: As the option of M(virt.storage.storage_pool).
+      type: list
+      elements: str
+      returned: when its definition has some
+    config_options:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    refresh_allocation:
+      description: How a daemon finds out what images of a pool of type V(rbd) take, V(default) or V(capacity).
+      type: str
+      returned: when its definition has it
     mode:
       description: The mode of its directory, octal text.
       type: str

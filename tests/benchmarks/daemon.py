@@ -113,6 +113,7 @@ class Benchmark:
 
     def volumes(self, kind: str, sides: list[Side]) -> None:
         """One round. The second run is that of the same volumes again."""
+        self.empties(f"{self.count} {kind}")
         for side in sides:
             self.clear(side.pool)
             for when, function in zip(RUNS, side.runs):
@@ -135,17 +136,20 @@ class Benchmark:
             if (told["virtual-size"], told["format"], "backing-filename" in told) != (20 * 2**30, "qcow2", backed):
                 raise Failed(f"{name} of pool {pool} is not what was declared: {told}")
 
-    def empties(self) -> None:
+    def empties(self, group: str) -> None:
+        """Before each group anew: the load of a machine changes."""
         if not self.arguments.no_plays:
-            self.samples.add("empty, play", timed(self.place.run_play, self.place.empty))
-        self.samples.add("empty, module alone", timed(self.place.run_payload, self.empty))
+            self.samples.add(f"{group}: empty, play", timed(self.place.run_play, self.place.empty))
+        self.samples.add(f"{group}: empty, module alone", timed(self.place.run_payload, self.empty))
 
     def one(self, payload: Path) -> None:
         self.clear(POOL)
+        self.empties("one volume")
         for name in ("created", "again"):
             self.samples.add(f"one volume {name}, module alone", timed(self.place.run_payload, payload))
 
     def large(self, plays: dict[str, tuple[Path, Path]]) -> None:
+        self.empties(self.images)
         for name, (play, payload) in plays.items():
             if not self.arguments.no_plays:
                 self.samples.add(f"{name}, play", timed(self.place.run_play, play))
@@ -154,15 +158,19 @@ class Benchmark:
             self.samples.add(self.listing, timed(self.daemon.listing, LARGE))
 
     @property
+    def images(self) -> str:
+        return f"{self.arguments.others:,} images"
+
+    @property
     def listing(self) -> str:
-        return f"{self.arguments.others:,} images, pool-refresh and vol-list --details"
+        return f"{self.images}, pool-refresh and vol-list --details"
 
     def records(self) -> dict[str, tuple[Path, Path]]:
         """The plays on the large pool, which is filled, and what they send to the host."""
         self.directories[LARGE].mkdir()
         self.place.fill(self.arguments.others, self.directories[LARGE])
         self.daemon.start_pool(self.directories[LARGE], LARGE)
-        what = f"{self.arguments.others:,} images, storage_volume_info"
+        what = f"{self.images}, storage_volume_info"
         plays = {
             what: self.place.storage("all", "storage_volume_info", pool=LARGE),
             f"{what} of names and capacities": self.place.storage(
@@ -179,25 +187,31 @@ class Benchmark:
 
 def _report(bench: Benchmark, sides: dict[str, list[Side]], records: dict[str, Any]) -> None:
     how = ["module alone"] if bench.arguments.no_plays else ["play", "module alone"]
-    rows = [bench.samples.row(f"empty, {each}") for each in how]
+    samples, rows, ratios = bench.samples, [], []
+
+    def empty(group: str, name: str) -> str:
+        return next((f"{group}: empty, {each}" for each in how if each in name), "")
+
+    rows.append(samples.row("one volume: empty, module alone"))
     for name in ("created", "again"):
-        rows.append(bench.samples.row(f"one volume {name}, module alone", "empty, module alone", ONE_TARGET))
-    ratios = []
+        rows.append(samples.row(f"one volume {name}, module alone", "one volume: empty, module alone", ONE_TARGET))
     for kind, group in sides.items():
+        title = f"{bench.count} {kind}"
+        rows += [samples.row(f"{title}: empty, {each}") for each in how]
         for when in RUNS:
             for side in group:
-                name = f"{bench.count} {kind}, {side.name}, {when}"
-                base = next((f"empty, {each}" for each in how if side.name.endswith(each)), "")
-                rows.append(bench.samples.row(name, base))
+                name = f"{title}, {side.name}, {when}"
+                rows.append(samples.row(name, empty(title, name)))
                 if side.pool == POOL:
                     continue
                 for ours in group:
                     if ours.pool == POOL and (side.pool == SHELL or ours.name.endswith("play")):
-                        ratios.append(bench.ratios(name, f"{bench.count} {kind}, {ours.name}, {when}"))
+                        ratios.append(bench.ratios(name, f"{title}, {ours.name}, {when}"))
+    rows += [samples.row(f"{bench.images}: empty, {each}") for each in how]
     for name in records:
-        rows += [bench.samples.row(f"{name}, {each}", f"empty, {each}") for each in how]
+        rows += [samples.row(f"{name}, {each}", f"{bench.images}: empty, {each}") for each in how]
     if not bench.arguments.no_peer:
-        rows.append(bench.samples.row(bench.listing))
+        rows.append(samples.row(bench.listing))
         ratios.append(bench.ratios(bench.listing, f"{next(iter(records))}, module alone"))
     print(table(HEAD, rows))
     if ratios:
@@ -231,7 +245,6 @@ def measure(arguments: argparse.Namespace) -> None:
         )
         records = bench.records()
         for _round in range(arguments.rounds):
-            bench.empties()
             for kind, group in sides.items():
                 bench.volumes(kind, group)
             bench.one(one)

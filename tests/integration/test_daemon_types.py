@@ -8,6 +8,7 @@ What is proven where:
   daemon that is reached as one on another host is, in test_daemon_remote.py;
 * with a real libvirtd, but without the kernels and servers that they need: logical, zfs, iscsi, scsi, netfs, rbd,
   gluster are defined, marked, changed and undefined, and all but the last two fail to start with an error;
+* with a real libvirtd and a stand-in for the commands of ZFS, which gives the documented output: zpools;
 * with libvirt's test driver, which keeps pools and volumes of all types in memory and knows no build flags, resize and
   upload: starting, and the volumes of logical, zfs and rbd. It shows all volumes as files, which is put right here.
 """
@@ -19,6 +20,7 @@ import os
 import shutil
 import socket
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -26,6 +28,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.host import daemon as engine_daemon
 
+from . import daemon as private_daemon
 from .conftest import Host
 
 pytestmark = [
@@ -267,6 +270,33 @@ def test_deleting_a_filesystem_pool_deletes_its_volumes(fs):
     assert [record["name"] for record in host.volume_info()] == ["lost+found"]
 
 
+def test_a_change_that_needs_a_restart_builds_nothing(fs, tmp_path):
+    host, pool, device = fs
+    pool["source"] = {"device": device, "format": "ext4"}
+    ok(host.pool(**pool))
+    there = label(device)
+    moved = {**pool, "path": str(tmp_path / "elsewhere")}
+    assert code(host.pool(**moved)) == "restart_needed"
+    made = converges(host.pool, **moved, allow=["restart"])
+    assert actions(made) == ["stop", "redefine", "start"]
+    assert label(device) == there
+    assert made["warnings"] == []
+    other = {**moved, "source": {"device": device, "format": "ext2"}}
+    assert code(host.pool(**other, allow=["restart"])) == "storage_foreign"
+    assert (label(device), host.pool_info()[0]["state"]) == (there, "active")
+
+
+def test_a_file_that_the_daemon_does_not_list_stays(fs):
+    host, pool, device = fs
+    ok(host.pool(**pool, source={"device": device, "format": "ext4"}))
+    Path(f"/proc/{host.daemon.pid}/root{pool['path']}/unlisted").write_bytes(b"content")
+    refused = host.volume(name="unlisted", capacity="1MiB")
+    assert refused["error"]["code"] == "changed_meanwhile", refused["error"]
+    assert "pool-refresh" in refused["error"]["hint"]
+    host.daemon.virsh("pool-refresh", host.name)
+    assert host.volume_info(name="unlisted")[0]["capacity"] == 7
+
+
 # -- disk ---------------------------------------------------------------------------------------------------------
 
 
@@ -484,6 +514,100 @@ def test_sheepdog_is_not_for_daemons(clean):
     refused = clean.pool(**pool)
     assert code(refused) == "backend_missing"
     assert "native" in refused["error"]["hint"]
+
+
+# -- a stand-in for ZFS -----------------------------------------------------------------------------------------------
+
+_ZFS = """#!{python}
+import os, sys
+state, words = {state!r}, sys.argv[1:]
+tool, verb, last = os.path.basename(sys.argv[0]), words[0] if words else "", words[-1] if words else ""
+with open(state + ".log", "a") as log:
+    print(tool, *words, file=log)
+place = os.path.join(state, last)
+if (tool, verb) == ("zpool", "get"):
+    if not os.path.isdir(place):
+        sys.exit(f"cannot open '{{last}}': no such pool")
+    for name, value in (("health", "ONLINE"), ("size", 2**30), ("free", 2**30 - 2**20), ("allocated", 2**20)):
+        print(last, name, value, "-", sep="\\t")
+elif (tool, verb) == ("zpool", "create"):
+    os.mkdir(os.path.join(state, words[1]))
+elif (tool, verb) == ("zpool", "destroy"):
+    for name in os.listdir(place):
+        os.unlink(os.path.join(place, name))
+    os.rmdir(place)
+elif (tool, verb) == ("zfs", "list"):
+    for name in sorted(os.listdir(place)):
+        print(f"{{last}}/{{name}}", open(os.path.join(place, name)).read(), 0, sep="\\t")
+elif (tool, verb) == ("zfs", "create"):
+    size = int(words[words.index("-V") + 1].rstrip("K")) * 1024
+    with open(place, "x") as file:
+        print(-(-size // 16384) * 16384, end="", file=file)
+elif (tool, verb) == ("zfs", "destroy"):
+    os.unlink(place)
+else:
+    sys.exit(2)
+"""
+
+
+@pytest.fixture
+def zfs(clean, tmp_path, monkeypatch):
+    """A daemon that finds the stand-in, and its state: a directory for each zpool."""
+    if not supported(clean, "zfs"):
+        pytest.skip("libvirtd has no zfs")
+    state, tools = tmp_path / "zpools", tmp_path / "tools"
+    for made in (state, tools):
+        made.mkdir()
+    for tool in ("zfs", "zpool"):
+        (tools / tool).write_text(_ZFS.format(python=sys.executable, state=str(state)))
+        (tools / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    daemon = private_daemon.Daemon(tmp_path / "daemon")
+    daemon.start()
+    yield Host(tmp_path, daemon.uri, "tank"), state
+    daemon.close()
+
+
+def commands(state) -> list[str]:
+    log = Path(f"{state}.log")
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    log.unlink(missing_ok=True)
+    return [line for line in lines if line.split()[1] in ("create", "destroy")]
+
+
+def test_a_zpool(zfs, loop):
+    host, state = zfs
+    device = loop()
+    pool = {"name": "tank", "type": "zfs", "source": {"name": "tank", "device": device}}
+    failed = host.pool(**pool, build="never")
+    assert failed["error"]["code"] == "source_missing", failed["error"]
+    assert commands(state) == []
+    made = ok(host.pool(**pool))
+    assert made["pool"]["capacity"] == 2**30
+    assert commands(state) == [f"zpool create tank {device}"]
+    assert ok(host.pool(**pool))["plan"] == []
+    volumes = [{"name": "a", "capacity": "1000001"}, {"name": "b", "capacity": "8MiB"}]
+    converges(host.volume, volumes=volumes)
+    assert commands(state) == ["zfs create -s -V 977K tank/a", "zfs create -s -V 8192K tank/b"]
+    assert code(host.volume(name="a", capacity="4MiB")) == "daemon_cannot"
+    converges(host.volume, name="b", state="absent")
+    assert commands(state) == ["zfs destroy tank/b"]
+    for step in ("inactive", "active"):
+        ok(host.pool(**pool, state=step))
+    assert commands(state) == []
+    assert code(host.pool(**pool, state="deleted")) == "pool_nonempty"
+    converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+    assert commands(state) == ["zpool destroy tank"]
+    assert list(state.iterdir()) == []
+
+
+def test_a_zpool_that_is_there_is_adopted(zfs):
+    host, state = zfs
+    (state / "tank").mkdir()
+    (state / "tank" / "old").write_text("8388608")
+    converges(host.pool, name="tank", type="zfs", source={"name": "tank"})
+    assert commands(state) == []
+    assert [record["name"] for record in host.volume_info()] == ["old"]
 
 
 # -- libvirt's test driver ------------------------------------------------------------------------------------------

@@ -96,3 +96,13 @@ def test_figures_are_those_of_the_declared_directory(engine):
     checked = engine.pool(True, name=engine.name, path=str(engine.root / "other"), state="inactive")
     assert "failed" not in checked, checked
     assert "capacity" not in checked["pool"]
+
+
+def test_an_overlay_whose_base_became_another_is_refused_in_time(engine):
+    engine.volume(name="base", format="qcow2", capacity="1MiB")
+    engine.volume(name="over", format="qcow2", backing={"volume": "base", "format": "qcow2"})
+    engine.volume(name="base", format="raw", capacity="1MiB", recreate="always", allow=["backing"])
+    for check in (True, False):
+        refused = engine.volume(check, name="over", format="qcow2", capacity="2MiB")
+        assert refused["error"]["code"] == "format_mismatch", refused
+    assert "failed" not in engine.volume(name="over", mode="0640")

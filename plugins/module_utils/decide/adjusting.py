@@ -48,6 +48,13 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
         lost = task.found.broken[have.name]
         message = f"volume {task.goal.pool}/{have.name} is built on {lost}, which is not there"
         task.missing.append(task.refuse("backing_missing", have.name, message, "Restore that file first."))
+    if have.name in task.found.unlike and any(d.field not in PERMISSIONS for d in differing):
+        raise task.refuse(
+            "format_mismatch",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} can't be read: {task.found.unlike[have.name]}",
+            "Put back what it is built on, or let it be made anew, which loses its content (recreate: always).",
+        )
     if (have.data_file is not None or have.encrypted) and any(d.field not in PERMISSIONS for d in differing):
         what = "is encrypted" if have.encrypted else "keeps its data in another file"
         raise task.refuse(

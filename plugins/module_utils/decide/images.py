@@ -61,7 +61,7 @@ def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
     adds to ``missing`` what an earlier task of the play may make.
     """
     goal, found = task.goal, task.found
-    if entry.volume.encryption is not None and found.storage.kind != UNSEEN:
+    if entry.volume.encryption is not None and found.storage.kind != UNSEEN and found.looked:
         raise _refuse(
             "encryption_unsupported",
             "encrypted volumes are not made here",

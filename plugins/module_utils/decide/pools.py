@@ -16,7 +16,7 @@ from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, UNSEEN, Found, Neighbour
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Permissions, Pool, Source, overlay
-from ..model.types import POOL_TYPES, PoolType
+from ..model.types import POOL_TYPES, TAKEN_AWAY, PoolType
 from ..model.volume import Volume
 from .decision import Decision, clean, staging_refusal, unwritable
 from .destroying import delete
@@ -44,10 +44,12 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
 
 
 def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
-    """The volumes that this goal would destroy: everything must be known of their users before it is decided."""
-    if goal.state != "deleted" or "nonempty" not in goal.allow:
-        return {}
-    return dict.fromkeys(found.volumes, EVERYTHING)
+    """The volumes that this goal would destroy, or may take away from who uses them: everything must be known of their
+    users before it is decided.
+    """
+    deleted = goal.state == "deleted" and "nonempty" in goal.allow
+    taken = found.started and found.row.name in TAKEN_AWAY
+    return dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
 
 
 def _finish(
@@ -244,7 +246,7 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
     """Another path to the same directory is no difference: the definition keeps its own."""
-    same = found.storage.kind == READY and found.storage.identity == found.current.identity
+    same = found.storage.same_as(found.current)
     return replace(wanted, path=existing.path) if same else wanted
 
 
@@ -337,6 +339,10 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
 def _stop(goal: PoolGoal, found: Found) -> list[Change]:
     if not found.started:
         return []
+    if found.row.name in TAKEN_AWAY:
+        from .unseen_pools import guard_all
+
+        guard_all(goal, found, "taken away")
     state = "active" if found.active else "inactive"
     return [change_of(goal, "stop", "stop it", {"state": state}, {"state": "inactive"}, found.definition or found.live)]
 
@@ -458,7 +464,7 @@ def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
 
 def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
     declared = goal.pool
-    same_file = found.storage.kind == READY and found.storage.identity == found.current.identity
+    same_file = found.storage.same_as(found.current)
     same_path = declared.path in (None, existing.path) or same_file
     other = [
         name

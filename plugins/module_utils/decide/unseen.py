@@ -97,7 +97,7 @@ def _resized(change: Change, volume: Volume) -> tuple[str, ...]:
     if volume.looks_like:
         return ("take",)
     below = bool(change.destroys) and (volume.capacity or 0) < (volume.allocation or 0)
-    return ("shrink",) if below and volume.format == "raw" else ()
+    return ("shrink",) if below else ()
 
 
 def _made(volume: Volume, found: Found) -> tuple[str, ...]:

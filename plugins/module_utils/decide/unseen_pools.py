@@ -101,6 +101,8 @@ def _all_seen(found: Found, wanted: Pool) -> bool:
 def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> tuple[frozenset[str], str]:
     """What starting may include, and what that destroys."""
     never, overwrite = goal.build == "never", "overwrite" in goal.allow
+    if found.runs_on(wanted):  # restarted: it is built
+        return frozenset({"directory"} if POOL_TYPES[wanted.type or ""].file_tree and not never else {"check"}), ""
     if not _all_seen(found, wanted):
         if never:
             return frozenset({"check"}), ""
@@ -293,7 +295,7 @@ def _delete_storage(goal: PoolGoal, found: Found, existing: Pool, whole: bool) -
     if whole and found.volumes:
         if "nonempty" not in goal.allow:
             delete_listed(goal, found)  # refuses
-        _guard_all(goal, found)
+        guard_all(goal, found, "deleted")
         what += f", with {listing(found.volumes)}"
     if existing.type == "zfs":
         what += ", and all file systems and snapshots in it"
@@ -302,9 +304,10 @@ def _delete_storage(goal: PoolGoal, found: Found, existing: Pool, whole: bool) -
     )
 
 
-def _guard_all(goal: PoolGoal, found: Found) -> None:
+def guard_all(goal: PoolGoal, found: Found, doing: str) -> None:
+    """Raises where a volume is in use, unless that is allowed."""
     entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
     task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
     for name in found.volumes:
         users = found.users.get(name, ())
-        guard_unused(str(task.subject(name)), users, goal.allow, "deleted", task, "in_use", name)
+        guard_unused(str(task.subject(name)), users, goal.allow, doing, task, "in_use", name)

@@ -18,6 +18,7 @@ from ..model.errors import StorageError
 from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
 from ..model.goal import Scope
 from ..model.pool import Pool
+from ..model.types import TAKEN_AWAY
 from ..model.volume import Volume
 
 _UNSEEN = "the processes, mounts and devices of the daemon's host"
@@ -27,8 +28,12 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     """Adds the volumes that the scope asks for, and what they are made from."""
     if not found.active or found.storage.kind != UNSEEN:
         return found
-    names = None if found.row.name == "disk" else scope.volumes  # a new partition is named after those that there are
-    texts = () if scope.volumes == () else daemon.volumes(found.name, names)
+    names = scope.volumes
+    if found.row.name == "disk" and names:
+        names = None  # a new partition is named after those that there are
+    elif found.row.name in TAKEN_AWAY and scope.neighbours:
+        names = None  # the pool may be stopped
+    texts = () if names == () else daemon.volumes(found.name, names)
     volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
     images = {key: _image(found, key, daemon) for key in scope.images}
     images.update({key: _source(found, key, daemon) for key in scope.sources})

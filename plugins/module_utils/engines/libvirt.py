@@ -28,7 +28,8 @@ from ..model.errors import StorageError
 from ..model.found import READY, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
-from .local import LocalHost, arrange, backend_of, process
+from ..model.types import POOL_TYPES
+from .local import LocalHost, arrange, process
 from .places import daemon_places
 
 _FAR = "only the daemon can look at it"
@@ -91,7 +92,7 @@ class LibvirtEngine:
         """Whether we see the files of the pool as the daemon does, and may work on them beside it. Of one that nobody
         has said anything of yet that is what volumes would be made from.
         """
-        known = backend_of(pool.type) is not None and pool.path is not None
+        known = pool.type is not None and POOL_TYPES[pool.type].beside and pool.path is not None
         return (
             self._pid is not None
             and (known or pool.type is None)
@@ -147,7 +148,7 @@ class LibvirtEngine:
 
     def _contents(self, found: Found, wanted: Pool, devices: Sequence[str], scope: Scope) -> dict[str, str]:
         """What is on the devices of a pool that may be built or was deleted."""
-        if found.started or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
+        if found.runs_on(wanted) or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
             return {}
         if not self._beside(devices):
             return {}
@@ -244,6 +245,5 @@ class LibvirtEngine:
 def _supported_types(capabilities: str | None) -> frozenset[str]:
     """Of the daemon's own list; all that libvirt has where it gives none (the test driver)."""
     from ..libvirt_xml.capabilities import supported_types
-    from ..model.types import POOL_TYPES
 
     return frozenset(POOL_TYPES) if capabilities is None else supported_types(capabilities)

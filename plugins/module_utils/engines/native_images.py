@@ -31,7 +31,7 @@ def observe_chains(found: Found, stakes: Mapping[str, str]) -> Found:
     all of them are built on.
     """
     names = found.volumes if EVERYTHING in stakes.values() else stakes
-    broken, chains = {}, {}
+    broken, unlike, chains = {}, {}, {}
     for name in names:
         volume = found.volumes.get(name)
         if volume is None or volume.backing is None or not volume.path:
@@ -40,7 +40,9 @@ def observe_chains(found: Found, stakes: Mapping[str, str]) -> Found:
         chains[name] = walked.identities
         if walked.end == "missing" and name in stakes:
             broken[name] = walked.at
-    return replace(found, broken=broken, chains=chains)
+        if walked.end == "mismatch" and name in stakes:
+            unlike[name] = walked.problem
+    return replace(found, broken=broken, unlike=unlike, chains=chains)
 
 
 def _resolved(found: Found, images: dict[str, Image]) -> dict[str, str]:

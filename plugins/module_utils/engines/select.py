@@ -54,8 +54,9 @@ def _native(uri: str, allow: Collection[str], timeout: float, reading: bool) -> 
     places = automatic_places() if uri == "auto" else find_places(uri)
     if places is None:
         raise _not_understood(uri)
-    installed = daemon()
-    if places.uri == "native:///system" and installed and not reading and "beside_daemon" not in allow:
+    guarded = places.uri == "native:///system" and not reading and "beside_daemon" not in allow
+    installed = daemon() if guarded else ""
+    if installed:
         raise StorageError(
             "beside_daemon",
             f"{installed}: it would not notice what is changed in its files behind its back",

@@ -167,6 +167,10 @@ class Daemon:
                 command=command,
             )
         code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", _LOG))
+        if "already exists" in str(error) or error.get_error_code() == _EXISTS:
+            code, hint = "changed_meanwhile", _UNLISTED
+        if any(words in str(error) for words in _BUSY):
+            hint = "Wait until that is done and run the task again, or give it a longer timeout."
         if "No space left on device" in str(error):
             code, hint = "no_space", "Free some space and run the task again."
         message = f"the daemon refused: {str(error).strip()}"
@@ -353,6 +357,11 @@ def _library() -> Any:
 
 
 _LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
+_EXISTS = 90
+_UNLISTED = (
+    "It was made meanwhile, or the daemon did not list it: let it look again (virsh pool-refresh), look at what is "
+    "there, and run the task again."
+)
 # libvirt's error numbers (virterror.h): they are part of its interface.
 _CODES = {
     3: ("daemon_cannot", "The daemon has no such function for this type."),
@@ -363,7 +372,6 @@ _CODES = {
     29: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     88: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
     50: ("changed_meanwhile", "Look at what is there and run the task again."),
-    90: ("changed_meanwhile", "It was made meanwhile: look at what is there and run the task again."),
 }
 
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
@@ -40,6 +41,10 @@ class Storage:
     read_only: bool = False
     holds: tuple[str, ...] = ()
     identity: tuple[int, ...] | None = None
+
+    def same_as(self, other: Storage) -> bool:
+        """Whether both are known to be one and the same thing that is there."""
+        return self.kind == READY == other.kind and self.identity is not None and self.identity == other.identity
 
 
 @dataclass(frozen=True)
@@ -109,7 +114,8 @@ class Found:
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``protected``: named volumes that we may not write.
-    ``broken``: volumes at stake that are built on a file that is not there, and which. ``chains``: identities of what
+    ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
+    those built on one that is not of the format they name, in words. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
@@ -143,6 +149,7 @@ class Found:
     unseen: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
+    unlike: Mapping[str, str] = field(default_factory=dict)
     chains: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     leftovers: tuple[str, ...] = ()
     staging_problem: str = ""
@@ -160,6 +167,18 @@ class Found:
         return self.storage.kind == READY or (self.storage.kind == UNSEEN and self.active)
 
     @property
+    def unreadable(self) -> StorageError | None:
+        """Why nobody can tell whether a started pool is active; None when it can be told, or was not started."""
+        if not self.started or self.current.kind != UNKNOWN_STORAGE:
+            return None
+        return StorageError(
+            "backend_missing" if self.unsupported else "storage_unreadable",
+            f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,
+            subject=f"pool {self.name}",
+            hint="Name another uri." if self.unsupported else "Run as a user who may read it (become: true).",
+        )
+
+    @property
     def row(self) -> PoolType:
         """What its type can do; a pool that an earlier task would have made is taken for a directory."""
         pool = self.definition or self.live
@@ -168,6 +187,13 @@ class Found:
     @staticmethod
     def row_of(pool: Pool) -> PoolType:
         return POOL_TYPES[pool.type or "dir"]
+
+    def runs_on(self, wanted: Pool) -> bool:
+        """Whether the pool runs on the storage that is wanted."""
+        if self.live is None:
+            return False
+        have, want = self.live.source, wanted.source
+        return (have.devices, have.name, have.format) == (want.devices, want.name, want.format)
 
     @property
     def granule(self) -> int:

@@ -36,8 +36,9 @@ class PoolType:
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
-    files. ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove
-    and resize its volumes. ``active`` is the line of the documentation that says what "active" means.
+    files. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
+    what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove and resize its
+    volumes. ``active`` is the line of the documentation that says what "active" means.
     """
 
     name: str
@@ -54,6 +55,7 @@ class PoolType:
     volumes: str = "file"
     granule: int = 1
     file_tree: bool = False
+    beside: bool = False
     daemon: tuple[str, ...] = ()
     active: str = ""
 
@@ -107,6 +109,7 @@ POOL_TYPES: dict[str, PoolType] = {
             features=("cow",),
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            beside=True,
             daemon=_FILES,
             active="the pool was started since boot (its state file is there) and its directory exists",
         ),
@@ -229,6 +232,9 @@ POOL_TYPES: dict[str, PoolType] = {
         ),
     )
 }
+
+# Types whose devices go away when a pool is stopped, whoever uses them.
+TAKEN_AWAY = ("iscsi", "scsi")
 
 # Informational fields that libvirt accepts for every type.
 ALWAYS_OPTIONAL = ("vendor", "product")

@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from ..model.facts import backing_facts, permissions_facts, source_facts
+from ..model.facts import backing_facts, definition_facts, permissions_facts, source_facts
 from ..model.found import READY, UNSEEN, Found
 from ..model.volume import Volume
 
-# What a record can have. The documentation of the modules lists the same.
+_OPTIONS = ("features", "mount_options", "config_options", "refresh_allocation")
 _PERMISSIONS = ("mode", "owner", "group", "label")
+
+# What a record can have. The documentation of the modules lists the same.
 POOL_FIELDS = (
-    "name", "state", "type", "uuid", "path", "persistent", "autostart", "source", *_PERMISSIONS, "capacity",
-    "allocation", "available", "unseen",
+    "name", "state", "error", "type", "uuid", "path", "persistent", "autostart", "source", *_OPTIONS, *_PERMISSIONS,
+    "capacity", "allocation", "available", "unseen",
 )  # fmt: skip
 VOLUME_FIELDS = (
     "name", "type", "path", "key", "format", "capacity", "allocation", "physical", *_PERMISSIONS, "compat",
@@ -30,9 +32,13 @@ VOLUME_FIELDS = (
 def pool_record(found: Found) -> dict[str, Any]:
     """A pool as it is: definition, running state, and the directory's real owner and mode."""
     pool = found.definition or found.live
-    record: dict[str, Any] = {"name": found.name, "state": "active" if found.active else "inactive"}
     if pool is None:
-        return {**record, "state": "absent"}
+        return {"name": found.name, "state": "absent"}
+    unreadable = found.unreadable
+    state = "active" if found.active else "inactive" if unreadable is None else "unknown"
+    record: dict[str, Any] = {"name": found.name, "state": state}
+    if unreadable is not None:
+        record["error"] = unreadable.as_dict()
     record.update(
         type=pool.type,
         uuid=pool.uuid,
@@ -41,6 +47,8 @@ def pool_record(found: Found) -> dict[str, Any]:
         autostart=found.autostart,
         source=source_facts(pool.source),
     )
+    facts = definition_facts(pool)
+    record.update({name: facts[name] for name in _OPTIONS if name in facts})
     unseen = found.current.kind == UNSEEN
     if found.current.kind == READY or (unseen and found.active):
         record.update(permissions_facts(found.current.permissions))

@@ -8,11 +8,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..model.change import Change
-from ..model.operations import Step
 from .yaml_text import to_yaml
+
+if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
+    from ..model.operations import Step
 
 _SAMPLE = 3
 _AT_CREATION = ("allocation", "preallocation", "nocow", "content")

@@ -22,7 +22,7 @@ from ..model.pool import Pool
 from ..report.records import POOL_FIELDS, VOLUME_FIELDS, pool_record, volume_record
 from .outcome import described
 
-_OF_POOLS = (*POOL_FIELDS, "volumes", "xml", "error")
+_OF_POOLS = (*POOL_FIELDS, "volumes", "xml")
 _OF_VOLUMES = ("pool", *VOLUME_FIELDS, "xml")
 
 
@@ -73,11 +73,8 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
         record = pool_record(found)
         if depth != "none":
             volumes = sorted(found.volumes.values(), key=lambda volume: volume.name)
-            record["volumes"] = (
-                [v.name if depth == "names" else volume_record(v, found.unlisted) for v in volumes]
-                if found.active
-                else []
-            )
+            shown = volumes if found.active else []
+            record["volumes"] = [v.name if depth == "names" else volume_record(v, found.unlisted) for v in shown]
         if params["xml"]:
             record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
     except StorageError as error:
@@ -109,6 +106,8 @@ def _pools_asked(engine: Any, params: dict[str, Any]) -> list[str]:
 
 def _volumes(engine: Any, pool: str, params: dict[str, Any]) -> list[dict[str, Any]]:
     found = engine.observe(Scope(Pool(pool), volumes=_names_asked(params)))
+    if found.unreadable is not None:
+        raise found.unreadable
     if not found.active:
         return []
     pattern = params["name"] or "*"

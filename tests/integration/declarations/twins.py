@@ -96,7 +96,7 @@ class Twins:
 
     def learned(self, task: Task) -> frozenset[str]:
         """The permissions that the daemon's definition of the task's pool has otherwise than the other host's."""
-        name = task.name.means if isinstance(task, PoolTask) else task.pool.means
+        name = _pool_of(task)
         file = self.native / "etc" / "libvirt" / "storage" / f"{name}.xml"
         try:
             text = self.connection.storagePoolLookupByName(name).XMLDesc(libvirt.VIR_STORAGE_XML_INACTIVE)
@@ -200,7 +200,7 @@ class Twins:
                 data = os.pread(file.fileno(), _CHUNK, offset).replace(bytes(self.daemon), bytes(self.native))
                 if data != _ZEROS[: len(data)]:
                     digest.update(b"%d:" % offset)
-                    digest.update(data.rstrip(b"\0"))
+                    digest.update(data)
                 offset += _CHUNK
         return digest.hexdigest()
 
@@ -292,7 +292,7 @@ class TwinSequence:
                 twins.bring_together(pool.path, _PERMISSIONS - _declared(task))
         self._compare_files()
         if self.moved or there["changed"]:
-            self._compare_records(uuids)
+            self._compare_records(uuids, None if self.moved else _pool_of(task))
             self.moved = False
         count(self.counts, self.happened, task, here)
         self.earlier.append(task)
@@ -318,7 +318,7 @@ class TwinSequence:
 
     def _looks_again_if_it_must(self, task: Task, done: dict[str, Any]) -> None:
         """A plan has a new look of the daemon only after a hand has been there, and no task has more than one."""
-        pool = self.host.pools.get((task.name if isinstance(task, PoolTask) else task.pool).means)
+        pool = self.host.pools.get(_pool_of(task))
         touched = self.unseen.get(self.host.resolve(pool.path) if pool is not None else "")
         looks = [entry["summary"] for entry in done["plan"] if entry["action"] == "refresh"]
         assert not looks or touched, f"nobody has been there, and yet: {looks}"
@@ -338,8 +338,9 @@ class TwinSequence:
         here, there = (self.twins.files(top) for top in (self.twins.native, self.twins.daemon))
         same("the files", _lines(here), _lines(there))
 
-    def _compare_records(self, uuids: dict[str, str]) -> None:
-        for module, more in (("storage_pool_info", {"xml": True, "volumes": "names"}), ("storage_volume_info", {})):
+    def _compare_records(self, uuids: dict[str, str], pool: str | None) -> None:
+        pools: dict[str, Any] = {"name": pool, "xml": True, "volumes": "names"}
+        for module, more in (("storage_pool_info", pools), ("storage_volume_info", {"pool": pool})):
             here = call(module, uri=self.twins.shop.uri, **more)
             there = call(module, uri=self.twins.libvirtd.uri, **more)
             same(f"the records of {module}", plain(here), plain(self.twins.here(there, uuids)))
@@ -348,7 +349,7 @@ class TwinSequence:
         """After a task that changed something the daemon lists what is there as it is; what a hand has done to other
         volumes it learns when it looks at the whole pool again.
         """
-        name = task.name.means if isinstance(task, PoolTask) else task.pool.means
+        name = _pool_of(task)
         pool = self.host.pools.get(name)
         if not done["changed"] or not self.host.active(pool):
             return
@@ -381,6 +382,10 @@ class TwinSequence:
                 unseen = self.unseen.get(home, set())
                 there = set(self.twins.names_in(home))
                 same(f"virsh vol-list {name}", sorted(there - unseen), sorted(listed - unseen))
+
+
+def _pool_of(task: Task) -> str:
+    return str((task.name if isinstance(task, PoolTask) else task.pool).means)
 
 
 def _commands(done: dict[str, Any]) -> list[str]:

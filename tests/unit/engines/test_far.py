@@ -1,0 +1,255 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a daemon tells of a pool that only it can look at, and who uses its volumes."""
+
+from __future__ import annotations
+
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.engines import calls, far
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
+    PIN,
+    RUNNING,
+    UNSEEN,
+    Found,
+    Storage,
+    User,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import DaemonCall, Run
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Volume
+
+MIB = 2**20
+
+
+def shown(name, image_format="raw", capacity=MIB, path=None, backing=""):
+    below = f"<backingStore><path>{backing}</path></backingStore>" if backing else ""
+    return (
+        f"<volume type='file'><name>{name}</name><key>k</key><capacity>{capacity}</capacity>"
+        f"<allocation>0</allocation><physical>4096</physical><target><path>{path or f'/p/{name}'}</path>"
+        f"<format type='{image_format}'/></target>{below}</volume>"
+    )
+
+
+def guest(name, *paths, volumes=()):
+    disks = "".join(f"<disk type='file'><source file='{path}'/></disk>" for path in paths)
+    disks += "".join(
+        f"<disk type='volume'><source pool='{pool}' volume='{volume}'/></disk>" for pool, volume in volumes
+    )
+    return f"<domain><name>{name}</name><devices>{disks}</devices></domain>"
+
+
+class Daemon:
+    """One pool p; ``asked`` notes what was asked for."""
+
+    def __init__(self, *volumes, guests=(), elsewhere=None):
+        self.texts = {text.partition("<name>")[2].partition("</name>")[0]: text for text in volumes}
+        self.guest_texts, self.elsewhere = guests, elsewhere or {}
+        self.asked = []
+
+    def volumes(self, pool, names):
+        self.asked.append(names)
+        return [text for name, text in self.texts.items() if names is None or name in names]
+
+    def volume_at(self, path):
+        return self.elsewhere.get(path)
+
+    def guests(self):
+        return None if self.guest_texts is None else list(self.guest_texts)
+
+
+def pool(kind="fs", path="/p"):
+    return Pool("p", kind, path=path, source=Source(devices=(SourceDevice("/dev/sdx"),)))
+
+
+def found(kind="fs", active=True, **more):
+    defined = pool(kind)
+    storage = Storage(UNSEEN, "/p")
+    return Found(
+        "p",
+        definition=defined,
+        live=defined if active else None,
+        started=active,
+        active=active,
+        storage=storage,
+        **more,
+    )
+
+
+# -- looking --------------------------------------------------------------------------------------------------------
+
+
+def test_only_what_is_asked_for_is_looked_at():
+    daemon = Daemon(shown("a"), shown("b"))
+    assert far.observe_far(found(), Scope(Pool("p")), daemon).volumes == {}
+    assert daemon.asked == []
+    assert set(far.observe_far(found(), Scope(Pool("p"), volumes=("a", "c")), daemon).volumes) == {"a"}
+    assert set(far.observe_far(found(), Scope(Pool("p"), volumes=None), daemon).volumes) == {"a", "b"}
+    assert far.observe_far(found(active=False), Scope(Pool("p"), volumes=None), daemon).volumes == {}
+
+
+def test_of_a_disk_all_partitions_count_and_no_format_is_known():
+    daemon = Daemon(shown("sdx1", "none"), shown("sdx2", "none"))
+    volumes = far.observe_far(found("disk"), Scope(Pool("p"), volumes=("sdx3",)), daemon).volumes
+    assert {name: volume.format for name, volume in volumes.items()} == {"sdx1": None, "sdx2": None}
+
+
+def test_what_is_declared_raw_is_raw():
+    daemon = Daemon(shown("a", "qcow2", 8 * MIB))
+    scope = Scope(Pool("p"), volumes=("a",), raw=frozenset({"a"}))
+    volume = far.observe_far(found(), scope, daemon).volumes["a"]
+    assert (volume.format, volume.capacity, volume.looks_like) == ("raw", 4096, "qcow2")
+
+
+def test_backings_are_on_that_host_and_sources_on_this_one(tmp_path):
+    here = tmp_path / "here"
+    here.write_bytes(b"x" * 512)
+    daemon = Daemon(shown("a"), elsewhere={"/there": shown("there", "qcow2", path="/there"), str(here): shown("no")})
+    scope = Scope(Pool("p"), images=("a", "/there", "/none"), sources=(str(here), "/there/not", "a"))
+    images = far.observe_far(found(), scope, daemon).images
+    assert images["a"].volume.name == "a"
+    assert images["/there"].volume.format == "qcow2"
+    assert images["/none"].volume is None
+    assert images[str(here)].volume.physical == 512
+    assert images["/there/not"].volume is None
+
+
+# -- users ----------------------------------------------------------------------------------------------------------
+
+
+def users(stakes, daemon, here=False, **more):
+    seen = far.observe_far(found(**more), Scope(Pool("p"), volumes=None), daemon)
+    return far.far_users(seen, stakes, daemon, here)
+
+
+def test_overlays_and_guests():
+    texts = [shown("base"), shown("over", "qcow2", backing="/p/base"), shown("other")]
+    guests = [guest("g", "/p/base"), guest("h", volumes=[("p", "other"), ("q", "base")]), "no xml"]
+    seen = users({"base": EVERYTHING, "other": EVERYTHING}, Daemon(*texts, guests=guests))
+    assert set(seen.users["base"]) == {User("overlay", "/p/over"), User("guest", "g")}
+    assert seen.users["other"] == (User("guest", "h"),)
+    assert "processes" in seen.unseen[0]
+
+
+@pytest.mark.parametrize("stake", [PIN, RUNNING])
+def test_definitions_do_not_matter_for_what_is_only_changed(stake):
+    seen = users({"a": stake}, Daemon(shown("a"), guests=[guest("g", "/p/a")]))
+    assert seen.users["a"] == ()
+
+
+def test_a_connection_without_guests_is_not_one_with_none():
+    seen = users({"a": EVERYTHING}, Daemon(shown("a"), guests=None))
+    assert any("guests" in text for text in seen.unseen)
+
+
+def test_who_has_a_file_open_is_looked_at_where_it_is_on_this_host(tmp_path):
+    file = tmp_path / "a"
+    file.touch()
+    with file.open("rb") as stdin, subprocess.Popen(["sleep", "60"], stdin=stdin) as reader:
+        seen = users({"a": EVERYTHING}, Daemon(shown("a", path=str(file))), here=True)
+        reader.kill()
+    assert [user.kind for user in seen.users["a"]] == ["process"]
+    assert not any("processes, mounts" in text for text in seen.unseen)
+
+
+# -- calls ----------------------------------------------------------------------------------------------------------
+
+
+def lowered(*changes, kind="fs", device="/dev/sdx", **more):
+    seen = found(kind, **more)
+    seen = replace(seen, definition=replace(seen.definition, source=Source(devices=(SourceDevice(device),))))
+    return calls.Calls("test:///x", None, seen, changes).of_volumes(changes)
+
+
+def change(action, name="v", destroys="", needs=(), **wanted):
+    return Change(Subject("p", name), action, "", None, None, Volume(name, **wanted), destroys=destroys, needs=needs)
+
+
+def verbs(steps):
+    return [[getattr(op, "verb", None) or op.argv[0] for op in step.operations] for step in steps]
+
+
+@pytest.mark.parametrize(
+    ("kind", "made", "expected"),
+    [
+        ("fs", change("create", capacity=MIB, format="raw"), ["vol-create"]),
+        ("fs", change("create", capacity=1536, format="qcow2"), ["vol-create", "vol-resize"]),
+        ("fs", change("create", capacity=MIB, format="raw", content=Content(data=b"x")), ["vol-create", "vol-upload"]),
+        ("fs", change("recreate", capacity=MIB, format="raw"), ["vol-delete", "vol-create"]),
+        (
+            "fs",
+            change("create", capacity=2 * MIB, format="qcow2", content=Content(volume="b", capacity=MIB)),
+            ["vol-create-from", "vol-resize"],
+        ),
+        (
+            "fs",
+            change("create", capacity=2 * MIB, format="raw", content=Content(volume="b", capacity=MIB)),
+            ["vol-create-from"],
+        ),
+        (
+            "rbd",
+            change("create", capacity=2 * MIB, format="raw", content=Content(volume="b", capacity=MIB)),
+            ["vol-create-from", "vol-resize"],
+        ),
+        (
+            "rbd",
+            change("create", capacity=MIB, format="raw", content=Content(volume="b", capacity=MIB)),
+            ["vol-create-from"],
+        ),
+        ("logical", change("create", capacity=2 * MIB, content=Content(volume="b", capacity=MIB)), ["vol-create-from"]),
+        ("fs", change("resize", capacity=MIB), ["vol-resize"]),
+        ("fs", change("delete"), ["vol-delete"]),
+        ("disk", change("delete", "sdx1"), ["vol-delete"]),
+    ],
+)
+def test_the_calls_of_a_change(kind, made, expected):
+    assert verbs(lowered(made, kind=kind)) == [expected]
+
+
+def test_partitions_that_libvirt_cannot_delete():
+    (step,) = lowered(change("delete", "nvme0n1p3"), kind="disk", device="/dev/nvme0n1")
+    run, refresh = step.operations
+    assert isinstance(run, Run)
+    assert run.argv == ("parted", "--script", "/dev/nvme0n1", "rm", "3")
+    assert isinstance(refresh, DaemonCall)
+    assert refresh.verb == "pool-refresh"
+
+
+def test_what_is_cut_from_one_device_is_cut_in_order():
+    names = ("sdx1", "sdx2", "sdx3")
+    steps = lowered(*(change("create", name, capacity=MIB) for name in names), kind="disk")
+    assert [step.needs for step in steps] == [(), (0,), (1,)]
+    files = lowered(*(change("create", name, capacity=MIB) for name in names))
+    assert [step.needs for step in files] == [(), (), ()]
+    chain = lowered(change("create", "a", capacity=MIB), change("create", "b", capacity=MIB, needs=("a",)))
+    assert [step.needs for step in chain] == [(), (0,)]
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ((), "virsh -c u pool-start p"),
+        (("check",), "virsh -c u pool-start p"),
+        (("first",), "virsh -c u pool-build p && virsh -c u pool-start p"),
+        (("directory",), "virsh -c u pool-start p || ( virsh -c u pool-build p && virsh -c u pool-start p )"),
+        (
+            ("build",),
+            "virsh -c u pool-start p || ( virsh -c u pool-build p --no-overwrite && virsh -c u pool-start p )",
+        ),
+        (
+            ("build", "overwrite"),
+            "virsh -c u pool-start p || ( ( virsh -c u pool-build p --no-overwrite || "
+            "virsh -c u pool-build p --overwrite ) && virsh -c u pool-start p )",
+        ),
+    ],
+)
+def test_starting_as_a_command(words, command):
+    assert DaemonCall("pool-start", "u", "p", words=words).command == command
