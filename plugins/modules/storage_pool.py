@@ -216,6 +216,7 @@ options:
       - What may happen. Nothing in this list happens without being named.
       - V(restart) stops and starts an active pool for a change that needs it.
       - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
+      - V(in_use) also stops a pool whose devices go away with it from those who use them.
       - V(overwrite) lets a daemon build the storage where it holds something else, which is lost.
       - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list

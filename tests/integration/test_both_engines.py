@@ -26,6 +26,7 @@ from .conftest import keep_private
 from .daemon import Daemon
 from .declarations import making
 from .declarations.making import Drawer
+from .declarations.running import Unforeseen
 from .declarations.shares import table, too_rare
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ ALONE = os.environ.get("ENGINES_SEQUENCE")
 
 def run_sequence(numbers: Random, twins: Twins, counts: Counter, story: list[str]) -> None:
     """``story`` is told what happens."""
-    from .declarations.twins import TwinSequence, Unforeseen
+    from .declarations.twins import TwinSequence
 
     draw = Drawer(numbers)
     start = making.start(draw)

@@ -118,14 +118,16 @@ def label(device) -> str:
     return run("blkid", "-p", "-s", "UUID", "-o", "value", device)
 
 
-def test_an_empty_device_is_formatted_once(fs):
-    host, pool, device = fs
-    pool["source"] = {"device": device, "format": "ext4"}
+@pytest.mark.parametrize(("kind", "size"), [("ext4", 64 * MIB), ("xfs", 320 * MIB)])
+def test_an_empty_device_is_formatted_once(fs, loop, kind, size):
+    host, pool, _first = fs
+    device = loop(size)
+    pool["source"] = {"device": device, "format": kind}
     made = converges(host.pool, **pool, autostart=True)
     assert actions(made) == ["define", "start", "autostart"]
     assert made["pool"]["capacity"] > 32 * MIB
     formatted = label(device)
-    assert signature(device) == "ext4"
+    assert signature(device) == kind
     for state in ("inactive", "active", "absent", "active"):
         converges(host.pool, **pool, state=state)
     assert label(device) == formatted
@@ -426,6 +428,8 @@ def target(tmp_path):
     finally:
         server.kill()
         server.wait(10)
+        for name in (f"socket.{control}", f"socket.{control}.lock"):
+            Path("/var/run/tgtd", name).unlink(missing_ok=True)
 
 
 def supported(host, kind) -> bool:

@@ -31,6 +31,8 @@ from .task import VolumesTask
 _ON_DEVICES = ("fs", "logical", "disk", "zfs")
 _SIGNATURES = {"logical": "LVM2_member", "zfs": "zfs_member"}
 _MOUNTED = ("fs", "netfs", "vstorage")
+_DIRECTORIES = ("dir", "netfs", "vstorage")  # of which building makes no more than that
+_FROM_DEVICES = ("fs", "logical", "disk")
 _ANY_LABEL = ("unknown", None)
 # These are destroyed as one; volumes of others are deleted one by one, so that each can refuse.
 _WHOLE = ("disk", "zfs")
@@ -80,7 +82,7 @@ def start_unseen(
     if "build" in words:
         built = f"built on {devices_of(wanted)} first" if _all_seen(found, wanted) else "built first where it is not"
         summary += f", {built}"
-    elif words & {"directory", "first"} and wanted.type == "dir":
+    elif words & {"directory", "first"} and wanted.type in _DIRECTORIES:
         summary += ", a directory that is made where it is not there"
     elif "directory" in words:
         summary += f", with what is on {devices_of(wanted)}"
@@ -104,10 +106,11 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
     if found.runs_on(wanted):  # restarted: it is built
         return frozenset({"directory"} if POOL_TYPES[wanted.type or ""].file_tree and not never else {"check"}), ""
     if not _all_seen(found, wanted):
-        if never:
+        if never or (wanted.type in _FROM_DEVICES and not wanted.source.devices):
             return frozenset({"check"}), ""
-        if wanted.type == "dir":  # one that is there gets the declared permissions too
-            return frozenset({"first" if permissions_facts(goal.pool.permissions) else "directory"}), ""
+        if wanted.type in _DIRECTORIES:  # one that is there gets the declared permissions too
+            first = wanted.type == "dir" and permissions_facts(goal.pool.permissions)
+            return frozenset({"first" if first else "directory"}), ""
         lost = f"what {devices_of(wanted)} holds, if it is of another kind" if overwrite else ""
         return frozenset({"build", *(["overwrite"] if overwrite else [])}), lost
     seen = _looked_at(found, wanted)

@@ -107,8 +107,8 @@ class Daemon:
             try:
                 self._finished(thread, answer)
                 return
-            except StorageError:
-                if answer and thread.is_alive() is False:
+            except StorageError as error:
+                if error.code != "deadline":
                     raise  # its own
                 if not self._answers():
                     self._abandon()

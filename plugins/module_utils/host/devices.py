@@ -39,7 +39,8 @@ def content_of(path: str, timeout: float) -> str:
 
 
 def _is_blank(path: str) -> bool:
-    with open(path, "rb", buffering=0) as device:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)  # a FIFO must not be waited for
+    with os.fdopen(descriptor, "rb", buffering=0) as device:
         size = device.seek(0, os.SEEK_END)
         for start in (0, max(0, size - _END)):
             device.seek(start)

@@ -33,7 +33,7 @@ from .declared import Hand, PoolTask, VolumeTask, pool_xml
 from .host_model import MISSING, Host, by_hand, predict
 from .making import POOLS, UUIDS, Start
 from .reading import Reader
-from .running import Workshop
+from .running import Unforeseen, Workshop
 from .shares import count, count_sequence
 
 Task = PoolTask | VolumeTask
@@ -43,10 +43,6 @@ _ZEROS = bytes(_CHUNK)
 
 class Differs(AssertionError):
     """The engines do not do the same."""
-
-
-class Unforeseen(Exception):
-    """The model does not tell what is there now: the sequence ends."""
 
 
 # -- the two hosts ------------------------------------------------------------------------------------------------
@@ -278,7 +274,7 @@ class TwinSequence:
                 return
             there = call(task.module, mode == "check", uri=twins.libvirtd.uri, **twins.there(params, uuids))
             uuids = self._uuids()
-            there = twins.here(there, uuids)
+            there = self._but_unseen(twins.here(there, uuids))
             same(f"the result ({mode})", plain(here, task, learned, True), plain(there, task, learned))
             results[mode] = (here, there)
         for checked, done in zip(results["check"], results["real"], strict=True):
@@ -343,7 +339,17 @@ class TwinSequence:
         for module, more in (("storage_pool_info", pools), ("storage_volume_info", {"pool": pool})):
             here = call(module, uri=self.twins.shop.uri, **more)
             there = call(module, uri=self.twins.libvirtd.uri, **more)
-            same(f"the records of {module}", plain(here), plain(self.twins.here(there, uuids)))
+            there = self._but_unseen(self.twins.here(there, uuids))
+            same(f"the records of {module}", plain(here), plain(there))
+
+    def _but_unseen(self, value: Any) -> Any:
+        """Without the remark that the daemon has not looked at a volume, where a hand has been to some since it did."""
+        if isinstance(value, list):
+            return [self._but_unseen(inner) for inner in value]
+        if not isinstance(value, dict) or not any(self.unseen.values()):
+            return value
+        marked = str(value.get("problem", "")).startswith(_NOT_LOOKED_AT)
+        return {n: self._but_unseen(inner) for n, inner in value.items() if not (marked and n == "problem")}
 
     def _daemon_knows(self, task: Task, done: dict[str, Any]) -> None:
         """After a task that changed something the daemon lists what is there as it is; what a hand has done to other
@@ -377,7 +383,7 @@ class TwinSequence:
         homes = {n: self.host.resolve(p.path) for n, p in self.host.pools.items() if self.host.active(p)}
         if homes:
             told = self.twins.libvirtd.virsh("; ".join(f"vol-list {name}; echo --str ----" for name in homes))
-            for (name, home), part in zip(homes.items(), told.split("----"), strict=False):
+            for (name, home), part in zip(homes.items(), told.split("----")[:-1], strict=True):
                 listed = {line.split()[0] for line in part.splitlines() if line.strip()}
                 unseen = self.unseen.get(home, set())
                 there = set(self.twins.names_in(home))
@@ -434,6 +440,8 @@ def plain(value: Any, task: Task | None = None, learned: frozenset[str] = frozen
         value["diff"] = {side: _plain_diff(text, hidden, shown) for side, text in value["diff"].items()}
         if isinstance(value.get("pool"), dict):
             value["pool"] = {name: inner for name, inner in value["pool"].items() if name not in shown}
+    if "failed" in value and isinstance(task, PoolTask) and task.type not in (None, "dir"):
+        value.pop("pool", None)  # what is shown is the pool as it would be of that type: see _only_the_daemon_can
     if value.get("code") in ("command_failed", "daemon_failed"):  # who ran the tool tells of it
         value = {"code": "failed"}
     if "error" in value:
@@ -490,6 +498,7 @@ def _plain_xml(text: str) -> str:
 _OWN = {"engine", "commands", "command", "timestamps", "invocation"}
 _FIELDS = re.compile(r"(pool \S+: (?:change|set) )(.*)( of .*)\Z", re.DOTALL)
 _PERMISSIONS = frozenset({"mode", "owner", "group"})
+_NOT_LOOKED_AT = "the daemon has not looked at it"
 _AT_BOOT = "without a libvirt daemon nothing starts pools at boot"
 
 

@@ -188,6 +188,14 @@ def test_what_is_never_formatted(kind):
     decision = started(far(kind, active=False))
     assert "overwrite" not in only(decision).may
     assert only(decision).destroys == ""
+    assert decision.warnings == ()
+    assert only(started(far(kind, active=False), allow=["overwrite"])).destroys == ""
+
+
+def test_a_volume_group_without_devices_is_not_built():
+    found = far("logical", active=False, source={"devices": None})
+    assert only(started(found, allow=["overwrite"])).may == {"check"}
+    assert started(found).warnings == ()
 
 
 def test_a_directory_of_another_host():
@@ -343,6 +351,13 @@ def test_an_interrupted_deletion(kind, holds, gone):
         assert pool_refused(deleting(found), found).code == "pool_inactive"
 
 
+def test_a_deletion_that_was_interrupted_between_devices():
+    devices = (SourceDevice("/dev/sdx"), SourceDevice("/dev/sdy"))
+    holds = {"/dev/sdx": BLANK, "/dev/sdy": "LVM2_member"}
+    found = far("logical", active=False, source={"devices": devices}, devices=holds)
+    assert pool_refused(deleting(found), found).code == "pool_inactive"
+
+
 # -- volumes --------------------------------------------------------------------------------------------------------
 
 
@@ -418,6 +433,7 @@ def test_a_gpt_partition_is_as_large_as_asked_for():
         pytest.param("logical", 8 * MIB, 8 * MIB, id="whole-extents"),
         pytest.param("logical", 1_000_000, UNKNOWN, id="rounded"),
         pytest.param("disk", 8 * MIB, UNKNOWN, id="cylinders"),
+        pytest.param("disk", 10 * POOL_TYPES["disk"].granule, UNKNOWN, id="whole-cylinders"),
         pytest.param("rbd", 1_000_000, 1_000_000, id="bytes"),
     ],
 )
@@ -492,6 +508,13 @@ def test_several_partitions_in_whatever_order():
     found = partitioned("sdx1")
     wanted = [entry(f"sdx{number}", capacity=MIB) for number in (10, 2, 3, 4, 5, 6, 7, 8, 9)]
     assert actions(decide(found, *wanted)) == [f"create sdx{number}" for number in range(2, 11)]
+
+
+def test_the_kind_of_a_partition_counts_when_it_is_made():
+    """The daemon does not read it back."""
+    found = partitioned("sdx1", label="dos")
+    assert decide(found, entry("sdx1", capacity=8 * MIB, format="linux-lvm")).changes == ()
+    assert only(decide(found, entry("sdx2", capacity=8 * MIB, format="linux-lvm"))).wanted.format == "linux-lvm"
 
 
 def test_partitions_that_cannot_be_made():

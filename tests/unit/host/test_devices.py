@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -69,6 +70,8 @@ def test_small_devices(tmp_path):
 def test_what_cannot_be_told(device, tmp_path, monkeypatch):
     assert content(tmp_path / "none") == UNREADABLE + NOT_THERE
     assert content(tmp_path).startswith(UNREADABLE)
+    os.mkfifo(tmp_path / "fifo")
+    assert content(tmp_path / "fifo").startswith(UNREADABLE)
 
     def ends(rc):
         def run(*arguments, **more):
