@@ -200,7 +200,9 @@ def test_a_file_that_the_daemon_can_not_read_stops_its_pool_and_the_error_says_s
     assert failed["changed"]
     assert "has stopped pool" in failed["msg"], failed["msg"]
     assert (host.images / "text").read_text() == "x"
+    assert "it can't read short in" in failed["msg"]
     assert host.pool_info(name=host.name)[0]["state"] == "inactive"
+    assert "it can't read short in" in host.pool(name=host.name)["msg"]
     (host.images / "short").unlink()
     assert actions(host.pool(name=host.name)) == ["start"]
     assert not host.volume(name="text", source={"content": "x"})["changed"]

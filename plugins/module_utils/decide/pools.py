@@ -464,6 +464,14 @@ def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
 
 def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
     declared = goal.pool
+    if found.live is not None and found.started and found.live.path != existing.path:
+        raise StorageError(
+            "restart_needed",
+            f"pool {declared.name} runs on {found.live.path}, and its definition says {existing.path} from its next "
+            "start on: nothing is deleted",
+            subject=str(subject_of(goal)),
+            hint="Stop it first (state: inactive), then say what is to be deleted.",
+        )
     same_file = found.storage.same_as(found.current)
     same_path = declared.path in (None, existing.path) or same_file
     other = [

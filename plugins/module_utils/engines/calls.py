@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from posixpath import dirname
 from typing import Any
 
 from ..libvirt_xml.pool import render_pool
@@ -164,7 +165,7 @@ class Calls:
         volume: Volume = change.wanted
         if not self.found.started or self.stops or change.subject.volume in (None, *self.found.unlisted):
             return None
-        if change.action == "create" and not self.many and _can_create(volume):
+        if change.action == "create" and not self.many and _can_create(volume, self.found.storage.path):
             return [self._create(volume, pool)]
         if change.action == "delete":
             return [self._call("vol-delete", volume.name)]
@@ -173,9 +174,10 @@ class Calls:
         return None
 
 
-def _can_create(volume: Volume) -> bool:
+def _can_create(volume: Volume, directory: str | None) -> bool:
     """libvirt, storage driver: it takes sizes in KiB, knows no partial reservation of an image that is not raw, and no
-    bits beyond the nine of permissions. A copy is not made through it, since it would stand under its name half done.
+    bits beyond the nine of permissions. What takes long is not made through it, since it would stand under its name
+    half done; nor what is built on a file elsewhere, of which the daemon may see another one than we do.
     """
     if volume.content is not None or volume.format not in ("raw", "qcow2") or volume.capacity is None:
         return False
@@ -184,10 +186,10 @@ def _can_create(volume: Volume) -> bool:
     if volume.format == "raw":
         return True
     backing = volume.backing
-    known = backing is None or None not in (backing.path, backing.format)
-    reserved = volume.preallocation not in (None, "off")
-    whole = volume.preallocation in (None, "off", "metadata", "falloc") and not (reserved and backing is not None)
-    return known and whole and not volume.allocation and volume.capacity % _KIB == 0 and volume.capacity > 0
+    if backing is not None and (not backing.path or not backing.format or dirname(backing.path) != directory):
+        return False
+    reserved = volume.allocation or volume.preallocation not in (None, "off")
+    return not reserved and volume.capacity % _KIB == 0 and volume.capacity > 0
 
 
 def _can_resize(volume: Volume, shrinks: bool) -> bool:

@@ -7,7 +7,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
@@ -104,29 +103,49 @@ def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[Us
 def guests_of(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
     """Adds the guests of the connection that use what is to be destroyed, running or shut off."""
     deep = {name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes}
-    texts = daemon.guests() if deep else []
-    if texts is None:
-        return replace(found, unseen=tuple(sorted({*found.unseen, "the guests: this connection has none"})))
+    guests, unseen = guests_told(daemon) if deep else ((), ())
     users = {name: list(group) for name, group in found.users.items()}
-    paths = {_resolved(found, found.volumes[name].path): name for name in deep}
-    for guest in _parsed(texts):
+    paths = {found.volumes[name].path: name for name in deep}
+    for guest in guests:
         for name in _used(guest, found, paths):
             user = User("guest", guest.name)
             if name in deep and user not in users.setdefault(name, []):
                 users[name].append(user)
-    return replace(found, users={name: tuple(group) for name, group in users.items()})
+    groups = {name: tuple(group) for name, group in users.items()}
+    return replace(found, users=groups, unseen=tuple(sorted({*found.unseen, *unseen})))
 
 
-def _resolved(found: Found, path: str | None) -> str | None:
-    return path if path is None or found.storage.kind == UNSEEN else os.path.realpath(path)
+def overlays_told(found: Found, stakes: Mapping[str, str], pools: Iterable[str], daemon: Daemon) -> Found:
+    """Adds the overlays in pools of which only the daemon sees the files."""
+    paths = {found.volumes[name].path: name for name, stake in stakes.items() if stake == EVERYTHING}
+    users = {name: list(group) for name, group in found.users.items()}
+    unseen = set(found.unseen)
+    for pool in dict.fromkeys(pools):
+        try:
+            volumes = [parse_found_volume(text) for text in daemon.volumes(pool, None)]
+        except StorageError:  # it is not active
+            unseen.add(f"the images of pool {pool}")
+            continue
+        for overlay in volumes:
+            name = paths.get(overlay.backing.path) if overlay.backing is not None else None
+            if name is not None:
+                users.setdefault(name, []).append(User("overlay", overlay.path or overlay.name))
+    groups = {name: tuple(group) for name, group in users.items()}
+    return replace(found, users=groups, unseen=tuple(sorted(unseen)))
 
 
-def _parsed(texts: Iterable[str]) -> Iterator[GuestDisks]:
+def guests_told(daemon: Daemon) -> tuple[tuple[GuestDisks, ...], tuple[str, ...]]:
+    """The guests of the connection, and what could not be told of them."""
+    texts = daemon.guests()
+    if texts is None:
+        return (), ("the guests: this connection has none",)
+    guests, unseen = [], []
     for text in texts:
         try:
-            yield parse_guest(text.encode())
-        except StorageError:
-            continue
+            guests.append(parse_guest(text.encode()))
+        except StorageError as error:
+            unseen.append(f"the definition of a guest ({error.message})")
+    return tuple(guests), tuple(unseen)
 
 
 def _used(guest: GuestDisks, found: Found, paths: Mapping[str | None, str]) -> Iterator[str]:
@@ -134,6 +153,6 @@ def _used(guest: GuestDisks, found: Found, paths: Mapping[str | None, str]) -> I
         if pool == found.name:
             yield volume
     for path in guest.paths:
-        name = paths.get(_resolved(found, path))
+        name = paths.get(path)
         if name is not None:
             yield name

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 from ..host import peers
@@ -25,7 +27,7 @@ from ..host.locks import locked
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import READY, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
+from ..model.found import EVERYTHING, READY, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES
@@ -33,6 +35,8 @@ from .local import LocalHost, arrange, process
 from .places import daemon_places
 
 _FAR = "only the daemon can look at it"
+_FEW = 50  # so many volumes are compared with what the daemon remembers of them, also where nothing is to be changed
+_UNLISTABLE = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # libvirt, storage driver: names it skips
 
 
 class LibvirtEngine:
@@ -49,8 +53,13 @@ class LibvirtEngine:
         self.host = LocalHost(self.places)
         self.daemon = Daemon(uri, timeout)
         self._locks: tuple[int, ...] = ()
-        self._pid = None if self.remote else peers.daemon_process(uri)
         self._supported: frozenset[str] | None = None
+        self._directory: str | None = None
+
+    @cached_property
+    def _pid(self) -> int | None:
+        """The daemon's process on this host; looked for once there is a connection."""
+        return None if self.remote else peers.daemon_process(self.uri)
 
     # --- locks -------------------------------------------------------------------------------------------------------
 
@@ -82,8 +91,9 @@ class LibvirtEngine:
         return self.daemon.pool_names()
 
     def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
-        pools = map(parse_pool, self.daemon.definitions(but))
-        return tuple(Neighbour(pool, self._resolved(pool.path)) for pool in pools)
+        """The other pools: as they are defined and, where that is another place, as they run."""
+        pools = {(pool.name, pool.path): pool for pool in map(parse_pool, self.daemon.definitions(but))}
+        return tuple(Neighbour(pool, self._resolved(pool.path)) for pool in pools.values())
 
     def _resolved(self, path: str | None) -> str | None:
         return os.path.realpath(path) if path and self._pid is not None else path
@@ -106,12 +116,17 @@ class LibvirtEngine:
         look = self.daemon.pool(name) or PoolLook(False, False, None, None, None)
         definition = None if look.definition is None else parse_pool(look.definition)
         live = None if look.live is None else parse_pool(look.live)
-        existing = definition or live
+        # Volumes are where the pool runs; a definition may wait for the next start.
+        existing = (definition or live) if scope.neighbours else (live or definition)
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         at_hand = self._at_hand(wanted)
         storage = self._storage(wanted, live, at_hand, scope.holds)
-        current = (
-            storage if existing is None or existing.path == wanted.path else self._storage(existing, live, at_hand)
+        same = existing is None or (existing.type, existing.path) == (wanted.type, wanted.path)
+        current = storage if same or existing is None else self._storage(existing, live, at_hand)
+        runs = (
+            current
+            if live is None or existing is None or live.path == existing.path
+            else self._storage(live, live, at_hand)
         )
         devices = [device.path for device in wanted.source.devices or () if device.path.startswith("/")]
         paths = (wanted.path, existing.path if existing is not None else None, *devices)
@@ -122,7 +137,7 @@ class LibvirtEngine:
             live,
             autostart=look.autostart,
             started=look.active,
-            active=look.active and current.kind in (READY, UNSEEN),
+            active=look.active and runs.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
             usage=None if at_hand or look.usage is None else Usage(*look.usage),
@@ -134,6 +149,7 @@ class LibvirtEngine:
             process=process() if at_hand else None,
             resolved={path: self._resolved(path) or path for path in paths if path},
         )
+        self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
             return self._unlisted(self.host.contents(found, wanted, scope), scope)
         from .far import observe_far
@@ -178,18 +194,40 @@ class LibvirtEngine:
         listed = self.daemon.volume_names(found.name)
         names = {*found.volumes, *listed} if scope.volumes is None else scope.volumes
         there = {name for name, volume in found.volumes.items() if not volume.foreign}
-        unlisted = tuple(sorted(name for name in names if (name in there) != (name in listed)))
-        return replace(found, unlisted=unlisted)
+        unlisted = {name for name in names if (name in there) != (name in listed) and not _UNLISTABLE.search(name)}
+        if len(names) <= _FEW:
+            unlisted |= self._mistaken(found, [name for name in names if name in there and name in listed])
+        return replace(found, unlisted=tuple(sorted(unlisted)))
+
+    def _mistaken(self, found: Found, names: Sequence[str]) -> set[str]:
+        """The volumes that the daemon takes for images of another format: those that were replaced since it looked."""
+        from ..libvirt_xml.volume import parse_found_volume
+
+        seen = map(parse_found_volume, self.daemon.volumes(found.name, names)) if names else ()
+        formats = {volume.name: volume.format for volume in seen}
+        return {
+            name
+            for name, image_format in formats.items()
+            if not found.volumes[name].looks_like and found.volumes[name].format != image_format
+        }
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         if not stakes:
             return found
-        from .far import far_users, guests_of
+        from .far import far_users, guests_told, overlays_told
 
         if found.storage.kind == UNSEEN:
             return far_users(found, stakes, self.daemon, self._sees_volumes(found, stakes))
-        found = self.host.observe_users(found, stakes, lambda: self._neighbours(found.name))
-        return guests_of(found, stakes, self.daemon)
+        known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
+        mistaken = self._mistaken(found, known) if found.started else set()
+        found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
+        deep = any(stake == EVERYTHING for stake in stakes.values())
+        guests, unseen = guests_told(self.daemon) if deep else ((), ())
+        neighbours = self._neighbours(found.name) if deep else ()
+        visible = tuple(n for n in neighbours if n.pool.path is None or self._beside([n.pool.path]))
+        found = replace(found, unseen=(*found.unseen, *unseen))
+        found = self.host.observe_users(found, stakes, lambda: visible, guests)
+        return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
 
     def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
         """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
@@ -236,10 +274,25 @@ class LibvirtEngine:
     def execute(self, operation: Any) -> None:
         from ..model.operations import DaemonCall
 
-        if isinstance(operation, DaemonCall):
-            self.daemon.call(operation)
-        else:
+        if not isinstance(operation, DaemonCall):
             self.host.execute(operation)
+            return
+        try:
+            self.daemon.call(operation)
+        except StorageError as error:
+            if operation.verb in ("pool-refresh", "pool-start") and self._directory is not None:
+                self._name_culprit(error, self._directory)
+            raise
+
+    @staticmethod
+    def _name_culprit(error: StorageError, directory: str) -> None:
+        """libvirt says of a cut-off image only that something went wrong (storage driver: header of qcow2)."""
+        from ..backends.filetree import cut_off
+
+        names = cut_off(directory)
+        if names:
+            error.message += f"; it can't read {', '.join(names)} in {directory}: cut-off qcow2 images"
+            error.hint = "Move them away, and start the pool again (state: active)."
 
 
 def _supported_types(capabilities: str | None) -> frozenset[str]:

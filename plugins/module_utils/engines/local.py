@@ -129,8 +129,11 @@ class LocalHost:
         found: Found,
         stakes: Mapping[str, str],
         neighbours: Callable[[], Sequence[Neighbour]],
+        guests: Sequence[Any] = (),
     ) -> Found:
-        """Holds on to the volumes at stake, and adds to what was found who uses them, as much as each stake asks."""
+        """Holds on to the volumes at stake, and adds to what was found who uses them, as much as each stake asks.
+        ``guests`` are those that are known beside the definitions in files (libvirt_xml.guests.GuestDisks).
+        """
         if not stakes:
             return found
         self._pins.make_room(len(stakes))
@@ -143,7 +146,7 @@ class LocalHost:
         from .native_images import observe_chains
         from .native_users import observe_users
 
-        return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours)
+        return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours, guests)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

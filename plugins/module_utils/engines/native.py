@@ -46,6 +46,10 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
     return pool
 
 
+def _same_place(pool: Pool, other: Pool) -> bool:
+    return (pool.type, pool.path) == (other.type, other.path)
+
+
 class NativeEngine:
     """See converge.Engine. ``execute`` is the only method that changes the host."""
 
@@ -129,7 +133,7 @@ class NativeEngine:
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         storage = self.host.storage(wanted, scope.holds)
-        current = storage if existing is None or existing.path == wanted.path else self.host.storage(existing)
+        current = storage if existing is None or _same_place(existing, wanted) else self.host.storage(existing)
         backend = backend_of(wanted.type)
         started = live is not None
         neighbours, unread = self._neighbours(name) if scope.neighbours else ((), ())

@@ -8,8 +8,9 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import chain
 
 from ..backends import filetree
 from ..host.files import read_small_file
@@ -27,19 +28,22 @@ def observe_users(
     stakes: Mapping[str, str],
     guest_directories: Sequence[str],
     neighbours: Callable[[], Sequence[Neighbour]],
+    guests: Sequence[GuestDisks] = (),
 ) -> Found:
-    """Adds the users of the volumes at stake. What could not be looked at is said in ``unseen``."""
+    """Adds the users of the volumes at stake. ``guests`` count beside those that are defined in the directories. What
+    could not be looked at is said in ``unseen``.
+    """
     paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
     running, unseen_files = users_of(paths)
     users = {name: list(found_users) for name, found_users in running.items()}
-    unseen = set(unseen_files)
+    unseen = {*found.unseen, *unseen_files}
     deep = {name: path for name, path in paths.items() if stakes[name] == EVERYTHING}
     if deep:
         identities = {_identity(path): name for name, path in deep.items()}
         identities.pop(None, None)
         others = neighbours()
         for source in (
-            _guests(found.name, deep, identities, guest_directories, unseen),
+            _guests(found, deep, identities, others, chain(guests, _guest_definitions(guest_directories, unseen))),
             _overlays(found, identities, others, unseen),
             _pools(identities, others),
         ):
@@ -58,13 +62,19 @@ def _identity(path: str) -> tuple[int, int] | None:
 
 
 def _guests(
-    pool: str, paths: dict[str, str], identities: dict, directories: Sequence[str], unseen: set[str]
+    found: Found,
+    paths: dict[str, str],
+    identities: dict,
+    neighbours: Sequence[Neighbour],
+    guests: Iterable[GuestDisks],
 ) -> Iterator[tuple[str, User]]:
-    for guest in _guest_definitions(directories, unseen):
-        for volume_pool, volume in guest.volumes:
-            if volume_pool == pool and volume in paths:
+    places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
+    for guest in guests:
+        named = [os.path.join(path, volume) for of, volume in guest.volumes for name, path in places if name == of]
+        for pool, volume in guest.volumes:
+            if pool == found.name and volume in paths:
                 yield volume, User("guest", guest.name)
-        for path in guest.paths:
+        for path in (*guest.paths, *named):
             for member in _chain(path):
                 name = identities.get(_identity(member))
                 if name is not None:

@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Collection
 from typing import Any
+from urllib.parse import urlsplit
 
 from ..host.peers import SYSTEM_SOCKETS, listener
 from ..model.errors import StorageError
@@ -43,9 +44,20 @@ def engine_for(uri: str, allow: Collection[str], timeout: float, reading: bool) 
     if uri != "auto":
         if not _DRIVER.match(uri):
             raise _not_understood(uri)
+        _check_no_password(uri)
         return LibvirtEngine(uri, "the uri names it", timeout)
     scope = "system" if os.geteuid() == 0 else "session"
     return LibvirtEngine(f"qemu:///{scope}", daemon(), timeout)
+
+
+def _check_no_password(uri: str) -> None:
+    if ":" in urlsplit(uri).netloc.rpartition("@")[0]:
+        raise StorageError(
+            "invalid_uri",
+            "the uri holds a password, which would be shown in plans and logs",
+            subject="uri",
+            hint="Leave it out; a key, a certificate or libvirt's auth.conf can authenticate the connection.",
+        )
 
 
 def _native(uri: str, allow: Collection[str], timeout: float, reading: bool) -> Any:

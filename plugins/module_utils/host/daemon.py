@@ -198,10 +198,12 @@ class Daemon:
         return self._look(self.uri, lambda c: sorted(pool.name() for pool in c.listAllStoragePools()))  # type: ignore[no-any-return]
 
     def definitions(self, but: str) -> list[str]:
-        """The XML of every other pool."""
+        """The XML of every other pool, and of those that run that of what runs."""
 
         def look(connection: Any) -> list[str]:
-            return [self._definition(pool) for pool in connection.listAllStoragePools() if pool.name() != but]
+            others = [pool for pool in connection.listAllStoragePools() if pool.name() != but]
+            running = [str(pool.XMLDesc(0)) for pool in others if pool.isPersistent() and pool.isActive()]
+            return [*map(self._definition, others), *running]
 
         return self._look(self.uri, look)  # type: ignore[no-any-return]
 
@@ -238,7 +240,11 @@ class Daemon:
         """What an active pool lists, from the daemon's memory."""
 
         def look(connection: Any) -> frozenset[str]:
-            return frozenset(connection.storagePoolLookupByName(pool).listVolumes())
+            of = connection.storagePoolLookupByName(pool)
+            try:
+                return frozenset(of.listVolumes())
+            except UnicodeDecodeError:
+                return frozenset(filter(None, map(_volume_name, of.listAllVolumes())))
 
         return self._look(f"pool {pool}", look)  # type: ignore[no-any-return]
 
@@ -280,11 +286,16 @@ class Daemon:
             raise
 
     def guests(self) -> list[str] | None:
-        """The XML of every guest; None where the connection has none, as one to the storage driver alone."""
+        """The XML of every guest, as it runs and as it will; None where the connection has none: it may be one to the
+        storage driver alone.
+        """
 
         def look(connection: Any) -> list[str] | None:
             try:
-                return [str(guest.XMLDesc(0)) for guest in connection.listAllDomains()]
+                guests = connection.listAllDomains()
+                defined = [guest for guest in guests if guest.isPersistent() and guest.isActive()]
+                next_start = [str(guest.XMLDesc(self._library.VIR_DOMAIN_XML_INACTIVE)) for guest in defined]
+                return [*(str(guest.XMLDesc(0)) for guest in guests), *next_start]
             except self._library.libvirtError as error:
                 if error.get_error_code() == self._library.VIR_ERR_NO_SUPPORT:
                     return None
@@ -340,6 +351,14 @@ class Daemon:
         except self._library.libvirtError:
             return True  # it is gone, which ends the call too
         return True
+
+
+def _volume_name(volume: Any) -> str:
+    """Empty for a name that is no text."""
+    try:
+        return str(volume.name())
+    except UnicodeDecodeError:
+        return ""
 
 
 def _library() -> Any:

@@ -15,6 +15,7 @@ from urllib.parse import parse_qs, urlsplit
 
 _DAEMONS = ("libvirtd", "virtstoraged", "virtqemud", "virtlxcd", "virtxend")
 _SOCKETS = ("libvirt-sock", "virtstoraged-sock", "virtqemud-sock")
+_MOST_LINKS = 40  # as the kernel follows (path_resolution(7))
 SYSTEM_SOCKETS = tuple(f"/run/libvirt/{name}" for name in _SOCKETS)
 
 
@@ -26,13 +27,15 @@ def is_remote(uri: str) -> bool:
 
 
 def daemon_process(uri: str) -> int | None:
-    """The process of the daemon at a local uri; None where it has none or can't be told."""
+    """The process of the daemon at a local uri; None where it has none or can't be told. Only one that is connected to
+    is there for sure: it may have been started for the connection.
+    """
     if is_remote(uri) or urlsplit(uri).scheme.partition("+")[0] == "test":
         return None
     for path in _sockets(uri):
         pid = listener(path)
         if pid is not None:
-            return pid if _name(pid) in _DAEMONS else _only_daemon()
+            return pid if _name(pid) in _DAEMONS else _activated(path) if pid == 1 else None
     return None
 
 
@@ -67,10 +70,34 @@ def _name(pid: int) -> str:
         return ""
 
 
-def _only_daemon() -> int | None:
-    """The one daemon that runs here, where its socket was opened for it by another process (systemd.socket(5))."""
-    pids = [int(entry) for entry in os.listdir("/proc") if entry.isdigit() and _name(int(entry)) in _DAEMONS]
-    return pids[0] if len(pids) == 1 else None
+def _activated(path: str) -> int | None:
+    """The daemon that was handed a listening socket which systemd had opened for it (systemd.socket(5))."""
+    links = {f"socket:[{inode}]" for inode in _listening(path)}
+    for entry in os.listdir("/proc"):
+        if entry.isdigit() and _name(int(entry)) in _DAEMONS and links & set(_descriptors(entry)):
+            return int(entry)
+    return None
+
+
+def _listening(path: str) -> Iterable[str]:
+    """The inodes of sockets at a path (proc_net(5): unix)."""
+    with open("/proc/net/unix", encoding="utf-8", errors="surrogateescape") as lines:
+        for line in lines:
+            words = line.split()
+            if len(words) == 8 and os.path.realpath(words[7]) == os.path.realpath(path):
+                yield words[6]
+
+
+def _descriptors(pid: str) -> Iterable[str]:
+    try:
+        names = os.listdir(f"/proc/{pid}/fd")
+    except OSError:
+        return
+    for name in names:
+        try:
+            yield os.readlink(f"/proc/{pid}/fd/{name}")
+        except OSError:
+            continue
 
 
 def may_stand_in(pid: int) -> bool:
@@ -83,12 +110,38 @@ def may_stand_in(pid: int) -> bool:
 
 def same_files(pid: int, path: str) -> bool:
     """Whether what is at ``path``, or will be, is the same for the process as for us (proc_pid_root(5))."""
-    missing = ""
-    path = os.path.realpath(path)
-    while path != "/" and not os.path.lexists(path):
-        missing, path = path, os.path.dirname(path)
+    ours, theirs = _resolved("", path), _resolved(f"/proc/{pid}/root", path)
+    if ours is None or theirs is None or ours[1] != theirs[1]:
+        return False
     try:
-        ours, theirs = os.stat(path), os.stat(f"/proc/{pid}/root{path}")
+        return os.path.samestat(os.stat(ours[0]), os.stat(theirs[0]))
     except OSError:
         return False
-    return os.path.samestat(ours, theirs) and not (missing and os.path.lexists(f"/proc/{pid}/root{missing}"))
+
+
+def _resolved(root: str, path: str) -> tuple[str, tuple[str, ...]] | None:
+    """The last directory or file that is there on the way to a path below ``root``, its links followed there, and the
+    names that are not there; None where nothing can be told.
+    """
+    waiting, at, links = [name for name in reversed(path.split("/")) if name], "", 0
+    while waiting:
+        name = waiting.pop()
+        if name in (".", ".."):
+            at = at if name == "." else os.path.dirname(at)
+            continue
+        here = f"{root}{at}/{name}"
+        try:
+            target = os.readlink(here) if os.path.islink(here) else None
+        except OSError:
+            return None
+        if target is not None:
+            links += 1
+            if links > _MOST_LINKS:
+                return None
+            at = "" if target.startswith("/") else at
+            waiting += [part for part in reversed(target.split("/")) if part]
+        elif os.path.lexists(here):
+            at = f"{at}/{name}"
+        else:
+            return f"{root}{at}/", (name, *reversed(waiting))
+    return f"{root}{at}" or "/", ()

@@ -30,6 +30,7 @@ def parse_guest(text: bytes) -> GuestDisks:
         return GuestDisks("", (), ())
     sources = [source for disk in domain.iter("disk", "hostdev", "filesystem") for source in disk.iter("source")]
     paths = [source.get(key) for source in sources for key in ("file", "dev") if source.get(key)]
+    paths += [path.text for memory in domain.iter("memory") for path in memory.iterfind("source/path") if path.text]
     for tag in ("kernel", "initrd", "nvram", "loader"):
         paths += [element.text for element in domain.iter(tag) if element.text]
     volumes = [(s.get("pool"), s.get("volume")) for s in sources if s.get("pool") and s.get("volume")]
