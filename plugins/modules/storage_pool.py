@@ -56,8 +56,8 @@ options:
     type: raw
   source:
     description:
-      - Where the storage comes from. Which of these a type needs is in the documentation of the type; what it has no
-        use for is refused.
+      - Where the storage comes from. Which of these a type needs is in docs/pools/README.md; what it has no use for is
+        refused.
     type: dict
     suboptions:
       host:
@@ -175,8 +175,9 @@ options:
     suboptions:
       cow:
         description:
-          - Whether files of a directory that is made are copied on write.
-          - Only btrfs can set it; elsewhere it is refused.
+          - Whether files of a directory that is made are copied on write. For types V(dir) and V(fs).
+          - Of a pool of type V(dir) only btrfs can set it; elsewhere it is refused. Of one that is there it is only
+            kept in the definition.
         type: bool
   xml:
     description:
@@ -246,6 +247,13 @@ EXAMPLES = r"""
     group: root
     autostart: true
 
+- name: Move it to another directory, for which it is stopped and started; files stay where they are
+  virt.storage.storage_pool:
+    name: images
+    type: dir
+    path: /srv/vm-images
+    allow: [restart]
+
 - name: Stop it and keep everything
   virt.storage.storage_pool:
     name: images
@@ -260,19 +268,126 @@ EXAMPLES = r"""
   virt.storage.storage_pool:
     name: images
     type: dir
-    path: /srv/images
+    path: /srv/vm-images
     state: deleted
     allow: [nonempty]
+
+- name: A pool through the libvirt daemon of the host
+  virt.storage.storage_pool:
+    uri: qemu:///system
+    name: backups
+    type: dir
+    path: /srv/backups
+    autostart: true
+
+- name: An NFS export, only defined; a libvirt daemon mounts it when the pool is started
+  virt.storage.storage_pool:
+    name: shared
+    type: netfs
+    path: /srv/shared
+    source:
+      host: nfs.example.com
+      dir: /export/images
+      format: nfs
+    mount_options: [ro]
+    autostart: true
+    state: present
 """
 
 RETURN = r"""
 pool:
   description:
     - The pool after the task; in check mode as it would be, as far as that is known.
-    - C(unseen) is there where only a libvirt daemon can look at the pool's storage, as on another host. It lists what
-      nobody but the daemon has looked at, so that guards that need it are only as good as the daemon's own.
   returned: when it was looked at
   type: dict
+  contains:
+    name:
+      description: The name.
+      type: str
+      returned: always
+    state:
+      description: V(active), V(inactive), V(absent), or V(unknown) when it can't be read.
+      type: str
+      returned: always
+    error:
+      description: Why it can't be read.
+      type: dict
+      returned: when the state is unknown
+    type:
+      description: The type.
+      type: str
+      returned: when it can be read
+    uuid:
+      description: The uuid.
+      type: str
+      returned: when it can be read
+    path:
+      description: The directory, or where its devices show up; null for types that have none.
+      type: str
+      returned: when it can be read
+    persistent:
+      description: Whether it has a definition, not only a running state.
+      type: bool
+      returned: when it can be read
+    autostart:
+      description: Whether it is marked for autostart.
+      type: bool
+      returned: when it can be read
+    source:
+      description: Its source. Hosts, devices and adapters are lists and dicts, as in its XML.
+      type: dict
+      returned: when it can be read
+    features:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    mount_options:
+      description: As the option of M(virt.storage.storage_pool).
+      type: list
+      elements: str
+      returned: when its definition has some
+    config_options:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    refresh_allocation:
+      description: How a daemon finds out what images of a pool of type V(rbd) take, V(default) or V(capacity).
+      type: str
+      returned: when its definition has it
+    mode:
+      description: The mode of its directory, octal text.
+      type: str
+      returned: when the directory is there, or a daemon tells
+    owner:
+      description: The owner of its directory, a number.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    group:
+      description: The group of its directory, a number.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    label:
+      description: The SELinux label of its directory.
+      type: str
+      returned: when a daemon tells it
+    capacity:
+      description: The size of the storage in bytes, of a directory that of its filesystem.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    allocation:
+      description: The bytes of it that are used.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    available:
+      description: The bytes of it that are free.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    unseen:
+      description:
+        - What nobody but the daemon has looked at. Guards that need it are only as good as the daemon's own.
+      type: list
+      elements: str
+      returned: when only a daemon can look at the storage, such as on another host
   sample:
     name: images
     type: dir
@@ -289,7 +404,7 @@ pool:
     available: 41973051392
     source: {}
 plan:
-  description: What is changed, or in check mode would be, like changes grouped.
+  description: What is changed, or in check mode would be, like changes grouped. After a failure, what was meant.
   returned: always
   type: list
   elements: dict
@@ -331,7 +446,7 @@ plan:
       returned: always
       sample: 1
 diff:
-  description: Before and after as YAML text, only what changes.
+  description: Before and after as YAML text, only what changes. After a failure, what was done until then.
   returned: always
   type: dict
   contains:
@@ -364,8 +479,7 @@ engine:
       returned: always
       sample: no daemon is installed
 error:
-  description:
-    - Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
+  description: Why the task failed.
   returned: on failure
   type: dict
   contains:

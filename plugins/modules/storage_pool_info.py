@@ -40,7 +40,7 @@ options:
     default: none
   fields:
     description:
-      - Only these fields of each record, beside its name.
+      - Only these fields of each record, beside its name. Any of those that RV(pools) can have.
     type: list
     elements: str
   xml:
@@ -80,9 +80,13 @@ pools:
       type: str
       returned: always
     state:
-      description: V(active), V(inactive), or V(unknown) when it can't be read.
+      description: V(active), V(inactive), V(absent), or V(unknown) when it can't be read.
       type: str
       returned: always
+    error:
+      description: Why it can't be read.
+      type: dict
+      returned: when the state is unknown
     type:
       description: The type.
       type: str
@@ -92,7 +96,7 @@ pools:
       type: str
       returned: when it can be read
     path:
-      description: The directory.
+      description: The directory, or where its devices show up; null for types that have none.
       type: str
       returned: when it can be read
     persistent:
@@ -104,39 +108,60 @@ pools:
       type: bool
       returned: when it can be read
     source:
-      description: Its source, in the words of the options of M(virt.storage.storage_pool).
+      description: Its source. Hosts, devices and adapters are lists and dicts, as in its XML.
       type: dict
       returned: when it can be read
-    unseen:
-      description:
-        - What nobody but a libvirt daemon has looked at; guards that need it are only as good as the daemon's own.
+    features:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    mount_options:
+      description: As the option of M(virt.storage.storage_pool).
       type: list
       elements: str
-      returned: when only a daemon can look at its storage
+      returned: when its definition has some
+    config_options:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    refresh_allocation:
+      description: How a daemon finds out what images of a pool of type V(rbd) take, V(default) or V(capacity).
+      type: str
+      returned: when its definition has it
     mode:
       description: The mode of its directory, octal text.
       type: str
-      returned: when the directory is there
+      returned: when the directory is there, or a daemon tells
     owner:
       description: The owner of its directory, a number.
       type: int
-      returned: when the directory is there
+      returned: when the directory is there, or a daemon tells
     group:
       description: The group of its directory, a number.
       type: int
-      returned: when the directory is there
+      returned: when the directory is there, or a daemon tells
+    label:
+      description: The SELinux label of its directory.
+      type: str
+      returned: when a daemon tells it
     capacity:
-      description: The size of its filesystem in bytes.
+      description: The size of the storage in bytes, of a directory that of its filesystem.
       type: int
-      returned: when the directory is there
+      returned: when the directory is there, or a daemon tells
     allocation:
       description: The bytes of it that are used.
       type: int
-      returned: when the directory is there
+      returned: when the directory is there, or a daemon tells
     available:
       description: The bytes of it that are free.
       type: int
-      returned: when the directory is there
+      returned: when the directory is there, or a daemon tells
+    unseen:
+      description:
+        - What nobody but the daemon has looked at. Guards that need it are only as good as the daemon's own.
+      type: list
+      elements: str
+      returned: when only a daemon can look at the storage, such as on another host
     volumes:
       description:
         - Names, or records as M(virt.storage.storage_volume_info) has them. Empty for a pool that is not active.
@@ -147,15 +172,61 @@ pools:
       description: The definition.
       type: str
       returned: when asked for
-    error:
-      description: Why it can't be read.
-      type: dict
-      returned: when the state is unknown
 engine:
   description: What the task worked through.
-  returned: always
+  returned: when it was looked at
   type: dict
-  sample: {name: native, uri: "native:///system", why: no daemon is installed}
+  contains:
+    name:
+      description: The engine.
+      type: str
+      returned: always
+      sample: native
+    uri:
+      description: The pools it sees.
+      type: str
+      returned: always
+      sample: native:///system
+    why:
+      description: Why this one was taken.
+      type: str
+      returned: always
+      sample: no daemon is installed
+error:
+  description: Why the task failed.
+  returned: on failure
+  type: dict
+  contains:
+    code:
+      description: A stable code; docs/errors.md lists them.
+      type: str
+      returned: always
+      sample: pool_nonempty
+    subject:
+      description: Which pool, volume or device.
+      type: str
+      returned: always
+      sample: pool images
+    message:
+      description: What is wrong.
+      type: str
+      returned: always
+    hint:
+      description: What to do next.
+      type: str
+      returned: always
+    command:
+      description: The command that failed.
+      type: str
+      returned: when a command failed
+    rc:
+      description: Its exit status.
+      type: int
+      returned: when a command failed
+    stderr:
+      description: What it said.
+      type: str
+      returned: when a command failed
 """
 
 from ansible.module_utils.basic import AnsibleModule

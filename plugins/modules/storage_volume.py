@@ -19,10 +19,16 @@ description:
   - An existing volume is compared on everything that is declared. What can be changed in place is; what can't is an
     error that names the way out. Nothing is lost without being named in O(allow) or O(recreate).
   - A volume appears under its name whole or not at all, and never replaces one that somebody else made meanwhile.
-  - The pool must be active. It is one of type V(dir) for now.
+  - The pool must be active. Without a libvirt daemon it is one of type V(dir). Through a daemon it can be of any type
+    that the daemon runs; what it can do with the volumes of each is in docs/pools/README.md.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
+attributes:
+  idempotent:
+    support: partial
+    details:
+      - With O(recreate=always) the volumes are made anew on every run. Everything else is idempotent.
 options:
   pool:
     description:
@@ -330,6 +336,42 @@ EXAMPLES = r"""
     backing: {volume: base.qcow2, format: qcow2}
     volumes: "{{ range(30) | map('string') | map('regex_replace', '(.+)', '{name: vm\\1}') | map('from_yaml') | list }}"
 
+- name: A disk with large clusters, its metadata laid out beforehand
+  virt.storage.storage_volume:
+    pool: images
+    name: db.qcow2
+    format: qcow2
+    capacity: 100GiB
+    options:
+      cluster_size: 1MiB
+      preallocation: metadata
+
+- name: A small disk with a text in it
+  virt.storage.storage_volume:
+    pool: images
+    name: note.raw
+    capacity: 1MiB
+    source:
+      content: "made for vm0\n"
+
+- name: A volume as libvirt describes it
+  virt.storage.storage_volume:
+    pool: images
+    xml: |
+      <volume>
+        <name>described.qcow2</name>
+        <capacity unit='GiB'>10</capacity>
+        <target><format type='qcow2'/></target>
+      </volume>
+
+- name: A disk through the libvirt daemon of the host
+  virt.storage.storage_volume:
+    uri: qemu:///system
+    pool: images
+    name: web.qcow2
+    format: qcow2
+    capacity: 20G
+
 - name: Grow one
   virt.storage.storage_volume:
     pool: images
@@ -384,18 +426,186 @@ volumes:
       description: Why it failed or was skipped, as RV(error).
       type: dict
       returned: when it did
+    type:
+      description: V(file), V(dir), V(block), or V(network).
+      type: str
+      returned: when it is present
     path:
-      description: The path.
+      description: The path; for network volumes what the daemon calls it.
+      type: str
+      returned: when it is present
+    key:
+      description: What libvirt knows it by. Of a file it is the path; of others what the daemon says.
+      type: str
+      returned: when it is present
+    format:
+      description:
+        - The format that its header shows; of a partition and others what the daemon says, or null.
       type: str
       returned: when it is present
     capacity:
       description: The size that a guest sees, in bytes.
       type: int
       returned: when it is present
+    allocation:
+      description: The bytes that it takes on disk.
+      type: int
+      returned: when it is present
+    physical:
+      description: The length of the file or device in bytes; null where it is not known.
+      type: int
+      returned: when it is present
+    mode:
+      description: The mode, octal text.
+      type: str
+      returned: when it was looked at, or a daemon tells
+    owner:
+      description: The owner, a number.
+      type: int
+      returned: when it was looked at, or a daemon tells
+    group:
+      description: The group, a number.
+      type: int
+      returned: when it was looked at, or a daemon tells
+    label:
+      description: The SELinux label.
+      type: str
+      returned: when a daemon tells it
+    backing:
+      description: What the image is backed by.
+      type: dict
+      sample: {path: /srv/images/base.qcow2, format: qcow2}
+      returned: when it is
+    compat:
+      description: The version of the qcow2 format.
+      type: str
+      returned: for qcow2
+    cluster_size:
+      description: The cluster size of a qcow2 image in bytes.
+      type: int
+      returned: for qcow2
+    lazy_refcounts:
+      description: Whether reference counts are written late.
+      type: bool
+      returned: for qcow2
+    extended_l2:
+      description: Whether clusters have subclusters.
+      type: bool
+      returned: for qcow2
+    data_file:
+      description: The file that holds the data of the image.
+      type: str
+      returned: when it is another one
+    encrypted:
+      description: True when the image is encrypted.
+      type: bool
+      returned: when it is
+    link_target:
+      description: What it points to, when the volume is a symbolic link.
+      type: str
+      returned: when it is
+    problem:
+      description: What is wrong with it.
+      type: str
+      returned: when something is
+    timestamps:
+      description:
+        - Times of access, modification and change, seconds since 1970; empty where a daemon does not tell
+          them.
+      type: dict
+      returned: when it is present
 pool:
-  description: The pool, as M(virt.storage.storage_pool) has it, with its C(unseen).
+  description: The pool, as M(virt.storage.storage_pool) has it.
   returned: when it was looked at
   type: dict
+  contains:
+    name:
+      description: The name.
+      type: str
+      returned: always
+    state:
+      description: V(active), V(inactive), V(absent), or V(unknown) when it can't be read.
+      type: str
+      returned: always
+    error:
+      description: Why it can't be read.
+      type: dict
+      returned: when the state is unknown
+    type:
+      description: The type.
+      type: str
+      returned: when it can be read
+    uuid:
+      description: The uuid.
+      type: str
+      returned: when it can be read
+    path:
+      description: The directory, or where its devices show up; null for types that have none.
+      type: str
+      returned: when it can be read
+    persistent:
+      description: Whether it has a definition, not only a running state.
+      type: bool
+      returned: when it can be read
+    autostart:
+      description: Whether it is marked for autostart.
+      type: bool
+      returned: when it can be read
+    source:
+      description: Its source. Hosts, devices and adapters are lists and dicts, as in its XML.
+      type: dict
+      returned: when it can be read
+    features:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    mount_options:
+      description: As the option of M(virt.storage.storage_pool).
+      type: list
+      elements: str
+      returned: when its definition has some
+    config_options:
+      description: As the option of M(virt.storage.storage_pool).
+      type: dict
+      returned: when its definition has some
+    refresh_allocation:
+      description: How a daemon finds out what images of a pool of type V(rbd) take, V(default) or V(capacity).
+      type: str
+      returned: when its definition has it
+    mode:
+      description: The mode of its directory, octal text.
+      type: str
+      returned: when the directory is there, or a daemon tells
+    owner:
+      description: The owner of its directory, a number.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    group:
+      description: The group of its directory, a number.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    label:
+      description: The SELinux label of its directory.
+      type: str
+      returned: when a daemon tells it
+    capacity:
+      description: The size of the storage in bytes, of a directory that of its filesystem.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    allocation:
+      description: The bytes of it that are used.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    available:
+      description: The bytes of it that are free.
+      type: int
+      returned: when the directory is there, or a daemon tells
+    unseen:
+      description:
+        - What nobody but the daemon has looked at. Guards that need it are only as good as the daemon's own.
+      type: list
+      elements: str
+      returned: when only a daemon can look at the storage, such as on another host
   sample:
     name: images
     type: dir
@@ -412,7 +622,7 @@ pool:
     available: 41973051392
     source: {}
 plan:
-  description: What is changed, or in check mode would be, like changes grouped.
+  description: What is changed, or in check mode would be, like changes grouped. After a failure, what was meant.
   returned: always
   type: list
   elements: dict
@@ -454,7 +664,7 @@ plan:
       returned: always
       sample: 1
 diff:
-  description: Before and after as YAML text, only what changes.
+  description: Before and after as YAML text, only what changes. After a failure, what was done until then.
   returned: always
   type: dict
   contains:
@@ -487,8 +697,7 @@ engine:
       returned: always
       sample: no daemon is installed
 error:
-  description:
-    - Why the task failed. RV(ignore:changed), RV(diff) and RV(plan) still tell what was done and what was meant.
+  description: Why the task failed.
   returned: on failure
   type: dict
   contains:

@@ -15,6 +15,8 @@ author: virt.storage contributors (@virt-storage)
 description:
   - Returns the volumes of active pools that match, always as a list, which is empty when none does. Changes nothing.
   - Sizes, format and backing are read from the images themselves. A malformed image is a record that says so.
+  - Of volumes that only a libvirt daemon sees, such as block devices, network volumes and those of other hosts, the
+    records have what the daemon tells.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.attributes.info_module
@@ -22,7 +24,8 @@ extends_documentation_fragment:
 options:
   pool:
     description:
-      - The pool. All pools when it is left out; those that can't be read are then in RV(errors).
+      - The pool. One that is not there, or not active, has no volumes, which is no error.
+      - All pools when it is left out; those that can't be read are then in RV(errors).
     type: str
   name:
     description:
@@ -34,7 +37,7 @@ options:
     type: str
   fields:
     description:
-      - Only these fields of each record, beside its name.
+      - Only these fields of each record, beside its name. Any of those that RV(volumes) can have.
     type: list
     elements: str
   xml:
@@ -79,19 +82,20 @@ volumes:
       type: str
       returned: always
     type:
-      description: V(file), V(dir) or V(block).
+      description: V(file), V(dir), V(block), or V(network).
       type: str
       returned: always
     path:
-      description: The path.
+      description: The path; for network volumes what the daemon calls it.
       type: str
       returned: always
     key:
-      description: What libvirt knows it by, the same as the path here.
+      description: What libvirt knows it by. Of a file it is the path; of others what the daemon says.
       type: str
       returned: always
     format:
-      description: The format that its header shows.
+      description:
+        - The format that its header shows; of a partition and others what the daemon says, or null.
       type: str
       returned: always
     capacity:
@@ -103,26 +107,30 @@ volumes:
       type: int
       returned: always
     physical:
-      description: The length of the file in bytes.
+      description: The length of the file or device in bytes; null where it is not known.
       type: int
       returned: always
     mode:
       description: The mode, octal text.
       type: str
-      returned: always
+      returned: when it was looked at, or a daemon tells
     owner:
       description: The owner, a number.
       type: int
-      returned: always
+      returned: when it was looked at, or a daemon tells
     group:
       description: The group, a number.
       type: int
-      returned: always
+      returned: when it was looked at, or a daemon tells
+    label:
+      description: The SELinux label.
+      type: str
+      returned: when a daemon tells it
     backing:
       description: What the image is backed by.
       type: dict
-      returned: when it is
       sample: {path: /srv/images/base.qcow2, format: qcow2}
+      returned: when it is
     compat:
       description: The version of the qcow2 format.
       type: str
@@ -156,7 +164,9 @@ volumes:
       type: str
       returned: when something is
     timestamps:
-      description: Times of access, modification and change, seconds since 1970.
+      description:
+        - Times of access, modification and change, seconds since 1970; empty where a daemon does not tell
+          them.
       type: dict
       returned: always
     xml:
@@ -170,9 +180,59 @@ errors:
   elements: dict
 engine:
   description: What the task worked through.
-  returned: always
+  returned: when it was looked at
   type: dict
-  sample: {name: native, uri: "native:///system", why: no daemon is installed}
+  contains:
+    name:
+      description: The engine.
+      type: str
+      returned: always
+      sample: native
+    uri:
+      description: The pools it sees.
+      type: str
+      returned: always
+      sample: native:///system
+    why:
+      description: Why this one was taken.
+      type: str
+      returned: always
+      sample: no daemon is installed
+error:
+  description: Why the task failed.
+  returned: on failure
+  type: dict
+  contains:
+    code:
+      description: A stable code; docs/errors.md lists them.
+      type: str
+      returned: always
+      sample: pool_nonempty
+    subject:
+      description: Which pool, volume or device.
+      type: str
+      returned: always
+      sample: pool images
+    message:
+      description: What is wrong.
+      type: str
+      returned: always
+    hint:
+      description: What to do next.
+      type: str
+      returned: always
+    command:
+      description: The command that failed.
+      type: str
+      returned: when a command failed
+    rc:
+      description: Its exit status.
+      type: int
+      returned: when a command failed
+    stderr:
+      description: What it said.
+      type: str
+      returned: when a command failed
 """
 
 from ansible.module_utils.basic import AnsibleModule

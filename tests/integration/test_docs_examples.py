@@ -162,10 +162,31 @@ def documentation(module: Path, name: str) -> str:
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: path.stem)
-def test_the_examples_of_a_module(page: Page, module: Path) -> None:
-    first = [{"name": "A pool", "virt.storage.storage_pool": {"name": "images", "type": "dir", "path": "/srv/images"}}]
+def test_the_examples_of_a_module(page: Page, module: Path, request: pytest.FixtureRequest) -> None:
+    examples = documentation(module, "EXAMPLES")
+    pool = {"name": "images", "type": "dir", "path": "/srv/images"}
+    first = [{"name": "A pool", "virt.storage.storage_pool": pool}]
+    if _SYSTEM in examples:
+        if RUN:
+            page.system = request.getfixturevalue("daemon").uri
+        through = {**pool, "uri": _SYSTEM, "path": "/srv/through"}
+        first.append({"name": "One of the daemon", "virt.storage.storage_pool": through})
     started = [] if module.stem == "storage_pool" else page.plays(yaml.safe_dump(first))
-    page.play([*started, *page.plays(documentation(module, "EXAMPLES"))])
+    page.play([*started, *page.plays(examples)])
+
+
+#: Debian builds libvirt without them.
+NOT_IN_DEBIAN = ("sheepdog", "vstorage")
+
+
+def through_a_daemon(row: Any) -> str:
+    """What the README says of it."""
+    if set(row.daemon) & {"create", "remove"}:
+        volumes = "make and delete volumes" if "create" in row.daemon else "delete volumes"
+    else:
+        volumes = "list volumes"
+    told = f"{'build, ' if 'build' in row.daemon else ''}start, {volumes}"
+    return told + (" (not in Debian's daemon)" if row.name in NOT_IN_DEBIAN else "")
 
 
 def test_the_table_of_pool_types() -> None:
@@ -173,8 +194,11 @@ def test_the_table_of_pool_types() -> None:
     from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
 
     rows = re.findall(
-        r"^\| (?:\[([a-z-]+)\]\(\S+\)|([a-z-]+)) \| (all|define)[^|]* \| ", PAGES[0].read_text("utf-8"), re.MULTILINE
+        r"^\| (?:\[([a-z-]+)\]\(\S+\)|([a-z-]+)) \| (all|define)[^|]* \| ([^|]+) \|$",
+        PAGES[0].read_text("utf-8"),
+        re.MULTILINE,
     )
-    assert {linked or plain: can == "all" for linked, plain, can in rows} == {
-        name: backend_of(name) is not None for name in POOL_TYPES
+    assert {linked or plain: (can == "all", daemon) for linked, plain, can, daemon in rows} == {
+        name: (True, "the same") if backend_of(name) is not None else (False, through_a_daemon(row))
+        for name, row in POOL_TYPES.items()
     }

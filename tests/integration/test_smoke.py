@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from .calling import call
+
 pytestmark = pytest.mark.needs_ansible
 
 
@@ -42,3 +44,18 @@ def test_a_backing_on_a_command_line(images, text):
     images.volume(name="base", format="qcow2", capacity="1MiB")
     made = images.volume(name="over", format="qcow2", backing=text)
     assert made["volumes"][0]["backing"] == {"path": f"{images.images}/base", "format": "qcow2"}
+
+
+@pytest.mark.parametrize(
+    ("module", "known"), [("storage_pool_info", "available"), ("storage_volume_info", "cluster_size")]
+)
+def test_fields_that_no_record_has_are_refused(images, module, known):
+    refused = call(module, uri=images.uri, fields=["name", "capacity", "typo"])
+    assert refused["error"]["code"] == "invalid_option"
+    assert "typo" in refused["msg"]
+    assert known in refused["error"]["hint"]
+    assert "failed" not in call(module, uri=images.uri, fields=["name", "capacity", known, "xml"])
+
+
+def test_a_pool_that_is_not_there_has_no_volumes(images):
+    assert images.volume_info(pool="nowhere") == []

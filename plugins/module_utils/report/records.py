@@ -15,6 +15,18 @@ from ..model.found import READY, UNSEEN, Found
 from ..model.volume import Volume
 
 _OPTIONS = ("features", "mount_options", "config_options", "refresh_allocation")
+_PERMISSIONS = ("mode", "owner", "group", "label")
+
+# What a record can have. The documentation of the modules lists the same.
+POOL_FIELDS = (
+    "name", "state", "error", "type", "uuid", "path", "persistent", "autostart", "source", *_OPTIONS, *_PERMISSIONS,
+    "capacity", "allocation", "available", "unseen",
+)  # fmt: skip
+VOLUME_FIELDS = (
+    "name", "type", "path", "key", "format", "capacity", "allocation", "physical", *_PERMISSIONS, "compat",
+    "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target", "backing", "encrypted", "problem",
+    "timestamps",
+)  # fmt: skip
 
 
 def pool_record(found: Found) -> dict[str, Any]:

@@ -19,11 +19,22 @@ from ..model.errors import StorageError
 from ..model.found import Found
 from ..model.goal import Scope
 from ..model.pool import Pool
-from ..report.records import pool_record, volume_record
+from ..report.records import POOL_FIELDS, VOLUME_FIELDS, pool_record, volume_record
 from .outcome import described
 
+_OF_POOLS = (*POOL_FIELDS, "volumes", "xml")
+_OF_VOLUMES = ("pool", *VOLUME_FIELDS, "xml")
 
-def _engine(module: AnsibleModule) -> Any:
+
+def _engine(module: AnsibleModule, known: tuple[str, ...]) -> Any:
+    """The engine to look through. Raises ``invalid_option`` where fields are asked for that no record has."""
+    strange = [name for name in module.params["fields"] or () if name not in known]
+    if strange:
+        raise StorageError(
+            "invalid_option",
+            f"fields: records have no {', '.join(strange)}",
+            hint=f"Give some of: {', '.join(known)}.",
+        )
     return engine_for(module.params["uri"], (), module.params["timeout"], reading=True)
 
 
@@ -35,7 +46,7 @@ def _only(record: dict[str, Any], fields: Any) -> dict[str, Any]:
 
 
 def run_pools(module: AnsibleModule) -> None:
-    params, engine = module.params, _engine(module)
+    params, engine = module.params, _engine(module, _OF_POOLS)
     pattern = params["name"] or "*"
     records = [_pool(engine, name, params) for name in engine.pool_names() if fnmatch.fnmatchcase(name, pattern)]
     wanted = [record for record in records if _pool_matches(record, params)]
@@ -75,7 +86,7 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_volumes(module: AnsibleModule) -> None:
-    params, engine = module.params, _engine(module)
+    params, engine = module.params, _engine(module, _OF_VOLUMES)
     records: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
     for name in _pools_asked(engine, params):

@@ -15,10 +15,22 @@ from hypothesis import strategies as st
 
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Change, Subject
-from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Found, Storage, Usage
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    READY,
+    UNKNOWN_STORAGE,
+    UNSEEN,
+    Found,
+    Storage,
+    Usage,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceHost
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Volume
-from ansible_collections.virt.storage.plugins.module_utils.report.records import pool_record, volume_record
+from ansible_collections.virt.storage.plugins.module_utils.report.records import (
+    POOL_FIELDS,
+    VOLUME_FIELDS,
+    pool_record,
+    volume_record,
+)
 from ansible_collections.virt.storage.plugins.module_utils.report.result import diff, plan
 from ansible_collections.virt.storage.plugins.module_utils.report.yaml_text import to_yaml
 
@@ -404,3 +416,21 @@ def test_a_volume():
     assert volume_record(replace(volume, encrypted=True))["encrypted"] is True
     assert volume_record(replace(volume, problem="odd"))["problem"] == "odd"
     assert volume_record(replace(volume, foreign="a FIFO"))["problem"] == "a FIFO"
+
+
+def test_the_fields_that_records_can_have():
+    everything = Permissions(0o700, 1, 2, "label")
+    pool = replace(
+        POOL, cow=False, mount_options=("ro",), config_options=(("a", "b"),), refresh_allocation="capacity"
+    )  # fmt: skip
+    unseen = Storage(UNSEEN, permissions=everything)
+    seen = pool_record(Found("p", pool, current=unseen, active=True, usage=Usage(3, 1, 2)))
+    unread = pool_record(Found("p", pool, started=True, current=Storage(UNKNOWN_STORAGE)))
+    assert {*seen, *unread} == set(POOL_FIELDS)
+    volume = Volume(
+        "v", permissions=everything, backing=Backing("/b"), compat="1.1", cluster_size=65536, lazy_refcounts=False,
+        extended_l2=True, data_file="/d", encrypted=True, link_target="/t", problem="odd",
+    )  # fmt: skip
+    assert set(volume_record(volume)) == set(VOLUME_FIELDS)
+    assert len(set(POOL_FIELDS)) == len(POOL_FIELDS)
+    assert len(set(VOLUME_FIELDS)) == len(VOLUME_FIELDS)
