@@ -529,9 +529,7 @@ def test_08b_state_present_with_restart_leaves_the_pool_stopped(daemon_images):
     host = daemon_images
 
     def task():
-        return host.pool(
-            name=host.name, type="dir", path=str(host.root / "new"), state="present", allow=["restart"]
-        )
+        return host.pool(name=host.name, type="dir", path=str(host.root / "new"), state="present", allow=["restart"])
 
     run_and_die(task, "pool-destroy", after=True)
     assert "failed" not in task()

@@ -58,13 +58,21 @@ def test_the_process_behind_a_socket(listening, monkeypatch, tmp_path):
     assert peers.daemon_process("qemu:///system?socket=/no/such/socket") is None
 
 
-@pytest.mark.parametrize(("others", "found"), [([], None), ([1], 1), ([1, 2], None)])
-def test_a_socket_that_another_process_opened_for_its_daemon(listening, monkeypatch, others, found):
-    """With several daemons nobody can tell which one it is."""
-    pids = [*others, os.getpid()]
-    monkeypatch.setattr(peers.os, "listdir", lambda path: [str(pid) for pid in pids] + ["self"])
-    monkeypatch.setattr(peers, "_name", lambda pid: "virtstoraged" if pid in others else "systemd")
-    assert peers.daemon_process(f"qemu:///system?socket={listening}") == found
+def test_a_socket_that_systemd_opened_for_its_daemon(listening, monkeypatch):
+    """The daemon is the one that holds the socket, not any that runs here."""
+    uri = f"qemu:///system?socket={listening}"
+    monkeypatch.setattr(peers, "listener", lambda path: 1)
+    monkeypatch.setattr(peers, "_name", lambda pid: "virtstoraged" if pid in (os.getpid(), os.getppid()) else "")
+    assert peers.daemon_process(uri) == os.getpid()
+    monkeypatch.setattr(peers, "_name", lambda pid: "virtstoraged" if pid == os.getppid() else "")
+    assert peers.daemon_process(uri) is None
+
+
+def test_a_socket_that_is_forwarded(listening, monkeypatch):
+    """Behind it may be the daemon of another host, though one runs here, too."""
+    monkeypatch.setattr(peers, "listener", lambda path: os.getppid())
+    monkeypatch.setattr(peers, "_name", lambda pid: "libvirtd" if pid == os.getpid() else "sshd")
+    assert peers.daemon_process(f"qemu:///system?socket={listening}") is None
 
 
 def test_the_sockets_of_a_user(monkeypatch):
