@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 from .pool import UNDECLARED, Pool, Source
 from .types import POOL_TYPES, PoolType
@@ -62,7 +63,12 @@ def normal(pool: Pool) -> Pool:
         path = fixed_path(row, source.name)
         permissions = UNDECLARED if row.target == "none" else permissions
     uuid = (plain_uuid(pool.uuid) or pool.uuid) if pool.uuid else None
-    said = {"uuid": uuid, "path": path and sanitise_path(path), "permissions": permissions, "source": source}
+    said: dict[str, Any] = {
+        "uuid": uuid,
+        "path": path and sanitise_path(path),
+        "permissions": permissions,
+        "source": source,
+    }
     return pool if all(getattr(pool, name) == value for name, value in said.items()) else replace(pool, **said)
 
 
