@@ -174,11 +174,11 @@ def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
             subject=str(subject_of(goal)),
             hint=f"Add {', '.join(absent)} to the task.",
         )
-    if wanted.source == Source():
-        return
-    from ..model.sources import source_problem
+    from ..model.sources import misfit, misplaced, source_problem
 
-    problem = source_problem(wanted.source, _row(wanted))
+    row, declared = _row(wanted), goal.pool  # which need not have said the type
+    problem = misfit(declared, row) or misplaced(declared, row, wanted.source.name)
+    problem = problem or source_problem(wanted.source, row)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, what, subject=str(subject_of(goal)), hint=hint)

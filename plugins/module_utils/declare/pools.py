@@ -14,12 +14,12 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Callable
 
-from ..model.definition import fixed_path, normal
+from ..model.definition import normal
 from ..model.errors import StorageError
 from ..model.goal import PoolGoal, Scope
 from ..model.pool import Adapter, Auth, Permissions, Pool, Source, SourceDevice, SourceHost
-from ..model.sources import source_problem
-from ..model.types import ALWAYS_OPTIONAL, POOL_TYPES, PoolType
+from ..model.sources import Problem, misfit, misplaced, source_problem
+from ..model.types import POOL_TYPES
 from ..model.units import parse_mode
 from .names import CONTROL, pool_name
 
@@ -41,7 +41,7 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     state = _STATES.get(params["state"], params["state"])
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
     pool = normal(_placed(pool))
-    _check_source(pool)
+    _refuse(pool, source_problem(pool.source, POOL_TYPES.get(pool.type or "")))
     if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
         raise _wrong(
             "missing_option",
@@ -225,45 +225,20 @@ def _auth(given: Mapping[str, Any] | None) -> Auth | None:
 
 
 def _placed(pool: Pool) -> Pool:
-    """The pool, if its type has a use for all that is said of it; what it has no use for is refused, not dropped."""
+    """The pool, if its type has a use for all that is said of it. Who gives the path of a type that fixes it says the
+    name of the source with it.
+    """
     row = POOL_TYPES.get(pool.type or "")
     if row is None:
         return pool
-    known = (*row.required, *row.optional, *ALWAYS_OPTIONAL)
-    given = [field.name for field in fields(Source) if getattr(pool.source, field.name) not in (None, (), "")]
-    extra = [f"source.{name}" for name in given if name not in known]
-    for name, option in (("cow", "features"), ("mount_options", "mount_options"), ("config_options", "config_options")):
-        if getattr(pool, name) is not None and name not in row.features:
-            extra.append(option)
-    if row.target == "none":
-        extra += ["path"] if pool.path is not None else []
-        extra += [name for name in ("owner", "group", "mode") if getattr(pool.permissions, name) is not None]
-    if extra:
-        raise _wrong(
-            "invalid_option",
-            pool,
-            f"pools of type {row.name} have no {', '.join(extra)}",
-            "Leave it out, or check the type.",
-        )
-    return pool if pool.path is None or row.target == "declared" else _at_its_place(pool, row)
-
-
-def _at_its_place(pool: Pool, row: PoolType) -> Pool:
-    """Who gives the path of a type that fixes it says the name of the source with it."""
     name = pool.source.name or (pool.name if row.named_by_pool else None)
-    fixed = fixed_path(row, name)
-    if pool.path != fixed:
-        raise _wrong(
-            "invalid_option",
-            pool,
-            f"path: {row.name} pools are where their source.name says, which is {fixed}, not {pool.path}",
-            "Leave path out, or correct source.name.",
-        )
+    _refuse(pool, misfit(pool, row) or misplaced(pool, row, name))
+    if pool.path is None or row.target == "declared":
+        return pool
     return replace(pool, source=replace(pool.source, name=name))
 
 
-def _check_source(pool: Pool) -> None:
-    problem = source_problem(pool.source, POOL_TYPES.get(pool.type or ""))
+def _refuse(pool: Pool, problem: Problem | None) -> None:
     if problem is not None:
         code, what, hint = problem
         raise _wrong(code, pool, what, hint)

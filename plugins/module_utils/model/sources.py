@@ -3,21 +3,21 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Sources of pools: their normal form, and what no source may say."""
+"""Sources of pools: their normal form, and what no source may say; what a type of pool has no use for."""
 
 from __future__ import annotations
 
 import re
 from dataclasses import fields, replace
 
-from .definition import plain_uuid, sanitise_path
-from .pool import Adapter, Auth, Source
-from .types import PoolType
+from .definition import fixed_path, plain_uuid, sanitise_path
+from .pool import Adapter, Auth, Pool, Source
+from .types import ALWAYS_OPTIONAL, PoolType
 
 # libvirt asks for auto or nfs by their position in the list of formats, whatever the list.
 _PROTOCOL_FORMATS = 2
 _TEXTS = ("name", "initiator", "format", "protocol_version", "vendor", "product")
-AUTH_TYPES = ("chap", "ceph")
+_AUTH_TYPES = ("chap", "ceph")
 _WWN = re.compile(r"(?:0x)?[0-9a-fA-F]{16}\Z")
 _WWNS = ("wwnn", "wwpn", "parent_wwnn", "parent_wwpn", "parent_fabric_wwn")
 _PCI_TEXT = re.compile(r"([0-9a-fA-F]{1,4}):([0-9a-fA-F]{1,2}):([0-9a-fA-F]{1,2})\.([0-7])\Z")
@@ -63,6 +63,30 @@ def pci_numbers(text: str) -> tuple[int, ...] | None:
     match = _PCI_TEXT.match(text)
     numbers = tuple(int(part, 16) for part in match.groups()) if match else None
     return None if numbers is None or numbers[2] > _LAST_SLOT else numbers
+
+
+def misfit(pool: Pool, row: PoolType) -> Problem | None:
+    """What is declared of a pool, that its type has no use for: it would be dropped. None when there is nothing."""
+    known = (*row.required, *row.optional, *ALWAYS_OPTIONAL)
+    given = [field.name for field in fields(Source) if getattr(pool.source, field.name) not in (None, (), "")]
+    extra = [f"source.{name}" for name in given if name not in known]
+    for name, option in (("cow", "features"), ("mount_options", "mount_options"), ("config_options", "config_options")):
+        if getattr(pool, name) is not None and name not in row.features:
+            extra.append(option)
+    if row.target == "none":
+        extra += ["path"] if pool.path is not None else []
+        extra += [name for name in ("owner", "group", "mode") if getattr(pool.permissions, name) is not None]
+    what = f"pools of type {row.name} have no {', '.join(extra)}"
+    return ("invalid_option", what, "Leave it out, or check the type.") if extra else None
+
+
+def misplaced(pool: Pool, row: PoolType, source_name: str | None) -> Problem | None:
+    """Whether a path is declared that is not the one that the type fixes."""
+    fixed = fixed_path(row, source_name)
+    if pool.path is None or row.target in ("declared", "none") or pool.path == fixed:
+        return None
+    what = f"path: {row.name} pools are where their source.name says, which is {fixed}, not {pool.path}"
+    return "invalid_option", what, "Leave path out, or correct source.name."
 
 
 def source_problem(source: Source, row: PoolType | None) -> Problem | None:
@@ -139,8 +163,8 @@ def _fc_host_problem(adapter: Adapter) -> Problem | None:
 def _auth_problem(auth: Auth | None) -> Problem | None:
     if auth is None:
         return None
-    if auth.type not in AUTH_TYPES:
-        what = f"source.auth: the type {auth.type!r} is neither {' nor '.join(AUTH_TYPES)}"
+    if auth.type not in _AUTH_TYPES:
+        what = f"source.auth: the type {auth.type!r} is neither {' nor '.join(_AUTH_TYPES)}"
         return "invalid_option", what, "Give one of these."
     if not auth.username:
         return "missing_option", "source.auth: the username is missing", "Add username."

@@ -379,6 +379,24 @@ def test_what_only_does_not_go_with_what_is_there():
     assert (caught.value.code, caught.value.subject) == ("invalid_option", "pool p")
 
 
+@pytest.mark.parametrize(
+    ("params", "option"),
+    [
+        (RBD, {"path": "/x"}),
+        (RBD, {"mode": 0o700}),
+        (NETFS, {"config_options": {"a": "b"}}),
+        (NETFS, {"source": {"iqn": "iqn.a"}}),
+        ({"type": "logical"}, {"path": "/srv/x"}),
+    ],
+)
+def test_what_the_type_that_is_there_has_no_use_for(params, option):
+    """Without a type it is seen only then."""
+    text = written(goal(name="p", **params))
+    with pytest.raises(StorageError) as caught:
+        changes(goal(name="p", **option), text)
+    assert (caught.value.code, caught.value.subject) == ("invalid_option", "pool p")
+
+
 def test_what_is_defined_already_may_lack_what_only_a_start_needs():
     text = render_pool(Pool("p", "iscsi", path="/d", source=goal(name="p", source={"host": "h"}).pool.source))
     (change,) = changes(goal(name="p", source={"vendor": "v"}), text)

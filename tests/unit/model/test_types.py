@@ -82,6 +82,8 @@ def test_where_the_path_comes_from(row):
     assert row.target in ("declared", "none") or row.target.startswith("/dev/")
     assert "{" not in row.target or "name" in row.required
     assert not row.named_by_source or "name" in row.required
+    assert not row.named_by_pool or row.named_by_source
+    assert row.default_dir is None or "dir" in row.optional
 
 
 @ROWS
