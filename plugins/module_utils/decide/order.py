@@ -101,7 +101,7 @@ class _Graph:
             raise self._no_order((name, other))
         if then and reads:
             self.after[other].add(name)
-        elif destroyed and not then:
+        elif destroyed:  # also what stays on it is changed while it can still be read
             self.after[name].add(other)
 
     def sort(self) -> list[str]:
