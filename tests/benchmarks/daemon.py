@@ -16,6 +16,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -82,7 +83,7 @@ class Benchmark:
         )  # fmt: skip
         payload = self.place.payload(play)  # which runs it
         self.clear(POOL)
-        alone = lambda: self.place.run_payload(payload)  # noqa: E731
+        alone = partial(self.place.run_payload, payload)
         if not arguments.no_plays:
             sides.append(Side("storage_volume, play", POOL, (self._played(play, 1), self._played(play, 0))))
         sides.append(Side("storage_volume, module alone", POOL, (alone, alone)))
