@@ -44,7 +44,7 @@ def _sockets(uri: str) -> Iterable[str]:
     given = parse_qs(parts.query).get("socket")
     if given:
         return given
-    if parts.path == "/session":
+    if parts.path == "/session" and os.geteuid() != 0:  # root has no session of its own
         runtime = os.environ.get("XDG_RUNTIME_DIR") or os.path.expanduser("~/.cache")
         return [f"{runtime}/libvirt/{name}" for name in _SOCKETS]
     return SYSTEM_SOCKETS

@@ -76,6 +76,7 @@ def test_a_socket_that_is_forwarded(listening, monkeypatch):
 
 
 def test_the_sockets_of_a_user(monkeypatch):
+    monkeypatch.setattr(peers.os, "geteuid", lambda: 7)
     monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
     tried = []
     monkeypatch.setattr(peers, "listener", tried.append)
