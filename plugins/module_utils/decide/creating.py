@@ -26,6 +26,11 @@ def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     volume = settle_new(entry, task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
     check_ownership(volume.permissions, None, task.found, str(task.subject(volume.name)))
+    if volume.format == "raw" and volume.name.endswith((".qcow2", ".qcow")):
+        task.warnings.append(
+            f"volume {task.goal.pool}/{volume.name} is not there, and is made raw, whatever its name says: "
+            "declare format: qcow2 if that is meant"
+        )
     doing = "create it" if task.found.looked else "create it, or adjust what is there by then"
     yield Change(
         task.subject(volume.name),

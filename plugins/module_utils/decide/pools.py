@@ -219,6 +219,8 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     else:
         wanted = _as_defined(overlay(existing, goal.pool), existing, found)
     differing = () if existing is None else _differing(existing, wanted)
+    if (existing is None or differing) and not found.defines_all:
+        _check_supported(goal, found)
     if differing:
         _check_complete(goal, wanted, starting=False)
     moved = "path" in differing
@@ -246,13 +248,14 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
 
 
 def _check_supported(goal: PoolGoal, found: Found) -> None:
-    if found.unsupported:
-        raise StorageError(
-            "backend_missing",
-            f"{found.unsupported}: this one can be defined, but not built or started",
-            subject=str(subject_of(goal)),
-            hint="Declare it with state: inactive, or use another uri: a libvirt daemon that can, or native:///system.",
-        )
+    if not found.unsupported:
+        return
+    if found.defines_all:
+        what = "this one can be defined, but not built or started"
+        hint = "Declare it with state: inactive, or use the uri of a libvirt daemon that can (uri: qemu:///system)."
+    else:
+        what, hint = "it can't even be defined there", "Use the uri of a daemon that does, or another type of pool."
+    raise StorageError("backend_missing", f"{found.unsupported}: {what}", subject=str(subject_of(goal)), hint=hint)
 
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 from ..model.change import Change
 from ..model.errors import StorageError
@@ -115,7 +116,7 @@ def _check_pool(task: VolumesTask) -> None:
             "backend_missing",
             found.unsupported,
             subject=subject,
-            hint="Use a pool of another type, or another uri: a libvirt daemon that can, or native:///system.",
+            hint="Use a pool of another type, or the uri of a libvirt daemon that can.",
         )
     elif not found.active:
         known = found.storage.kind not in (READY, UNSEEN)
@@ -200,7 +201,7 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
 
 
 def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> StorageError:
-    shown = ", ".join(f"{d.field} is {d.have}, not {d.want}" for d in stuck)
+    shown = ", ".join(f"{d.field} is {_shown(d.have)}, not {_shown(d.want)}" for d in stuck)
     if task.found.storage.kind == UNSEEN and [d.field for d in stuck] == ["capacity"]:
         from .unseen import cannot
 
@@ -211,6 +212,12 @@ def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> Storag
         f"volume {task.goal.pool}/{have.name} is there, but its {shown}; that can't be changed in place",
         "Declare what it is, or let it be made anew, which loses its content (recreate: needed).",
     )
+
+
+def _shown(fact: Any) -> str:
+    if isinstance(fact, dict):  # a backing
+        return " as ".join(str(value) for value in fact.values())
+    return "none" if fact is None else str(fact)
 
 
 def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:

@@ -51,7 +51,7 @@ class LibvirtEngine:
         self.remote = peers.is_remote(uri)
         self.places = daemon_places()
         self.host = LocalHost(self.places)
-        self.daemon = Daemon(uri, timeout)
+        self.daemon = Daemon(uri, timeout, why)
         self._locks: tuple[int, ...] = ()
         self._supported: frozenset[str] | None = None
         self._directory: str | None = None
@@ -144,6 +144,7 @@ class LibvirtEngine:
             neighbours=self._neighbours(name) if scope.neighbours else (),
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
+            defines_all=False,
             learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
             keeps_unknown=False,
             process=process() if at_hand else None,

@@ -38,8 +38,9 @@ class PoolLook(NamedTuple):
 class Daemon:
     """One connection per task: a read-only one, by which the daemon lets nobody change anything, or one to change."""
 
-    def __init__(self, uri: str, timeout: float) -> None:
+    def __init__(self, uri: str, timeout: float, why: str = "") -> None:
         self.uri = uri
+        self.why = why
         self.timeout = timeout
         self._connection: Any = None
         self._library: Any = None
@@ -78,7 +79,8 @@ class Daemon:
                 subject=self.uri,
                 hint="Run as a user whom the daemon lets in (become: true).",
             )
-        if code in (self._library.VIR_ERR_NO_CONNECT, self._library.VIR_ERR_INVALID_ARG):
+        unknown = code in (self._library.VIR_ERR_NO_CONNECT, self._library.VIR_ERR_INVALID_ARG)
+        if unknown or "URI path" in str(error):
             return StorageError(
                 "invalid_uri",
                 f"{self.uri}: {error}",
@@ -87,9 +89,9 @@ class Daemon:
             )
         return StorageError(
             "daemon_down",
-            f"the daemon of {self.uri} does not answer: {error}",
+            f"the daemon of {self.uri} does not answer: {error}" + (f" ({self.why})" if self.why else ""),
             subject=self.uri,
-            hint="Start it (systemctl start libvirtd or virtstoraged.socket), or name another uri.",
+            hint="Start it (for instance systemctl start libvirtd or virtstoraged.socket), or name another uri.",
         )
 
     def _within(self, look: Callable[[], Any]) -> Any:
@@ -319,6 +321,8 @@ class Daemon:
                 busy = any(words in str(error) for words in _BUSY)
                 if not busy or time.monotonic() >= deadline:
                     failure = self._failure(error, subject, op.command)
+                    if op.verb == "pool-start" and failure.code == "daemon_failed":
+                        failure.hint = _START
                     if op.verb == "pool-refresh" and failure.code != "daemon_lost":
                         self._explain_stopped(failure, op.pool)
                     raise failure from None
@@ -375,6 +379,10 @@ def _library() -> Any:
     return libvirt
 
 
+_START = (
+    "Look whether its source is there, and whether the host of the daemon has the tools of its type (logical: lvm2, "
+    "netfs: nfs-common or cifs-utils, disk: parted, iscsi: open-iscsi, zfs: zfsutils). The pool stays defined."
+)
 _LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
 _EXISTS = 90
 _UNLISTED = (

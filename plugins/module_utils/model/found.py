@@ -108,7 +108,8 @@ class Found:
     changes.
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
-    read. ``unsupported``: why pools of its type can't be run here, empty if they can. ``starts_at_boot``: whether
+    read. ``unsupported``: why pools of its type can't be run here, empty if they can; ``defines_all``: they can be
+    defined all the same. ``starts_at_boot``: whether
     somebody starts what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
     has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
@@ -139,6 +140,7 @@ class Found:
     unread: tuple[str, ...] = ()
     unwritable: str = ""
     unsupported: str = ""
+    defines_all: bool = True
     starts_at_boot: bool = True
     learned: bool = False
     keeps_unknown: bool = True

@@ -89,7 +89,7 @@ def run_volumes(module: AnsibleModule) -> None:
     params, engine = module.params, _engine(module, _OF_VOLUMES)
     records: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
-    for name in _pools_asked(engine, params):
+    for name in _pools_asked(module, engine, params):
         try:
             records += _volumes(engine, name, params)
         except StorageError as error:
@@ -99,8 +99,10 @@ def run_volumes(module: AnsibleModule) -> None:
     module.exit_json(changed=False, volumes=records, errors=errors, engine=described(engine))
 
 
-def _pools_asked(engine: Any, params: dict[str, Any]) -> list[str]:
+def _pools_asked(module: AnsibleModule, engine: Any, params: dict[str, Any]) -> list[str]:
     names = engine.pool_names()
+    if params["pool"] is not None and params["pool"] not in names:
+        module.warn(f"there is no pool {params['pool']} here")
     return names if params["pool"] is None else [name for name in names if name == params["pool"]]
 
 

@@ -46,7 +46,8 @@ def _message(entries: list[dict[str, Any]], result: Result) -> str:
     bad = [entry for entry in entries if entry["status"] in ("failed", "skipped")]
     if len(entries) < 2 or not bad:
         return ""
-    return f"{len(bad)} of {len(entries)} volumes failed or were skipped, the first: {result.error}"
+    subject = "" if result.error is None else f"{result.error.subject}: "
+    return f"{len(bad)} of {len(entries)} volumes failed or were skipped, the first: {subject}{result.error}"
 
 
 def _entries(goal: Any, result: Result, check: bool) -> list[dict[str, Any]]:
