@@ -254,7 +254,10 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
         what = "this one can be defined, but not built or started"
         hint = "Declare it with state: inactive, or use the uri of a libvirt daemon that can (uri: qemu:///system)."
     else:
-        what, hint = "it can't even be defined there", "Use the uri of a daemon that does, or another type of pool."
+        what, hint = (
+            "it can't even be defined there",
+            "Use the uri of a daemon that does, or define it without one (native:///system).",
+        )
     raise StorageError("backend_missing", f"{found.unsupported}: {what}", subject=str(subject_of(goal)), hint=hint)
 
 
