@@ -66,7 +66,9 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
     main = choice.main
     steps = [Step("sanity", "ansible-test sanity", main, [[str(ROOT / "dev" / "ansible_test")]])]
     for python in reversed(choice.suites):
-        step = _pytest("integration", python, ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0", *pytest_arguments])
+        step = _pytest(
+            "integration", python, ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0", *pytest_arguments]
+        )
         step.extra_env.update(REPEATABLE if python is main else {**REPEATABLE, **SHORTER})
         steps.append(step)
     for python in reversed(choice.wanted):
