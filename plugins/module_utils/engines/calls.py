@@ -28,7 +28,7 @@ _KIB = 1024
 _SECTOR = 512
 _PERMISSION_BITS = 0o777
 # What changes a volume so that the daemon does not see it by itself: it keeps names, formats and backing in memory.
-_UNNOTICED = ("create", "recreate", "delete", "amend", "rebase", "refresh")
+_UNNOTICED = ("create", "recreate", "delete", "amend", "rebase")
 
 
 class Calls:
@@ -100,13 +100,10 @@ class Calls:
         called = {id(change): self._called(change, pool) for change in of_files}
         steps = list(backend_of(pool.type).lower_volumes(of_files, self.found, lambda change: called[id(change)]))
         refresh = next((change for change in changes if change.action == "refresh"), None)
-        beside = [change for change in of_files if called[id(change)] is None and self._unnoticed(change)]
+        beside = [change for change in of_files if called[id(change)] is None and change.action in _UNNOTICED]
         if self.found.started and not self.stops and (beside or refresh is not None):
             steps.append(ops.Step((self._call("pool-refresh"),), refresh, tuple(range(len(steps))), always=True))
         return steps
-
-    def _unnoticed(self, change: Change) -> bool:
-        return change.action in _UNNOTICED
 
     def _in_order(self, changes: Sequence[Change], pool: Pool) -> list[ops.Step]:
         steps: list[ops.Step] = []

@@ -72,19 +72,11 @@ def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: boo
     """Adds the overlays in the same pool and the guests. ``here``: the volumes are on this host, and who has them open
     is looked at too; otherwise what else there may be on that host is ``unseen``.
     """
-    deep = {name for name, stake in stakes.items() if stake == EVERYTHING}
-    users, unseen = _running(found, stakes) if here else ({}, (_UNSEEN,))
-    for name in stakes:
-        users.setdefault(name, [])
-    if deep:
-        paths = {found.volumes[name].path: name for name in deep if name in found.volumes}
-        for overlay in map(parse_found_volume, daemon.volumes(found.name, None)):
-            below = paths.get(overlay.backing.path) if overlay.backing is not None else None
-            if below is not None and below != overlay.name:
-                users[below].append(User("overlay", overlay.path or overlay.name))
-    groups = {name: tuple(group) for name, group in users.items()}
-    seen = replace(found, users=groups, unseen=(*found.unseen, *unseen))
-    return guests_of(seen, stakes, daemon)
+    running, unseen = _running(found, stakes) if here else ({}, (_UNSEEN,))
+    users = {name: tuple(running.get(name, ())) for name in stakes}
+    seen = replace(found, users=users, unseen=(*found.unseen, *unseen))
+    paths = _destroyed(found, stakes)
+    return guests_of(_with_users(seen, _overlays(found.name, paths, daemon) if paths else ()), stakes, daemon)
 
 
 def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[User]], tuple[str, ...]]:
@@ -102,36 +94,45 @@ def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[Us
 
 def guests_of(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
     """Adds the guests of the connection that use what is to be destroyed, running or shut off."""
-    deep = {name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes}
-    guests, unseen = guests_told(daemon) if deep else ((), ())
-    users = {name: list(group) for name, group in found.users.items()}
-    paths = {found.volumes[name].path: name for name in deep}
-    for guest in guests:
-        for name in _used(guest, found, paths):
-            user = User("guest", guest.name)
-            if name in deep and user not in users.setdefault(name, []):
-                users[name].append(user)
-    groups = {name: tuple(group) for name, group in users.items()}
-    return replace(found, users=groups, unseen=tuple(sorted({*found.unseen, *unseen})))
+    paths = _destroyed(found, stakes)
+    guests, unseen = guests_told(daemon) if paths else ((), ())
+    used = ((name, User("guest", guest.name)) for guest in guests for name in _used(guest, found, paths))
+    names = set(paths.values())
+    return _with_users(found, (pair for pair in used if pair[0] in names), unseen)
 
 
 def overlays_told(found: Found, stakes: Mapping[str, str], pools: Iterable[str], daemon: Daemon) -> Found:
     """Adds the overlays in pools of which only the daemon sees the files."""
-    paths = {found.volumes[name].path: name for name, stake in stakes.items() if stake == EVERYTHING}
-    users = {name: list(group) for name, group in found.users.items()}
-    unseen = set(found.unseen)
+    paths, overlays, unseen = _destroyed(found, stakes), [], []
     for pool in dict.fromkeys(pools):
         try:
-            volumes = [parse_found_volume(text) for text in daemon.volumes(pool, None)]
+            overlays += list(_overlays(pool, paths, daemon))
         except StorageError:  # it is not active
-            unseen.add(f"the images of pool {pool}")
-            continue
-        for overlay in volumes:
-            name = paths.get(overlay.backing.path) if overlay.backing is not None else None
-            if name is not None:
-                users.setdefault(name, []).append(User("overlay", overlay.path or overlay.name))
+            unseen.append(f"the images of pool {pool}")
+    return _with_users(found, overlays, unseen)
+
+
+def _destroyed(found: Found, stakes: Mapping[str, str]) -> dict[str | None, str]:
+    """The volumes of which everything must be known, by their paths."""
+    deep = (name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes)
+    return {found.volumes[name].path: name for name in deep}
+
+
+def _overlays(pool: str, paths: Mapping[str | None, str], daemon: Daemon) -> Iterator[tuple[str, User]]:
+    """The images of an active pool that are built on one of the paths, each with the volume that is there."""
+    for overlay in map(parse_found_volume, daemon.volumes(pool, None)):
+        below = None if overlay.backing is None else paths.get(overlay.backing.path)
+        if overlay.backing is not None and below is not None and overlay.backing.path != overlay.path:
+            yield below, User("overlay", overlay.path or overlay.name)
+
+
+def _with_users(found: Found, more: Iterable[tuple[str, User]], unseen: Iterable[str] = ()) -> Found:
+    users = {name: list(group) for name, group in found.users.items()}
+    for name, user in more:
+        if user not in users.setdefault(name, []):
+            users[name].append(user)
     groups = {name: tuple(group) for name, group in users.items()}
-    return replace(found, users=groups, unseen=tuple(sorted(unseen)))
+    return replace(found, users=groups, unseen=tuple(sorted({*found.unseen, *unseen})))
 
 
 def guests_told(daemon: Daemon) -> tuple[tuple[GuestDisks, ...], tuple[str, ...]]:

@@ -180,9 +180,6 @@ class Daemon:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    def hostname(self) -> str:
-        return str(self._look(self.uri, lambda connection: connection.getHostname()))
-
     def capabilities(self) -> str | None:
         """The XML that says which pool types the daemon supports; None where it can't say."""
 
