@@ -18,24 +18,18 @@ from ..model.change import UNKNOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import BLANK, DATA, UNREADABLE, Found
-from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
-from ..model.pool import Pool, Source
+from ..model.goal import PoolGoal
+from ..model.pool import Pool
 from ..model.types import POOL_TYPES
 from ..model.units import format_size
-from ..model.volume import Volume
-from .guards import guard_unused
-from .pools import change_of, delete_listed, listing, subject_of
-from .task import VolumesTask
+from .deleting import check_whole, delete_listed, listing
+from .pools import change_of, subject_of
 
-# Types that share devices, and may not (libvirt, storage driver: duplicates).
-_ON_DEVICES = ("fs", "logical", "disk", "zfs")
 _SIGNATURES = {"logical": "LVM2_member", "zfs": "zfs_member"}
 _MOUNTED = ("fs", "netfs", "vstorage")
 _DIRECTORIES = ("dir", "netfs", "vstorage")  # of which building makes no more than that
 _FROM_DEVICES = ("fs", "logical", "disk")
 _ANY_LABEL = ("unknown", None)
-# These are destroyed as one; volumes of others are deleted one by one, so that each can refuse.
-_WHOLE = ("disk", "zfs")
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
 
 
@@ -189,33 +183,6 @@ def warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
     return ()
 
 
-# --- conflicts -------------------------------------------------------------------------------------------------------
-
-
-def shared_source(one: Pool, other: Pool) -> str:
-    """What two pools can't both have, as the daemon compares it; empty where there is nothing."""
-    if one.type in _ON_DEVICES and other.type in _ON_DEVICES:
-        paths = [device.path for device in other.source.devices or ()]
-        return next((f"{d.path} is a device" for d in one.source.devices or () if d.path in paths), "")
-    if one.type != other.type or not any(same(one.source, other.source) for same in _SAME.get(one.type or "", ())):
-        return ""
-    return f"this source of type {one.type} is the one"
-
-
-def _first_host(source: Source) -> str | None:
-    return source.hosts[0].name if source.hosts else None
-
-
-_SAME: dict[str, tuple[Any, ...]] = {
-    "netfs": (lambda a, b: (a.dir, _first_host(a)) == (b.dir, _first_host(b)),),
-    "gluster": (lambda a, b: (a.name, a.dir or "/", _first_host(a)) == (b.name, b.dir or "/", _first_host(b)),),
-    "iscsi": (lambda a, b: (a.devices, a.initiator) == (b.devices, b.initiator),),
-    "scsi": (lambda a, b: a.adapter is not None and a.adapter == b.adapter,),
-    "mpath": (lambda a, b: True,),
-    "vstorage": (lambda a, b: a.name == b.name,),
-}
-
-
 # --- deleting --------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +218,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
             hint="Move it away first, or undefine the pool and keep everything (state: absent).",
         )
     listed = replace(found, volumes=held)
-    whole = existing.type in _WHOLE
+    whole = row.whole
     changes = delete_listed(goal, listed) if held and not whole else []
     changes += stop
     if "delete" in row.daemon and not row.file_tree:
@@ -261,7 +228,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
 
 def _is_gone(found: Found, existing: Pool) -> bool:
     """Whether an interrupted task has deleted the storage already: its devices are there, and hold nothing of it."""
-    if existing.type not in _ON_DEVICES or existing.type == "fs" or not _all_seen(found, existing):
+    if not found.row.on_devices or existing.type == "fs" or not _all_seen(found, existing):
         return False
     return all(what in (BLANK, DATA) for what in _looked_at(found, existing).values())
 
@@ -296,21 +263,10 @@ def _delete_storage(goal: PoolGoal, found: Found, existing: Pool, whole: bool) -
         f" on {devices_of(existing)}" if existing.source.devices else f" ({existing.source.name})"
     )
     if whole and found.volumes:
-        if "nonempty" not in goal.allow:
-            delete_listed(goal, found)  # refuses
-        guard_all(goal, found, "deleted")
+        check_whole(goal, found)
         what += f", with {listing(found.volumes)}"
     if existing.type == "zfs":
         what += ", and all file systems and snapshots in it"
     return change_of(
         goal, "delete", f"delete {what}", {"target": UNKNOWN}, {"target": UNKNOWN}, existing, destroys=what
     )
-
-
-def guard_all(goal: PoolGoal, found: Found, doing: str) -> None:
-    """Raises where a volume is in use, unless that is allowed."""
-    entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
-    task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
-    for name in found.volumes:
-        users = found.users.get(name, ())
-        guard_unused(str(task.subject(name)), users, goal.allow, doing, task, "in_use", name)

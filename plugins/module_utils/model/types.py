@@ -37,9 +37,10 @@ class PoolType:
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
-    files. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
-    what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove and resize its
-    volumes. ``active`` is the line of the documentation that says what "active" means.
+    files. ``on_devices``: it has its source devices for itself. ``whole``: its volumes go with it as one. ``beside``:
+    what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists what libvirt's
+    storage driver can do with it: build and delete a pool, create, clone, remove and resize its volumes; ``native``
+    what its backend can, likewise. ``active`` is the line of the documentation that says what "active" means.
     """
 
     name: str
@@ -58,8 +59,11 @@ class PoolType:
     volumes: str = "file"
     granule: int = 1
     file_tree: bool = False
+    on_devices: bool = False
+    whole: bool = False
     beside: bool = False
     daemon: tuple[str, ...] = ()
+    native: tuple[str, ...] = ()
     active: str = ""
 
 
@@ -114,6 +118,7 @@ POOL_TYPES: dict[str, PoolType] = {
             file_tree=True,
             beside=True,
             daemon=_FILES,
+            native=_FILES,
             active="the pool was started since boot (its state file is there) and its directory exists",
         ),
         PoolType(
@@ -125,6 +130,7 @@ POOL_TYPES: dict[str, PoolType] = {
             features=("cow", "mount_options"),
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            on_devices=True,
             daemon=_FILES,
             active="its device is mounted on its path",
         ),
@@ -151,6 +157,7 @@ POOL_TYPES: dict[str, PoolType] = {
             named_by_pool=True,
             volumes="block",
             granule=4 * _MIB,  # lvm.conf(5): the extent size of a volume group, unless another was given
+            on_devices=True,
             daemon=_CUT,
             active="its volume group is there and has an active logical volume",
         ),
@@ -163,6 +170,8 @@ POOL_TYPES: dict[str, PoolType] = {
             volume_formats=_PARTITIONS,
             volumes="block",
             granule=2 * 255 * 63 * 512,  # cylinders, to which the daemon rounds partitions of dos labels
+            on_devices=True,
+            whole=True,
             daemon=_CUT,
             active="its disk has the declared partition table, and the pool was started",
         ),
@@ -226,6 +235,8 @@ POOL_TYPES: dict[str, PoolType] = {
             named_by_pool=True,
             volumes="block",
             granule=128 * 1024,  # zfsprops(7): the largest volblocksize of old versions
+            on_devices=True,
+            whole=True,
             daemon=(*_POOLS, "create", "remove"),
             active="its zpool is imported and has a volume",
         ),
