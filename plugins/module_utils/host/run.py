@@ -19,18 +19,24 @@ _ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
 _SECONDS_TO_DIE = 1.0
 
 
-def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
+def run(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    text: str | None = None,
+) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone.
+    gone. ``text`` is what it reads.
     """
     command = " ".join(shlex.quote(word) for word in argv)
     try:
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT},
@@ -39,7 +45,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
     try:
-        stdout, stderr = child.communicate(timeout=timeout)
+        stdout, stderr = child.communicate(None if text is None else text.encode(), timeout=timeout)
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
