@@ -66,7 +66,8 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     part, table = _part(pool, source, device, look)
     if table is not None:
         look.once(("table", source.path), lambda: (device, table))
-    return _storage(path, part)
+    names = tuple(table.name(each.number) for each in table.partitions) if table is not None and holds else ()
+    return replace(_storage(path, part), holds=names)
 
 
 def _what(path: str) -> str:
@@ -231,9 +232,10 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     nodes = {each.number: f"/dev/{each.name}".replace("!", "/") for each in seen if each not in gone}
     links = _links(pool.path or _DEFAULT_PATH, look)
     volumes = {}
+    asked = _asked(scope, table)
     for partition in table.partitions:
         name = table.name(partition.number)
-        if scope.volumes is None or name in scope.volumes or name in scope.named:
+        if asked is None or name in asked:
             volumes[name] = _volume(name, partition, table, nodes.get(partition.number), links)
     return replace(
         found,
@@ -245,6 +247,16 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         remains=_remains(scope, table, device, look),
         digests=_digests(volumes, scope),
     )
+
+
+def _asked(scope: Scope, table: Table) -> set[str] | None:
+    """The names that are looked at: those that are asked for, and those that would change with them."""
+    if scope.volumes is None:
+        return None
+    asked = {*scope.volumes, *scope.named}
+    numbers = [table.number(name) or 0 for name in asked]
+    concerned = [each for number in numbers for each in (*table.moved_by(number), *table.inside(number))]
+    return asked | {table.name(each.number) for each in concerned}
 
 
 def _running(found: Found, scope: Scope) -> Pool:

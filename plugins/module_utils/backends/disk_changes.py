@@ -41,9 +41,7 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
         return []
     source = change.wanted.source.devices[0]
     device = device_at(source.path)
-    operation = ChangeTable(
-        device.node, device.identity, clear=_ends(0, device.size), separator=source.part_separator
-    )
+    operation = ChangeTable(device.node, device.identity, clear=_ends(0, device.size), separator=source.part_separator)
     if change.action == "delete":
         return [operation]
     label = dict(change.after or {})[change.part]["label"]

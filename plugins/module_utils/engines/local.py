@@ -246,14 +246,22 @@ def _same_content(condition: Condition, timeout: float) -> bool:
     return (content_of(condition.path, timeout),) == condition.expected
 
 
+def _same_signatures(condition: Condition, timeout: float) -> bool:
+    from ..host.signatures import content_at
+
+    return content_at(condition.path, timeout).facts == condition.expected
+
+
 # How each kind of condition is looked at again, and what is said where it holds no longer.
 _HOLDS: dict[str, Callable[[Condition, float], bool]] = {
     "identity": _same_file,
     "device": _same_device,
     "content": _same_content,
+    "signatures": _same_signatures,
 }
 _BROKEN = {
     "identity": "was replaced or went away",
     "device": "is another device or went away",
     "content": "got other content",
+    "signatures": "got other content",
 }

@@ -208,5 +208,11 @@ def is_damaged(table: Table) -> str:
     numbers = [each.number for each in table.partitions]
     if 0 in numbers or len(set(numbers)) != len(numbers):
         return "its partitions have no numbers"
-    return next((f"partition {each.number} ends behind the disk" for each in table.partitions if each.end > table.end
-                 and not table.is_logical(each.number)), "")
+    return next(
+        (
+            f"partition {each.number} ends behind the disk"
+            for each in table.partitions
+            if each.end > table.end and not table.is_logical(each.number)
+        ),
+        "",
+    )

@@ -48,7 +48,7 @@ class Condition:
 
     ``kind`` is "identity" (the file at ``path`` is still the one that was looked at, ``expected``), "unused" (nothing
     has begun to use it), "device" (the block device at ``path`` is still that one) or "content" (a device still holds
-    what it held, and nothing else).
+    what it held, and nothing else; "signatures": exactly these).
     """
 
     kind: str
