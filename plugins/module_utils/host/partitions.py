@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from ..model.errors import StorageError
-from ..model.tables import DOS, GPT, Partition, Table, bounds
+from ..model.tables import DOS, GPT, RESERVED, Partition, Table, bounds
 from .block import Device
 from .files import read_small_file
 
@@ -32,8 +32,6 @@ _MOST_LINKS = 256
 LABELS = {"dos": "dos", "msdos": "dos", "sgi": "dvh", "gpt": "gpt", "PMBR": "gpt"}
 PARTED_LABELS = {"dos": "msdos"}
 _BY_PARTED = ("dvh", "mac", "bsd", "pc98", "sun")
-# Partitions that hold nothing but the table itself, by label: their numbers.
-_OWN = {"dvh": (9, 11), "mac": (1,), "sun": (3,)}
 
 Runner = Callable[[Sequence[str], str], str]
 
@@ -133,7 +131,7 @@ def _links(table: Table) -> tuple[int, ...]:
 
 def _by_parted(empty: Table, run: Runner) -> Table:
     printed = run(["parted", "--script", "--machine", empty.device, "unit", "B", "print", "free"], PARTED)
-    own = _OWN.get(empty.label, ())
+    own = RESERVED.get(empty.label, ())
     partitions, ends = [], [empty.end]
     for line in printed.splitlines()[2:]:
         fields = line.rstrip(";").split(":")
@@ -148,12 +146,6 @@ def _by_parted(empty: Table, run: Runner) -> Table:
     first = max([empty.first, *(each.end for each in hidden)])
     seen = tuple(sorted(each for each in partitions if each.number not in own))
     return empty._replace(partitions=seen, first=first, end=max(ends))
-
-
-def label_at(device: Device, run: Runner) -> str:
-    printed = run(["parted", "--script", "--machine", device.node, "unit", "B", "print"], PARTED)
-    fields = (printed.splitlines()[1:2] or [""])[0].split(":")
-    return label_of(fields[5]) if len(fields) > 5 else ""
 
 
 def kernel_partitions(device: Device) -> list[Seen]:
@@ -178,7 +170,7 @@ def differences(table: Table, seen: Sequence[Seen]) -> tuple[list[Seen], list[Pa
     """What the kernel has to forget, what to learn, and what to learn another size of. Of an extended partition it has
     only the beginning.
     """
-    own = _OWN.get(table.label, ())
+    own = RESERVED.get(table.label, ())
     wanted = {each.number: each for each in table.partitions}
     gone, sized = [], []
     for have in seen:

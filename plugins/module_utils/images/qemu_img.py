@@ -60,7 +60,7 @@ def _only_itself(path: str, image_format: str) -> str:
     node: dict[str, object] = {"driver": _driver(image_format)}
     if image_format == "qcow2":
         node["backing"] = None
-    driver = "host_device" if path.startswith("/dev/") else "file"
+    driver = "host_device" if (path or "").startswith("/dev/") else "file"
     node["file"] = {"driver": driver, "filename": _absolute(path)}
     return "json:" + json.dumps(node)
 

@@ -21,7 +21,8 @@ _DOS_SECTORS = 2**32  # that a dos label can count
 _CUT_BY_PARTED = {"bsd": 8, "dvh": 8, "mac": 63}
 _GPT_ENTRIES = 128
 _MOST_LOGICAL = 60  # of a disk, that any kernel of our time shows
-_NO_VOLUMES = {"mac": "Apple", "dvh": "volhdr"}
+# Partitions that hold nothing but the table itself, or stand for the whole disk, by label: their numbers.
+RESERVED = {"dvh": (9, 11), "mac": (1,), "sun": (3,)}
 
 # Types of partitions by the word for them. The first of a word is what a new one gets.
 _DOS_TYPES = (
@@ -115,7 +116,7 @@ class Table(NamedTuple):
 
     def free_numbers(self, logical: bool) -> tuple[int, ...]:
         """The numbers that a new partition can have."""
-        used = {each.number for each in self.partitions}
+        used = {*(each.number for each in self.partitions), *RESERVED.get(self.label, ())}
         if self.label == DOS and logical:
             following = max([PRIMARIES, *used]) + 1
             return (following,) if following <= _MOST_LOGICAL else ()
