@@ -26,7 +26,7 @@ from ..host.partitions import (
 )
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ABSENT, BLANK, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
+from ..model.found import ABSENT, BLANK, DATA, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
 from ..model.goal import Scope
 from ..model.pool import Pool, SourceDevice
 from ..model.tables import ALIGNMENT, Partition, Table, default_label, format_of, usage_of
@@ -95,9 +95,10 @@ def _part(pool: Pool, source: SourceDevice, device: Device, look: Look) -> tuple
         return _foreign(declared, source, device, content, why, (), look), None
     beside = _beside(content, table)
     if table is None:
-        if content.text == BLANK:
-            return _absent(declared, source, device, content), None
-        return _foreign(declared, source, device, content, f"{source.path} holds {content.text}", (), look), None
+        part = _foreign(declared, source, device, content, f"{source.path} holds {content.text}", (), look)
+        if content.text in (BLANK, DATA):  # nothing of a pool's: one that was deleted leaves that, too
+            part = replace(part, kind=ABSENT, destroys=part.destroys if content.text == DATA else "")
+        return part, None
     damaged = is_damaged(table)
     if damaged or beside or declared not in (None, table.label):
         names = tuple(table.name(each.number) for each in table.partitions)
@@ -153,12 +154,6 @@ def _new(declared: str | None, source: SourceDevice, device: Device, content: Co
         making=f"make a {label} partition table on {source.path}",
         facts={"label": label},
     )
-
-
-def _absent(declared: str | None, source: SourceDevice, device: Device, content: Content) -> Part:
-    from ..host.device_users import users_of_device
-
-    return replace(_new(declared, source, device, content), users=users_of_device(device)[0])
 
 
 def _problem(label: str, source: SourceDevice, device: Device) -> Problem | None:

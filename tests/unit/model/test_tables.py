@@ -113,7 +113,7 @@ def test_a_place_is_the_smallest_that_fits(table, wanted, logical):
 
 @given(layouts(), st.lists(st.integers(1, 40 * MIB), max_size=6))
 def test_planned_partitions_are_beside_each_other(table, sizes):
-    numbers = [number for number in range(10, 16)] if table.label == "gpt" else [n for n in range(1, 5)]
+    numbers = range(10, 16) if table.label == "gpt" else range(1, 5)
     free = [number for number in numbers if table.by_number(number) is None]
     wanted = [(table.name(number), size) for number, size in zip(free, sizes)]
     found = planned(table, wanted)
