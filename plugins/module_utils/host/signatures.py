@@ -107,7 +107,9 @@ def look_at(path: str, timeout: float, prober: Prober, offset: int = 0, size: in
         if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
             return Content(problem="it is no block device")
         end = os.lseek(descriptor, 0, os.SEEK_END)
-        end = end if size is None else min(end, offset + size)
+        if (not end and stat.S_ISBLK(mode)) or end < offset + (size or 0):
+            return Content(problem="it has no medium" if not end else f"it ends at {end} bytes")
+        end = end if size is None else offset + size
         ranges = list(_sampled(offset, end))
         for start, length in (*ranges[:1], *ranges[-1:]):  # where most signatures are; see _is_zero
             os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
