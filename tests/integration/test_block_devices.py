@@ -12,6 +12,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -87,6 +88,25 @@ def disks(tmp_path: Path) -> Iterator[Disks]:
 @pytest.fixture
 def disk(disks: Disks) -> str:
     return disks.add()
+
+
+@pytest.fixture
+def own_loop(disks: Disks) -> Iterator[str]:
+    """A loop device with nothing attached, which nobody else is given (drivers/block/loop.c: LOOP_CTL_ADD, …REMOVE)."""
+    add, remove, number = 0x4C80, 0x4C81, 100_000 + os.getpid()
+    with open("/dev/loop-control", "rb") as control:
+        fcntl.ioctl(control, add, number)
+        node = f"/dev/loop{number}"
+        yield node
+        detach(node)
+        fcntl.ioctl(control, remove, number)
+
+
+def detach(node: str) -> None:
+    """Waits for others that look at it, such as blkid: until then it stays attached."""
+    while subprocess.run(["losetup", node], check=False, capture_output=True).returncode == 0:
+        subprocess.run(["losetup", "--detach", node], check=False, capture_output=True)
+        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -168,17 +188,19 @@ def test_by_another_name(disk: str, tmp_path: Path) -> None:
     assert disk in aliases(device_at(disk))
 
 
-def test_what_was_attached_anew_is_another_device(disks: Disks) -> None:
-    node = disks.add()
-    before = device_at(node)
-    output("losetup", "--detach", node)
-    assert output("losetup", "--list", "--noheadings", "--output", "NAME", "--associated", disks.root / "disk1") == ""
-    other = disks.root / "other"
-    with other.open("wb") as file:
-        file.truncate(64 * MIB)
-    output("losetup", node, other)
-    assert device_at(node).identity != before.identity
-    assert device_at(node)._replace(serial="", diskseq="") == before._replace(serial="", diskseq="")
+def test_what_was_attached_anew_is_another_device(disks: Disks, own_loop: str) -> None:
+    seen = []
+    for name in ("one", "other", "one"):
+        path = disks.root / name
+        with path.open("wb") as file:
+            file.truncate(64 * MIB)
+        output("losetup", own_loop, path)
+        seen.append(device_at(own_loop))
+        detach(own_loop)
+    assert seen[0].identity != seen[1].identity
+    assert seen[0]._replace(serial="", diskseq="") == seen[1]._replace(serial="", diskseq="")
+    if seen[0].diskseq:
+        assert seen[0].identity != seen[2].identity
 
 
 # -- what a source means ------------------------------------------------------------------------------------------
@@ -436,7 +458,11 @@ def broken(condition: object) -> str:
     return conditions.Checks(10).broken(condition)
 
 
-def test_conditions_of_a_device(disks: Disks, disk: str) -> None:
+def test_conditions_of_a_device(disks: Disks, own_loop: str) -> None:
+    disk, path = own_loop, disks.root / "disk"
+    with path.open("wb") as file:
+        file.truncate(64 * MIB)
+    output("losetup", disk, path)
     of_device = conditions.is_device(device_at(disk))
     of_content = conditions.holds(disk, content_at(disk, 10))
     of_region = conditions.region_holds(disk, MIB, 8 * MIB, region_at(disk, 10, MIB, 8 * MIB))
@@ -451,9 +477,11 @@ def test_conditions_of_a_device(disks: Disks, disk: str) -> None:
         file.seek(2 * MIB)
         file.write(b"x" * MIB)
     assert [bool(broken(each)) for each in every] == [False, True, True, False]
-    output("losetup", "--detach", disk)
+    detach(disk)
     assert [bool(broken(each)) for each in every] == [True, True, True, False]
-    output("losetup", disk, disks.root / "disk1")
+    with path.open("r+b") as file:
+        file.truncate(63 * MIB)
+    output("losetup", disk, path)
     assert "replaced" in broken(of_device)
 
 

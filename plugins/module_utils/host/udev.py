@@ -20,6 +20,7 @@ from .run import run
 _CONTROL = "/run/udev/control"
 _POLL_SECONDS = 0.05
 _PACKAGE = "util-linux"
+_NO_TABLE = "failed to read partition table"  # partx of util-linux, of a disk without one
 
 
 def settle(seconds: float) -> bool:
@@ -89,10 +90,10 @@ def reread(disk: str, seconds: float) -> None:
 
 def _in_table(disk: str, seconds: float) -> set[int | None]:
     try:
-        argv = ["partx", "--show", "--raw", "--noheadings", "--output", "NR", disk]
+        argv = ["partx", "--raw", "--noheadings", "--output", "NR", disk]
         printed = run(argv, timeout=seconds, package=_PACKAGE)
     except StorageError as error:
-        if error.code != "command_failed":
+        if _NO_TABLE not in error.stderr:
             raise
-        return set()  # there is no table
+        return set()
     return {int(word) for word in printed.split()}
