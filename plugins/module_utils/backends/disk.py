@@ -138,7 +138,7 @@ def _requires(device: Device, content: Content) -> tuple[Condition, ...]:
     return (
         Condition("device", device.node, device.identity),
         Condition("signatures", device.node, content.facts),
-        Condition("unused", device.node),
+        Condition("device_unused", device.node),
     )
 
 
