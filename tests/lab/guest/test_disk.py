@@ -4,8 +4,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -25,27 +26,44 @@ from tests.integration.disk_scenarios import (
 from .hosts import Host, run
 
 
+@pytest.fixture
+def empty() -> Iterator[Callable[[int], Disk]]:
+    """The virtio disk of that number, without anything; only those that were asked for are cleared after the test."""
+    used: list[str] = []
+
+    def give(number: int) -> Disk:
+        found = whole(sorted(glob.glob("/dev/disk/by-id/virtio-lab-disk[0-9]"))[number])
+        used.append(found.node)
+        return found
+
+    yield give
+    for node in used:
+        run("blkdiscard", "--force", node)
+        run("blockdev", "--rereadpt", node, check=False)
+    run("udevadm", "settle")
+
+
 def whole(source: str) -> Disk:
     node = os.path.realpath(source)
     name = os.path.basename(node)
     return Disk(source, node, name + ("p" if name[-1].isdigit() else ""))
 
 
-def test_a_virtio_disk_with_gpt(host, disks):
-    gpt_life(host, whole(disks[0]))
+def test_a_virtio_disk_with_gpt(host, empty):
+    gpt_life(host, empty(0))
 
 
-def test_a_virtio_disk_with_dos(host, disks):
-    dos_life(host, whole(disks[1]))
+def test_a_virtio_disk_with_dos(host, empty):
+    dos_life(host, empty(1))
 
 
 def test_a_scsi_disk_in_use(host, scsi_disks, tmp_path):
     in_use(host, whole(scsi_disks[0]), tmp_path)
 
 
-def test_links_that_stay(host, disks):
+def test_links_that_stay(host, empty):
     """With a target of links, partitions are known by those that udev makes."""
-    disk = whole(disks[2])
+    disk = empty(2)
     pool = {**pool_of(disk, "gpt"), "path": "/dev/disk/by-id"}
     converges(host.pool, **pool)
     volumes = [{"name": disk.name(number), "capacity": "8MiB"} for number in (1, 2)]
@@ -59,10 +77,11 @@ def test_links_that_stay(host, disks):
 
 
 @pytest.fixture
-def mapped(disks) -> Iterator[str]:
+def mapped(empty) -> Iterator[str]:
     """A disk of device-mapper that udev takes for a multipath map."""
-    sectors = run("blockdev", "--getsz", disks[3]).strip()
-    run("dmsetup", "create", "mpatha", "--uuid", "mpath-test", "--table", f"0 {sectors} linear {disks[3]} 0")
+    node = empty(3).node
+    sectors = run("blockdev", "--getsz", node).strip()
+    run("dmsetup", "create", "mpatha", "--uuid", "mpath-test", "--table", f"0 {sectors} linear {node} 0")
     run("udevadm", "settle")
     yield "/dev/mapper/mpatha"
     run("kpartx", "-d", "/dev/mapper/mpatha", check=False)
@@ -87,8 +106,8 @@ def test_a_multipath_disk(host, mapped, separator, stem):
     assert not os.path.exists(disk.path(2))
 
 
-def test_swap_and_physical_volumes_stay(host, disks):
-    disk = whole(disks[4])
+def test_swap_and_physical_volumes_stay(host, empty):
+    disk = empty(4)
     ok(host.pool(**pool_of(disk)))
     volumes = [{"name": disk.name(number), "capacity": "64MiB"} for number in (1, 2)]
     ok(host.volume(pool="cut", volumes=volumes))
@@ -106,8 +125,8 @@ def test_swap_and_physical_volumes_stay(host, disks):
     ok(host.pool(**pool_of(disk), state="deleted"))
 
 
-def test_whole_disks_in_use(host, disks, tmp_path):
-    disk = whole(disks[5])
+def test_whole_disks_in_use(host, empty, tmp_path):
+    disk = empty(5)
     run("vgcreate", "-qq", "held", disk.source)
     run("lvcreate", "-qq", "-n", "one", "-L", "8M", "held")
     try:
@@ -128,9 +147,9 @@ def virsh(*words: str) -> str:
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])
-def test_the_daemon_sees_the_same(host: Host, daemon_host: Host, disks, tmp_path, label):
+def test_the_daemon_sees_the_same(host: Host, daemon_host: Host, empty, tmp_path, label):
     """Capacity, allocation, what is available, volumes, paths and keys, of what each of the two has made."""
-    disk = whole(disks[0])
+    disk = empty(0)
     ok(host.pool(**pool_of(disk, label)))
     volumes = [
         {"name": disk.name(1), "capacity": "20MiB"},
