@@ -27,7 +27,7 @@ import places
 from places import Stop
 
 from lab import network, qemu
-from lab.holding import LAB, digest, environment, lock
+from lab.holding import LAB, digest, environment, lock, reap
 from lab.image import Image
 from lab.qemu import Monitor, Process
 
@@ -70,7 +70,6 @@ class Guest:
     port: int = 0
     process: Process = qemu.NOBODY
     passing: bool = False  # the kernel ends it together with the thread that starts it
-    _child: subprocess.Popen[bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -95,20 +94,23 @@ class Guest:
             while monitor.ask("query-status")["status"] == "inmigrate":
                 time.sleep(0.05)
             monitor.ask("cont")  # it was saved while it was stopped
-        self._wait_for_ssh()
-        self.run(f"date -s @{time.time():.0f} >/dev/null; lab-identity {self.number} {shlex.quote(self.name)}")
+        self._become_itself()
 
     def boot(self) -> None:
         """Start on its disks as they are."""
         self._launch("")
+        self._become_itself()
+
+    def _become_itself(self) -> None:
+        """The clock is the saved one's or QEMU's; the guest that is saved is nobody."""
         self._wait_for_ssh()
-        self.run(f"date -s @{time.time():.0f} >/dev/null; lab-identity {self.number} {shlex.quote(self.name)}")
+        identity = f"lab-identity {self.number} {shlex.quote(self.name)}" if self.number else ""
+        self.run(f"date -s @{time.time():.0f} >/dev/null; {identity}")
 
     def cut_power(self) -> None:
         """What the guest did not flush to its disks is lost, as far as a killed QEMU loses it (see docs/lab.md)."""
         self.process.kill()
-        if self._child:
-            self._child.wait()
+        reap()
 
     def stop(self) -> None:
         """End it, and remove its directory: nothing of it is kept."""
@@ -127,7 +129,7 @@ class Guest:
                 (self.directory / "monitor").unlink(missing_ok=True)
                 (self.directory / "qemu.log").unlink(missing_ok=True)
                 child = qemu.start(words, self.directory, self.passing)
-                self._child, self.process = child, Process.of(child.pid)
+                self.process = Process.of(child.pid)
                 self._write_down()
                 try:
                     self.monitor().close()

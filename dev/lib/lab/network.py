@@ -116,7 +116,7 @@ class Hub:
 
 def hold(directory: Path) -> socket.socket:
     """A connection that keeps the hub of the directory alive, started if need be, until guests are connected to it."""
-    from lab.holding import lock
+    from lab.holding import lock, spawn
     from lab.qemu import connect_unix
 
     path = directory / NAME
@@ -124,15 +124,7 @@ def hold(directory: Path) -> socket.socket:
         with contextlib.suppress(OSError):
             return connect_unix(path)
         path.unlink(missing_ok=True)
-        command = [sys.executable, "-S", "-E", os.path.abspath(__file__), NAME]
-        subprocess.Popen(
-            command,
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        spawn([sys.executable, "-S", "-E", os.path.abspath(__file__), NAME], directory, subprocess.DEVNULL)
         while True:
             with contextlib.suppress(OSError):
                 return connect_unix(path)
