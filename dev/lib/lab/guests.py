@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import places
 from places import Stop
@@ -30,6 +30,9 @@ from lab import network, qemu
 from lab.holding import LAB, digest, environment, lock, reap
 from lab.image import Image
 from lab.qemu import Monitor, Process
+
+if TYPE_CHECKING:
+    Ran = subprocess.CompletedProcess[bytes]
 
 #: The guests of this clone; those of others are in directories beside it.
 OURS = LAB / "guests" / digest(str(places.ROOT))
@@ -177,15 +180,26 @@ class Guest:
         """The command that runs ``words`` in the guest, or a shell of the user's."""
         return ["ssh", *_SSH, "-i", str(self.image.key), "-p", str(self.port), "root@127.0.0.1", *words]
 
-    def run(
-        self, script: str, check: bool = True, data: bytes | None = None, **more: Any
-    ) -> subprocess.CompletedProcess:
-        """Run a shell script there; output is captured as bytes. A script that fails is an error."""
-        streams = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
-        streams = {**streams, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        done = subprocess.run(self.ssh(script), env=environment(), check=False, **streams)
+    def variables(self) -> dict[str, Any]:
+        """What Ansible's inventory says about it."""
+        return {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": self.port,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(self.image.key),
+            "ansible_ssh_common_args": shlex.join(_SSH),
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_remote_tmp": "/root/.ansible/tmp",
+            "lab_address": self.address,
+        }
+
+    def run(self, script: str, check: bool = True, stdin: IO[bytes] | int | None = None) -> Ran:
+        """Run a shell script there. One that fails is an error, unless ``check`` is false."""
+        done = subprocess.run(
+            self.ssh(script), env=environment(), stdin=stdin or subprocess.DEVNULL, capture_output=True, check=False
+        )
         if check and done.returncode != 0:
-            said = b"".join(text for text in (done.stdout, done.stderr) if text).decode(errors="replace")
+            said = (done.stdout + done.stderr).decode(errors="replace")
             raise Stop(f"On the guest {self.name}, {script!r} ended with {done.returncode}:\n{said[-4000:]}")
         return done
 
@@ -201,7 +215,7 @@ class Guest:
             raise Stop(f"{shlex.join(tar_command)} failed")
 
     def read(self, path: str) -> bytes:
-        return bytes(self.run(f"cat {shlex.quote(path)}").stdout)
+        return self.run(f"cat {shlex.quote(path)}").stdout
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------
