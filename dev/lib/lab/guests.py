@@ -38,29 +38,11 @@ if TYPE_CHECKING:
 OURS = LAB / "guests" / digest(str(places.ROOT))
 _START_ATTEMPTS = 5  # another program may take the port that was free
 _BOOT_SECONDS = 600
-_SSH = [
-    *(
-        "-F",
-        "none",
-        "-q",
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "UserKnownHostsFile=/dev/null",
-    ),
-    *(
-        "-o",
-        "ConnectTimeout=60",
-        "-o",
-        "ServerAliveInterval=30",
-        "-o",
-        "ServerAliveCountMax=20",
-        "-o",
-        "IdentitiesOnly=yes",
-    ),
-]
+_SSH_OPTIONS = (
+    *("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"),
+    *("ConnectTimeout=60", "ServerAliveInterval=30", "ServerAliveCountMax=20"),
+)
+_SSH = ["-F", "none", "-q", *(word for option in _SSH_OPTIONS for word in ("-o", option))]
 
 
 @dataclass

@@ -30,6 +30,7 @@ class Hub:
     def __init__(self, listener: socket.socket) -> None:
         self._selector = selectors.DefaultSelector()
         self._listener = listener
+        listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
         self._arriving: dict[socket.socket, bytearray] = {}
         self._leaving: dict[socket.socket, bytearray] = {}
@@ -51,10 +52,15 @@ class Hub:
                     self._read(guest)
 
     def _accept(self) -> None:
-        guest, _address = self._listener.accept()
-        guest.setblocking(False)
-        self._arriving[guest], self._leaving[guest] = bytearray(), bytearray()
-        self._selector.register(guest, selectors.EVENT_READ)
+        """All that wait: a guest that is connected hears what the others say from then on."""
+        while True:
+            try:
+                guest, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            guest.setblocking(False)
+            self._arriving[guest], self._leaving[guest] = bytearray(), bytearray()
+            self._selector.register(guest, selectors.EVENT_READ)
 
     def _drop(self, guest: socket.socket) -> None:
         if self._arriving.pop(guest, None) is not None:
