@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host.files import read_small_file
 from ..host.locks import locked
@@ -23,6 +23,9 @@ from ..model.goal import Scope
 from ..model.pool import Pool, overlay
 from .local import LocalHost, arrange, backend_of, no_backend, process, unwritable
 from .places import Places
+
+if TYPE_CHECKING:  # nothing else needs it than what looks for sources
+    from ..model.discovery import Discovery, Query
 
 
 def _read(path: str) -> str | None:
@@ -174,6 +177,14 @@ class NativeEngine:
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name)[0])
+
+    def find_sources(self, query: Query, seconds: float) -> Discovery:
+        from ..host.clock import Deadline
+        from .sources import look_here, settled
+
+        discovery = look_here(query, Deadline(seconds))
+        neighbours, unread = self._neighbours("")
+        return settled(query, discovery, (neighbour.pool for neighbour in neighbours), unread)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
