@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from typing import NamedTuple
 from ..model.errors import StorageError
 
 _ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
+_SECONDS_TO_DIE = 1.0
 
 
 class Ended(NamedTuple):
@@ -62,15 +64,29 @@ def finish(
         )
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
-    with child:
-        try:
-            stdout, stderr = child.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise StorageError(
-                "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
-            ) from None
+    try:
+        stdout, stderr = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _abandon(child)
+        raise StorageError(
+            "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
+        ) from None
+    except BaseException:
+        _abandon(child)
+        raise
     return Ended(command, child.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
+
+
+def _abandon(child: subprocess.Popen) -> None:
+    """Kills it. One that hangs in a system call does not even die of that, and is not waited for."""
+    child.kill()
+    for stream in (child.stdout, child.stderr):
+        if stream is not None:
+            stream.close()
+    try:
+        child.wait(_SECONDS_TO_DIE)
+    except subprocess.TimeoutExpired:
+        child.returncode = -signal.SIGKILL  # its end is left to init
 
 
 def tool_missing(tool: str, package: str) -> StorageError:

@@ -66,7 +66,9 @@ class Neighbour:
 
 @dataclass(frozen=True)
 class User:
-    """Something that uses a volume. ``kind`` is process, lock, loop, mount, swap, guest, overlay or pool."""
+    """Something that uses a volume or a device. ``kind`` is process, lock, loop, mount, swap, holder (what the kernel
+    has built on it), guest, overlay or pool.
+    """
 
     kind: str
     who: str
