@@ -192,5 +192,5 @@ def warnings(discovery: Discovery) -> list[str]:
     for silent in discovery.unanswered if discovery.answered else ():
         if silent.error.code not in _REFUSED or silent.host not in talked:
             told.append(f"not all was looked at: {_told(silent)}")
-    told += [f"whether pool {text} has one of these sources is not known" for text in discovery.unread]
+    told += [f"whether one of these sources is used there is not known: {text}" for text in discovery.unread]
     return list(dict.fromkeys(told))

@@ -241,7 +241,8 @@ class LibvirtEngine:
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from ..host.clock import Deadline
-        from .sources import look_through, settled
+        from .far import guests_told
+        from .sources import ON_DEVICES, look_through, settled
 
         deadline = Deadline(seconds)
         self.daemon.timeout = seconds
@@ -251,7 +252,8 @@ class LibvirtEngine:
         discovery = look_through(query, self.daemon, deadline, at_hand)
         self.daemon.timeout = deadline.left
         pools = map(parse_pool, self.daemon.definitions(""))
-        return settled(query, discovery, pools)
+        guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
+        return settled(query, discovery, pools, guests, unseen)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

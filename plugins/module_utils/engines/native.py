@@ -180,11 +180,20 @@ class NativeEngine:
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from ..host.clock import Deadline
-        from .sources import look_here, settled
+        from .sources import ON_DEVICES, look_here, settled
 
         discovery = look_here(query, Deadline(seconds))
         neighbours, unread = self._neighbours("")
-        return settled(query, discovery, (neighbour.pool for neighbour in neighbours), unread)
+        guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
+        pools = [neighbour.pool for neighbour in neighbours]
+        return settled(query, discovery, pools, guests, (*(f"pool {name}" for name in unread), *unseen))
+
+    def _guests(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """Guests' definitions, and those that can't be read."""
+        from .native_users import guest_definitions
+
+        unseen: set[str] = set()
+        return tuple(guest_definitions(self.places.guests, unseen)), tuple(sorted(unseen))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

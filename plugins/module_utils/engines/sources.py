@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from ..host.clock import Deadline
 from ..host.daemon import Daemon
+from ..libvirt_xml.guests import GuestDisks
 from ..model.discovery import ANY_FORMAT, CIFS, Discovery, FoundSource, Query, Unanswered
 from ..model.errors import StorageError
 from ..model.pool import Pool, Source, SourceHost
@@ -20,6 +21,8 @@ from ..model.types import POOL_TYPES
 
 # What a daemon can look for (libvirt, storage driver: findPoolSources).
 _DAEMON_FINDS = ("netfs", "gluster", "logical")
+# What is on devices of this host, which guests may have too.
+ON_DEVICES = ("fs", "disk", "logical")
 
 
 def look_here(query: Query, deadline: Deadline) -> Discovery:
@@ -28,19 +31,38 @@ def look_here(query: Query, deadline: Deadline) -> Discovery:
         from ..backends import logical_sources
 
         return logical_sources.look(deadline)
+    if query.type in ("fs", "disk"):
+        from ..backends import device_sources
+
+        return device_sources.look(query.type, deadline)
     from ..backends import netfs_sources
 
     return netfs_sources.look(query, deadline)
 
 
-def settled(query: Query, discovery: Discovery, pools: Iterable[Pool], unread: Iterable[str] = ()) -> Discovery:
-    """With the pools of the host, and what all devices are that are named anywhere."""
+def settled(
+    query: Query,
+    discovery: Discovery,
+    pools: Iterable[Pool],
+    guests: Iterable[GuestDisks] = (),
+    unread: Iterable[str] = (),
+) -> Discovery:
+    """With the pools of the host, guests that have a device as a disk, and what all devices are that are named
+    anywhere.
+    """
     pools = tuple(pools)
     named = {device.path for pool in pools for device in pool.source.devices or ()}
     named.update(device.path for found in discovery.sources for device in found.source.devices or ())
     paths = {path for path in {*named, *query.paths} if path.startswith("/")}
     resolved = {**{path: os.path.realpath(path) for path in paths}, **discovery.resolved}
-    return replace(discovery, pools=pools, unread=tuple(unread), resolved=resolved)
+    disks = {os.path.realpath(path): guest.name for guest in guests for path in guest.paths if path.startswith("/dev/")}
+    sources = tuple(_with_guests(found, disks) for found in discovery.sources)
+    return replace(discovery, sources=sources, pools=pools, unread=tuple(unread), resolved=resolved)
+
+
+def _with_guests(found: FoundSource, disks: Mapping[str, str]) -> FoundSource:
+    guests = dict.fromkeys(f"a disk of guest {disks[path]}" for path in found.devices if path in disks)
+    return replace(found, users=(*found.users, *guests)) if guests else found
 
 
 # --- through a daemon ------------------------------------------------------------------------------------------------
