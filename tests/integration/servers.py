@@ -13,6 +13,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -123,10 +124,11 @@ def missing() -> str:
 
 
 class Namespace:
-    """A network of its own without any server."""
+    """A network of its own without any server. ``root`` is for the servers' files; paths of sockets are short."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self) -> None:
+        self.root = Path(tempfile.mkdtemp(prefix="servers-", dir="/tmp"))
+        self._servers: list[subprocess.Popen[bytes]] = []
         self._holder = subprocess.Popen(
             ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _HOLD],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
@@ -144,9 +146,10 @@ class Namespace:
         own = f"/proc/{self._holder.pid}/ns"
         into = ["nsenter", f"--net={own}/net", f"--mount={own}/mnt", f"--pid={own}/pid_for_children", "--"]
         with (self.root / "servers.log").open("ab") as log:
-            subprocess.Popen(
+            server = subprocess.Popen(
                 [*into, *map(str, argv)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
             )
+        self._servers.append(server)
 
     def run(self, *argv: str | Path, text: str = "", check: bool = True, whole: bool = False) -> str:
         """Standard output. ``whole``: with the servers' own /run too."""
@@ -184,9 +187,11 @@ class Namespace:
 
     def close(self) -> None:
         self._holder.kill()
-        self._holder.wait(30)
+        for process in (self._holder, *self._servers):
+            process.wait(30)
         if self._holder.stdout is not None:
             self._holder.stdout.close()
+        shutil.rmtree(self.root, ignore_errors=True)
 
 
 class Servers(Namespace):

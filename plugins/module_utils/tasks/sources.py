@@ -53,17 +53,27 @@ def run_sources(module: AnsibleModule) -> None:
 
 
 def _until_there(engine: Any, goal: SourcesGoal, seconds: float, check: bool) -> Discovery:
-    """The last look. Check mode waits for nothing: what an earlier task would make does not come."""
+    """The last look that was not cut off, if there is one. Check mode waits for nothing: what an earlier task would
+    make does not come.
+    """
     deadline = Deadline(seconds)
+    waiting = bool(goal.wanted) and not check
+    last: Discovery | None = None
     while True:
-        waiting = bool(goal.wanted) and not check
         left = deadline.left
         discovery = _look(engine, goal, left if not waiting or left / 2 < _SHORTEST else left / 2)
+        if last is not None and _cut_off(discovery) and not _cut_off(last):
+            discovery = last
         if not waiting or judge(goal, discovery, offered(goal, discovery)).met or deadline.left <= _PAUSE:
             return discovery
         if _hopeless(discovery):
             return discovery
+        last = discovery
         time.sleep(_PAUSE)
+
+
+def _cut_off(discovery: Discovery) -> bool:
+    return any(each.error.code == "deadline" for each in discovery.unanswered)
 
 
 def _look(engine: Any, goal: SourcesGoal, seconds: float) -> Discovery:
