@@ -219,11 +219,13 @@ options:
       - V(restart) stops and starts an active pool for a change that needs it.
       - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
       - V(in_use) also stops a pool whose devices go away with it from those who use them.
-      - V(overwrite) lets a daemon build the storage where it holds something else, which is lost.
+      - V(overwrite) builds the storage where its source holds something else, which is lost.
+      - V(stop_adopted) takes down what was up before the pool was started, such as a filesystem that was mounted
+        already; without it, stopping leaves that as it is.
       - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [overwrite, restart, nonempty, in_use, beside_daemon]
+    choices: [overwrite, restart, nonempty, in_use, stop_adopted, beside_daemon]
     default: []
 seealso:
   - module: virt.storage.storage_pool_info
@@ -607,7 +609,7 @@ def main() -> None:
             allow={
                 "type": "list",
                 "elements": "str",
-                "choices": ["overwrite", "restart", "nonempty", "in_use", "beside_daemon"],
+                "choices": ["overwrite", "restart", "nonempty", "in_use", "stop_adopted", "beside_daemon"],
                 "default": [],
             },
         ),

@@ -10,9 +10,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..host.identity import identity_of
 from ..host.mounts import filesystem_of, mounts
@@ -22,6 +24,10 @@ from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Storag
 from ..model.goal import Scope
 from ..model.pool import Permissions
 from ..model.volume import Backing, Volume
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+    from ..model.change import Change
 
 STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
 
@@ -38,8 +44,9 @@ def _permissions(status: os.stat_result) -> Permissions:
     return Permissions(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
-def observe_directory(path: str, made_inode: int | None, holds: bool) -> Storage:
-    """The directory of a pool; ``made_inode`` is that of the directory that we made there, if we did."""
+def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
+    """The directory of a pool; ``note`` is that of the directory that we made there, if we did."""
+    made_inode = _noted_inode(note)
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -65,6 +72,12 @@ def observe_directory(path: str, made_inode: int | None, holds: bool) -> Storage
         holds=held,
         identity=identity_of(status),
     )
+
+
+def _noted_inode(note: str | None) -> int | None:
+    """The inode number that a note begins with: see host/apply.py."""
+    match = re.match("([0-9]+) ", note or "")
+    return int(match.group(1)) if match else None
 
 
 def observe_usage(path: str) -> Usage:
@@ -268,7 +281,7 @@ def observe_staging(directory: str) -> tuple[tuple[str, ...], str]:
         os.close(descriptor)
 
 
-def observe_volumes(found: Found, scope: Scope) -> Found:
+def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """Adds volumes, what is left of them by killed tasks, usage and limits to what was found of a pool.
 
     Raises ``storage_unreadable``.
@@ -311,3 +324,11 @@ def _digests(volumes: Mapping[str, Volume], scope: Scope) -> dict[str, str]:
         if value is not None:
             digests[name] = value
     return digests
+
+
+def lower_volumes(
+    changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
+) -> list[Any]:
+    from . import filetree_changes
+
+    return filetree_changes.lower_volumes(changes, found, instead)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..images import qemu_img
 from ..model import operations as ops
@@ -21,6 +21,9 @@ from ..model.types import VOLUME_FORMATS
 from ..model.units import round_up
 from ..model.volume import Backing, Volume
 from .filetree import STAGING
+
+if TYPE_CHECKING:
+    from ..host.notes import Notes
 
 VOLUME_MODE = 0o600  # what libvirt gives a volume when none is declared
 
@@ -59,6 +62,22 @@ def _template_key(volume: Volume | None) -> Any:
     if volume.preallocation not in (None, "off"):
         return None
     return replace(volume, name="", path=None, permissions=Permissions(), identity=None)
+
+
+def lower_directory(change: Change, notes: Notes) -> list[Any]:
+    """The operations of a change of the directory itself: made, given away, removed."""
+    pool = change.wanted
+    path, permissions = pool.path or "", pool.permissions
+    if change.action == "build":
+        operations: list[Any] = [ops.MakeDirectory(path, permissions.mode or 0, notes.record_path(path))]
+        if permissions.owner is not None or permissions.group is not None:
+            operations.append(ops.SetPermissions(path, None, permissions.owner, permissions.group, follow=True))
+        return operations
+    if change.action == "permissions":
+        return [ops.SetPermissions(path, permissions.mode, permissions.owner, permissions.group, follow=True)]
+    if change.action == "delete":
+        return [ops.RemoveDirectory(path), ops.Remove(notes.record_path(path))]
+    return []
 
 
 class _Lowering:

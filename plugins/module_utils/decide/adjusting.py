@@ -166,10 +166,15 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
             "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
         )
-    size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
+    size = round_up(entry.volume.capacity or 0, max(format_row(have.format).granule, task.found.granule))
     wanted = replace(have, capacity=size)
-    check_capacity(replace(wanted, allocation=None), task)
-    if size == 0 and have.format != "raw":
+    if have.type == "block":
+        from .blocks import check_growth
+
+        check_growth(have, size, task)
+    else:
+        check_capacity(replace(wanted, allocation=None), task)
+    if size == 0 and (have.format != "raw" or have.type == "block"):
         raise task.refuse(
             "invalid_size",
             have.name,
@@ -178,7 +183,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         )
     differing = [replace(mine[0], want=size)]
     if size >= (have.capacity or 0):
-        if have.format != "raw":
+        if have.format != "raw" and have.type != "block":
             _refuse_running(have, "resized", entry.allow, task)
         summary = f"grow it to {format_size(size)}"
         yield _changed(task, have, "resize", summary, differing, wanted=wanted, requires=same_file(have))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..model.facts import backing_facts
-from ..model.found import Found
+from ..model.found import UNSEEN, Found
 from ..model.types import VOLUME_FORMATS, VolumeFormat
 from ..model.units import format_mode
 from ..model.volume import Volume
@@ -119,9 +119,16 @@ _COMPARED: tuple[tuple[str, Callable[[Volume, Volume, Found], bool], Callable[[V
 )
 
 
+def _in_place(have: Volume, found: Found) -> tuple[str, ...]:
+    """The facts that can be changed on a volume as it is."""
+    if found.row.volumes == "block" and found.storage.kind != UNSEEN:
+        return ("capacity",) if "resize" in found.can else ()
+    return format_row(have.format).in_place
+
+
 def differences(want: Volume, have: Volume, found: Found) -> tuple[Difference, ...]:
     """In the order in which they are changed."""
-    in_place = format_row(have.format).in_place
+    in_place = _in_place(have, found)
     return tuple(
         Difference(name, fact(have, found), fact(want, found), name in in_place)
         for name, met, fact in _COMPARED

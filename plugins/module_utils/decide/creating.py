@@ -13,6 +13,7 @@ from typing import Any
 from ..model.change import UNKNOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import volume_facts
+from ..model.found import UNSEEN
 from ..model.goal import VolumeGoal
 from ..model.units import format_size
 from ..model.volume import Volume
@@ -115,6 +116,6 @@ def _claims(volume: Volume, task: VolumesTask) -> dict[str, Any]:
     claims.update(volume_facts(volume))
     if volume.capacity is not None and task.found.rounds(volume.capacity):
         claims["capacity"] = UNKNOWN
-    if task.found.row.name == "disk":
+    if task.found.row.name == "disk" and task.found.storage.kind == UNSEEN:
         claims["format"] = UNKNOWN  # the daemon doesn't read it back
     return claims

@@ -51,7 +51,8 @@ def guard_unused(
 
 
 def same_file(have: Volume) -> tuple[Condition, ...]:
-    return (Condition("identity", have.path or "", have.identity or ()),)
+    kind = "device" if have.type == "block" and have.link_target is None else "identity"
+    return (Condition(kind, have.path or "", have.identity or ()),)
 
 
 def guarded(have: Volume, allow: Collection[str]) -> tuple[Condition, ...]:

@@ -69,10 +69,14 @@ def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
             entry.volume.name,
             "Make it with virsh vol-create, then declare it: an encrypted volume that is there is adopted.",
         )
-    if found.row.volumes != "file":
+    if found.row.volumes != "file" and found.storage.kind == UNSEEN:
         from .unseen import settle_plain
 
         return settle_plain(entry, task)
+    if found.row.volumes != "file":
+        from .blocks import settle_block
+
+        return settle_block(entry, task)
     volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
     volume = _settle_content(entry, volume, task)
     if volume.format is None and volume.content is None and found.looked:

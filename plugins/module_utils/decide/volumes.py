@@ -94,8 +94,8 @@ def _stake(entry: VolumeGoal, have: Volume, found: Found) -> str:
     fields = {difference.field for difference in differing}
     if "capacity" in fields and (entry.volume.capacity or 0) < (have.capacity or 0):
         return EVERYTHING if "shrink" in entry.allow else ""
-    if have.format == "raw" and fields == {"capacity"}:
-        return PIN  # a raw image can grow under who uses it
+    if (have.format == "raw" or have.type == "block") and fields == {"capacity"}:
+        return PIN  # these can grow under who uses them
     return RUNNING if fields else ""
 
 
@@ -120,7 +120,8 @@ def _check_pool(task: VolumesTask) -> None:
         )
     elif not found.active:
         known = found.storage.kind not in (READY, UNSEEN)
-        why = f" (its directory is {found.storage.why or found.storage.kind})" if known else ""
+        what = "directory" if found.row.file_tree else "storage"
+        why = f" (its {what} is {found.storage.why or found.storage.kind})" if known else ""
         task.missing.append(
             StorageError(
                 "pool_inactive",

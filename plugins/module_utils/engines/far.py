@@ -14,6 +14,7 @@ from ..host.daemon import Daemon
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..libvirt_xml.volume import parse_found_volume
 from ..model.errors import StorageError
+from ..model.extents import told_extent
 from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
 from ..model.goal import Scope
 from ..model.pool import Pool
@@ -36,7 +37,10 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
     images = {key: _image(found, key, daemon) for key in scope.images}
     images.update({key: _source(found, key, daemon) for key in scope.sources})
-    return replace(found, volumes=volumes, images=images)
+    pool, usage = found.live or found.definition, found.usage
+    sizes = (None, None) if usage is None else (usage.capacity, usage.available)
+    extent = None if pool is None else told_extent(pool, *sizes)
+    return replace(found, volumes=volumes, images=images, extent=extent)
 
 
 def _as_declared(volume: Volume, scope: Scope, found: Found) -> Volume:

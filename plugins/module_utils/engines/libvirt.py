@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from ..host import peers
 from ..host.daemon import Daemon, PoolLook
-from ..host.identity import changed_meanwhile
 from ..host.locks import locked
+from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
@@ -53,7 +53,7 @@ class LibvirtEngine:
         self.timeout = timeout
         self.remote = peers.is_remote(uri)
         self.places = daemon_places()
-        self.host = LocalHost(self.places)
+        self.host = LocalHost(self.places, timeout)
         self.daemon = Daemon(uri, timeout, why)
         self._locks: tuple[int, ...] = ()
         self._supported: frozenset[str] | None = None
@@ -122,14 +122,14 @@ class LibvirtEngine:
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
-        at_hand = self._at_hand(wanted)
-        storage = self._storage(wanted, live, at_hand, scope.holds)
+        at_hand, host = self._at_hand(wanted), self.host.look()
+        storage = self._storage(wanted, live, at_hand, host, scope.holds)
         same = existing is None or (existing.type, existing.path) == (wanted.type, wanted.path)
-        current = storage if same or existing is None else self._storage(existing, live, at_hand)
+        current = storage if same or existing is None else self._storage(existing, live, at_hand, host)
         runs = (
             current
             if live is None or existing is None or live.path == existing.path
-            else self._storage(live, live, at_hand)
+            else self._storage(live, live, at_hand, host)
         )
         devices = [device.path for device in wanted.source.devices or () if device.path.startswith("/")]
         paths = (wanted.path, existing.path if existing is not None else None, *devices)
@@ -155,7 +155,7 @@ class LibvirtEngine:
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
-            return self._unlisted(self.host.contents(found, wanted, scope), scope)
+            return self._unlisted(self.host.contents(found, wanted, scope, host), scope)
         from .far import observe_far
 
         found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
@@ -176,9 +176,9 @@ class LibvirtEngine:
 
         return {path: content_of(path, self.timeout) for path in devices}
 
-    def _storage(self, pool: Pool, live: Pool | None, at_hand: bool, holds: bool = False) -> Storage:
+    def _storage(self, pool: Pool, live: Pool | None, at_hand: bool, look: Look, holds: bool = False) -> Storage:
         if at_hand:
-            return self.host.storage(pool, holds)
+            return self.host.storage(pool, look, holds)
         if self._unsupported(pool):
             return Storage(UNKNOWN_STORAGE, pool.path, self._unsupported(pool))
         return Storage(UNSEEN, pool.path, _FAR, permissions=UNDECLARED if live is None else live.permissions)
@@ -274,19 +274,8 @@ class LibvirtEngine:
         """Of what only the daemon can look at there is no identity to compare."""
         if self._pid is None:
             return {}
-        failed = {}
-        here: dict[int, list[Condition]] = {}
-        for index, group in conditions.items():
-            here[index] = [c for c in group if c.kind != "content" and (c.expected or c.kind == "unused")]
-            for condition in group:
-                if condition.kind == "content" and not self._same_content(condition):
-                    failed[index] = changed_meanwhile(condition.path, "got other content")
-        return {**self.host.broken(here), **failed}
-
-    def _same_content(self, condition: Condition) -> bool:
-        from ..host.devices import content_of
-
-        return (content_of(condition.path, self.timeout),) == condition.expected
+        known = {index: [c for c in group if c.expected or c.kind == "unused"] for index, group in conditions.items()}
+        return self.host.broken(known)
 
     def prepare(self) -> None:
         self.host.prepare(self._locks)

@@ -9,26 +9,30 @@ must still hold, and operations.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ..host.files import read_small_file
 from ..host.identity import Pins, changed_meanwhile, identity_of
+from ..host.look import Look
+from ..host.notes import Notes
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import PIN, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.found import ITSELF, PIN, UNKNOWN_STORAGE, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool
 from .places import Places
 
+if TYPE_CHECKING:
+    from ..backends.contract import Backend
 
-def backend_of(pool_type: str | None) -> Any:
+
+def backend_of(pool_type: str | None) -> Backend | None:
     """The backend module of a pool type; None where there is none yet. Imported only when needed: see
     docs/architecture.md.
     """
@@ -85,8 +89,9 @@ def process() -> tuple[int, frozenset[int]] | None:
 class LocalHost:
     """``execute`` is the only method that changes the host; everything else looks, or makes data."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, timeout: float) -> None:
         self.places = places
+        self.timeout = timeout
         self._applier: Any = None
         self._pins = Pins()
 
@@ -95,29 +100,32 @@ class LocalHost:
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    def record_path(self, path: str) -> str:
-        """The file in which it is noted that we made the directory at ``path``."""
-        return os.path.join(self.places.records, hashlib.sha256(os.fsencode(path)).hexdigest())
+    @cached_property
+    def notes(self) -> Notes:
+        return Notes(self.places.records, self.places.starts)
 
-    def _made_inode(self, path: str) -> int | None:
-        data = read_small_file(self.record_path(path))
-        match = re.match(rb"([0-9]+) ", data or b"")
-        return int(match.group(1)) if match else None
+    def look(self) -> Look:
+        """What one observation remembers: made anew for each."""
+        return Look(self.timeout, self.places.records, self.places.starts)
 
-    def storage(self, pool: Pool, holds: bool = False) -> Storage:
+    def storage(self, pool: Pool, look: Look, holds: bool = False) -> Storage:
         backend = backend_of(pool.type)
         if backend is None:
             return Storage(UNKNOWN_STORAGE, pool.path, no_backend(pool.type))
-        storage: Storage = backend.observe(pool, self._made_inode(pool.path or ""), holds)
-        return storage
+        storage = backend.observe(pool, look, holds)
+        if not storage.bring_up:
+            return storage
+        ours = look.started(pool.name) == start_note(storage)
+        emptied = look.made(emptied_key(pool.name)) == storage.bring_up
+        return replace(storage, ours=ours, emptied=emptied)
 
-    def contents(self, found: Found, wanted: Pool, scope: Scope) -> Found:
+    def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
         backend = backend_of(wanted.type)
         if backend is not None:
-            found = replace(found, filesystem=backend.filesystem(wanted))
-            if found.storage.kind == READY:
-                found = backend.observe_volumes(found, scope)
+            found = replace(found, filesystem=found.storage.filesystem)
+            if found.storage.open:
+                found = backend.observe_volumes(found, scope, look)
         if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
             from .native_images import observe_images
 
@@ -136,10 +144,13 @@ class LocalHost:
         """
         if not stakes:
             return found
+        if ITSELF in stakes:
+            found = self._with_busy(found)
+            stakes = {name: stake for name, stake in stakes.items() if name != ITSELF}
         self._pins.make_room(len(stakes))
         for name in stakes:
             volume = found.volumes.get(name)
-            if volume is not None and volume.path and volume.identity:
+            if volume is not None and volume.type != "block" and volume.path and volume.identity:
                 self._pins.pin(volume.path, volume.identity)
         if all(stake == PIN for stake in stakes.values()):
             return found
@@ -147,6 +158,15 @@ class LocalHost:
         from .native_users import observe_users
 
         return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours, guests)
+
+    def _with_busy(self, found: Found) -> Found:
+        """Adds who uses the storage on which the pool runs."""
+        pool = found.definition or found.live
+        backend = backend_of(None if pool is None else pool.type)
+        if pool is None or backend is None:
+            return found
+        busy = backend.busy(pool, found.current, self.look())
+        return replace(found, current=replace(found.current, busy=busy))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -162,8 +182,7 @@ class LocalHost:
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def broken(conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+    def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
         unused: dict[str, int] = {}
@@ -171,12 +190,12 @@ class LocalHost:
             for condition in group:
                 if condition.kind == "unused":
                     unused[condition.path] = index
-                elif not _same_file(condition):
-                    failed[index] = changed_meanwhile(condition.path, "was replaced or went away")
+                elif not _HOLDS[condition.kind](condition, self.timeout):
+                    failed[index] = changed_meanwhile(condition.path, _BROKEN[condition.kind])
         if unused:
-            from ..host.users import users_of
+            from ..host.volume_users import users_of_volumes
 
-            users = users_of({path: path for path in unused})[0]
+            users = users_of_volumes({path: path for path in unused})[0]
             for path, found in users.items():
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
@@ -186,14 +205,53 @@ class LocalHost:
         """Before the first operation is executed, under these locks."""
         from ..host.apply import Applier
 
-        self._applier = Applier(locks)
+        self._applier = Applier(locks, self.timeout)
 
     def execute(self, operation: Any) -> None:
         self._applier.apply(operation)
 
 
-def _same_file(condition: Condition) -> bool:
+def start_note(storage: Storage) -> str:
+    """What is noted of storage that we have brought up: it holds until the next boot."""
+    boot = read_small_file("/proc/sys/kernel/random/boot_id") or b""
+    return f"{boot.decode().strip()} {storage.bring_up}"
+
+
+def emptied_key(pool: str) -> str:
+    """What the note is called that a pool was emptied, to be deleted."""
+    return f"emptied {pool}"
+
+
+def _same_file(condition: Condition, timeout: float) -> bool:
     try:
         return identity_of(os.lstat(condition.path)) == condition.expected
     except OSError:
         return False
+
+
+def _same_device(condition: Condition, timeout: float) -> bool:
+    from ..host.block import device_at
+
+    try:
+        return device_at(condition.path).identity == condition.expected
+    except StorageError:
+        return False
+
+
+def _same_content(condition: Condition, timeout: float) -> bool:
+    from ..host.devices import content_of
+
+    return (content_of(condition.path, timeout),) == condition.expected
+
+
+# How each kind of condition is looked at again, and what is said where it holds no longer.
+_HOLDS: dict[str, Callable[[Condition, float], bool]] = {
+    "identity": _same_file,
+    "device": _same_device,
+    "content": _same_content,
+}
+_BROKEN = {
+    "identity": "was replaced or went away",
+    "device": "is another device or went away",
+    "content": "got other content",
+}

@@ -337,14 +337,15 @@ def _truncate(op: ops.Truncate) -> None:
 
 class Applier:
     """Carries out operations under the locks whose descriptors it was given; holds the staging directories it
-    opened.
+    opened. ``timeout``: seconds that bounded commands may take.
     """
 
-    def __init__(self, locks: Sequence[int] = ()) -> None:
+    def __init__(self, locks: Sequence[int] = (), timeout: float | None = None) -> None:
         self._locks = tuple(locks)
+        self._timeout = timeout
         self._staging: dict[str, int] = {}
         self._table: dict[type, Callable[[Any], object]] = {
-            ops.Run: lambda op: run(op.argv, keep_fds=self._held(), package=op.package),
+            ops.Run: self._run,
             ops.MakeDirectory: _make_directory,
             ops.NoteDirectory: _note_directory,
             ops.SetPermissions: _set_permissions,
@@ -377,6 +378,9 @@ class Applier:
             raise StorageError(
                 code, f"{operation.command}: {text}", subject=str(error.filename or operation.command), hint=hint
             ) from error
+
+    def _run(self, op: ops.Run) -> None:
+        run(op.argv, keep_fds=self._held(), timeout=self._timeout if op.bounded else None, package=op.package)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

@@ -7,28 +7,23 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
 from collections.abc import Sequence
 from typing import Any, Callable
 
 from ..model.errors import StorageError
-from .files import read_small_file
 from .mounts import Mount, mounts
+from .notes import Notes
 from .run import run
 
 
-class Look:
-    """One look: what it may take, and what it has seen. ``records`` and ``started`` are the directories of notes on
-    what we made and on what we started.
-    """
+class Look(Notes):
+    """One look: what it may take, and what it has seen."""
 
-    def __init__(self, timeout: float, records: str, started: str) -> None:
+    def __init__(self, timeout: float, records: str, starts: str) -> None:
+        super().__init__(records, starts)
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
-        self._records = records
-        self._started = started
         self._seen: dict[Any, tuple[Any, StorageError | None]] = {}
 
     def left(self, subject: str = "") -> float:
@@ -48,11 +43,11 @@ class Look:
         if key not in self._seen:
             try:
                 self._seen[key] = (look(), None)
-            except StorageError as error:
-                self._seen[key] = (None, error)
-        found, failed = self._seen[key]
-        if failed is not None:
-            raise failed.with_traceback(None)
+            except StorageError as why:
+                self._seen[key] = (None, why)
+        found, error = self._seen[key]
+        if error is not None:
+            raise error.with_traceback(None)
         return found
 
     def mounts(self) -> list[Mount]:
@@ -69,31 +64,6 @@ class Look:
     def json(self, argv: Sequence[str], package: str) -> Any:
         """What a command prints as JSON, read once: not to be changed. None where it prints nothing."""
         return self.once(("json", *argv), lambda: _parsed(argv, self.run(argv, package)))
-
-    def record_path(self, key: str) -> str:
-        """The file in which it is noted that we made what ``key`` names (a path, a volume group …)."""
-        return os.path.join(self._records, _digest(key))
-
-    def started_path(self, key: str) -> str:
-        """The file in which it is noted that we started it."""
-        return os.path.join(self._started, _digest(key))
-
-    def made(self, key: str) -> str | None:
-        """The note that we made it, as it was written; None where there is none."""
-        return _text(self.record_path(key))
-
-    def started(self, key: str) -> str | None:
-        """The note that we started it, as it was written; None where there is none."""
-        return _text(self.started_path(key))
-
-
-def _digest(key: str) -> str:
-    return hashlib.sha256(os.fsencode(key)).hexdigest()
-
-
-def _text(path: str) -> str | None:
-    data = read_small_file(path)
-    return None if data is None else data.decode("utf-8", "surrogateescape")
 
 
 def _parsed(argv: Sequence[str], printed: str) -> Any:

@@ -23,10 +23,13 @@ def _shell(*words: object) -> str:
 
 
 class Run(NamedTuple):
-    """A command. ``package`` names what to install when it is missing."""
+    """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
+    may not answer, and so has to end within the task's timeout.
+    """
 
     argv: tuple[str, ...]
     package: str = ""
+    bounded: bool = False
 
     @property
     def command(self) -> str:

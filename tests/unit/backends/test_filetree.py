@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import dir as dir_backend
 from ansible_collections.virt.storage.plugins.module_utils.backends import filetree, filetree_changes
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
 from ansible_collections.virt.storage.plugins.module_utils.images import qemu_img
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Subject
@@ -62,8 +63,8 @@ def test_a_directory(tmp_path):
     assert not seen.mount_point
     assert seen.writable
     assert filetree.observe_directory(str(tmp_path), None, False).holds == ()
-    assert filetree.observe_directory(str(tmp_path), status.st_ino, False).made
-    assert not filetree.observe_directory(str(tmp_path), status.st_ino + 1, False).made
+    assert filetree.observe_directory(str(tmp_path), f"{status.st_ino} {tmp_path}", False).made
+    assert not filetree.observe_directory(str(tmp_path), f"{status.st_ino + 1} {tmp_path}", False).made
 
 
 def test_a_mount_point():
@@ -593,27 +594,23 @@ def test_no_two_files_in_the_private_directory_have_one_name():
 # -- directory pools ----------------------------------------------------------------------------------------------
 
 
+NOTES = Notes("/records", "/starts")
+NOTE = NOTES.record_path("/p")
+
+
 @pytest.mark.parametrize(
     ("action", "permissions", "operations"),
     [
-        ("build", Permissions(0o711), [ops.MakeDirectory("/p", 0o711, "/r")]),
+        ("build", Permissions(0o711), [ops.MakeDirectory("/p", 0o711, NOTE)]),
         (
             "build",
             Permissions(0, 0, 5),
-            [ops.MakeDirectory("/p", 0, "/r"), ops.SetPermissions("/p", None, 0, 5, True)],
+            [ops.MakeDirectory("/p", 0, NOTE), ops.SetPermissions("/p", None, 0, 5, True)],
         ),
         ("permissions", Permissions(0o700, 1, 2), [ops.SetPermissions("/p", 0o700, 1, 2, True)]),
-        ("delete", Permissions(), [ops.RemoveDirectory("/p"), ops.Remove("/r")]),
+        ("delete", Permissions(), [ops.RemoveDirectory("/p"), ops.Remove(NOTE)]),
     ],
 )
 def test_lowering_a_directory_pool(action, permissions, operations):
     mine = Change(Subject("p"), action, "summary", wanted=Pool("p", "dir", path="/p", permissions=permissions))
-    assert dir_backend.lower(mine, "/r") == operations
-
-
-@pytest.mark.parametrize(
-    ("kind", "started", "up"),
-    [("ready", True, True), ("ready", False, False), ("absent", True, False), ("unknown", True, False)],
-)
-def test_when_a_directory_pool_is_up(kind, started, up):
-    assert dir_backend.is_up(Pool("p", "dir"), Storage(kind), started) is up
+    assert dir_backend.lower(mine, Found("p"), NOTES) == operations
