@@ -20,7 +20,9 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical_sources
+from ansible_collections.virt.storage.plugins.module_utils.host import nested
 
+from . import daemon as private_daemon
 from .calling import call
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.deadline(120)]
@@ -327,6 +329,27 @@ def test_members_of_groups_are_no_free_disks(groups):
     run("pvcreate", "-q", second)
     assert groups.one("disk", first)["why_not"] == ["member of volume group vg0"]
     assert groups.one("fs", second)["why_not"] == ["physical volume of LVM"]
+
+
+@pytest.mark.libvirt_binding
+def test_groups_through_a_daemon(groups, tmp_path, monkeypatch):
+    """A real libvirtd, which lvm2 shows the same devices. On loop devices they are guests'."""
+    why = private_daemon.missing()
+    if why:
+        pytest.skip(why)
+    first, second = groups.disk(), groups.disk()
+    run("vgcreate", "-q", "vg0", first, second)
+    daemon = private_daemon.Daemon(tmp_path / "daemon")
+    daemon.start()
+    try:
+        assert call(MODULE, uri=daemon.uri, type="logical")["sources"] == []
+        monkeypatch.setattr(nested, "holds_guests", lambda path: False)
+        (group,) = call(MODULE, uri=daemon.uri, type="logical")["sources"]
+        assert group.pop("source") == {"name": "vg0", "devices": [first, second], "format": "lvm2"}
+        assert group == {"type": "logical", "free": True, "kind": "group"}
+        assert "<name>vg0</name>" in daemon.virsh("find-storage-pool-sources", "logical")
+    finally:
+        daemon.close()
 
 
 def snapshot(*places: Path) -> dict[str, bytes]:

@@ -38,6 +38,7 @@ _SHARE = 4
 _NEVER = re.compile(r"(?:ram|zram|nbd|zd|fd|sr)[0-9]+(?:p[0-9]+)?\Z")
 _TABLE, _FILESYSTEM, _RAID = "partition-table", "filesystem", "raid"
 _LVM_MEMBER = "LVM2_member"
+_MEMBERS = ("bcache", "ceph_bluestore")
 _VOLUME, _MULTIPATH, _CRYPT = "LVM-", "mpath-", "CRYPT-"
 _LABELS = {"PMBR": "gpt", "sgi": "dvh"}  # libvirt's names of what blkid calls otherwise
 _LINKS = ("/dev/disk/by-id/", "/dev/disk/by-path/")
@@ -151,10 +152,15 @@ def _hindrances(kind: str, device: Device, content: Content, groups: _Groups) ->
     """What stands in the way, beside its users."""
     if content.problem:
         yield f"it can't be looked at: {content.problem}"
-    for name in (each.name for each in content.signatures if each.usage == _RAID or each.name == _LVM_MEMBER):
+    for name in dict.fromkeys(each.name for each in content.signatures if _is_part(each)):
         yield groups.of(device) if name == _LVM_MEMBER else f"it has the signature {name} of a part of something"
     if device.read_only and kind == "disk":
         yield "it is read-only"
+
+
+def _is_part(signature: Signature) -> bool:
+    """Whether that is what a member of something has. libblkid takes those of ZFS for filesystems."""
+    return signature.usage == _RAID or signature.name.endswith("_member") or signature.name in _MEMBERS
 
 
 def _found(kind: str, device: Device, content: Content, users: Sequence[str], groups: _Groups) -> FoundSource:
@@ -176,7 +182,7 @@ def _found(kind: str, device: Device, content: Content, users: Sequence[str], gr
 
 def _filesystem(content: Content) -> Signature | None:
     """The only one; of several none is the one that counts."""
-    found = [each for each in content.signatures if each.usage == _FILESYSTEM]
+    found = [each for each in content.signatures if each.usage == _FILESYSTEM and not _is_part(each)]
     return found[0] if len({each.name for each in found}) == 1 else None
 
 
