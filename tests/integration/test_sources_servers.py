@@ -321,6 +321,15 @@ def test_the_daemon_finds_nothing(servers, through):
 
 
 @pytest.mark.libvirt_binding
+def test_gluster_volumes_through_a_daemon(servers, through):
+    """Asked by the daemon where it has the driver, and else beside it."""
+    result = servers.call(MODULE, type="gluster", uri=through, source={"host": GLUSTER_HOST})
+    assert sorted(sources(result, fields=("host", "name", "dir"))) == sorted(
+        (GLUSTER_HOST, name, "/") for name in VOLUMES
+    )
+
+
+@pytest.mark.libvirt_binding
 @pytest.mark.parametrize("kind", ["disk", "fs"])
 def test_disks_are_looked_at_beside_it(servers, through, kind):
     result = servers.call(MODULE, type=kind, uri=through)

@@ -249,7 +249,8 @@ class LibvirtEngine:
         if not self.daemon.is_open:
             self.daemon.open(changing=True)
         at_hand = self._beside(["/dev"])
-        discovery = look_through(query, self.daemon, deadline, at_hand)
+        supported = not self._unsupported(Pool("", query.type))
+        discovery = look_through(query, self.daemon, deadline, at_hand, supported)
         self.daemon.timeout = deadline.left
         pools = map(parse_pool, self.daemon.definitions(""))
         guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())

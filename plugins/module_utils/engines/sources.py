@@ -68,11 +68,11 @@ def _with_guests(found: FoundSource, disks: Mapping[str, str]) -> FoundSource:
 # --- through a daemon ------------------------------------------------------------------------------------------------
 
 
-def look_through(query: Query, daemon: Daemon, deadline: Deadline, at_hand: bool) -> Discovery:
-    """What the daemon finds; what it can't look for is looked for here, where that is the same. Raises
-    ``daemon_cannot`` where it is not.
+def look_through(query: Query, daemon: Daemon, deadline: Deadline, at_hand: bool, supported: bool) -> Discovery:
+    """What the daemon finds; what it can't look for, or has no driver for, is looked for here, where that is the same.
+    Raises ``daemon_cannot`` where it is not.
     """
-    if query.type not in _DAEMON_FINDS:
+    if query.type not in _DAEMON_FINDS or not supported:
         if not at_hand:
             raise _cannot(query.type, daemon.uri)
         return look_here(query, deadline)
