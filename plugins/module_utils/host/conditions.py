@@ -65,15 +65,13 @@ class Checks:
         self._processes = Processes()
         self._kinds: dict[str, Callable[[Condition], str]] = {
             "device": self._device,
+            "content": self._content,
             "signatures": self._signatures,
             "region": self._region,
             "mount": self._mount,
             "device_unused": self._device_unused,
             "mount_unused": self._mount_unused,
         }
-
-    def knows(self, condition: Condition) -> bool:
-        return condition.kind in self._kinds
 
     def broken(self, condition: Condition) -> str:
         """What became of it, as "was replaced" in words for ``changed_meanwhile``; empty while it holds."""
@@ -91,6 +89,12 @@ class Checks:
 
         found = content_at(condition.path, self._timeout)
         return "" if found.facts == condition.expected and not found.problem else _now(found)
+
+    def _content(self, condition: Condition) -> str:
+        from .devices import content_of
+
+        found = content_of(condition.path, self._timeout)
+        return "" if (found,) == condition.expected else f"got other content: {found or 'nothing but zeros'}"
 
     def _region(self, condition: Condition) -> str:
         from .signatures import region_at
