@@ -43,7 +43,7 @@ def observe_users(
         identities.pop(None, None)
         others = neighbours()
         for source in (
-            _guests(found, deep, identities, others, chain(guests, _guest_definitions(guest_directories, unseen))),
+            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen))),
             _overlays(found, identities, others, unseen),
             _pools(identities, others),
         ):
@@ -81,7 +81,8 @@ def _guests(
                     yield name, User("guest", guest.name)
 
 
-def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+    """Those in the directories; what can't be read is added to ``unseen``."""
     for directory in directories:
         try:
             entries = [entry for entry in sorted(os.listdir(directory)) if entry.endswith(".xml")]
