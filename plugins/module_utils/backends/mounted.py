@@ -93,7 +93,6 @@ def observe(
         made=place.note is not None,
         mount_point=True,
         read_only=inside.read_only or read_only,
-        writable=inside.writable or read_only,
         filesystem=place.mount.fstype,
         parts=whole,
         bring_up=bring_up,
@@ -183,11 +182,15 @@ def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool],
         permissions = pool.permissions
         operations = mounting(pool) if BRING_UP in change.may else []
         declared = (permissions.mode, permissions.owner, permissions.group)
-        if operations and declared != (None, None, None):
+        if operations and declared != (None, None, None) and not found.storage.fixed:
             operations.append(SetPermissions(pool.path or "", *declared, follow=True))
         return operations
     if change.action == "stop":
-        return [Run(("umount", "--", pool.path or ""), PACKAGE, bounded=True)] if TAKE_DOWN in change.may else []
+        return (
+            [Run(("umount", "--", pool.path or ""), PACKAGE, bounded=True, lets_go=True)]
+            if TAKE_DOWN in change.may
+            else []
+        )
     if change.action == "permissions" or change.part == DIRECTORY:
         from .filetree_changes import lower_directory
 

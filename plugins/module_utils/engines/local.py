@@ -41,6 +41,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import dir as backend
 
         return backend
+    if pool_type == "fs":
+        from ..backends import fs
+
+        return fs
     return None
 
 
@@ -209,6 +213,8 @@ class LocalHost:
         self._applier = Applier(locks, self.timeout)
 
     def execute(self, operation: Any) -> None:
+        if getattr(operation, "lets_go", False):
+            self._pins.release()
         self._applier.apply(operation)
 
 

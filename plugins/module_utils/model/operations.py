@@ -24,12 +24,14 @@ def _shell(*words: object) -> str:
 
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout.
+    may not answer, and so has to end within the task's timeout. ``lets_go``: it takes down what volumes are on, so that
+    none may be held open any more.
     """
 
     argv: tuple[str, ...]
     package: str = ""
     bounded: bool = False
+    lets_go: bool = False
 
     @property
     def command(self) -> str:
