@@ -148,7 +148,7 @@ def _filesystem(
     requires = (
         Condition("device", device.node, device.identity),
         Condition("signatures", device.node, content.facts),
-        Condition("unused", device.node),
+        Condition("device_unused", device.node),
     )
     if content.problem:
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}"), False, wanted, ""
