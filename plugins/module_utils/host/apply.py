@@ -399,16 +399,16 @@ class Applier:
         finally:
             os.close(directory)
         try:
-            self._take_over(op.path, descriptor)
+            self._take_over(op.path, descriptor, op.shared)
         except BaseException:
             os.close(descriptor)
             raise
         self._staging[op.path] = descriptor
 
-    def _take_over(self, path: str, descriptor: int) -> None:
+    def _take_over(self, path: str, descriptor: int, shared: bool) -> None:
         """Raises where the directory is somebody else's or in use: then it is not ours to close either."""
         status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        if not shared and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077):
             raise StorageError("staging_foreign", f"{path} was not made by this user", subject=path, hint="Remove it.")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -131,11 +131,13 @@ class RemoveDirectory(NamedTuple):
 class OpenStaging(NamedTuple):
     """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
     ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up
-    when a mount goes away. As long as it is open, it can't.
+    when a mount goes away. As long as it is open, it can't. ``shared``: its filesystem shows what owner and mode it
+    likes, so that these tell nothing.
     """
 
     path: str
     inside: tuple[int, ...] = ()
+    shared: bool = False
 
     @property
     def command(self) -> str:
