@@ -24,12 +24,14 @@ def _shell(*words: object) -> str:
 
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout.
+    may not answer, and so has to end within the task's timeout. ``lets_go``: it takes down what volumes are on, so that
+    none may be held open any more.
     """
 
     argv: tuple[str, ...]
     package: str = ""
     bounded: bool = False
+    lets_go: bool = False
 
     @property
     def command(self) -> str:
@@ -127,9 +129,15 @@ class RemoveDirectory(NamedTuple):
 
 
 class OpenStaging(NamedTuple):
-    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone."""
+    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
+    ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up
+    when a mount goes away. As long as it is open, it can't. ``shared``: its filesystem shows what owner and mode it
+    likes, so that these tell nothing.
+    """
 
     path: str
+    inside: tuple[int, ...] = ()
+    shared: bool = False
 
     @property
     def command(self) -> str:
