@@ -29,13 +29,19 @@ class Ended(NamedTuple):
     stderr: str
 
 
-def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
+def run(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    text: str | None = None,
+) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone.
+    gone. ``text`` is what it reads.
     """
-    ended = finish(argv, keep_fds, timeout, package)
+    ended = finish(argv, keep_fds, timeout, package, text=text)
     if ended.status != 0:
         raise failure(argv[0], ended.command, ended.status, ended.stderr.strip())
     return ended.stdout
@@ -47,6 +53,7 @@ def finish(
     timeout: float | None = None,
     package: str = "",
     environment: Mapping[str, str] | None = None,
+    text: str | None = None,
 ) -> Ended:
     """A command and what it said, whatever its exit status. ``keep_fds`` are open files that it gets, under the same
     numbers. Raises ``tool_missing`` or ``deadline``.
@@ -56,7 +63,7 @@ def finish(
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT, **(environment or {})},
@@ -65,7 +72,7 @@ def finish(
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
     try:
-        stdout, stderr = child.communicate(timeout=timeout)
+        stdout, stderr = child.communicate(None if text is None else text.encode(), timeout=timeout)
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
