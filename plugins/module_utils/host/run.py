@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import shlex
+import signal
 import subprocess
 from collections.abc import Sequence
 
 from ..model.errors import StorageError
 
 _ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
+_SECONDS_TO_DIE = 1.0
 
 
 def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
@@ -36,17 +38,31 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
         )
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
-    with child:
-        try:
-            stdout, stderr = child.communicate(timeout=timeout)
-        except subprocess.TimeoutExpired:
-            child.kill()
-            raise StorageError(
-                "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
-            ) from None
+    try:
+        stdout, stderr = child.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        _abandon(child)
+        raise StorageError(
+            "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
+        ) from None
+    except BaseException:
+        _abandon(child)
+        raise
     if child.returncode != 0:
         raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
     return stdout.decode(errors="replace")
+
+
+def _abandon(child: subprocess.Popen) -> None:
+    """Kills it. One that hangs in a system call does not even die of that, and is not waited for."""
+    child.kill()
+    for stream in (child.stdout, child.stderr):
+        if stream is not None:
+            stream.close()
+    try:
+        child.wait(_SECONDS_TO_DIE)
+    except subprocess.TimeoutExpired:
+        child.returncode = -signal.SIGKILL  # its end is left to init
 
 
 def tool_missing(tool: str, package: str) -> StorageError:
