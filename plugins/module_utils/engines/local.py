@@ -193,9 +193,9 @@ class LocalHost:
                 elif not _HOLDS[condition.kind](condition, self.timeout):
                     failed[index] = changed_meanwhile(condition.path, _BROKEN[condition.kind])
         if unused:
-            from ..host.users import users_of
+            from ..host.volume_users import users_of_volumes
 
-            users = users_of({path: path for path in unused})[0]
+            users = users_of_volumes({path: path for path in unused})[0]
             for path, found in users.items():
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
@@ -229,6 +229,15 @@ def _same_file(condition: Condition, timeout: float) -> bool:
         return False
 
 
+def _same_device(condition: Condition, timeout: float) -> bool:
+    from ..host.block import device_at
+
+    try:
+        return device_at(condition.path).identity == condition.expected
+    except StorageError:
+        return False
+
+
 def _same_content(condition: Condition, timeout: float) -> bool:
     from ..host.devices import content_of
 
@@ -236,5 +245,13 @@ def _same_content(condition: Condition, timeout: float) -> bool:
 
 
 # How each kind of condition is looked at again, and what is said where it holds no longer.
-_HOLDS: dict[str, Callable[[Condition, float], bool]] = {"identity": _same_file, "content": _same_content}
-_BROKEN = {"identity": "was replaced or went away", "content": "got other content"}
+_HOLDS: dict[str, Callable[[Condition, float], bool]] = {
+    "identity": _same_file,
+    "device": _same_device,
+    "content": _same_content,
+}
+_BROKEN = {
+    "identity": "was replaced or went away",
+    "device": "is another device or went away",
+    "content": "got other content",
+}

@@ -14,7 +14,7 @@ from itertools import chain
 
 from ..backends import filetree
 from ..host.files import read_small_file
-from ..host.users import users_of
+from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
@@ -34,7 +34,7 @@ def observe_users(
     could not be looked at is said in ``unseen``.
     """
     paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
-    running, unseen_files = users_of(paths)
+    running, unseen_files = users_of_volumes(paths)
     users = {name: list(found_users) for name, found_users in running.items()}
     unseen = {*found.unseen, *unseen_files}
     deep = {name: path for name, path in paths.items() if stakes[name] == EVERYTHING}
