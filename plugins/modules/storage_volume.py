@@ -57,8 +57,9 @@ options:
   format:
     description:
       - The format of the volume. A new one is V(raw) by default, or what its source is.
+      - V(thin-pool) is what thin volumes of a logical pool get their space from.
     type: str
-    choices: [raw, qcow2]
+    choices: [raw, qcow2, thin-pool]
   owner:
     description:
       - The owner, a name or a number. Left alone while the volume is in use.
@@ -103,7 +104,7 @@ options:
         type: str
   options:
     description:
-      - Options of the format. Only qcow2 has them, except C(nocow).
+      - Options of the format. Only qcow2 has them, except C(nocow) and C(thin_pool).
     type: dict
     suboptions:
       compat:
@@ -127,6 +128,16 @@ options:
         description:
           - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
         type: bool
+      thin_pool:
+        description:
+          - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
+          - It can't be changed afterwards.
+        type: str
+      thin_pool:
+        description:
+          - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
+            changed afterwards.
+        type: str
   xml:
     description:
       - A whole libvirt volume definition instead of the options that describe the volume.
@@ -194,8 +205,9 @@ options:
       format:
         description:
           - The format of the volume. A new one is V(raw) by default, or what its source is.
+          - V(thin-pool) is what thin volumes of a logical pool get their space from.
         type: str
-        choices: [raw, qcow2]
+        choices: [raw, qcow2, thin-pool]
       owner:
         description:
           - The owner, a name or a number. Left alone while the volume is in use.
@@ -241,7 +253,7 @@ options:
             type: str
       options:
         description:
-          - Options of the format. Only qcow2 has them, except C(nocow).
+          - Options of the format. Only qcow2 has them, except C(nocow) and C(thin_pool).
         type: dict
         suboptions:
           compat:
@@ -265,6 +277,16 @@ options:
             description:
               - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
             type: bool
+          thin_pool:
+            description:
+              - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
+              - It can't be changed afterwards.
+            type: str
+          thin_pool:
+            description:
+              - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
+                changed afterwards.
+            type: str
       xml:
         description:
           - A whole libvirt volume definition instead of the options that describe the volume.
@@ -476,6 +498,10 @@ volumes:
       type: dict
       sample: {path: /srv/images/base.qcow2, format: qcow2}
       returned: when it is
+    thin_pool:
+      description: The thin pool that a thin volume of a logical pool gets its space from.
+      type: str
+      returned: for thin volumes
     compat:
       description: The version of the qcow2 format.
       type: str
@@ -746,7 +772,7 @@ def volume_options() -> dict:
         "capacity": {"type": "str"},
         "capacity_policy": {"type": "str", "choices": ["exact", "at_least"]},
         "allocation": {"type": "str"},
-        "format": {"type": "str", "choices": ["raw", "qcow2"]},
+        "format": {"type": "str", "choices": ["raw", "qcow2", "thin-pool"]},
         "owner": {"type": "str"},
         "group": {"type": "str"},
         "mode": {"type": "raw"},
@@ -769,6 +795,7 @@ def volume_options() -> dict:
                 "extended_l2": {"type": "bool"},
                 "preallocation": {"type": "str", "choices": ["off", "metadata", "falloc", "full"]},
                 "nocow": {"type": "bool"},
+                "thin_pool": {"type": "str"},
             },
         },
         "xml": {"type": "str"},

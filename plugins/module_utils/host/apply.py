@@ -380,7 +380,8 @@ class Applier:
             ) from error
 
     def _run(self, op: ops.Run) -> None:
-        run(op.argv, keep_fds=self._held(), timeout=self._timeout if op.bounded else None, package=op.package)
+        timeout = self._timeout if op.bounded else None
+        run(op.argv, keep_fds=self._held(), timeout=timeout, package=op.package, stdin=op.stdin)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

@@ -15,11 +15,19 @@ from collections.abc import Sequence
 
 from ..model.errors import StorageError
 
-_ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
+# LVM complains of descriptors that it inherits (lvm(8)), such as those of locks.
+_ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 _SECONDS_TO_DIE = 1.0
+_FULL = ("No space left on device", "Disk quota exceeded", "insufficient free space")
 
 
-def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
+def run(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    stdin: bytes = b"",
+) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
@@ -30,7 +38,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT},
@@ -39,7 +47,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
     try:
-        stdout, stderr = child.communicate(timeout=timeout)
+        stdout, stderr = child.communicate(stdin or None, timeout=timeout)
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
@@ -56,7 +64,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
 def _abandon(child: subprocess.Popen) -> None:
     """Kills it. One that hangs in a system call does not even die of that, and is not waited for."""
     child.kill()
-    for stream in (child.stdout, child.stderr):
+    for stream in (child.stdin, child.stdout, child.stderr):
         if stream is not None:
             stream.close()
     try:
@@ -72,10 +80,10 @@ def tool_missing(tool: str, package: str) -> StorageError:
 
 
 def _failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
-    full = "No space left on device" in stderr or "Disk quota exceeded" in stderr
+    full = any(words in stderr for words in _FULL)
     return StorageError(
         "no_space" if full else "command_failed",
-        f"{tool} failed" + (": the filesystem is full" if full else ""),
+        f"{tool} failed" + (": there is no space left" if full else ""),
         subject=tool,
         hint="Free some space and run the task again." if full else "",
         command=command,

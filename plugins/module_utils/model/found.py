@@ -48,6 +48,9 @@ class Problem:
     what: str
     hint: str
 
+    def error(self, subject: str) -> StorageError:
+        return StorageError(self.code, self.what, subject=subject, hint=self.hint)
+
 
 @dataclass(frozen=True)
 class Part:
@@ -83,7 +86,9 @@ class Storage:
     built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
     brought it up. ``requires``: what must still hold when it is brought up. ``emptied``: an interrupted task has
-    deleted what it held. ``busy``: who uses it, if asked for.
+    deleted what it held. ``busy``: who uses it, if asked for. ``idle``: it is up for having nothing to bring up, so
+    that starting makes it ours. ``problem``: why nothing of it may be changed, though it can be looked at.
+    ``remarks``: what else is to be said of it.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -108,6 +113,9 @@ class Storage:
     requires: tuple[Condition, ...] = ()
     emptied: bool = False
     busy: tuple[User, ...] = ()
+    idle: bool = False
+    problem: Problem | None = None
+    remarks: tuple[str, ...] = ()
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""

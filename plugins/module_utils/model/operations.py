@@ -24,16 +24,17 @@ def _shell(*words: object) -> str:
 
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout.
+    may not answer, and so has to end within the task's timeout. ``stdin`` is what it reads; it is not shown.
     """
 
     argv: tuple[str, ...]
     package: str = ""
     bounded: bool = False
+    stdin: bytes = b""
 
     @property
     def command(self) -> str:
-        return _shell(*self.argv)
+        return _shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
 
 
 class MakeDirectory(NamedTuple):
