@@ -7,8 +7,9 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 
-from lab.holding import alone, environment, run_logged
 from places import Stop
+
+from lab.holding import alone, environment, run_logged
 
 SUITE = "bookworm"
 COMPONENTS = "main contrib"

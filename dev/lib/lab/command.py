@@ -10,24 +10,31 @@ dev/lab push [NAME]                   the collection as it is here, into a guest
 dev/lab list                          the guests of this clone
 dev/lab test PATH... [--keep]         these tests of tests/lab/guest, in a clean guest; what follows "--" goes to pytest
 dev/lab groups [GROUP...]             all test groups (tests/lab/groups.txt), or some; after "--" as above
+dev/lab molecule [SCENARIO...]        the scenarios of tests/molecule, or some; after "--" other words than "test"
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
+import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
 import environments
 import places
-from lab import guests, image, saved, suites
-from lab.guests import Guest
 from places import Stop, say
 
+from lab import guests, image, saved, suites
+from lab.guests import Guest
+
+SCENARIOS = places.ROOT / "tests" / "molecule"
+NETWORK = "VIRT_STORAGE_LAB_NETWORK"  # where a run of molecule has its guests
 #: The network of the guests that a person starts.
-STANDING = guests.OURS / "standing"
+STANDING = Path(os.environ.get(NETWORK) or guests.OURS / "standing")
 _USUAL = "lab"
 
 
@@ -53,7 +60,7 @@ def _started(name: str) -> Guest:
     if guest:
         guest.stop()
     started = time.monotonic()
-    guest = suites.resumed(STANDING, name, stays=True)
+    guest = suites.resumed(STANDING, name)
     suites.push_collection(guest)
     say(f"The guest {name} is ready after {time.monotonic() - started:.1f} s")
     return guest
@@ -116,7 +123,7 @@ def test(arguments: list[str]) -> int:
     _prepare()
     if options.keep:
         name = f"kept{os.getpid()}"
-        guest = suites.resumed(STANDING, name, stays=True)
+        guest = suites.resumed(STANDING, name)
         status, _output = suites.run_tests(guest, paths, for_pytest, options.report, live=True)
         say(f"The guest is left: dev/lab shell {name}, dev/lab stop {name}. There, the tests were run by\n")
         say(f"  {suites.test_command(paths, for_pytest)}")
@@ -142,6 +149,54 @@ def groups(arguments: list[str]) -> int:
     return 0 if suites.run_groups(chosen, for_pytest, options.at_once, options.report) else 1
 
 
+def molecule(arguments: list[str]) -> int:
+    """Its playbooks start guests by ``dev/lab start``; they end with the run."""
+    ours, words = _split(arguments)
+    found = sorted(file.parent.name for file in SCENARIOS.glob("*/molecule.yml"))
+    for name in ours:
+        if name not in found:
+            raise Stop(f"No scenario {name}; there are: {', '.join(found)}")
+    _prepare()
+    saved.get(image.get())
+    failed = []
+    for name in ours or found:
+        with guests.private_network() as network, tempfile.TemporaryDirectory(prefix="lab-", dir="/tmp") as sockets:
+            env = places.tool_environment("main")
+            env.update(
+                MOLECULE_GLOB=f"{SCENARIOS.relative_to(places.ROOT)}/*/molecule.yml",
+                MOLECULE_EPHEMERAL_DIRECTORY=str(network / "molecule"),
+                ANSIBLE_SSH_CONTROL_PATH_DIR=sockets,
+                **{NETWORK: str(network)},
+            )
+            run = ["molecule", *(words or ["test"]), "-s", name]
+            if subprocess.run(run, cwd=places.ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode != 0:
+                failed.append(name)
+    for name in failed:
+        say(f"FAILED: molecule scenario {name}")
+    return 1 if failed else 0
+
+
+def facts(arguments: list[str]) -> int:
+    """For molecule: how each guest is reached."""
+    told = []
+    for name in arguments:
+        guest = _find(name)
+        if not guest:
+            raise Stop(f"There is no guest {name}.")
+        where = {"address": "127.0.0.1", "port": guest.port, "user": "root", "identity_file": str(guest.image.key)}
+        told.append({"instance": name, **where})
+    say(json.dumps(told))
+    return 0
+
+
+def watch(arguments: list[str]) -> int:
+    """Wait for the end of who started this; then remove the network that was theirs."""
+    while sys.stdin.buffer.read(4096):
+        pass
+    guests.remove_network(Path(arguments[0]))
+    return 0
+
+
 COMMANDS = {
     "build": build,
     "start": start,
@@ -151,6 +206,9 @@ COMMANDS = {
     "list": show,
     "test": test,
     "groups": groups,
+    "molecule": molecule,
+    "facts": facts,
+    "watch": watch,
 }
 
 

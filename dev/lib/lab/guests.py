@@ -15,6 +15,8 @@ import shlex
 import shutil
 import socket
 import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import places
+from places import Stop
+
 from lab import network, qemu
 from lab.holding import LAB, digest, environment, lock
 from lab.image import Image
 from lab.qemu import Monitor, Process
-from places import Stop
 
 #: The guests of this clone; those of others are in directories beside it.
 OURS = LAB / "guests" / digest(str(places.ROOT))
@@ -65,8 +68,8 @@ class Guest:
     image: Image
     number: int
     port: int = 0
-    process: Process = Process(0, "")
-    stays: bool = False
+    process: Process = qemu.NOBODY
+    passing: bool = False  # the kernel ends it together with the thread that starts it
     _child: subprocess.Popen[bytes] | None = None
 
     @property
@@ -116,18 +119,14 @@ class Guest:
         return Monitor(self.directory, self.process)
 
     def _launch(self, incoming: str) -> None:
-        with (
-            contextlib.closing(network.hold(self.directory.parent, self.stays))
-            if self.number
-            else contextlib.nullcontext()
-        ):
+        with contextlib.closing(network.hold(self.directory.parent)) if self.number else contextlib.nullcontext():
             for attempt in range(1, _START_ATTEMPTS + 1):
                 self.port = qemu.free_port()
                 wire = f"../{network.NAME}" if self.number else ""
                 words = qemu.command(self.image, self.name, self.port, self.number, wire, incoming)
                 (self.directory / "monitor").unlink(missing_ok=True)
                 (self.directory / "qemu.log").unlink(missing_ok=True)
-                child = qemu.start(words, self.directory, self.stays)
+                child = qemu.start(words, self.directory, self.passing)
                 self._child, self.process = child, Process.of(child.pid)
                 self._write_down()
                 try:
@@ -161,7 +160,6 @@ class Guest:
             "port": self.port,
             "pid": self.process.pid,
             "started": self.process.started,
-            "stays": self.stays,
         }
         (self.directory / "guest.json").write_text(json.dumps(known), encoding="utf-8")
 
@@ -169,9 +167,7 @@ class Guest:
     def known(cls, directory: Path) -> Guest:
         known = json.loads((directory / "guest.json").read_text(encoding="utf-8"))
         process = Process(known["pid"], known["started"])
-        return cls(
-            directory, Image(Path(known["image"])), known["number"], known["port"], process, bool(known["stays"])
-        )
+        return cls(directory, Image(Path(known["image"])), known["number"], known["port"], process)
 
     # -- inside ---------------------------------------------------------------------------------------------------
 
@@ -209,7 +205,7 @@ class Guest:
 # -- networks ---------------------------------------------------------------------------------------------------------
 
 
-def place(directory: Path, name: str, image: Image, stays: bool) -> Guest:
+def place(directory: Path, name: str, image: Image) -> Guest:
     """A new guest of a network, not running yet, with the lowest number that is free in it."""
     if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
         raise Stop(f"A guest is named by small letters, digits and '-', not {name!r}.")
@@ -221,7 +217,7 @@ def place(directory: Path, name: str, image: Image, stays: bool) -> Guest:
         own = directory / name
         shutil.rmtree(own, ignore_errors=True)
         own.mkdir(parents=True)
-        guest = Guest(own, image, min(set(range(1, 200)) - taken), stays=stays)
+        guest = Guest(own, image, min(set(range(1, 200)) - taken))
         guest._write_down()
         return guest
 
@@ -234,22 +230,29 @@ def of_network(directory: Path) -> Iterator[Guest]:
 
 @contextlib.contextmanager
 def private_network() -> Iterator[Path]:
-    """A network for one run, which ends with it; also what a run that was killed left is removed."""
+    """A network that ends with the block, and all guests in it; also when this process is killed."""
     remove_abandoned()
     OURS.mkdir(parents=True, exist_ok=True)
     owner = Process.of(os.getpid())
-    number = 0
-    while True:
-        directory = OURS / f"run-{owner.pid}-{number}"
-        with contextlib.suppress(FileExistsError):
-            directory.mkdir()
-            break
-        number += 1
-    (directory / "owner").write_text(json.dumps([owner.pid, owner.started]), encoding="utf-8")
+    directory = Path(tempfile.mkdtemp(prefix=f"run-{owner.pid}-{owner.started}-", dir=OURS))
+    watcher = _watch(directory)
     try:
         yield directory
     finally:
         remove_network(directory)
+        watcher.communicate()
+
+
+def _watch(directory: Path) -> subprocess.Popen[bytes]:
+    """A process that removes the network when its owner, the only one that could write to it, is gone."""
+    return subprocess.Popen(
+        [sys.executable, "-E", "-S", str(places.ROOT / "dev" / "lib" / "lab_command.py"), "watch", str(directory)],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
 
 
 def remove_network(directory: Path) -> None:
@@ -259,8 +262,8 @@ def remove_network(directory: Path) -> None:
 
 
 def remove_abandoned() -> None:
-    for directory in OURS.glob("run-*"):
-        with contextlib.suppress(OSError, ValueError):
-            owner = Process(*json.loads((directory / "owner").read_text(encoding="utf-8")))
-            if not owner.alive():
-                remove_network(directory)
+    """What is left of runs whose watcher was killed too."""
+    for directory in OURS.glob("run-*-*-*"):
+        _run, pid, started = directory.name.split("-")[:3]
+        if not Process(int(pid), started).alive():
+            remove_network(directory)

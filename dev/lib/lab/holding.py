@@ -7,14 +7,11 @@ and processes that end with the one that started them.
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import fcntl
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -22,8 +19,6 @@ import places
 from places import CACHE, Stop, say
 
 LAB = CACHE / "lab"
-_PR_SET_PDEATHSIG = 1
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @contextlib.contextmanager
@@ -76,9 +71,9 @@ def digest(*parts: object) -> str:
     return summed.hexdigest()[:16]
 
 
-def die_with_parent() -> None:
-    """For ``preexec_fn``. The kernel goes by the thread that starts the child, so it has to outlive the child's work."""
-    _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+def bound(command: list[str]) -> list[str]:
+    """The command, which the kernel ends together with the thread that starts it, however that ends."""
+    return ["setpriv", "--pdeathsig", "KILL", *command]
 
 
 def run_logged(command: list[str], log: Path, what: str, text: str | None = None) -> None:
@@ -87,12 +82,11 @@ def run_logged(command: list[str], log: Path, what: str, text: str | None = None
         stream.write(f"\n+ {' '.join(command)}\n".encode())
         stream.flush()
         child = subprocess.Popen(
-            command,
+            bound(command),
             stdin=subprocess.PIPE if text is not None else subprocess.DEVNULL,
             stdout=stream,
             stderr=stream,
             env=environment(),
-            preexec_fn=die_with_parent,
         )
         child.communicate(text.encode() if text is not None else None)
     if child.returncode != 0:
@@ -114,7 +108,3 @@ def environment() -> dict[str, str]:
     path = [entry for entry in path if entry not in ours]
     env["PATH"] = os.pathsep.join(path + [entry for entry in ("/usr/sbin", "/sbin") if entry not in path])
     return env
-
-
-def in_main_thread() -> bool:
-    return threading.current_thread() is threading.main_thread()

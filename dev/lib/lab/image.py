@@ -11,9 +11,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from places import LOGS, Stop, say
+
 from lab import bootstrap, initrd, zfs
 from lab.holding import LAB, alone, digest, environment, made_once, remove_tree, run_logged
-from places import LOGS, Stop, say
 
 HERE = Path(__file__).resolve().parent
 DEFINITION = [

@@ -114,9 +114,9 @@ class Hub:
         self._selector.modify(guest, events)
 
 
-def hold(directory: Path, stays: bool) -> socket.socket:
+def hold(directory: Path) -> socket.socket:
     """A connection that keeps the hub of the directory alive, started if need be, until guests are connected to it."""
-    from lab.holding import die_with_parent, lock
+    from lab.holding import lock
     from lab.qemu import connect_unix
 
     path = directory / NAME
@@ -124,14 +124,14 @@ def hold(directory: Path, stays: bool) -> socket.socket:
         with contextlib.suppress(OSError):
             return connect_unix(path)
         path.unlink(missing_ok=True)
+        command = [sys.executable, "-S", "-E", os.path.abspath(__file__), NAME]
         subprocess.Popen(
-            [sys.executable, "-S", "-E", os.path.abspath(__file__), NAME],
+            command,
             cwd=directory,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
-            preexec_fn=None if stays else die_with_parent,
         )
         while True:
             with contextlib.suppress(OSError):

@@ -19,9 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lab.holding import die_with_parent, digest, environment
-from lab.image import Image
 from places import Stop
+
+from lab.holding import bound, digest, environment
+from lab.image import Image
 
 PROGRAM = "qemu-system-x86_64"
 MEMORY = 1536  # MiB
@@ -70,6 +71,9 @@ class Process:
                 select.select([handle], [], [], 60)
         finally:
             os.close(handle)
+
+
+NOBODY = Process(0, "")
 
 
 def _started(pid: int) -> str:
@@ -134,18 +138,17 @@ def shape() -> str:
     return digest(version(), command(nobody, "name", 0, 0, ""))
 
 
-def start(words: list[str], directory: Path, stays: bool) -> subprocess.Popen[bytes]:
-    """The machine's process. Unless it ``stays``, the kernel ends it together with the thread that calls this."""
+def start(words: list[str], directory: Path, passing: bool) -> subprocess.Popen[bytes]:
+    """The machine's process, in a session of its own: who started it may be gone, unless it is a ``passing`` one."""
     with (directory / "qemu.log").open("ab") as log:
         return subprocess.Popen(
-            words,
+            bound(words) if passing else words,
             cwd=directory,
             env=environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
             start_new_session=True,
-            preexec_fn=None if stays else die_with_parent,
         )
 
 

@@ -10,11 +10,12 @@ import time
 from pathlib import Path
 
 import places
+from places import Stop, say
+
 from lab import qemu
 from lab.guests import Guest
 from lab.holding import digest, environment, made_once
 from lab.image import HERE, Image
-from places import Stop, say
 
 PREWARM = HERE / "guest" / "prewarm.sh"
 #: Where the guest has the part of ansible-core that modules need.
@@ -42,7 +43,7 @@ def _core_version(core: Path) -> str:
 def _save(image: Image, core: Path, target: Path) -> None:
     started = time.monotonic()
     say("Booting the lab's first guest")
-    guest = Guest(target / "first", image, 0)
+    guest = Guest(target / "first", image, 0, passing=True)
     guest.directory.mkdir()
     for disk in qemu.DISKS:
         _make_disk(guest.directory / f"{disk}.qcow2", image.root if disk == "root" else None)

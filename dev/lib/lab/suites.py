@@ -17,10 +17,11 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import places
+from places import ROOT, Stop, say
+
 from lab import guests, image, saved, skips
 from lab.guests import Guest
 from lab.holding import environment
-from places import ROOT, Stop, say
 
 GUEST_TESTS = ROOT / "tests" / "lab" / "guest"
 GROUPS = ROOT / "tests" / "lab" / "groups.txt"
@@ -38,11 +39,16 @@ def clean_guest(name: str = "guest") -> Iterator[Guest]:
         yield resumed(network, name)
 
 
-def resumed(network: Path, name: str, stays: bool = False) -> Guest:
+def resumed(network: Path, name: str) -> Guest:
+    """A clean guest in this network. When it does not come up, nothing of it is left."""
     made = image.get()
     state = saved.get(made)
-    guest = guests.place(network, name, made, stays)
-    guest.resume(state)
+    guest = guests.place(network, name, made)
+    try:
+        guest.resume(state)
+    except BaseException:
+        guest.stop()
+        raise
     return guest
 
 
@@ -146,7 +152,6 @@ class Runner:
         self._taking, self._speaking = threading.Lock(), threading.Lock()
 
     def run(self, at_once: int) -> None:
-        """The guests are ended by the kernel should this process die: with the threads that started them."""
         workers = [threading.Thread(target=self._work, daemon=True) for _each in range(at_once)]
         for worker in workers:
             worker.start()

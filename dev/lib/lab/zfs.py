@@ -1,6 +1,6 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The ZFS module. Debian has it as source only (contrib): it is built for the guest's kernel, once per version of both."""
+"""The ZFS module. Debian has it as source only (contrib): it is built once for each version of it and of the kernel."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ import subprocess
 import time
 from pathlib import Path
 
+from places import LOGS, say
+
 from lab import bootstrap
 from lab.holding import LAB, alone, environment, made_once, remove_tree, run_logged
-from places import LOGS, say
 
 
 def _installed(tree: Path, package: str) -> str:

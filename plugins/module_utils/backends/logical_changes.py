@@ -53,7 +53,7 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
 
 
 def _build(change: Change, name: str) -> list[Any]:
-    nodes = [condition.path for condition in change.requires if condition.kind == "content"]
+    nodes = [condition.path for condition in change.requires if condition.kind == "signatures"]
     wiped = [ops.Run(("wipefs", "--all", "--", *nodes), "package util-linux")] if change.destroys else []
     tool = "vgcreate" if change.part == GROUP else "vgextend"
     return [*wiped, _lvm(tool, "--", name, *nodes)]

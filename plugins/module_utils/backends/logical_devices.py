@@ -213,8 +213,8 @@ _Content = tuple[str, str, str, "Problem | None", tuple[User, ...], tuple[Condit
 
 def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Content:
     """Kind, why, what would be lost, what stands against it, users, and what must still hold when it is taken."""
+    from ..host.conditions import holds, is_device
     from ..host.device_users import users_of_device
-    from ..host.devices import content_of
     from ..host.signatures import content_at
 
     member = next((each for each in told.devices if each.number == device.number), None)
@@ -226,8 +226,8 @@ def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Conten
     if content.problem:
         return UNKNOWN_STORAGE, f"can't be read ({content.problem})", "", None, users, ()
     conditions = (
-        Condition("device", path if path.startswith("/") else device.node, device.identity),
-        Condition("content", device.node, (content_of(device.node, look.left(path)),)),
+        is_device(device),
+        holds(device.node, content),
     )
     names = set(content.names)
     if device.read_only:

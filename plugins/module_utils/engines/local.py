@@ -190,12 +190,19 @@ class LocalHost:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
         unused: dict[str, int] = {}
+        checks = None
         for index, group in conditions.items():
             for condition in group:
                 if condition.kind == "unused":
                     unused[condition.path] = index
-                elif not _HOLDS[condition.kind](condition, self.timeout):
-                    failed[index] = changed_meanwhile(condition.path, _BROKEN[condition.kind])
+                    continue
+                if condition.kind == "identity":
+                    what = _file_became(condition)
+                else:
+                    checks = checks or self._checks()
+                    what = checks.broken(condition)
+                if what:
+                    failed[index] = changed_meanwhile(condition.path, what)
         if unused:
             from ..host.volume_users import users_of_volumes
 
@@ -204,6 +211,12 @@ class LocalHost:
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
         return failed
+
+    def _checks(self) -> Any:
+        """Of what tasks on files never ask about."""
+        from ..host.conditions import Checks
+
+        return Checks(self.timeout)
 
     def prepare(self, locks: tuple[int, ...]) -> None:
         """Before the first operation is executed, under these locks."""
@@ -226,36 +239,10 @@ def emptied_key(pool: str) -> str:
     return f"emptied {pool}"
 
 
-def _same_file(condition: Condition, timeout: float) -> bool:
+def _file_became(condition: Condition) -> str:
+    """What became of a file, in words; empty while it is the same."""
     try:
-        return identity_of(os.lstat(condition.path)) == condition.expected
+        same = identity_of(os.lstat(condition.path)) == condition.expected
     except OSError:
-        return False
-
-
-def _same_device(condition: Condition, timeout: float) -> bool:
-    from ..host.block import device_at
-
-    try:
-        return device_at(condition.path).identity == condition.expected
-    except StorageError as error:
-        return not condition.expected and error.code == "source_missing"  # a volume that is not active
-
-
-def _same_content(condition: Condition, timeout: float) -> bool:
-    from ..host.devices import content_of
-
-    return (content_of(condition.path, timeout),) == condition.expected
-
-
-# How each kind of condition is looked at again, and what is said where it holds no longer.
-_HOLDS: dict[str, Callable[[Condition, float], bool]] = {
-    "identity": _same_file,
-    "device": _same_device,
-    "content": _same_content,
-}
-_BROKEN = {
-    "identity": "was replaced or went away",
-    "device": "is another device or went away",
-    "content": "got other content",
-}
+        same = False
+    return "" if same else "was replaced or went away"

@@ -18,8 +18,8 @@ from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
+from ..model.types import POOL_TYPES
 
-_FILE_TREES = ("dir", "fs", "netfs", "vstorage")
 _CHAIN_LIMIT = 64
 
 
@@ -116,7 +116,7 @@ def _overlays(
     found: Found, identities: dict, neighbours: Sequence[Neighbour], unseen: set[str]
 ) -> Iterator[tuple[str, User]]:
     directories = {os.path.realpath(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and n.pool.type in _FILE_TREES)
+    directories.update(n.resolved for n in neighbours if n.resolved and POOL_TYPES[n.pool.type or "dir"].file_tree)
     for directory in sorted(directories):
         try:
             for overlay, below in filetree.references(directory):

@@ -155,7 +155,8 @@ def _unlink(path: str) -> None:
 
 def _remove(op: ops.Remove) -> None:
     _unlink(op.path)
-    sync_path(os.path.dirname(op.path))
+    with suppress(FileNotFoundError):  # a note of a kind that was never made here
+        sync_path(os.path.dirname(op.path))
 
 
 def _remove_directory(op: ops.RemoveDirectory) -> None:

@@ -70,7 +70,10 @@ def in_child(function: Callable[[], Any], seconds: float) -> Any:
 
 
 def _close_others(descriptor: int) -> None:
-    """Locks that it inherits would be held by a child that hangs."""
+    """A child that hangs would hold the locks that it inherits, and the output that whoever started us reads."""
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for standard in (0, 1, 2):
+        os.dup2(nothing, standard)
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in (0, 1, 2, descriptor):
             with suppress(OSError):
@@ -114,7 +117,8 @@ def _end(child: int, finished: bool) -> bool:
 @contextmanager
 def watch(seconds: float, stuck: Callable[[], None]) -> Iterator[None]:
     """Calls ``stuck`` from a thread of its own when what is done here takes longer. For a call that hangs for good it
-    is to say so and end the process (os._exit): nothing else gets it out.
+    is to say so and end the process (os._exit): nothing else gets it out. That ends a wait for a server (NFS, FUSE),
+    but none for a disk, which the kernel does not break off: see in_child.
     """
     done = threading.Event()
 

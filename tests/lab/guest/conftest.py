@@ -42,21 +42,43 @@ def daemon_host() -> Iterator[Host]:
     run("systemctl", "stop", "libvirtd.service", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket")
 
 
-def _clear(disk: str) -> None:
-    run("blkdiscard", "--force", disk)
-    run("blockdev", "--rereadpt", disk, check=False)
+# What a test that failed left on the disks, taken down from the top.
+TAKE_DOWN = """
+    lsblk --noheadings --raw --output MOUNTPOINT "$@" | grep / | sort -r | xargs --no-run-if-empty --max-args=1 umount
+    zpool list -H -o name | xargs --no-run-if-empty --max-args=1 zpool destroy -f
+    vgs --noheadings --options vg_name | xargs --no-run-if-empty vgremove --quiet -ff --yes
+    dmsetup ls --target crypt | grep -v "No devices" | cut -f 1 | xargs --no-run-if-empty --max-args=1 cryptsetup close
+    mdadm --stop --scan
+    for each in /sys/block/*/bcache/stop; do [ ! -e "$each" ] || echo 1 > "$each"; done
+    udevadm settle
+"""
+
+
+def _in_use(disk: str) -> bool:
+    try:
+        os.close(os.open(disk, os.O_RDWR | os.O_EXCL))
+    except OSError:
+        return True
+    return False
+
+
+def _empty(disks: list[str]) -> None:
+    if any(_in_use(disk) for disk in disks):
+        run("sh", "-c", TAKE_DOWN, "sh", *disks, check=False)
+    for disk in disks:
+        run("blkdiscard", "--force", disk)
+        run("blockdev", "--rereadpt", disk, check=False)
+    run("udevadm", "settle")
 
 
 @pytest.fixture
 def disks() -> Iterator[list[str]]:
-    """Six virtio disks of 1 GiB, empty, by names that stay: /dev/disk/by-id/virtio-lab-disk1 and so on. What the test put
-    on them it takes down itself; their content is removed after it.
+    """Six virtio disks of 1 GiB, empty, by names that stay: /dev/disk/by-id/virtio-lab-disk1 and so on. What a test
+    made of them is removed after it.
     """
     names = sorted(glob.glob("/dev/disk/by-id/virtio-lab-disk[0-9]"))
     yield names
-    for name in names:
-        _clear(os.path.realpath(name))
-    run("udevadm", "settle")
+    _empty(names)
 
 
 @pytest.fixture
@@ -64,6 +86,4 @@ def scsi_disks() -> Iterator[list[str]]:
     """Two SCSI disks of 1 GiB, empty, by their world-wide names; as ``disks``."""
     names = sorted(glob.glob("/dev/disk/by-id/wwn-0x5000c500a00000??"))
     yield names
-    for name in names:
-        _clear(os.path.realpath(name))
-    run("udevadm", "settle")
+    _empty(names)

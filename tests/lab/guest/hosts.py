@@ -1,11 +1,12 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""The modules, called in the test's own process on the guest's real storage; and the guest's own tools, as the judge."""
+"""The modules, called in the test's own process on real storage; and the guest's own tools, as the judge."""
 
 from __future__ import annotations
 
 import json
 import subprocess
+from collections.abc import Sequence
 from typing import Any
 
 from tests.integration.calling import call
@@ -28,18 +29,29 @@ def run_json(*words: str) -> Any:
     return json.loads(run(*words))
 
 
-class Host:
-    """An engine. ``pool`` and ``volume`` return the module's result, also one that failed."""
+def own_address() -> str:
+    """The guest's address on the network that only guests are on."""
+    return str(run_json("ip", "-json", "-4", "address", "show", "eth1")[0]["addr_info"][0]["local"])
 
-    def __init__(self, uri: str, **defaults: Any) -> None:
+
+class Host:
+    """An engine. ``pool`` and ``volume`` return the module's result, also one that failed. What ``allow`` says is
+    allowed in each call, besides what the call itself allows.
+    """
+
+    def __init__(self, uri: str, allow: Sequence[str] = ()) -> None:
         self.uri = uri
-        self._defaults = defaults
+        self._allow = list(allow)
+
+    def _declaration(self, params: dict[str, Any]) -> dict[str, Any]:
+        allow = [*self._allow, *params.get("allow", [])]
+        return {**params, "uri": self.uri, **({"allow": allow} if allow else {})}
 
     def pool(self, check: bool = False, **params: Any) -> dict[str, Any]:
-        return call("storage_pool", check, uri=self.uri, **{**self._defaults, **params})
+        return call("storage_pool", check, **self._declaration(params))
 
     def volume(self, check: bool = False, **params: Any) -> dict[str, Any]:
-        return call("storage_volume", check, uri=self.uri, **params)
+        return call("storage_volume", check, **self._declaration(params))
 
     def pool_info(self, **params: Any) -> list[dict[str, Any]]:
         return call("storage_pool_info", uri=self.uri, **params)["pools"]

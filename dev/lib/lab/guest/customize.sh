@@ -2,10 +2,11 @@
 set -eu
 
 echo lab > /etc/hostname
-printf '127.0.0.1 localhost lab\n' > /etc/hosts
+{ echo '127.0.0.1 localhost lab'; for number in $(seq 9); do echo "10.9.0.$number guest$number"; done; } > /etc/hosts
+sed -i 's/^hosts:.*/hosts: files/' /etc/nsswitch.conf
 rm -f /etc/resolv.conf /etc/apt/sources.list /etc/apt/sources.list.d/* /etc/ssh/ssh_host_*
 : > /etc/resolv.conf
-printf '/dev/vda / ext4 noatime 0 1\n' > /etc/fstab
+printf '/dev/vda / ext4 noatime 0 0\n' > /etc/fstab
 [ -s /etc/machine-id ] || systemd-machine-id-setup
 
 # -- ssh: root by the lab's key, and nothing that asks the network
@@ -25,6 +26,11 @@ END
 # -- the network: eth0 leads to the host's loopback, eth1 to the other guests (its address is set on resuming)
 cat > /usr/local/sbin/lab-network <<'END'
 #!/bin/sh
+modprobe virtio_net
+for turn in $(seq 200); do
+    [ -e /sys/class/net/eth1 ] && break
+    sleep 0.1
+done
 ip link set lo up
 ip address replace 10.0.2.15/24 dev eth0
 ip link set eth0 up
@@ -49,13 +55,13 @@ chmod 755 /usr/local/sbin/lab-network /usr/local/sbin/lab-identity
 cat > /etc/systemd/system/lab-network.service <<'END'
 [Unit]
 DefaultDependencies=no
-After=systemd-udevd.service systemd-udev-trigger.service
+After=systemd-remount-fs.service
 Before=network.target ssh.service
 Wants=network.target
 [Service]
 Type=oneshot
 RemainAfterExit=yes
-ExecStart=/bin/sh -c 'for turn in $(seq 200); do [ -e /sys/class/net/eth1 ] && break; sleep 0.1; done; exec /usr/local/sbin/lab-network'
+ExecStart=/usr/local/sbin/lab-network
 [Install]
 WantedBy=multi-user.target
 END
@@ -75,6 +81,7 @@ for unit in apt-daily.timer apt-daily-upgrade.timer dpkg-db-backup.timer e2scrub
     systemd-tmpfiles-clean.timer getty@tty1.service serial-getty@ttyS0.service systemd-timesyncd.service \
     systemd-update-utmp.service systemd-update-utmp-runlevel.service systemd-logind.service \
     systemd-random-seed.service systemd-binfmt.service systemd-machine-id-commit.service systemd-pstore.service \
+    sys-kernel-debug.mount sys-kernel-tracing.mount dev-hugepages.mount dev-mqueue.mount lvm2-monitor.service \
     systemd-hwdb-update.service systemd-journal-catalog-update.service systemd-journal-flush.service ldconfig.service \
     modprobe@drm.service apparmor.service systemd-udev-settle.service zfs-load-module.service; do
     ln -sf /dev/null "/etc/systemd/system/$unit"
