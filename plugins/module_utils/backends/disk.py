@@ -26,7 +26,20 @@ from ..host.partitions import (
 )
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ABSENT, BLANK, DATA, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
+from ..model.found import (
+    ABSENT,
+    BLANK,
+    DATA,
+    FOREIGN,
+    READY,
+    UNKNOWN_STORAGE,
+    Found,
+    Part,
+    Problem,
+    Storage,
+    Usage,
+    User,
+)
 from ..model.goal import Scope
 from ..model.pool import Pool, SourceDevice
 from ..model.tables import ALIGNMENT, Partition, Table, default_label, format_of, usage_of

@@ -211,7 +211,7 @@ class NativeEngine:
         from .sources import ON_DEVICES, look_here, settled
 
         discovery = look_here(query, Deadline(seconds))
-        neighbours, unread = self._neighbours("")
+        neighbours, unread = self._neighbours("", self.host.look())
         guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
         pools = [neighbour.pool for neighbour in neighbours]
         return settled(query, discovery, pools, guests, (*(f"pool {name}" for name in unread), *unseen))
