@@ -209,6 +209,6 @@ def test_the_table_of_pool_types() -> None:
         re.MULTILINE,
     )
     assert {linked or plain: (can == "all", daemon) for linked, plain, can, daemon in rows} == {
-        name: (True, "the same") if backend_of(name) is not None else (False, through_a_daemon(row))
+        name: (backend_of(name) is not None, "the same" if row.beside else through_a_daemon(row))
         for name, row in POOL_TYPES.items()
     }
