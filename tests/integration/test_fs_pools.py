@@ -370,3 +370,22 @@ def test_lost_and_found_is_the_filesystems_own_while_it_is_empty(disk):
     refused(disk.pool(state="deleted", allow=["nonempty"]), "pool_foreign_content")
     (disk.path / "lost+found" / "#11").unlink()
     done(disk.pool(state="deleted"))
+
+
+def test_who_only_looks_into_a_device_for_a_moment_is_no_user(disk):
+    program = "import sys, time; file = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(1)"
+    with subprocess.Popen([sys.executable, "-c", program, disk.device], stdout=subprocess.PIPE, text=True) as looker:
+        assert looker.stdout.readline() == "open\n"
+        done(disk.pool())
+    done(disk.pool(state="deleted"))
+
+
+def test_who_keeps_a_device_open_is_named(disk):
+    program = "import sys; file = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, disk.device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "open\n"
+        error = refused(disk.pool(), "device_in_use")
+        assert str(holder.pid) in error["message"]
+        holder.stdin.close()
