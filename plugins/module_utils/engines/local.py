@@ -44,6 +44,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import fs
 
         return fs
+    if pool_type == "disk":
+        from ..backends import disk
+
+        return disk
     return None
 
 
@@ -179,9 +183,7 @@ class LocalHost:
         """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
         if not steps:
             return ()
-        from ..model.operations import Run
-
-        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
+        runs = {op.argv[0]: op for step in steps for op in step.operations if getattr(op, "argv", ())}
         return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
 
     # --- changing ----------------------------------------------------------------------------------------------------

@@ -366,6 +366,7 @@ class Applier:
             ops.Exchange: _exchange,
             ops.Withdraw: _withdraw,
             ops.Truncate: _truncate,
+            ops.ChangeTable: self._change_table,
         }
 
     def apply(self, operation: Any) -> None:
@@ -382,6 +383,11 @@ class Applier:
 
     def _run(self, op: ops.Run) -> None:
         run(op.argv, keep_fds=self._held(), timeout=self._timeout if op.bounded else None, package=op.package)
+
+    def _change_table(self, op: ops.ChangeTable) -> None:
+        from .partitioning import change_table
+
+        change_table(op, self._held(), self._timeout)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

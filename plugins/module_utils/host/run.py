@@ -11,7 +11,8 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ..model.errors import StorageError
 
@@ -19,27 +20,59 @@ _ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
 _SECONDS_TO_DIE = 1.0
 
 
-def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
+class Ended(NamedTuple):
+    """A command that has ended."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+
+
+def run(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    text: str | None = None,
+) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone.
+    gone. ``text`` is what it reads.
+    """
+    ended = finish(argv, keep_fds, timeout, package, text=text)
+    if ended.status != 0:
+        raise failure(argv[0], ended.command, ended.status, ended.stderr.strip())
+    return ended.stdout
+
+
+def finish(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    environment: Mapping[str, str] | None = None,
+    text: str | None = None,
+) -> Ended:
+    """A command and what it said, whatever its exit status. ``keep_fds`` are open files that it gets, under the same
+    numbers. Raises ``tool_missing`` or ``deadline``.
     """
     command = " ".join(shlex.quote(word) for word in argv)
     try:
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, **(environment or {})},
             pass_fds=tuple(keep_fds),
         )
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
     try:
-        stdout, stderr = child.communicate(timeout=timeout)
+        stdout, stderr = child.communicate(None if text is None else text.encode(), timeout=timeout)
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
@@ -48,9 +81,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
     except BaseException:
         _abandon(child)
         raise
-    if child.returncode != 0:
-        raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
-    return stdout.decode(errors="replace")
+    return Ended(command, child.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 
 def _abandon(child: subprocess.Popen) -> None:
@@ -71,7 +102,7 @@ def tool_missing(tool: str, package: str) -> StorageError:
     )
 
 
-def _failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
+def failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
     full = "No space left on device" in stderr or "Disk quota exceeded" in stderr
     return StorageError(
         "no_space" if full else "command_failed",

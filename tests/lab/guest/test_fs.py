@@ -271,7 +271,7 @@ def test_the_daemon_makes_and_shows_the_same(
         names = [volume["name"] for volume in pool.host.volume_info(pool="p")]
         assert [name for name in names if name in listed] == names == ["a.qcow2", "b.raw"]
         # the daemon's own pool, seen without it
-        (seen,) = [each for each in Host("native:///system").pool_info(name="theirs")]
+        (seen,) = Host("native:///system").pool_info(name="theirs")
         assert (seen["state"], seen["source"]["format"]) == ("active", kind)
         assert {field: seen[field] for field in FIELDS} == told("theirs")
         for volume in Host("native:///system").volume_info(pool="theirs"):
