@@ -155,7 +155,7 @@ FOREIGN = {
         "",
     ),
     "encrypted": ("echo x | cryptsetup -q luksFormat --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $D -", "crypto_LUKS"),
-    "zfs": ("zpool create -m none tank $D; zpool export tank", "zfs_member"),
+    "zfs": ("zpool create -m none tank $D; zpool export tank", "gpt"),
     "swap": ("mkswap -q $D", "swap"),
 }
 
