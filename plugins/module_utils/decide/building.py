@@ -97,7 +97,7 @@ def _build_part(
 
 
 def _meet(problem: Problem, subject: str, missing: list[StorageError]) -> None:
-    error = StorageError(problem.code, problem.what, subject=subject, hint=problem.hint)
+    error = problem.error(subject)
     if problem.code not in MISSING_CODES:
         raise error
     missing.append(error)

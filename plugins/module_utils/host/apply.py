@@ -382,7 +382,8 @@ class Applier:
             ) from error
 
     def _run(self, op: ops.Run) -> None:
-        run(op.argv, keep_fds=self._held(), timeout=self._timeout if op.bounded else None, package=op.package)
+        timeout = self._timeout if op.bounded else None
+        run(op.argv, keep_fds=self._held(), timeout=timeout, package=op.package, stdin=op.stdin)
 
     def _change_table(self, op: ops.ChangeTable) -> None:
         from .partitioning import change_table

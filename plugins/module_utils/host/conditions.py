@@ -78,7 +78,9 @@ class Checks:
         try:
             return self._kinds[condition.kind](condition)
         except StorageError as error:
-            return _REPLACED if error.code == "source_missing" else f"can't be looked at ({error.message})"
+            if error.code == "source_missing":
+                return _REPLACED if condition.expected else ""  # a volume that was not active, and still is not
+            return f"can't be looked at ({error.message})"
 
     @staticmethod
     def _device(condition: Condition) -> str:

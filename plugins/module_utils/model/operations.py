@@ -25,17 +25,18 @@ def _shell(*words: object) -> str:
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
     may not answer, and so has to end within the task's timeout. ``lets_go``: it takes down what volumes are on, so that
-    none may be held open any more.
+    none may be held open any more. ``stdin`` is what it reads; it is not shown.
     """
 
     argv: tuple[str, ...]
     package: str = ""
     bounded: bool = False
     lets_go: bool = False
+    stdin: bytes = b""
 
     @property
     def command(self) -> str:
-        return _shell(*self.argv)
+        return _shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
 
 
 class MakeDirectory(NamedTuple):
@@ -334,8 +335,8 @@ class NoteDirectory(NamedTuple):
 
 class ChangeTable(NamedTuple):
     """Changes the partition table of a disk, and tells the kernel of it, under the lock that udev waits for (flock(2)):
-    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the table
-    by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
+    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the
+    table by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
 
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
