@@ -27,11 +27,12 @@ def run(
     timeout: float | None = None,
     package: str = "",
     stdin: bytes = b"",
+    warnings: list[str] | None = None,
 ) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone.
+    gone. ``warnings`` gets the lines that a command prints to standard error although it does well.
     """
     command = " ".join(shlex.quote(word) for word in argv)
     try:
@@ -58,6 +59,8 @@ def run(
         raise
     if child.returncode != 0:
         raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
+    if warnings is not None:
+        warnings += stderr.decode(errors="replace").splitlines()
     return stdout.decode(errors="replace")
 
 

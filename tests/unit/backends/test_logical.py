@@ -36,10 +36,7 @@ class Look:
         self._told = told
 
     def once(self, key, look):
-        return look()
-
-    def json(self, argv, package):
-        return self._told
+        return lvm_report.parse(self._told, self._told.get("warnings", ()))
 
 
 def reported(**group):
@@ -138,8 +135,10 @@ def test_groups_of_which_nothing_is_changed(group, code):
 
 def test_a_copy_of_a_device():
     told = reported()
-    told["report"][0]["pv"][0]["pv_duplicate"] = "duplicate"
+    uuid = told["report"][0]["pv"][0]["pv_uuid"]
+    told["warnings"] = [f"  WARNING: Not using device /dev/loop2 for PV {uuid}."]
     assert storage(told).problem.code == "vg_duplicate"
+    assert "/dev/loop2 of /dev/vdb" in storage(told).problem.what
 
 
 def test_two_groups_of_one_name():
