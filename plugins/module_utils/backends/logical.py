@@ -104,7 +104,7 @@ def _ready(group: lvm.Group, pool: Pool, path: str, told: lvm.Report, look: Look
         idle=not active,
         bring_up=_bring_up(group.name),
         take_down=f"deactivate the volumes of {group.name} (vgchange --activate n {group.name})",
-        problem=problem,
+        frozen=problem,
         remarks=remarks,
     )
 

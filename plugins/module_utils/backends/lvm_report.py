@@ -132,15 +132,16 @@ def report(look: Look) -> Report:
 def _ask(argv: Sequence[str], look: Look) -> Report:
     import json
 
-    from ..host.run import run
+    from ..host.run import failure, finish
 
-    warnings: list[str] = []
-    printed = run(argv, timeout=look.left("lvm"), package=PACKAGE, warnings=warnings)
+    ended = finish(argv, timeout=look.left("lvm"), package=PACKAGE)
+    if ended.status != 0:
+        raise failure("lvm", ended.command, ended.status, ended.stderr.strip())
     try:
-        return parse(json.loads(printed or "null"), warnings)
+        return parse(json.loads(ended.stdout or "null"), ended.stderr.splitlines())
     except (ValueError, KeyError, AttributeError) as error:
         what = f"lvm printed what is no report: {error}"
-        raise StorageError("command_failed", what, subject="lvm", command=" ".join(argv)) from None
+        raise StorageError("command_failed", what, subject="lvm", command=ended.command) from None
 
 
 def parse(told: Any, warnings: Sequence[str] = ()) -> Report:

@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Subject
-from ..model.definition import lacking, unordered, whole
+from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
+from ..model.definition import defined, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, UNSEEN, Found, Neighbour
@@ -74,7 +75,7 @@ def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> Storag
         change.subject.volume is not None or change.action in ("build", "delete", "clean") or change.may
         for change in changes
     )
-    return found.storage.problem.error(subject) if touching and found.storage.problem is not None else None
+    return found.storage.frozen.error(subject) if touching and found.storage.frozen is not None else None
 
 
 def _unseen_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -233,22 +234,23 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         _check_complete(goal, wanted, starting=True)
     else:
         wanted = _as_defined(overlay(existing, goal.pool), existing, found)
-    differing = () if existing is None else _differing(existing, wanted)
+    kept = defined(wanted)
+    differing = () if existing is None else _differing(existing, kept)
     if (existing is None or differing) and not found.defines_all:
         _check_supported(goal, found)
     if differing:
         _check_complete(goal, wanted, starting=False)
     moved = "path" in differing
-    if "cow" in _row(wanted).features and found.storage.open:
+    if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing, wanted)
+    restart = _restart_needed(goal, found, differing, kept)
     missing: list[StorageError] = []
     changes: list[Change] = []
     if restart or (goal.state == "inactive" and found.started):
         changes += stop(goal, found, restart=restart)
-    changes += _define(goal, found, wanted, differing)
+    changes += _define(goal, found, kept, differing)
     runs = goal.state == "active" or restart
     if runs:
         _check_supported(goal, found)
@@ -379,16 +381,28 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     after: dict[str, Any] = {"state": "active"}
     if storage.bring_up and (restart or not storage.up or storage.idle):
         _check_source_unused(goal, found)
-        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
+        _check_not_fixed(goal, found, permissions)
+        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         after.update({"target": permissions} if permissions else {})
     elif storage.take_down:
         summary += ", which is up already"
-    elif adopted:
+    elif adopted and not storage.parts:
         summary += ", a directory that was there before"
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None:
+    names = list(names)
+    if names and found.storage.fixed:
+        raise StorageError(
+            "not_supported",
+            f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
+            subject=str(subject_of(goal)),
+            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
+        )
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
@@ -461,11 +475,12 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     if not found.storage.open or not _row(wanted).file_tree:
         return []
     have = permissions_facts(found.storage.permissions)
-    declared = goal.pool.permissions if found.learned else wanted.permissions
+    declared = goal.pool.permissions if found.learned or found.storage.fixed else wanted.permissions
     want = permissions_facts(replace(declared, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
+    _check_not_fixed(goal, found, names)
     check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
@@ -478,8 +493,19 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
             {"target": {n: have.get(n) for n in names}},
             {"target": {n: want[n] for n in names}},
             replace(wanted, permissions=changed),
+            requires=_still_mounted(found, wanted),
         )
     ]
+
+
+def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
+    """Below a mount that went away there is a directory, which is not the pool's."""
+    path, identity = wanted.path or "", found.storage.identity
+    return (
+        (Condition("identity", found.resolved.get(path, path), identity),)
+        if found.storage.bring_up and identity
+        else ()
+    )
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------

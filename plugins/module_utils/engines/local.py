@@ -40,6 +40,14 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import dir as backend
 
         return backend
+    if pool_type == "fs":
+        from ..backends import fs
+
+        return fs
+    if pool_type == "disk":
+        from ..backends import disk
+
+        return disk
     if pool_type == "logical":
         from ..backends import logical
 
@@ -120,7 +128,7 @@ class LocalHost:
         if not storage.bring_up:
             return storage
         ours = look.started(pool.name) == start_note(storage)
-        emptied = look.made(emptied_key(pool.name)) == storage.bring_up
+        emptied = look.made(emptied_key(pool.name)) == emptied_note(storage)
         return replace(storage, ours=ours, emptied=emptied)
 
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
@@ -179,9 +187,7 @@ class LocalHost:
         """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
         if not steps:
             return ()
-        from ..model.operations import Run
-
-        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
+        runs = {op.argv[0]: op for step in steps for op in step.operations if getattr(op, "argv", ())}
         return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
 
     # --- changing ----------------------------------------------------------------------------------------------------
@@ -225,6 +231,8 @@ class LocalHost:
         self._applier = Applier(locks, self.timeout)
 
     def execute(self, operation: Any) -> None:
+        if getattr(operation, "lets_go", False):
+            self._pins.release()
         self._applier.apply(operation)
 
 
@@ -232,6 +240,11 @@ def start_note(storage: Storage) -> str:
     """What is noted of storage that we have brought up: it holds until the next boot."""
     boot = read_small_file("/proc/sys/kernel/random/boot_id") or b""
     return f"{boot.decode().strip()} {storage.bring_up}"
+
+
+def emptied_note(storage: Storage) -> str:
+    """What is noted of storage that was emptied."""
+    return f"{storage.bring_up}\n{storage.mark}"
 
 
 def emptied_key(pool: str) -> str:

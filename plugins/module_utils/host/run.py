@@ -11,7 +11,8 @@ import os
 import shlex
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ..model.errors import StorageError
 
@@ -21,18 +22,43 @@ _SECONDS_TO_DIE = 1.0
 _FULL = ("No space left on device", "Disk quota exceeded", "insufficient free space")
 
 
+class Ended(NamedTuple):
+    """A command that has ended."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+
+
 def run(
     argv: Sequence[str],
     keep_fds: Sequence[int] = (),
     timeout: float | None = None,
     package: str = "",
     stdin: bytes = b"",
-    warnings: list[str] | None = None,
 ) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone. ``warnings`` gets the lines that a command prints to standard error although it does well.
+    gone. ``stdin`` is what it reads.
+    """
+    ended = finish(argv, keep_fds, timeout, package, stdin=stdin)
+    if ended.status != 0:
+        raise failure(argv[0], ended.command, ended.status, ended.stderr.strip())
+    return ended.stdout
+
+
+def finish(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    environment: Mapping[str, str] | None = None,
+    stdin: bytes = b"",
+) -> Ended:
+    """A command and what it said, whatever its exit status. ``keep_fds`` are open files that it gets, under the same
+    numbers. Raises ``tool_missing`` or ``deadline``.
     """
     command = " ".join(shlex.quote(word) for word in argv)
     try:
@@ -42,7 +68,7 @@ def run(
             stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, **(environment or {})},
             pass_fds=tuple(keep_fds),
         )
     except FileNotFoundError:
@@ -57,11 +83,7 @@ def run(
     except BaseException:
         _abandon(child)
         raise
-    if child.returncode != 0:
-        raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
-    if warnings is not None:
-        warnings += stderr.decode(errors="replace").splitlines()
-    return stdout.decode(errors="replace")
+    return Ended(command, child.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 
 def _abandon(child: subprocess.Popen) -> None:
@@ -82,7 +104,7 @@ def tool_missing(tool: str, package: str) -> StorageError:
     )
 
 
-def _failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
+def failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
     full = any(words in stderr for words in _FULL)
     return StorageError(
         "no_space" if full else "command_failed",

@@ -48,6 +48,14 @@ def convert(source: str, source_format: str, volume: Volume, path: str) -> tuple
     return ("qemu-img", "convert", "-q", *target)
 
 
+def convert_into(source: str, source_format: str, device: str, start: int, end: int) -> tuple[str, ...]:
+    """Writes what ``source`` holds to the bytes from ``start`` to ``end`` of a block device."""
+    place = (("driver", "raw"), ("offset", start), ("size", end - start))
+    target = (*place, ("file.driver", "host_device"), ("file.filename", _absolute(device)))
+    words = ["-n", "--target-image-opts", _only_itself(source, source_format)]
+    return ("qemu-img", "convert", "-q", *words, ",".join(_option(*pair) for pair in target))
+
+
 def copy_onto(source: str, source_format: str, device: str) -> tuple[str, ...]:
     """Writes what ``source`` holds onto a device that is there and large enough."""
     return ("qemu-img", "convert", "-q", "-n", "-O", "raw", _only_itself(source, source_format), _absolute(device))

@@ -36,6 +36,7 @@ class PoolType:
     its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
+    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead.
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
     files, ``mounted``: on which something is mounted. ``on_devices``: it has its source devices for itself;
     ``signature``: what these hold then, in blkid's words, whatever the pool's format. ``whole``: its volumes go with it
@@ -53,6 +54,7 @@ class PoolType:
     target: str = "declared"
     formats: tuple[str, ...] = ()
     default_format: str | None = None
+    own_formats: tuple[str, ...] = ()
     default_dir: str | None = None
     named_by_source: bool = False
     named_by_pool: bool = False
@@ -143,12 +145,14 @@ POOL_TYPES: dict[str, PoolType] = {
             ("format",),
             formats=_FS_FORMATS,
             default_format="auto",
+            own_formats=("btrfs",),
             features=("cow", "mount_options"),
             volume_formats=FILE_FORMATS,
             file_tree=True,
             mounted=True,
             on_devices=True,
             daemon=_FILES,
+            native=_FILES,
             active="its device is mounted on its path",
         ),
         PoolType(
@@ -196,6 +200,7 @@ POOL_TYPES: dict[str, PoolType] = {
             on_devices=True,
             whole=True,
             daemon=_CUT,
+            native=_FILES,
             active="its disk has the declared partition table, and the pool was started",
         ),
         PoolType(

@@ -97,7 +97,7 @@ def test_volumes():
 
 def test_a_group_that_is_up():
     there = storage()
-    assert (there.kind, there.up, there.idle, there.problem) == (READY, True, False, None)
+    assert (there.kind, there.up, there.idle, there.frozen) == (READY, True, False, None)
     assert there.holds == ("l1", "off", "sn", "st", "th", "ths", "tp")
 
 
@@ -127,7 +127,7 @@ def test_a_group_with_nothing_active():
 def test_groups_of_which_nothing_is_changed(group, code):
     told = reported(**group)
     there = storage(told)
-    assert there.problem.code == code
+    assert there.frozen.code == code
     assert there.parts[0].problem.code == code
     decision = decide_volumes(VolumesGoal("vg1", (VolumeGoal(Volume("new", 4 * MIB)),)), found(told))
     assert decision.refusal.code == code
@@ -137,8 +137,8 @@ def test_a_copy_of_a_device():
     told = reported()
     uuid = told["report"][0]["pv"][0]["pv_uuid"]
     told["warnings"] = [f"  WARNING: Not using device /dev/loop2 for PV {uuid}."]
-    assert storage(told).problem.code == "vg_duplicate"
-    assert "/dev/loop2 of /dev/vdb" in storage(told).problem.what
+    assert storage(told).frozen.code == "vg_duplicate"
+    assert "/dev/loop2 of /dev/vdb" in storage(told).frozen.what
 
 
 def test_two_groups_of_one_name():
