@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 MIB = 2**20
+CYLINDER = 255 * 63 * 512
 
 
 def run(*words: object, check: bool = True) -> str:
@@ -213,3 +214,27 @@ def _while_mounted(host: Any, disk: Disk, point: str, pool: dict[str, Any], sour
     ok(host.pool(**pool))
     converges(host.volume, pool="cut", name=disk.name(1), state="absent")
     assert sorted(table(disk)) == [2]
+
+
+POOL_XML = """<pool type='disk'><name>theirs</name><source><device path='{device}'/><format type='{label}'/></source>
+<target><path>/dev</path></target></pool>"""
+
+
+def the_daemon_sees_the_same(host: Any, virsh: Any, disk: Disk) -> None:
+    """Capacity, allocation, what is available, volumes, their sizes, paths and keys. ``virsh`` takes words, and gives
+    what it prints; its pool is called theirs.
+    """
+    virsh("pool-refresh", "theirs")
+    told = dict(line.split(":", 1) for line in virsh("pool-info", "--bytes", "theirs").splitlines() if ":" in line)
+    ours = host.pool_info(name="cut")[0]
+    sizes = {name: int(told[name.capitalize()]) for name in ("capacity", "allocation", "available")}
+    less = CYLINDER + MIB if ours["partition_table"] == "dos" else 0  # which it counts in whole cylinders and tracks
+    for name, size in sizes.items():
+        assert 0 <= ours[name] - size <= (0 if name == "allocation" else less), (name, sizes, ours)
+    lines = [line.split() for line in virsh("vol-list", "theirs").splitlines() if "/" in line]
+    records = {record["name"]: record for record in host.volume_info(pool="cut")}
+    assert dict(lines) == {name: record["path"] for name, record in records.items()}
+    for name, record in records.items():
+        info = virsh("vol-info", "--bytes", "--pool", "theirs", name).split()
+        assert str(record["capacity"]) in info, (record, info)
+        assert virsh("vol-key", "--pool", "theirs", name).strip() == record["key"]

@@ -19,6 +19,7 @@ import pytest
 
 from .disk_scenarios import (
     MIB,
+    POOL_XML,
     Disk,
     code,
     converges,
@@ -30,6 +31,7 @@ from .disk_scenarios import (
     refuses,
     run,
     table,
+    the_daemon_sees_the_same,
 )
 
 pytestmark = [
@@ -249,6 +251,26 @@ def test_the_kernel_is_told_again(host, disk):
     assert [record["name"] for record in host.volume_info(pool="cut")] == [disk.name(1)]
     converges(host.volume, pool="cut", name=disk.name(1), capacity="8MiB")
     table(disk)
+
+
+@pytest.mark.parametrize("label", ["gpt", "dos"])
+def test_the_daemon_sees_the_same(host, daemon, disk, tmp_path, label):
+    ok(host.pool(**pool_of(disk, label)))
+    volumes = [{"name": disk.name(number), "capacity": f"{number}0MiB"} for number in (1, 2)]
+    ok(host.volume(pool="cut", volumes=volumes))
+    xml = tmp_path / "pool.xml"
+    xml.write_text(POOL_XML.format(device=disk.node, label=label))
+    daemon.virsh("pool-define", xml)
+    daemon.virsh("pool-start", "theirs")
+    try:
+        the_daemon_sees_the_same(host, daemon.virsh, disk)
+        daemon.virsh("vol-create-as", "theirs", disk.name(3), str(20 * MIB))
+        the_daemon_sees_the_same(host, daemon.virsh, disk)
+        assert not ok(host.volume(pool="cut", name=disk.name(3), capacity=str(table(disk)[3].size)))["changed"]
+        ok(host.volume(pool="cut", name=disk.name(2), state="absent"))
+        the_daemon_sees_the_same(host, daemon.virsh, disk)
+    finally:
+        daemon.virsh("pool-destroy", "theirs")
 
 
 _PROGRAM = """

@@ -10,7 +10,17 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.integration.disk_scenarios import MIB, Disk, code, converges, ok, pool_of, table
+from tests.integration.disk_scenarios import (
+    MIB,
+    POOL_XML,
+    Disk,
+    code,
+    converges,
+    ok,
+    pool_of,
+    table,
+    the_daemon_sees_the_same,
+)
 
 from .hosts import Host, run
 
@@ -147,10 +157,6 @@ def test_whole_disks_in_use(host, empty, tmp_path):
     ok(host.pool(**pool_of(disk), allow=["overwrite"]))
 
 
-_XML = """<pool type='disk'><name>{name}</name><source><device path='{device}'/><format type='{label}'/></source>
-<target><path>/dev</path></target></pool>"""
-
-
 def virsh(*words: str) -> str:
     return run("virsh", "-q", *words).strip()
 
@@ -166,32 +172,18 @@ def test_the_daemon_sees_the_same(host: Host, daemon_host: Host, empty, tmp_path
     ]
     ok(host.volume(pool="cut", volumes=volumes))
     xml = tmp_path / "pool.xml"
-    xml.write_text(_XML.format(name="theirs", device=disk.node, label=label))
+    xml.write_text(POOL_XML.format(device=disk.node, label=label))
     virsh("pool-define", str(xml))
     virsh("pool-start", "theirs")
     try:
         size = 40 * MIB
         virsh("vol-create-as", "theirs", disk.name(3), str(size), *(["--format", "linux"] if label == "dos" else []))
         run("udevadm", "settle")
-        compare(host, disk)
+        the_daemon_sees_the_same(host, virsh, disk)
         assert not ok(host.volume(pool="cut", name=disk.name(3), capacity=str(table(disk)[3].size)))["changed"]
         virsh("vol-delete", "--pool", "theirs", disk.name(2))
         run("udevadm", "settle")
-        compare(host, disk)
+        the_daemon_sees_the_same(host, virsh, disk)
     finally:
         virsh("pool-destroy", "theirs")
         virsh("pool-undefine", "theirs")
-
-
-def compare(host: Host, disk: Disk) -> None:
-    told = dict(line.split(":", 1) for line in virsh("pool-info", "--bytes", "theirs").splitlines() if ":" in line)
-    ours = host.pool_info(name="cut")[0]
-    sizes = {name: int(told[name.capitalize()]) for name in ("capacity", "allocation", "available")}
-    assert sizes == {name: ours[name] for name in sizes}
-    listed = dict(line.split() for line in virsh("vol-list", "theirs").splitlines())
-    records = {record["name"]: record for record in host.volume_info(pool="cut")}
-    assert listed == {name: record["path"] for name, record in records.items()}
-    for name, record in records.items():
-        info = virsh("vol-info", "--bytes", "--pool", "theirs", name).split()
-        assert str(record["capacity"]) in info, (record, info)
-        assert virsh("vol-key", "--pool", "theirs", name) == record["key"]
