@@ -131,18 +131,24 @@ options:
         description: The version of NFS.
         type: str
       auth:
-        description: What the source wants to know of who connects. The password is in a libvirt secret.
+        description:
+          - What the source wants to know of who connects.
+          - The password of V(chap) and V(ceph) is in a secret of libvirt. That of V(cifs) is O(source.auth.secret); it
+            is kept nowhere, so that it is given in each task that may mount the share.
         type: dict
         suboptions:
           type:
             description: How it is asked for.
             type: str
-            choices: [chap, ceph]
+            choices: [chap, ceph, cifs]
             required: true
           username:
-            description: The user.
+            description: The user; of a CIFS share a domain and a backslash may be before it.
             type: str
             required: true
+          secret:
+            description: The password of a CIFS share.
+            type: str
           secret_uuid:
             description: The uuid of the secret.
             type: str
@@ -583,8 +589,9 @@ def main() -> None:
                     "auth": {
                         "type": "dict",
                         "options": {
-                            "type": {"type": "str", "choices": ["chap", "ceph"], "required": True},
+                            "type": {"type": "str", "choices": ["chap", "ceph", "cifs"], "required": True},
                             "username": {"type": "str", "required": True},
+                            "secret": {"type": "str", "no_log": True},
                             "secret_uuid": {"type": "str", "no_log": False},
                             "secret_usage": {"type": "str", "no_log": False},
                         },

@@ -275,7 +275,9 @@ def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
 def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     """The names of the fields in which the definition must change, those of its source with a dot."""
     names = [
-        f.name for f in fields(Pool) if f.name != "source" and getattr(existing, f.name) != getattr(wanted, f.name)
+        f.name
+        for f in fields(Pool)
+        if f.name != "source" and f.compare and getattr(existing, f.name) != getattr(wanted, f.name)
     ]
     if "config_options" in names and unordered(existing.config_options) == unordered(wanted.config_options):
         names.remove("config_options")

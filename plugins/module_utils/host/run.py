@@ -12,6 +12,7 @@ import shlex
 import signal
 import subprocess
 from collections.abc import Sequence
+from contextlib import suppress
 
 from ..model.errors import StorageError
 
@@ -35,6 +36,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
             stderr=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT},
             pass_fds=tuple(keep_fds),
+            start_new_session=timeout is not None,
         )
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
@@ -54,7 +56,12 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
 
 
 def _abandon(child: subprocess.Popen) -> None:
-    """Kills it. One that hangs in a system call does not even die of that, and is not waited for."""
+    """Kills it, with what it has started if it has a time limit: mount(8) leaves the work to helpers. One that hangs in
+    a system call does not even die of that, and is not waited for.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(child.pid) == child.pid:
+            os.killpg(child.pid, signal.SIGKILL)
     child.kill()
     for stream in (child.stdout, child.stderr):
         if stream is not None:
