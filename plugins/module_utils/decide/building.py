@@ -16,7 +16,7 @@ from ..model.errors import MISSING_CODES, StorageError
 from ..model.facts import permissions_facts
 from ..model.found import ABSENT, FOREIGN, READY, Found, Part, Problem, Storage
 from ..model.goal import PoolGoal
-from ..model.pool import Pool
+from ..model.pool import Permissions, Pool
 from .guards import check_ownership
 from .pools import change_of, subject_of
 
@@ -146,6 +146,8 @@ def unreadable(goal: PoolGoal, path: str | None, why: str) -> StorageError:
 
 
 def _make_directory(part: Part, goal: PoolGoal, found: Found, wanted: Pool) -> Change:
+    if found.storage.bring_up:
+        return _make_mount_point(part, goal, wanted)
     check_ownership(wanted.permissions, None, found, str(subject_of(goal)))
     mode = _DIRECTORY_MODE if wanted.permissions.mode is None else wanted.permissions.mode
     permissions = replace(wanted.permissions, label=None, mode=mode)
@@ -159,3 +161,10 @@ def _make_directory(part: Part, goal: PoolGoal, found: Found, wanted: Pool) -> C
         replace(wanted, permissions=permissions),
         part=DIRECTORY,
     )
+
+
+def _make_mount_point(part: Part, goal: PoolGoal, wanted: Pool) -> Change:
+    """The declared permissions are for what is mounted on it."""
+    wanted = replace(wanted, permissions=Permissions(_DIRECTORY_MODE))
+    before, after = {DIRECTORY: None}, {DIRECTORY: dict(part.facts or {})}
+    return change_of(goal, "build", f"make {part.what}", before, after, wanted, part=DIRECTORY)

@@ -7,10 +7,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Subject
+from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
 from ..model.definition import lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
@@ -370,6 +371,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     after: dict[str, Any] = {"state": "active"}
     if storage.bring_up and (restart or not storage.up):
         _check_source_unused(goal, found)
+        _check_not_fixed(goal, found, permissions_facts(replace(wanted.permissions, label=None)))
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
         after.update({"target": permissions} if permissions else {})
@@ -380,6 +382,17 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None:
+    names = list(names)
+    if names and found.storage.fixed:
+        raise StorageError(
+            "not_supported",
+            f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
+            subject=str(subject_of(goal)),
+            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
+        )
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
@@ -457,6 +470,7 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
+    _check_not_fixed(goal, found, names)
     check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
@@ -469,8 +483,19 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
             {"target": {n: have.get(n) for n in names}},
             {"target": {n: want[n] for n in names}},
             replace(wanted, permissions=changed),
+            requires=_still_mounted(found, wanted),
         )
     ]
+
+
+def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
+    """Below a mount that went away there is a directory, which is not the pool's."""
+    path, identity = wanted.path or "", found.storage.identity
+    return (
+        (Condition("identity", found.resolved.get(path, path), identity),)
+        if found.storage.bring_up and identity
+        else ()
+    )
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------

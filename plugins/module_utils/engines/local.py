@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -116,7 +117,7 @@ class LocalHost:
         if not storage.bring_up:
             return storage
         ours = look.started(pool.name) == start_note(storage)
-        emptied = look.made(emptied_key(pool.name)) == storage.bring_up
+        emptied = look.made(emptied_key(pool.name)) == emptied_note(storage)
         return replace(storage, ours=ours, emptied=emptied)
 
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
@@ -188,7 +189,7 @@ class LocalHost:
         unused: dict[str, int] = {}
         for index, group in conditions.items():
             for condition in group:
-                if condition.kind == "unused":
+                if condition.kind == "unused" and not stat.S_ISBLK(_mode_of(condition.path)):
                     unused[condition.path] = index
                 elif not _HOLDS[condition.kind](condition, self.timeout):
                     failed[index] = changed_meanwhile(condition.path, _BROKEN[condition.kind])
@@ -217,6 +218,11 @@ def start_note(storage: Storage) -> str:
     return f"{boot.decode().strip()} {storage.bring_up}"
 
 
+def emptied_note(storage: Storage) -> str:
+    """What is noted of storage that was emptied."""
+    return f"{storage.bring_up}\n{storage.mark}"
+
+
 def emptied_key(pool: str) -> str:
     """What the note is called that a pool was emptied, to be deleted."""
     return f"emptied {pool}"
@@ -235,6 +241,50 @@ def _same_content(condition: Condition, timeout: float) -> bool:
     return (content_of(condition.path, timeout),) == condition.expected
 
 
-# How each kind of condition is looked at again, and what is said where it holds no longer.
-_HOLDS: dict[str, Callable[[Condition, float], bool]] = {"identity": _same_file, "content": _same_content}
-_BROKEN = {"identity": "was replaced or went away", "content": "got other content"}
+def _same_signatures(condition: Condition, timeout: float) -> bool:
+    from ..host.signatures import content_at
+
+    return content_at(condition.path, timeout).facts == condition.expected
+
+
+def _same_device(condition: Condition, timeout: float) -> bool:
+    from ..host.block import device_at
+
+    try:
+        return device_at(condition.path).identity == condition.expected
+    except StorageError:
+        return False
+
+
+def _unused_device(condition: Condition, timeout: float) -> bool:
+    from ..host.device_users import users_of_path
+
+    try:
+        return not users_of_path(condition.path)[0]
+    except StorageError:
+        return False
+
+
+def _mode_of(path: str) -> int:
+    try:
+        return os.stat(path).st_mode
+    except OSError:
+        return 0
+
+
+# How each kind of condition is looked at again, and what is said where it holds no longer. What uses files is looked
+# for together.
+_HOLDS: dict[str, Callable[[Condition, float], bool]] = {
+    "identity": _same_file,
+    "content": _same_content,
+    "signatures": _same_signatures,
+    "device": _same_device,
+    "unused": _unused_device,
+}
+_BROKEN = {
+    "identity": "was replaced or went away",
+    "content": "got other content",
+    "signatures": "got other content",
+    "device": "became another device or went away",
+    "unused": "was taken into use",
+}

@@ -15,13 +15,25 @@ from typing import Any
 
 from ..host.files import read_small_file
 from ..host.locks import locked
+from ..host.look import Look
+from ..host.paths import resolved
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.found import ABSENT, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
-from .local import LocalHost, arrange, backend_of, emptied_key, no_backend, process, start_note, unwritable
+from .local import (
+    LocalHost,
+    arrange,
+    backend_of,
+    emptied_key,
+    emptied_note,
+    no_backend,
+    process,
+    start_note,
+    unwritable,
+)
 from .places import Places
 
 
@@ -46,13 +58,12 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
     return pool
 
 
+def _same_source(pool: Pool | None, other: Pool) -> bool:
+    return pool is not None and (pool.type, pool.path, pool.source) == (other.type, other.path, other.source)
+
+
 def _same_place(pool: Pool, other: Pool) -> bool:
-    return (pool.type, pool.path, pool.source, pool.mount_options) == (
-        other.type,
-        other.path,
-        other.source,
-        other.mount_options,
-    )
+    return _same_source(pool, other) and pool.mount_options == other.mount_options
 
 
 def _devices(pool: Pool | None) -> list[str]:
@@ -118,7 +129,7 @@ class NativeEngine:
                 ) from error
         return sorted(names)
 
-    def _neighbours(self, but: str) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
+    def _neighbours(self, but: str, look: Look) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
         """The other pools, and those that can't be read."""
         neighbours, unread = [], []
         for name in self.pool_names():
@@ -131,8 +142,8 @@ class NativeEngine:
                 unread.append(f"{name} ({error.message})")
                 continue
             if pool is not None:
-                resolved = os.path.realpath(pool.path) if pool.path else None
-                neighbours.append(Neighbour(pool, resolved, tuple(map(os.path.realpath, _devices(pool)))))
+                place = resolved(pool.path, look.mounts()) if pool.path else None
+                neighbours.append(Neighbour(pool, place, tuple(map(os.path.realpath, _devices(pool)))))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
@@ -144,11 +155,13 @@ class NativeEngine:
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         look = self.host.look()
-        storage = self.host.storage(wanted, look, scope.holds)
-        same = existing is None or _same_place(existing, wanted)
-        current = storage if same or existing is None else self.host.storage(existing, look)
         started = live is not None
-        neighbours, unread = self._neighbours(name) if scope.neighbours else ((), ())
+        current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
+        if started and current is not None and current.up and not _same_source(existing, wanted):
+            look.leaving = current.path or ""
+        storage = self.host.storage(wanted, look, scope.holds)
+        current = current or storage
+        neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
         paths = (wanted.path, None if existing is None else existing.path, *_devices(wanted))
         found = Found(
             name,
@@ -166,7 +179,7 @@ class NativeEngine:
             unsupported=no_backend(wanted.type),
             starts_at_boot=False,
             process=process(),
-            resolved={path: os.path.realpath(path) for path in paths if path},
+            resolved={path: resolved(path, look.mounts()) for path in paths if path},
         )
         return self.host.contents(found, wanted, scope, look)
 
@@ -185,7 +198,7 @@ class NativeEngine:
         return next(filter(None, map(unwritable, paths)), "")
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
-        return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name)[0])
+        return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -258,9 +271,10 @@ class NativeEngine:
 
         name, notes = change.subject.pool, self.host.notes
         if EMPTIED in change.may:
-            yield ops.WriteFile(notes.record_path(emptied_key(name)), found.current.bring_up)
+            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.current))
         if TAKE_DOWN in change.may:
             yield from self._backend(change, found)
+        if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours
             yield ops.Remove(notes.started_path(name))
 
     def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:

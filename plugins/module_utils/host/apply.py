@@ -386,9 +386,17 @@ class Applier:
         return self._locks + tuple(self._staging.values())
 
     def _open_staging(self, op: ops.OpenStaging) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(op.path, 0o700)
-        descriptor = os.open(op.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        pool, name = os.path.split(op.path)
+        directory = os.open(pool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            if op.inside and identity_of(os.fstat(directory)) != op.inside:
+                raise changed_meanwhile(pool, "was replaced or unmounted")
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=directory)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=directory)
+        finally:
+            os.close(directory)
         try:
             self._take_over(op.path, descriptor)
         except BaseException:

@@ -83,7 +83,8 @@ class Storage:
     built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
     brought it up. ``requires``: what must still hold when it is brought up. ``emptied``: an interrupted task has
-    deleted what it held. ``busy``: who uses it, if asked for.
+    deleted what it held; ``mark`` tells what was deleted from what shows up there later. ``busy``: who uses it, if
+    asked for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -107,7 +108,9 @@ class Storage:
     ours: bool = False
     requires: tuple[Condition, ...] = ()
     emptied: bool = False
+    mark: str = ""
     busy: tuple[User, ...] = ()
+    fixed: str = ""
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
@@ -117,6 +120,11 @@ class Storage:
     def open(self) -> bool:
         """Whether its volumes can be looked at here."""
         return self.kind == READY and self.up
+
+    @property
+    def problem(self) -> Problem | None:
+        """The first of its parts'."""
+        return next((part.problem for part in self.parts if part.problem is not None), None)
 
 
 @dataclass(frozen=True)
@@ -235,6 +243,9 @@ class Found:
         """Why nobody can tell whether a started pool is active; None when it can be told, or was not started."""
         if not self.started or self.current.kind != UNKNOWN_STORAGE:
             return None
+        problem = self.current.problem
+        if problem is not None:
+            return StorageError(problem.code, problem.what, subject=f"pool {self.name}", hint=problem.hint)
         return StorageError(
             "backend_missing" if self.unsupported else "storage_unreadable",
             f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,

@@ -127,9 +127,13 @@ class RemoveDirectory(NamedTuple):
 
 
 class OpenStaging(NamedTuple):
-    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone."""
+    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
+    ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up
+    when a mount goes away. As long as it is open, it can't.
+    """
 
     path: str
+    inside: tuple[int, ...] = ()
 
     @property
     def command(self) -> str:
