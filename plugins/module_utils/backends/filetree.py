@@ -20,7 +20,7 @@ from ..host.identity import identity_of
 from ..host.mounts import filesystem_of, mounts
 from ..images.headers import read_header, resolve_backing
 from ..model.errors import StorageError
-from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Storage, Usage
+from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import Permissions
 from ..model.volume import Backing, Volume
@@ -72,6 +72,16 @@ def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
         holds=held,
         identity=identity_of(status),
     )
+
+
+def silent(path: str, look: Look) -> Storage | None:
+    """The storage at a path of which nothing can be told, since it leads into what does not answer; None else."""
+    mount = look.servers.silent(path) if path else None
+    if mount is None:
+        return None
+    problem = look.servers.problem(mount)
+    part = Part("directory", f"the directory {path}", UNKNOWN_STORAGE, problem.what, problem)
+    return Storage(UNKNOWN_STORAGE, path, problem.what, parts=(part,))
 
 
 def noted_inode(note: str | None) -> int | None:

@@ -10,7 +10,6 @@ must still hold, and operations.
 from __future__ import annotations
 
 import os
-import shutil
 import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -21,6 +20,7 @@ from ..host.files import read_small_file
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.look import Look
 from ..host.notes import Notes
+from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
@@ -41,6 +41,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import dir as backend
 
         return backend
+    if pool_type == "netfs":
+        from ..backends import netfs
+
+        return netfs
     return None
 
 
@@ -95,6 +99,7 @@ class LocalHost:
         self.timeout = timeout
         self._applier: Any = None
         self._pins = Pins()
+        self.servers = Servers(timeout)
 
     def release(self) -> None:
         self._pins.release()
@@ -107,7 +112,8 @@ class LocalHost:
 
     def look(self) -> Look:
         """What one observation remembers: made anew for each."""
-        return Look(self.timeout, self.places.records, self.places.starts)
+        self.servers.look_again()
+        return Look(self.timeout, self.places.records, self.places.starts, self.servers)
 
     def storage(self, pool: Pool, look: Look, holds: bool = False) -> Storage:
         backend = backend_of(pool.type)
@@ -130,7 +136,7 @@ class LocalHost:
         if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
             from .native_images import observe_images
 
-            found = observe_images(found, scope)
+            found = observe_images(found, scope, self.servers)
         return found
 
     def observe_users(
@@ -158,7 +164,8 @@ class LocalHost:
         from .native_images import observe_chains
         from .native_users import observe_users
 
-        return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours, guests)
+        found = observe_chains(found, stakes, self.servers)
+        return observe_users(found, stakes, self.places.guests, neighbours, guests, self.servers)
 
     def _with_busy(self, found: Found) -> Found:
         """Adds who uses the storage on which the pool runs."""
@@ -176,10 +183,15 @@ class LocalHost:
         """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
         if not steps:
             return ()
-        from ..model.operations import Run
+        from ..host.run import lacks
+        from ..model.operations import FirstOf, Run
 
-        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
-        return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
+        runs: dict[str, Run] = {}
+        for operation in (operation for step in steps for operation in step.operations):
+            attempts = operation.attempts if isinstance(operation, FirstOf) else (operation,)
+            if isinstance(attempts[0], Run) and all(map(lacks, attempts)):
+                runs[lacks(attempts[0])] = attempts[0]
+        return tuple(tool_missing(tool, op.package) for tool, op in runs.items())
 
     # --- changing ----------------------------------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from typing import Any
 from ..host.files import read_small_file
 from ..host.locks import locked
 from ..host.look import Look
-from ..host.paths import resolved
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
@@ -142,8 +141,8 @@ class NativeEngine:
                 unread.append(f"{name} ({error.message})")
                 continue
             if pool is not None:
-                place = resolved(pool.path, look.mounts()) if pool.path else None
-                neighbours.append(Neighbour(pool, place, tuple(map(os.path.realpath, _devices(pool)))))
+                place = look.servers.resolved(pool.path) if pool.path else None
+                neighbours.append(Neighbour(pool, place, tuple(map(look.servers.resolved, _devices(pool)))))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
@@ -179,7 +178,7 @@ class NativeEngine:
             unsupported=no_backend(wanted.type),
             starts_at_boot=False,
             process=process(),
-            resolved={path: resolved(path, look.mounts()) for path in paths if path},
+            resolved={path: look.servers.resolved(path) for path in paths if path},
         )
         return self.host.contents(found, wanted, scope, look)
 

@@ -47,7 +47,9 @@ def observe_users(
         identities.pop(None, None)
         others = neighbours()
         for source in (
-            _guests(found, deep, identities, others, chain(guests, _guest_definitions(guest_directories, unseen)), look),
+            _guests(
+                found, deep, identities, others, chain(guests, _guest_definitions(guest_directories, unseen)), look
+            ),
             _overlays(found, identities, others, look),
             _pools(identities, others, look),
         ):
@@ -58,7 +60,7 @@ def observe_users(
 
 
 class _Files:
-    """Files wherever they are, but nothing on a server that does not answer: what was not looked at is in ``unseen``."""
+    """Files wherever they are, but nothing on a server that does not answer: that is in ``unseen``."""
 
     def __init__(self, servers: Servers) -> None:
         self.servers = servers

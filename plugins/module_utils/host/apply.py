@@ -12,6 +12,7 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any, Callable
@@ -20,7 +21,7 @@ from ..model import operations as ops
 from ..model.errors import StorageError
 from .identity import changed_meanwhile, identity_of
 from .renames import rename_exchange, rename_noreplace
-from .run import run
+from .run import lacks, run
 
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -335,6 +336,24 @@ def _truncate(op: ops.Truncate) -> None:
         os.close(descriptor)
 
 
+@contextmanager
+def _credentials(op: ops.Run) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """The words of a command and the open files that it gets. The file of credentials is in memory only: nobody else
+    can open it, and it is gone with the command, however that ends.
+    """
+    if op.credentials is None:
+        yield op.argv, ()
+        return
+    descriptor = os.memfd_create("credentials")
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, op.credentials.data)
+        shown = f"credentials=/proc/self/fd/{descriptor}"
+        yield tuple(word.replace(ops.CREDENTIALS, shown) for word in op.argv), (descriptor,)
+    finally:
+        os.close(descriptor)
+
+
 class Applier:
     """Carries out operations under the locks whose descriptors it was given; holds the staging directories it
     opened. ``timeout``: seconds that bounded commands may take.
@@ -346,6 +365,7 @@ class Applier:
         self._staging: dict[str, int] = {}
         self._table: dict[type, Callable[[Any], object]] = {
             ops.Run: self._run,
+            ops.FirstOf: self._first_of,
             ops.MakeDirectory: _make_directory,
             ops.NoteDirectory: _note_directory,
             ops.SetPermissions: _set_permissions,
@@ -379,8 +399,44 @@ class Applier:
                 code, f"{operation.command}: {text}", subject=str(error.filename or operation.command), hint=hint
             ) from error
 
-    def _run(self, op: ops.Run) -> None:
-        run(op.argv, keep_fds=self._held(), timeout=self._timeout if op.bounded else None, package=op.package)
+    def _run(self, op: ops.Run, timeout: float | None = None) -> None:
+        timeout = timeout or (self._timeout if op.bounded else None)
+        with _credentials(op) as (argv, descriptors):
+            try:
+                run(argv, keep_fds=(*self._held(), *descriptors), timeout=timeout, package=op.package)
+            except StorageError as error:
+                if error.code == "deadline":
+                    error.hint = op.late or error.hint
+                raise
+
+    def _first_of(self, op: ops.FirstOf) -> None:
+        """They share the time of one. Who does not answer says nothing: then no other is tried."""
+        end = None if self._timeout is None else time.monotonic() + self._timeout
+        errors: list[StorageError] = []
+        for attempt in op.attempts:
+            if lacks(attempt):
+                continue
+            try:
+                self._run(attempt, None if end is None else max(0.1, end - time.monotonic()))
+                return
+            except StorageError as error:
+                if error.code != "command_failed":
+                    raise
+                errors.append(error)
+        if not errors:
+            self._run(op.attempts[0])
+            return
+        said = "\n".join(f"{error.command}: {error.stderr}" for error in errors)
+        first = errors[0]
+        raise StorageError(
+            first.code,
+            first.message,
+            subject=first.subject,
+            hint=first.hint,
+            command=op.command,
+            rc=first.rc,
+            stderr=said,
+        )
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

@@ -9,18 +9,18 @@ may hang for good.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable
 from threading import Thread
 
 from ..model.errors import StorageError
-from .mounts import Mount, mount_at, mounts
+from ..model.found import Problem
+from .mounts import Mount, mounts
+from .paths import walk
 
 # Filesystems that ask somebody else: servers, and processes of this host (FUSE).
-_REMOTE = frozenset(
-    "nfs nfs4 cifs smb3 smbfs ncpfs afs coda ceph 9p virtiofs lustre gpfs beegfs glusterfs orangefs fuse".split()
-)
-_LINKS = 40  # that many one after the other are followed (path_resolution(7))
+_REMOTE = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "9p", "virtiofs", "lustre", "gpfs",
+    "beegfs", "glusterfs", "orangefs", "fuse",
+)  # fmt: skip
 _AT_ONCE = 64  # so many are asked together; of more than that each is asked by itself
 
 
@@ -57,11 +57,14 @@ class Servers:
         """An absolute path with symbolic links followed, as far as that can be told without asking who is dead."""
         return self._walk(path)[0]
 
-    def check(self, path: str) -> None:
+    def check(self, path: str, subject: str) -> None:
         """Raises ``deadline`` where a path leads into what does not answer."""
         mount = self.silent(path)
         if mount is not None:
-            raise StorageError("deadline", not_answering(mount, self.timeout), subject=path, hint=HINT)
+            raise StorageError("deadline", not_answering(mount, self.timeout), subject=subject, hint=_HINT)
+
+    def problem(self, mount: Mount) -> Problem:
+        return Problem("deadline", not_answering(mount, self.timeout), _HINT)
 
     def answers(self, mount: Mount) -> bool:
         """Whether it answers; it is asked only once."""
@@ -90,40 +93,14 @@ class Servers:
         self._asked[mount.number].start()
 
     def _walk(self, path: str) -> tuple[str, Mount | None]:
-        points = {mount.point for mount in self.table()}
-        left, here, links = [name for name in reversed(path.split("/")) if name], "", 0
-        while left:
-            name = left.pop()
-            if name in (".", ".."):
-                here = os.path.dirname(here).rstrip("/") if name == ".." else here
-                continue
-            there = f"{here}/{name}"
-            mount = mount_at(there, self.table()) if there in points else None
-            if mount is not None and not self.answers(mount):
-                return _joined(there, left), mount
-            target = None if there in points or links >= _LINKS else _link(there)
-            if target is None:
-                here = there
-                continue
-            links += 1
-            here = "" if target.startswith("/") else here
-            left += [part for part in reversed(target.split("/")) if part]
-        return here or "/", None
+        return walk(path, self.table(), self._is_silent)
+
+    def _is_silent(self, mount: Mount) -> bool:
+        return not self.answers(mount)
 
 
-HINT = "See whether the server is up and can be reached, or give the task a longer timeout."
+_HINT = "See whether the server is up and can be reached, or give the task a longer timeout."
 
 
 def not_answering(mount: Mount, timeout: float) -> str:
     return f"{mount.source}, mounted on {mount.point}, did not answer within {timeout:g} s"
-
-
-def _joined(path: str, left: Iterable[str]) -> str:
-    return "/".join([path, *reversed(list(left))])
-
-
-def _link(path: str) -> str | None:
-    try:
-        return os.readlink(path)
-    except OSError:
-        return None

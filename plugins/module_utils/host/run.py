@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Sequence
 from contextlib import suppress
+from typing import Any
 
 from ..model.errors import StorageError
 
@@ -70,6 +72,15 @@ def _abandon(child: subprocess.Popen) -> None:
         child.wait(_SECONDS_TO_DIE)
     except subprocess.TimeoutExpired:
         child.returncode = -signal.SIGKILL  # its end is left to init
+
+
+def lacks(command: Any) -> str:
+    """The tool of a command that is not there, or its helper: mount(8) looks for that where system programs are. Empty
+    when all is there.
+    """
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), "/sbin", "/usr/sbin"))
+    wanted = (command.argv[0], *([command.helper] if command.helper else ()))
+    return next((tool for tool in wanted if shutil.which(tool, path=places) is None), "")
 
 
 def tool_missing(tool: str, package: str) -> StorageError:

@@ -22,18 +22,46 @@ def _shell(*words: object) -> str:
     return " ".join(shlex.quote(str(word)) for word in words)
 
 
+class Secret:
+    """Bytes that nobody is shown."""
+
+    def __init__(self, text: str) -> None:
+        self.data = text.encode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+
+# Stands for the option that names a file of credentials, which is there while the command runs, and has no name.
+CREDENTIALS = "credentials=(private)"
+
+
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout.
+    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
+    another command that it runs. ``credentials``: what CREDENTIALS stands for in its words.
     """
 
     argv: tuple[str, ...]
     package: str = ""
     bounded: bool = False
+    late: str = ""
+    helper: str = ""
+    credentials: Secret | None = None
 
     @property
     def command(self) -> str:
         return _shell(*self.argv)
+
+
+class FirstOf(NamedTuple):
+    """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
+
+    attempts: tuple[Run, ...]
+
+    @property
+    def command(self) -> str:
+        return " || ".join(attempt.command for attempt in self.attempts)
 
 
 class MakeDirectory(NamedTuple):

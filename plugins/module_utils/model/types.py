@@ -144,6 +144,7 @@ POOL_TYPES: dict[str, PoolType] = {
             volume_formats=FILE_FORMATS,
             file_tree=True,
             daemon=_FILES,
+            native=_FILES,
             active="its export is mounted on its path",
         ),
         PoolType(

@@ -1,0 +1,238 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Pools on a filesystem of a server: an NFS export, a Gluster volume, a CIFS share (formatstorage: "Network filesystem
+pool").
+
+The mount table is all that is looked at to tell whether a pool is up; what is mounted is touched once it has answered.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..host.mounts import Mount
+from ..model.change import Change
+from ..model.found import Found, Storage, User
+from ..model.pool import Pool
+from . import filetree, mounted
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+    from ..host.notes import Notes
+
+NFS, GLUSTERFS, CIFS, AUTO = "nfs", "glusterfs", "cifs", "auto"
+_TYPES = {NFS: ("nfs", "nfs4"), GLUSTERFS: ("fuse.glusterfs",), CIFS: ("cifs", "smb3")}
+_PACKAGES = {
+    NFS: "nfs-common on Debian and Ubuntu, nfs-utils on Fedora, RHEL and Arch Linux, nfs-client on SUSE",
+    GLUSTERFS: "glusterfs-client on Debian and Ubuntu, glusterfs-fuse on Fedora and RHEL, glusterfs on SUSE and Arch "
+    "Linux",
+    CIFS: "cifs-utils",
+}
+# mount.cifs(8): options that say who connects; without any of them it is a guest, as libvirt has it.
+_WHO = ("user", "username", "cred", "credentials", "guest", "sec", "cruid")
+_SECONDS_FOR_NAMES = 5.0
+_AT_ONCE = {NFS: ("retry=0",)}  # nfs(5): else it asks a server that has no NFS again for two minutes
+
+
+def observe(pool: Pool, look: Look, holds: bool) -> Storage:
+    path = pool.path or ""
+    place = mounted.place_of(pool, look, lambda mount: is_source(mount, pool, look))
+    silent = look.servers.silent(path) if path else None
+    if silent is not None and silent.point != place.path:
+        return filetree.silent(path, look) or Storage("unknown", path)
+    return mounted.observe(pool, place, look, holds, _words(pool), may_hang=True)
+
+
+def observe_volumes(found: Found, scope: Any, look: Look) -> Found:
+    return filetree.observe_volumes(found, scope, look)
+
+
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
+    return mounted.busy(pool, storage, look)
+
+
+def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
+    return mounted.lower(change, found, notes, mounting)
+
+
+lower_volumes = filetree.lower_volumes
+
+
+# --- what is mounted -------------------------------------------------------------------------------------------------
+
+
+def _host(pool: Pool) -> str:
+    return pool.source.hosts[0].name if pool.source.hosts else ""
+
+
+def _format(pool: Pool) -> str:
+    return pool.source.format or AUTO
+
+
+def _directory(pool: Pool) -> str:
+    return (pool.source.dir or "").strip("/")
+
+
+def _words(pool: Pool) -> str:
+    return source_of(pool, NFS if _format(pool) == AUTO else _format(pool))
+
+
+def source_of(pool: Pool, kind: str) -> str:
+    """What mount is told to mount, in the words of each kind: nfs(5), mount.glusterfs(8), mount.cifs(8)."""
+    host = _host(pool)
+    if kind == CIFS:
+        return f"//{host}/{_directory(pool)}"
+    if kind == GLUSTERFS:
+        return f"{host}:/{_directory(pool)}"  # it takes an address of IPv6 without brackets only
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{bracketed}:{pool.source.dir or '/'}"
+
+
+class _Shown(NamedTuple):
+    """A source as the mount table shows it, taken apart."""
+
+    host: str
+    directory: str
+
+
+def _shown(mount: Mount, kind: str) -> _Shown:
+    source = mount.source
+    if kind == CIFS:
+        host, _slash, directory = source.replace("\\", "/").lstrip("/").partition("/")
+    elif kind == NFS and source.startswith("["):
+        host, _colon, directory = source[1:].partition("]:")
+    elif kind == NFS:
+        host, _colon, directory = source.partition(":")
+    else:
+        host, _colon, directory = source.rpartition(":")
+    return _Shown(host, _plain(directory, kind))
+
+
+def _plain(directory: str, kind: str) -> str:
+    """One form of what means the same: slashes, and in names of shares the case of letters."""
+    names = [name for name in directory.split("/") if name]
+    if kind == CIFS and names:
+        names[0] = names[0].casefold()
+    return "/".join(names)
+
+
+def is_source(mount: Mount, pool: Pool, look: Look) -> bool:
+    """Whether that is mounted from the source of the pool."""
+    for kind in _kinds(pool):
+        if mount.fstype in _TYPES[kind]:
+            shown = _shown(mount, kind)
+            return shown.directory == _plain(pool.source.dir or "", kind) and _same_host(shown.host, pool, mount, look)
+    return False
+
+
+def _kinds(pool: Pool) -> tuple[str, ...]:
+    """The kinds of servers that may be meant. A version is one of NFS."""
+    if _format(pool) != AUTO:
+        return (_format(pool),)
+    return (NFS,) if pool.source.protocol_version else (NFS, GLUSTERFS, CIFS)
+
+
+def _same_host(shown: str, pool: Pool, mount: Mount, look: Look) -> bool:
+    """By name; else by address: that which the mount is of, as its options tell, or which the shown name has."""
+    declared = _host(pool)
+    if _plain_host(shown) == _plain_host(declared):
+        return True
+    addresses = {_address(option[len("addr=") :]) for option in mount.super_options if option.startswith("addr=")}
+    theirs = addresses or _addresses(shown, look)
+    return bool(theirs & _addresses(declared, look))
+
+
+def _plain_host(text: str) -> str:
+    return text.strip("[]").rstrip(".").casefold()
+
+
+def _address(text: str) -> str:
+    """One form of an address; the text itself where it is none."""
+    import socket
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_ntop(family, socket.inet_pton(family, text.strip("[]")))
+        except OSError:
+            continue
+    return text
+
+
+def _addresses(name: str, look: Look) -> frozenset[str]:
+    """Those of a name. Who resolves names may be as dead as the server, so that it is a child who asks."""
+    from ..host.patience import in_child
+
+    told = look.once(("addresses", name), lambda: in_child(lambda: _resolve(name), _SECONDS_FOR_NAMES)) or ()
+    return frozenset(map(_address, told))
+
+
+def _resolve(name: str) -> list[str]:
+    import socket
+
+    try:
+        found = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return sorted({str(each[4][0]) for each in found})
+
+
+# --- mounting --------------------------------------------------------------------------------------------------------
+
+
+def mounting(pool: Pool) -> list[Any]:
+    """The operation that mounts: NFS first where nobody said what it is, then Gluster, then CIFS, as each says no."""
+    from ..model.operations import FirstOf
+
+    kinds = [kind for kind in _kinds(pool) if _may_be(pool, kind)]
+    if len(kinds) == 1:
+        return [_attempt(pool, kinds[0])]
+    return [FirstOf(tuple(_attempt(pool, kind, _AT_ONCE.get(kind, ())) for kind in kinds))]
+
+
+def _may_be(pool: Pool, kind: str) -> bool:
+    """Volumes of Gluster have plain names."""
+    return _format(pool) != AUTO or kind != GLUSTERFS or "/" not in _directory(pool)
+
+
+def _attempt(pool: Pool, kind: str, more: tuple[str, ...] = ()) -> Any:
+    source, target = source_of(pool, kind), pool.path or ""
+    operation = mounted.mount(kind, (*options_of(pool, kind), *more), source, target)
+    return operation._replace(
+        package=_PACKAGES[kind],
+        helper=f"mount.{kind}",
+        credentials=_credentials(pool, kind),
+        late=f"See whether {_host(pool)} is up and can be reached, or give the task a longer timeout.",
+    )
+
+
+def options_of(pool: Pool, kind: str) -> tuple[str, ...]:
+    """In libvirt's order: its own, those of the kind, then the pool's, which so have the last word."""
+    own = pool.mount_options or ()
+    if kind == NFS:
+        more: tuple[str, ...] = (f"nfsvers={pool.source.protocol_version}",) if pool.source.protocol_version else ()
+    elif kind == GLUSTERFS:
+        more = ("direct-io-mode=1",)
+        if ":" in _host(pool):
+            more += ("xlator-option=transport.address-family=inet6",)
+    else:
+        named = pool.login is not None or any(option.partition("=")[0] in _WHO for option in own)
+        more = () if named else ("guest",)
+        if pool.login is not None:
+            from ..model.operations import CREDENTIALS
+
+            more = (CREDENTIALS,)
+    return (*mounted.OPTIONS, *more, *own)
+
+
+def _credentials(pool: Pool, kind: str) -> Any:
+    """What mount.cifs(8) reads from its file of credentials."""
+    if kind != CIFS or pool.login is None:
+        return None
+    from ..model.operations import Secret
+
+    domain, separator, name = pool.login.username.rpartition("\\")
+    lines = [f"username={name}", f"password={pool.login.secret}", *([f"domain={domain}"] if separator else [])]
+    return Secret("\n".join([*lines, ""]))
