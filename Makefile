@@ -1,9 +1,10 @@
 # make demo   shows the collection at work on this machine
 # make test   runs all tests and checks
 # Both set up what they need first: missing Debian packages, and environments in .venv/.
+# make test-lab adds the tests in virtual machines with real storage; the first time it builds their image.
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test unit integration sanity lint docs-lint format lock build clean
+.PHONY: help setup demo test test-lab lab lab-shell lab-stop unit integration sanity lint docs-lint format lock build clean
 
 help:  ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -14,8 +15,20 @@ setup:  ## install what the demo and the tests need
 demo:  ## show the collection at work here (DEMO_ARGS="--check --diff" goes to ansible-playbook)
 	@dev/demo $(DEMO_ARGS)
 
-test:  ## run all tests and checks
+test:  ## run all tests and checks that need no lab
 	@dev/test
+
+test-lab:  ## run the lab's tests: real storage, in virtual machines
+	@dev/test lab -- $(PYTEST_ARGS)
+
+lab:  ## start a virtual machine with real storage of all kinds, and leave it running
+	@dev/lab start
+
+lab-shell:  ## a shell in it
+	@dev/lab shell
+
+lab-stop:  ## stop it
+	@dev/lab stop
 
 unit:  ## unit tests with each Python (PYTEST_ARGS="-k name" goes to pytest)
 	@dev/test unit -- $(PYTEST_ARGS)

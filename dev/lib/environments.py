@@ -4,6 +4,7 @@
 
 dev/setup         everything for the tests
 dev/setup demo    only what the demo needs
+dev/setup lab     what the lab's guests and their tests need
 """
 
 from __future__ import annotations
@@ -238,7 +239,7 @@ def make_environment(python: pythons.Python) -> None:
 
 
 def prepare(purpose: str) -> pythons.Choice:
-    """Everything that ``purpose`` (demo or test) needs. Quick when it is there already."""
+    """Everything that ``purpose`` (demo, test or lab) needs. Quick when it is there already."""
     started = time.monotonic()
     install_packages(purpose)
     choice = pythons.choose()
@@ -263,7 +264,7 @@ def prepare(purpose: str) -> pythons.Choice:
 
 def entry(arguments: list[str]) -> int:
     purpose = arguments[0] if arguments else "test"
-    if purpose not in ("demo", "test"):
+    if purpose not in ("demo", "test", "lab"):
         raise Stop(str(__doc__))
     choice = prepare(purpose)
     for python in choice.wanted if purpose == "test" else [choice.main]:

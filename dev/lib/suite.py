@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Runs the test suites and checks.
 
-dev/test                        everything: what "make test" does
-dev/test lint docs              some groups: lint, docs, sanity, unit, integration
+dev/test                        everything but the lab: what "make test" does
+dev/test lint docs              some groups: lint, docs, sanity, unit, integration, lab
 dev/test unit --python 3.11     the groups' steps for one Python only
 dev/test unit -- -k name        what follows "--" goes to pytest
 """
@@ -29,7 +29,8 @@ import places
 import pythons
 from places import COLLECTIONS, LOCAL, LOGS, ROOT, Stop, say
 
-GROUPS = ("sanity", "integration", "unit", "lint", "docs")
+LAB = "lab"  # its guests take both cores: it runs by itself, and only when it is asked for
+GROUPS = ("sanity", "integration", "unit", "lint", "docs", LAB)
 STEP_TIMEOUT = 30 * 60
 # What is random is the same in each run, so that a red run is the fault of a change; the long mode draws anew.
 REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARATIONS_SEED": "20261121"}
@@ -112,19 +113,30 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
     return steps
 
 
+def plan_lab(main: pythons.Python, pytest_arguments: list[str]) -> list[Step]:
+    """One after the other, so that there are never more than two guests."""
+    command = str(ROOT / "dev" / "lab")
+    inside = Step(LAB, "lab: tests inside guests", main, [], pytest=True)
+    inside.commands = [[command, "groups", f"--report={inside.report}", "--", *pytest_arguments]]
+    inside.extra_env.update(REPEATABLE)
+    outside = Step(LAB, "lab: tests from outside guests", main, [], pytest=True)
+    outside.commands = [_pytest_command(outside, "tests/lab/host", "lab", pytest_arguments)]
+    return [
+        Step(LAB, "lab: the guest that all others are resumed from", main, [[command, "build"]]),
+        inside,
+        outside,
+        Step(LAB, "lab: molecule", main, [[command, "molecule"]]),
+    ]
+
+
+def _pytest_command(step: Step, tests: str, temporary: str, arguments: list[str]) -> list[str]:
+    base = f"--basetemp={LOCAL / 'tmp' / temporary}"
+    return ["python", "-m", "pytest", tests, f"--junitxml={step.report}", base, *arguments]
+
+
 def _pytest(group: str, python: pythons.Python, arguments: list[str]) -> Step:
     step = Step(group, f"{group} tests, Python {python.short}", python, [], pytest=True)
-    step.commands = [
-        [
-            "python",
-            "-m",
-            "pytest",
-            f"tests/{group}",
-            f"--junitxml={step.report}",
-            f"--basetemp={LOCAL / 'tmp' / (group + '-' + python.name)}",
-            *arguments,
-        ]
-    ]
+    step.commands = [_pytest_command(step, f"tests/{group}", f"{group}-{python.name}", arguments)]
     return step
 
 
@@ -302,13 +314,18 @@ def entry(arguments: list[str]) -> int:
         raise Stop(f"No group {', '.join(unknown)}; there are: {', '.join(GROUPS)}")
 
     started = time.monotonic()
+    with_lab = LAB in options.groups
     choice = environments.prepare("test")
+    if with_lab:
+        environments.install_packages("lab")
     set_up = time.monotonic() - started
-    steps = plan(choice, pytest_arguments)
-    notes = list(choice.notes)
-    if options.groups:
-        steps = [step for step in steps if step.group in options.groups]
-        notes = [f"the other groups: {', '.join(group for group in GROUPS if group not in options.groups)}"]
+    steps = plan(choice, pytest_arguments) + plan_lab(choice.main, pytest_arguments)
+    chosen = options.groups or [group for group in GROUPS if group != LAB]
+    steps = [step for step in steps if step.group in chosen]
+    notes = [] if options.groups else list(choice.notes)
+    if len(chosen) < len(GROUPS):
+        left = ", ".join(group for group in GROUPS if group not in chosen)
+        notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")
     if options.python:
         steps = [step for step in steps if step.python.short == options.python]
         notes.append(f"all Pythons but {options.python}")
@@ -318,7 +335,7 @@ def entry(arguments: list[str]) -> int:
         notes.append("tests that need root (mounts, loop devices, other users' files): run as root to have them too")
     places.clear_temporary()
     (LOCAL / "reports").mkdir(parents=True, exist_ok=True)
-    Runner(choice, steps, at_once=1 if len(steps) == 1 else 2, live=len(steps) == 1).run()
+    Runner(choice, steps, at_once=1 if len(steps) == 1 or with_lab else 2, live=len(steps) == 1).run()
     return 0 if summarise(choice, steps, set_up, time.monotonic() - started, notes) else 1
 
 

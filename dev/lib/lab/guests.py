@@ -1,0 +1,269 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""A guest: resumed from the saved state or booted, asked over ssh, cut off, stopped.
+
+Guests that belong together are directories in one directory, their network. Only they see each other.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import places
+from places import Stop
+
+from lab import network, qemu
+from lab.holding import LAB, digest, environment, lock
+from lab.image import Image
+from lab.qemu import Monitor, Process
+
+#: The guests of this clone; those of others are in directories beside it.
+OURS = LAB / "guests" / digest(str(places.ROOT))
+_START_ATTEMPTS = 5  # another program may take the port that was free
+_BOOT_SECONDS = 600
+_SSH = [
+    *(
+        "-F",
+        "none",
+        "-q",
+        "-o",
+        "BatchMode=yes",
+        "-o",
+        "StrictHostKeyChecking=no",
+        "-o",
+        "UserKnownHostsFile=/dev/null",
+    ),
+    *(
+        "-o",
+        "ConnectTimeout=60",
+        "-o",
+        "ServerAliveInterval=30",
+        "-o",
+        "ServerAliveCountMax=20",
+        "-o",
+        "IdentitiesOnly=yes",
+    ),
+]
+
+
+@dataclass
+class Guest:
+    """One virtual machine; what is known of it is kept in its directory, so that another run can stop it."""
+
+    directory: Path
+    image: Image
+    number: int
+    port: int = 0
+    process: Process = qemu.NOBODY
+    passing: bool = False  # the kernel ends it together with the thread that starts it
+    _child: subprocess.Popen[bytes] | None = None
+
+    @property
+    def name(self) -> str:
+        return self.directory.name
+
+    @property
+    def address(self) -> str:
+        """Where the other guests of its network find it."""
+        return f"10.9.0.{self.number}"
+
+    def alive(self) -> bool:
+        return self.process.alive()
+
+    # -- on and off -----------------------------------------------------------------------------------------------
+
+    def resume(self, saved: Path) -> None:
+        """Go on from a saved state, with a new clock, name, address and ids."""
+        for disk in saved.glob("*.clean"):
+            shutil.copy(disk, self.directory / f"{disk.stem}.qcow2")
+        self._launch(f"exec:cat {shlex.quote(str(saved / 'memory'))}")
+        with self.monitor() as monitor:
+            while monitor.ask("query-status")["status"] == "inmigrate":
+                time.sleep(0.05)
+            monitor.ask("cont")  # it was saved while it was stopped
+        self._wait_for_ssh()
+        self.run(f"date -s @{time.time():.0f} >/dev/null; lab-identity {self.number} {shlex.quote(self.name)}")
+
+    def boot(self) -> None:
+        """Start on its disks as they are."""
+        self._launch("")
+        self._wait_for_ssh()
+        self.run(f"date -s @{time.time():.0f} >/dev/null; lab-identity {self.number} {shlex.quote(self.name)}")
+
+    def cut_power(self) -> None:
+        """What the guest did not flush to its disks is lost, as far as a killed QEMU loses it (see docs/lab.md)."""
+        self.process.kill()
+        if self._child:
+            self._child.wait()
+
+    def stop(self) -> None:
+        """End it, and remove its directory: nothing of it is kept."""
+        self.cut_power()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def monitor(self) -> Monitor:
+        return Monitor(self.directory, self.process)
+
+    def _launch(self, incoming: str) -> None:
+        with contextlib.closing(network.hold(self.directory.parent)) if self.number else contextlib.nullcontext():
+            for attempt in range(1, _START_ATTEMPTS + 1):
+                self.port = qemu.free_port()
+                wire = f"../{network.NAME}" if self.number else ""
+                words = qemu.command(self.image, self.name, self.port, self.number, wire, incoming)
+                (self.directory / "monitor").unlink(missing_ok=True)
+                (self.directory / "qemu.log").unlink(missing_ok=True)
+                child = qemu.start(words, self.directory, self.passing)
+                self._child, self.process = child, Process.of(child.pid)
+                self._write_down()
+                try:
+                    self.monitor().close()
+                    return
+                except Stop:
+                    child.wait()
+                    log = (self.directory / "qemu.log").read_text(encoding="utf-8", errors="replace")
+                    if "host forwarding rule" not in log or attempt == _START_ATTEMPTS:
+                        raise
+
+    def _wait_for_ssh(self) -> None:
+        """The port is QEMU's own and always open: only what sshd says means that it is there."""
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 5) as connection:
+                connection.settimeout(30)
+                if connection.recv(4):
+                    return
+            if not self.alive():
+                raise Stop(f"The guest {self.name} ended while it was awaited: see {self.directory}")
+            time.sleep(0.1)
+        raise Stop(f"The guest {self.name} does not answer; its console: {self.directory / 'console.log'}")
+
+    # -- what is known of it --------------------------------------------------------------------------------------
+
+    def _write_down(self) -> None:
+        known = {
+            "image": str(self.image.directory),
+            "number": self.number,
+            "port": self.port,
+            "pid": self.process.pid,
+            "started": self.process.started,
+        }
+        (self.directory / "guest.json").write_text(json.dumps(known), encoding="utf-8")
+
+    @classmethod
+    def known(cls, directory: Path) -> Guest:
+        known = json.loads((directory / "guest.json").read_text(encoding="utf-8"))
+        process = Process(known["pid"], known["started"])
+        return cls(directory, Image(Path(known["image"])), known["number"], known["port"], process)
+
+    # -- inside ---------------------------------------------------------------------------------------------------
+
+    def ssh(self, *words: str) -> list[str]:
+        """The command that runs ``words`` in the guest, or a shell of the user's."""
+        return ["ssh", *_SSH, "-i", str(self.image.key), "-p", str(self.port), "root@127.0.0.1", *words]
+
+    def run(
+        self, script: str, check: bool = True, data: bytes | None = None, **more: Any
+    ) -> subprocess.CompletedProcess:
+        """Run a shell script there; output is captured as bytes. A script that fails is an error."""
+        streams = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
+        streams = {**streams, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
+        done = subprocess.run(self.ssh(script), env=environment(), check=False, **streams)
+        if check and done.returncode != 0:
+            said = b"".join(text for text in (done.stdout, done.stderr) if text).decode(errors="replace")
+            raise Stop(f"On the guest {self.name}, {script!r} ended with {done.returncode}:\n{said[-4000:]}")
+        return done
+
+    def text(self, script: str) -> str:
+        """What a shell script prints there."""
+        return self.run(script).stdout.decode()
+
+    def push(self, tar_command: list[str], target: str) -> None:
+        """Unpack there what a command of this machine packs."""
+        with subprocess.Popen(tar_command, stdout=subprocess.PIPE, cwd=places.ROOT, env=environment()) as packing:
+            self.run(f"mkdir -p {target} && tar -x --no-same-owner -C {target}", stdin=packing.stdout)
+        if packing.returncode != 0:
+            raise Stop(f"{shlex.join(tar_command)} failed")
+
+    def read(self, path: str) -> bytes:
+        return bytes(self.run(f"cat {shlex.quote(path)}").stdout)
+
+
+# -- networks ---------------------------------------------------------------------------------------------------------
+
+
+def place(directory: Path, name: str, image: Image) -> Guest:
+    """A new guest of a network, not running yet, with the lowest number that is free in it."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name):
+        raise Stop(f"A guest is named by small letters, digits and '-', not {name!r}.")
+    with lock(directory / "numbers.lock"):
+        others = list(of_network(directory))
+        taken = {guest.number for guest in others}
+        if any(guest.name == name for guest in others):
+            raise Stop(f"There is a guest {name} already.")
+        own = directory / name
+        shutil.rmtree(own, ignore_errors=True)
+        own.mkdir(parents=True)
+        guest = Guest(own, image, min(set(range(1, 200)) - taken))
+        guest._write_down()
+        return guest
+
+
+def of_network(directory: Path) -> Iterator[Guest]:
+    for known in sorted(directory.glob("*/guest.json")):
+        with contextlib.suppress(OSError, ValueError):
+            yield Guest.known(known.parent)
+
+
+@contextlib.contextmanager
+def private_network() -> Iterator[Path]:
+    """A network that ends with the block, and all guests in it; also when this process is killed."""
+    remove_abandoned()
+    OURS.mkdir(parents=True, exist_ok=True)
+    owner = Process.of(os.getpid())
+    directory = Path(tempfile.mkdtemp(prefix=f"run-{owner.pid}-{owner.started}-", dir=OURS))
+    watcher = _watch(directory)
+    try:
+        yield directory
+    finally:
+        remove_network(directory)
+        watcher.communicate()
+
+
+def _watch(directory: Path) -> subprocess.Popen[bytes]:
+    """A process that removes the network when its owner, the only one that could write to it, is gone."""
+    return subprocess.Popen(
+        [sys.executable, "-E", "-S", str(places.ROOT / "dev" / "lib" / "lab_command.py"), "watch", str(directory)],
+        env=environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+
+
+def remove_network(directory: Path) -> None:
+    for guest in of_network(directory):
+        guest.stop()
+    shutil.rmtree(directory, ignore_errors=True)
+
+
+def remove_abandoned() -> None:
+    """What is left of runs whose watcher was killed too."""
+    for directory in OURS.glob("run-*-*-*"):
+        _run, pid, started = directory.name.split("-")[:3]
+        if not Process(int(pid), started).alive():
+            remove_network(directory)

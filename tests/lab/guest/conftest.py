@@ -1,0 +1,89 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the tests inside a guest share."""
+
+from __future__ import annotations
+
+import glob
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import hypothesis
+import pytest
+
+from .hosts import Host, run
+
+# Without hardware virtualisation, how long one example takes says nothing.
+hypothesis.settings.register_profile("lab", deadline=None, database=None, derandomize=True)
+hypothesis.settings.load_profile("lab")
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Host:
+    """The native engine, with definitions and records below a directory of the test's own."""
+    return Host(f"native:///?root={tmp_path / 'root'}")
+
+
+@pytest.fixture
+def system_host() -> Host:
+    """The native engine on the system's own files; libvirtd is installed, and not running."""
+    return Host("native:///system", allow=["beside_daemon"])
+
+
+@pytest.fixture
+def daemon_host() -> Iterator[Host]:
+    """The guest's own libvirtd; its pools are stopped and undefined after the test."""
+    run("systemctl", "start", "virtlogd.socket", "virtlockd.socket", "libvirtd.service")
+    yield Host("qemu:///system")
+    for name in run("virsh", "pool-list", "--all", "--name").split():
+        run("virsh", "pool-destroy", name, check=False)
+        run("virsh", "pool-undefine", name, check=False)
+    run("systemctl", "stop", "libvirtd.service", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket")
+
+
+# What a test that failed left on the disks, taken down from the top.
+TAKE_DOWN = """
+    lsblk --noheadings --raw --output MOUNTPOINT "$@" | grep / | sort -r | xargs --no-run-if-empty --max-args=1 umount
+    zpool list -H -o name | xargs --no-run-if-empty --max-args=1 zpool destroy -f
+    vgs --noheadings --options vg_name | xargs --no-run-if-empty vgremove --quiet -ff --yes
+    dmsetup ls --target crypt | grep -v "No devices" | cut -f 1 | xargs --no-run-if-empty --max-args=1 cryptsetup close
+    mdadm --stop --scan
+    for each in /sys/block/*/bcache/stop; do [ ! -e "$each" ] || echo 1 > "$each"; done
+    udevadm settle
+"""
+
+
+def _in_use(disk: str) -> bool:
+    try:
+        os.close(os.open(disk, os.O_RDWR | os.O_EXCL))
+    except OSError:
+        return True
+    return False
+
+
+def _empty(disks: list[str]) -> None:
+    if any(_in_use(disk) for disk in disks):
+        run("sh", "-c", TAKE_DOWN, "sh", *disks, check=False)
+    for disk in disks:
+        run("blkdiscard", "--force", disk)
+        run("blockdev", "--rereadpt", disk, check=False)
+    run("udevadm", "settle")
+
+
+@pytest.fixture
+def disks() -> Iterator[list[str]]:
+    """Six virtio disks of 1 GiB, empty, by names that stay: /dev/disk/by-id/virtio-lab-disk1 and so on. What a test
+    made of them is removed after it.
+    """
+    names = sorted(glob.glob("/dev/disk/by-id/virtio-lab-disk[0-9]"))
+    yield names
+    _empty(names)
+
+
+@pytest.fixture
+def scsi_disks() -> Iterator[list[str]]:
+    """Two SCSI disks of 1 GiB, empty, by their world-wide names; as ``disks``."""
+    names = sorted(glob.glob("/dev/disk/by-id/wwn-0x5000c500a00000??"))
+    yield names
+    _empty(names)
