@@ -137,7 +137,7 @@ def test_a_mount_that_does_not_answer_is_unknown(tmp_path, look, monkeypatch):
     storage = observed(tmp_path, with_mounts(look, dead), may_hang=True)
     assert (storage.kind, storage.up, storage.open) == (UNKNOWN_STORAGE, True, False)
     assert "did not answer within 5 s" in storage.why
-    assert storage.problem is not None and storage.problem.code == "deadline"
+    assert storage.problem.code == "deadline"
     assert storage.take_down == f"unmount {tmp_path}"
 
 
