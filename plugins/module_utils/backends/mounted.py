@@ -93,7 +93,6 @@ def observe(
         made=place.note is not None,
         mount_point=True,
         read_only=inside.read_only or read_only,
-        writable=inside.writable or read_only,
         filesystem=place.mount.fstype,
         parts=inside.parts or whole,
         bring_up=bring_up,
@@ -179,7 +178,7 @@ def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool],
         permissions = pool.permissions
         operations = mounting(pool) if BRING_UP in change.may else []
         declared = (permissions.mode, permissions.owner, permissions.group)
-        if operations and declared != (None, None, None):
+        if operations and declared != (None, None, None) and not found.storage.fixed:
             operations.append(SetPermissions(pool.path or "", *declared, follow=True))
         return operations
     if change.action == "stop":
@@ -188,7 +187,8 @@ def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool],
             f"If its server is dead for good, umount -f {path} gives up what was not written there, and "
             f"umount -l {path} hides it until nobody uses it any more; then run the task again."
         )
-        return [Run(("umount", "--", path), PACKAGE, bounded=True, late=late)] if TAKE_DOWN in change.may else []
+        unmount = Run(("umount", "--", path), PACKAGE, bounded=True, late=late, lets_go=True, unmounts=path)
+        return [unmount] if TAKE_DOWN in change.may else []
     if change.action == "permissions" or change.part == DIRECTORY:
         from .filetree_changes import lower_directory
 

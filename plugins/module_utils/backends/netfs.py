@@ -13,7 +13,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..host.mounts import Mount
+from ..host.files import read_small_file
+from ..host.mounts import Mount, unescaped
 from ..model.change import Change
 from ..model.found import Found, Storage, User
 from ..model.pool import Pool
@@ -34,7 +35,8 @@ _PACKAGES = {
 # mount.cifs(8): options that say who connects; without any of them it is a guest, as libvirt has it.
 _WHO = ("user", "username", "cred", "credentials", "guest", "sec", "cruid")
 _SECONDS_FOR_NAMES = 5.0
-_AT_ONCE = {NFS: ("retry=0",)}  # nfs(5): else it asks a server that has no NFS again for two minutes
+_NFS_PORT = 2049
+_TOLD = "/run/mount/utab"
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
@@ -142,7 +144,22 @@ def _same_host(shown: str, pool: Pool, mount: Mount, look: Look) -> bool:
         return True
     addresses = {_address(option[len("addr=") :]) for option in mount.super_options if option.startswith("addr=")}
     theirs = addresses or _addresses(shown, look)
-    return bool(theirs & _addresses(declared, look))
+    return bool(theirs & _addresses(declared, look)) or _was_told(pool, mount)
+
+
+def _was_told(pool: Pool, mount: Mount) -> bool:
+    """Whether mount(8) noted that it was told this host there. Of a server that is known by several addresses NFS shows
+    the one by which it was mounted first (fs/nfs/nfs4client.c: trunking).
+    """
+    if mount.fstype != "nfs4":
+        return False
+    for line in (read_small_file(_TOLD) or b"").decode("utf-8", "surrogateescape").splitlines():
+        noted = dict(word.partition("=")[::2] for word in line.split(" "))
+        if unescaped(noted.get("TARGET", "")) == mount.point:
+            told = _shown(mount._replace(source=unescaped(noted.get("SRC", ""))), NFS)
+            same = told.directory == _plain(pool.source.dir or "", NFS)
+            return same and _plain_host(told.host) == _plain_host(_host(pool))
+    return False
 
 
 def _plain_host(text: str) -> str:
@@ -189,7 +206,9 @@ def mounting(pool: Pool) -> list[Any]:
     kinds = [kind for kind in _kinds(pool) if _may_be(pool, kind)]
     if len(kinds) == 1:
         return [_attempt(pool, kinds[0])]
-    return [FirstOf(tuple(_attempt(pool, kind, _AT_ONCE.get(kind, ())) for kind in kinds))]
+    attempts = [_attempt(pool, kind) for kind in kinds]
+    attempts[0] = attempts[0]._replace(asks=(_host(pool), _NFS_PORT))
+    return [FirstOf(tuple(attempts))]
 
 
 def _may_be(pool: Pool, kind: str) -> bool:
@@ -197,9 +216,9 @@ def _may_be(pool: Pool, kind: str) -> bool:
     return _format(pool) != AUTO or kind != GLUSTERFS or "/" not in _directory(pool)
 
 
-def _attempt(pool: Pool, kind: str, more: tuple[str, ...] = ()) -> Any:
+def _attempt(pool: Pool, kind: str) -> Any:
     source, target = source_of(pool, kind), pool.path or ""
-    operation = mounted.mount(kind, (*options_of(pool, kind), *more), source, target)
+    operation = mounted.mount(kind, options_of(pool, kind), source, target)
     return operation._replace(
         package=_PACKAGES[kind],
         helper=f"mount.{kind}",

@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
-from ..model.definition import lacking, unordered, whole
+from ..model.definition import defined, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, UNSEEN, Found, Neighbour
@@ -224,22 +224,23 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         _check_complete(goal, wanted, starting=True)
     else:
         wanted = _as_defined(overlay(existing, goal.pool), existing, found)
-    differing = () if existing is None else _differing(existing, wanted)
+    kept = defined(wanted)
+    differing = () if existing is None else _differing(existing, kept)
     if (existing is None or differing) and not found.defines_all:
         _check_supported(goal, found)
     if differing:
         _check_complete(goal, wanted, starting=False)
     moved = "path" in differing
-    if "cow" in _row(wanted).features and found.storage.open:
+    if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing, wanted)
+    restart = _restart_needed(goal, found, differing, kept)
     missing: list[StorageError] = []
     changes: list[Change] = []
     if restart or (goal.state == "inactive" and found.started):
         changes += stop(goal, found, restart=restart)
-    changes += _define(goal, found, wanted, differing)
+    changes += _define(goal, found, kept, differing)
     runs = goal.state == "active" or restart
     if runs:
         _check_supported(goal, found)
@@ -371,9 +372,9 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     after: dict[str, Any] = {"state": "active"}
     if storage.bring_up and (restart or not storage.up):
         _check_source_unused(goal, found)
-        _check_not_fixed(goal, found, permissions_facts(replace(wanted.permissions, label=None)))
-        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
+        _check_not_fixed(goal, found, permissions)
+        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         after.update({"target": permissions} if permissions else {})
     elif storage.take_down:
         summary += ", which is up already"
@@ -465,7 +466,7 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     if not found.storage.open or not _row(wanted).file_tree:
         return []
     have = permissions_facts(found.storage.permissions)
-    declared = goal.pool.permissions if found.learned else wanted.permissions
+    declared = goal.pool.permissions if found.learned or found.storage.fixed else wanted.permissions
     want = permissions_facts(replace(declared, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:

@@ -25,12 +25,15 @@ from ..model.units import format_size
 from .deleting import check_whole, delete_listed, listing
 from .pools import change_of, subject_of
 
-_SIGNATURES = {"logical": "LVM2_member", "zfs": "zfs_member"}
-_MOUNTED = ("fs", "netfs", "vstorage")
-_DIRECTORIES = ("dir", "netfs", "vstorage")  # of which building makes no more than that
-_FROM_DEVICES = ("fs", "logical", "disk")
+_FROM_DEVICES = ("fs", "logical", "disk")  # which are built on nothing else
 _ANY_LABEL = ("unknown", None)
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
+
+
+def _only_directory(pool: Pool) -> bool:
+    """Whether building makes a directory and no more."""
+    row = POOL_TYPES[pool.type or ""]
+    return row.file_tree and not row.on_devices
 
 
 def devices_of(pool: Pool) -> str:
@@ -44,16 +47,15 @@ def check_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> None:
     row, have = POOL_TYPES[wanted.type or ""], permissions_facts(found.storage.permissions)
     want = permissions_facts(replace(goal.pool.permissions, label=None))
     names = [name for name in want if want[name] != have.get(name)]
-    if not names or not row.file_tree or (not found.active and wanted.type not in _MOUNTED):
+    if not names or not row.file_tree or (not found.active and not row.mounted):
         return
-    mounted = wanted.type in _MOUNTED
     raise StorageError(
         "daemon_cannot",
         f"{', '.join(names)} of {wanted.path} can't be set through the daemon"
-        + (" on what is mounted there" if mounted else " while the pool is active"),
+        + (" on what is mounted there" if row.mounted else " while the pool is active"),
         subject=str(subject_of(goal)),
         hint="Leave it out, and set it on that host."
-        if mounted
+        if row.mounted
         else "Change it on that host, or stop the pool first (state: inactive): it is set when the pool is started.",
     )
 
@@ -76,7 +78,7 @@ def start_unseen(
     if "build" in words:
         built = f"built on {devices_of(wanted)} first" if _all_seen(found, wanted) else "built first where it is not"
         summary += f", {built}"
-    elif words & {"directory", "first"} and wanted.type in _DIRECTORIES:
+    elif words & {"directory", "first"} and _only_directory(wanted):
         summary += ", a directory that is made where it is not there"
     elif "directory" in words:
         summary += f", with what is on {devices_of(wanted)}"
@@ -102,7 +104,7 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
     if not _all_seen(found, wanted):
         if never or (wanted.type in _FROM_DEVICES and not wanted.source.devices):
             return frozenset({"check"}), ""
-        if wanted.type in _DIRECTORIES:  # one that is there gets the declared permissions too
+        if _only_directory(wanted):  # one that is there gets the declared permissions too
             first = wanted.type == "dir" and permissions_facts(goal.pool.permissions)
             return frozenset({"first" if first else "directory"}), ""
         lost = f"what {devices_of(wanted)} holds, if it is of another kind" if overwrite else ""
@@ -138,7 +140,7 @@ def _fits(content: str, wanted: Pool) -> bool:
         return content == declared or (declared in ("auto", None) and content != DATA)
     if wanted.type == "disk":
         return content == ("dos" if declared in _ANY_LABEL else declared)
-    return content == _SIGNATURES.get(wanted.type or "")
+    return content == POOL_TYPES[wanted.type or ""].signature
 
 
 def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, missing: list[StorageError]) -> None:
@@ -162,7 +164,7 @@ def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, mi
 
 def _foreign(goal: PoolGoal, foreign: Mapping[str, str], wanted: Pool, never: bool) -> StorageError:
     holds = ", ".join(f"{path} holds {what}" for path, what in foreign.items())
-    kind = wanted.source.format if wanted.type in ("fs", "disk") else _SIGNATURES.get(wanted.type or "")
+    kind = POOL_TYPES[wanted.type or ""].signature or wanted.source.format
     way = "add allow: [overwrite] to lose that" if not never else "let it be built (build: auto, allow: [overwrite])"
     return StorageError(
         "storage_foreign",

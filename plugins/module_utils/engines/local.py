@@ -41,6 +41,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import dir as backend
 
         return backend
+    if pool_type == "fs":
+        from ..backends import fs
+
+        return fs
     if pool_type == "netfs":
         from ..backends import netfs
 
@@ -206,9 +210,9 @@ class LocalHost:
                 elif not _HOLDS[condition.kind](condition, self.timeout):
                     failed[index] = changed_meanwhile(condition.path, _BROKEN[condition.kind])
         if unused:
-            from ..host.users import users_of
+            from ..host.volume_users import users_of_volumes
 
-            users = users_of({path: path for path in unused})[0]
+            users = users_of_volumes({path: path for path in unused})[0]
             for path, found in users.items():
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
@@ -221,6 +225,8 @@ class LocalHost:
         self._applier = Applier(locks, self.timeout)
 
     def execute(self, operation: Any) -> None:
+        if getattr(operation, "lets_go", False):
+            self._pins.release()
         self._applier.apply(operation)
 
 
@@ -247,6 +253,15 @@ def _same_file(condition: Condition, timeout: float) -> bool:
         return False
 
 
+def _same_device(condition: Condition, timeout: float) -> bool:
+    from ..host.block import device_at
+
+    try:
+        return device_at(condition.path).identity == condition.expected
+    except StorageError:
+        return False
+
+
 def _same_content(condition: Condition, timeout: float) -> bool:
     from ..host.devices import content_of
 
@@ -257,15 +272,6 @@ def _same_signatures(condition: Condition, timeout: float) -> bool:
     from ..host.signatures import content_at
 
     return content_at(condition.path, timeout).facts == condition.expected
-
-
-def _same_device(condition: Condition, timeout: float) -> bool:
-    from ..host.block import device_at
-
-    try:
-        return device_at(condition.path).identity == condition.expected
-    except StorageError:
-        return False
 
 
 def _unused_device(condition: Condition, timeout: float) -> bool:

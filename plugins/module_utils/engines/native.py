@@ -18,6 +18,7 @@ from ..host.locks import locked
 from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
+from ..model.definition import defined
 from ..model.errors import StorageError
 from ..model.found import ABSENT, Found, Neighbour, Storage
 from ..model.goal import Scope
@@ -58,10 +59,12 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
 
 
 def _same_source(pool: Pool | None, other: Pool) -> bool:
+    other = defined(other)
     return pool is not None and (pool.type, pool.path, pool.source) == (other.type, other.path, other.source)
 
 
 def _same_place(pool: Pool, other: Pool) -> bool:
+    other = defined(other)
     return _same_source(pool, other) and pool.mount_options == other.mount_options
 
 
@@ -189,7 +192,7 @@ class NativeEngine:
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
             if storage.open and not storage.writable:
-                return f"{storage.path} is not writable"
+                return f"{storage.path} is " + ("on a read-only filesystem" if storage.read_only else "not writable")
             return unwritable(self.places.locks)
         paths = [self.places.locks, self.places.config, self.places.run]
         if storage.path and storage.kind == ABSENT:
@@ -270,7 +273,7 @@ class NativeEngine:
 
         name, notes = change.subject.pool, self.host.notes
         if EMPTIED in change.may:
-            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.current))
+            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage))
         if TAKE_DOWN in change.may:
             yield from self._backend(change, found)
         if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours

@@ -15,12 +15,12 @@ from itertools import chain
 from ..backends import filetree
 from ..host.files import read_small_file
 from ..host.remote import Servers
-from ..host.users import users_of
+from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
+from ..model.types import POOL_TYPES
 
-_FILE_TREES = ("dir", "fs", "netfs", "vstorage")
 _CHAIN_LIMIT = 64
 
 
@@ -37,7 +37,7 @@ def observe_users(
     """
     look = _Files(servers)
     paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
-    running, unseen_files = users_of(paths)
+    running, unseen_files = users_of_volumes(paths)
     users = {name: list(found_users) for name, found_users in running.items()}
     unseen = look.unseen
     unseen |= {*found.unseen, *unseen_files}
@@ -137,7 +137,7 @@ def _overlays(
     found: Found, identities: dict, neighbours: Sequence[Neighbour], look: _Files
 ) -> Iterator[tuple[str, User]]:
     directories = {look.servers.resolved(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and n.pool.type in _FILE_TREES)
+    directories.update(n.resolved for n in neighbours if n.resolved and POOL_TYPES[n.pool.type or "dir"].file_tree)
     for directory in filter(look.reachable, sorted(directories)):
         try:
             for overlay, below in filetree.references(directory):

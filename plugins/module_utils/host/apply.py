@@ -21,6 +21,8 @@ from ..model import operations as ops
 from ..model.errors import StorageError
 from .identity import changed_meanwhile, identity_of
 from .renames import rename_exchange, rename_noreplace
+from .mounts import mount_at, mounts
+from .paths import resolved
 from .run import lacks, run
 
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
@@ -156,7 +158,8 @@ def _unlink(path: str) -> None:
 
 def _remove(op: ops.Remove) -> None:
     _unlink(op.path)
-    sync_path(os.path.dirname(op.path))
+    with suppress(FileNotFoundError):
+        sync_path(os.path.dirname(op.path))
 
 
 def _remove_directory(op: ops.RemoveDirectory) -> None:
@@ -336,6 +339,26 @@ def _truncate(op: ops.Truncate) -> None:
         os.close(descriptor)
 
 
+def _is_mounted(path: str) -> bool:
+    table = mounts()
+    return mount_at(resolved(path, table), table) is not None
+
+
+def _check_not_refused(op: ops.Run) -> None:
+    """Raises where nobody listens: mount(8) would ask for long."""
+    if op.asks is None:
+        return
+    import socket
+
+    try:
+        socket.create_connection(op.asks, 1).close()
+    except ConnectionRefusedError as error:
+        why = f"{op.asks[0]}, port {op.asks[1]}: {error.strerror}"
+        raise StorageError("command_failed", "mount failed", subject="mount", command=op.command, stderr=why) from None
+    except OSError:
+        return
+
+
 @contextmanager
 def _credentials(op: ops.Run) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
     """The words of a command and the open files that it gets. The file of credentials is in memory only: nobody else
@@ -405,8 +428,11 @@ class Applier:
             try:
                 run(argv, keep_fds=(*self._held(), *descriptors), timeout=timeout, package=op.package)
             except StorageError as error:
-                if error.code == "deadline":
-                    error.hint = op.late or error.hint
+                if error.code != "deadline":
+                    raise
+                if op.unmounts and not _is_mounted(op.unmounts):
+                    return
+                error.hint = op.late or error.hint
                 raise
 
     def _first_of(self, op: ops.FirstOf) -> None:
@@ -417,6 +443,7 @@ class Applier:
             if lacks(attempt):
                 continue
             try:
+                _check_not_refused(attempt)
                 self._run(attempt, None if end is None else max(0.1, end - time.monotonic()))
                 return
             except StorageError as error:

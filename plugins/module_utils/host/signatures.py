@@ -21,8 +21,12 @@ from .run import run
 _MIB = 1 << 20
 _END = _MIB  # as much as libvirt clears at both ends (storage driver: build)
 _SAMPLES, _SAMPLE = 64, 64 * 1024
+# Where filesystems keep copies of their superblocks: ext4 in group 1 (with blocks of 1 and 4 KiB), btrfs; those of XFS
+# are at fractions of the size (ext4(5): sparse_super; btrfs' on-disk format; mkfs.xfs(8): agcount).
+_COPIES = (8 * _MIB, 64 * _MIB, 128 * _MIB, 256 * 1024 * _MIB)
 _PACKAGE = "util-linux"
 _TABLE, _PROTECTIVE = "partition-table", "PMBR"
+_BOOT_SECTORS = {"exfat", "ntfs", "vfat"}
 _NOTHING, _SEVERAL = 2, 8  # blkid(8): exit status of low-level probing
 _NOT_TOLD = -1
 _ESCAPED = re.compile(r"\\(.)")  # as for a shell (blkid(8): export)
@@ -49,11 +53,15 @@ class Content(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Each kind of signature once, partition tables first; without the MBR that only protects a GPT."""
+        """Each kind of signature once, partition tables first; without the MBR that only protects a GPT, and the "dos"
+        that wipefs sees in the boot sector of a filesystem.
+        """
         tables = [each.name for each in self.signatures if each.usage == _TABLE]
         others = [each.name for each in self.signatures if each.usage != _TABLE]
         names = dict.fromkeys(sorted(tables) + sorted(others))
-        return tuple(name for name in names if name != _PROTECTIVE or len(names) == 1)
+        aside = {_PROTECTIVE} if len(names) > 1 else set()
+        aside |= {"dos"} if _BOOT_SECTORS & names.keys() else set()
+        return tuple(name for name in names if name not in aside)
 
     @property
     def text(self) -> str:
@@ -73,8 +81,8 @@ Prober = Callable[[float], "list[Signature]"]
 
 def content_at(path: str, timeout: float) -> Content:
     """What the device or file at ``path`` holds: every signature, those too that contradict each other or are left from
-    earlier (wipefs(8)). Where there is none, the first and last MiB and 64 samples of 64 KiB between them are read:
-    data that they miss is missed.
+    earlier (wipefs(8)). Where there is none, the first and last MiB and some 64 samples of 64 KiB between them are
+    read: data that they miss is missed.
     """
     return look_at(path, timeout, lambda left: all_signatures(path, left))
 
@@ -116,17 +124,21 @@ def look_at(path: str, timeout: float, prober: Prober, offset: int = 0, size: in
 def _sampled(start: int, end: int) -> Iterator[tuple[int, int]]:
     """(offset, length) of what is read: all of it where it is small."""
     first, last = min(end, start + _END), max(start, end - _END)
-    if end <= start:
-        return
-    yield start, first - start
-    between = last - first
-    if 0 < between <= _SAMPLES * _SAMPLE:
-        yield first, between
-    elif between > 0:
-        for index in range(_SAMPLES):
-            yield first + (between - _SAMPLE) * index // (_SAMPLES - 1) // 512 * 512, _SAMPLE
-    if last > start:
-        yield max(last, first), end - max(last, first)
+    if start < end:
+        yield start, first - start
+    places = [first]
+    if last - first > _SAMPLES * _SAMPLE:
+        even = (start + (end - start) * index // _SAMPLES - _SAMPLE // 2 for index in range(1, _SAMPLES))
+        places = sorted({*(place // 4096 * 4096 for place in even), *(start + place for place in _COPIES)})
+    whole = len(places) == 1
+    done = first
+    for place in places:
+        reach = last if whole else min(last, place + _SAMPLE)
+        if max(done, place) < reach:
+            yield max(done, place), reach - max(done, place)
+            done = reach
+    if first < end:
+        yield max(first, last), end - max(first, last)
 
 
 def _is_zero(descriptor: int, ranges: list[tuple[int, int]], deadline: float) -> bool:

@@ -65,6 +65,8 @@ def write_source(element: Any, source: Source, row: PoolType) -> None:
     """Put the declared fields that this type uses into ``element``; those that it doesn't use go."""
     for field in _FIELDS:
         value = getattr(source, field.name)
+        if field.name == "format" and value in row.own_formats:
+            value = row.default_format
         if not uses(row, field.name):
             _tree.drop(element, field.tag)
         elif value is not None:

@@ -39,7 +39,10 @@ CREDENTIALS = "credentials=(private)"
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
     may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
-    another command that it runs. ``credentials``: what CREDENTIALS stands for in its words.
+    another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
+    is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
+    it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may be
+    held open any more.
     """
 
     argv: tuple[str, ...]
@@ -48,6 +51,9 @@ class Run(NamedTuple):
     late: str = ""
     helper: str = ""
     credentials: Secret | None = None
+    unmounts: str = ""
+    asks: tuple[str, int] | None = None
+    lets_go: bool = False
 
     @property
     def command(self) -> str:

@@ -36,11 +36,14 @@ class PoolType:
     its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
+    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead.
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
-    files. ``on_devices``: it has its source devices for itself. ``whole``: its volumes go with it as one. ``beside``:
-    what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists what libvirt's
-    storage driver can do with it: build and delete a pool, create, clone, remove and resize its volumes; ``native``
-    what its backend can, likewise. ``active`` is the line of the documentation that says what "active" means.
+    files, ``mounted``: on which something is mounted. ``on_devices``: it has its source devices for itself;
+    ``signature``: what these hold then, in blkid's words, whatever the pool's format. ``whole``: its volumes go with it
+    as one. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
+    what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove and resize its
+    volumes; ``native`` what its backend can, likewise. ``active`` is the line of the documentation that says what
+    "active" means.
     """
 
     name: str
@@ -49,6 +52,7 @@ class PoolType:
     target: str = "declared"
     formats: tuple[str, ...] = ()
     default_format: str | None = None
+    own_formats: tuple[str, ...] = ()
     default_dir: str | None = None
     named_by_source: bool = False
     named_by_pool: bool = False
@@ -59,7 +63,9 @@ class PoolType:
     volumes: str = "file"
     granule: int = 1
     file_tree: bool = False
+    mounted: bool = False
     on_devices: bool = False
+    signature: str = ""
     whole: bool = False
     beside: bool = False
     daemon: tuple[str, ...] = ()
@@ -127,11 +133,14 @@ POOL_TYPES: dict[str, PoolType] = {
             ("format",),
             formats=_FS_FORMATS,
             default_format="auto",
+            own_formats=("btrfs",),
             features=("cow", "mount_options"),
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            mounted=True,
             on_devices=True,
             daemon=_FILES,
+            native=_FILES,
             active="its device is mounted on its path",
         ),
         PoolType(
@@ -143,6 +152,7 @@ POOL_TYPES: dict[str, PoolType] = {
             features=("mount_options",),
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            mounted=True,
             daemon=_FILES,
             native=_FILES,
             active="its export is mounted on its path",
@@ -159,6 +169,7 @@ POOL_TYPES: dict[str, PoolType] = {
             volumes="block",
             granule=4 * _MIB,  # lvm.conf(5): the extent size of a volume group, unless another was given
             on_devices=True,
+            signature="LVM2_member",
             daemon=_CUT,
             active="its volume group is there and has an active logical volume",
         ),
@@ -237,6 +248,7 @@ POOL_TYPES: dict[str, PoolType] = {
             volumes="block",
             granule=128 * 1024,  # zfsprops(7): the largest volblocksize of old versions
             on_devices=True,
+            signature="zfs_member",
             whole=True,
             daemon=(*_POOLS, "create", "remove"),
             active="its zpool is imported and has a volume",
@@ -248,6 +260,7 @@ POOL_TYPES: dict[str, PoolType] = {
             named_by_pool=True,
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            mounted=True,
             daemon=_FILES,
             active="its cluster is mounted on its path",
         ),
