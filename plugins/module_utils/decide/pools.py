@@ -85,7 +85,7 @@ def _protected(changes: tuple[Change, ...], found: Found) -> str:
     if storage.read_only and actions & {"permissions", "delete", "clean"}:
         return f"the filesystem of {storage.path} is read-only"
     emptied = any(change.subject.volume is not None for change in changes)
-    return f"{storage.path} is not writable" if emptied and not storage.writable else ""
+    return f"{storage.path} is not writable" if emptied and not storage.writable and not found.squashes else ""
 
 
 def subject_of(goal: PoolGoal) -> Subject:

@@ -33,6 +33,9 @@ if TYPE_CHECKING:
     from ..backends.contract import Backend
 
 
+_KEEPING = ("nfs", "nfs4")  # of a file that is held open, NFS keeps a copy under another name when it is removed
+
+
 def backend_of(pool_type: str | None) -> Backend | None:
     """The backend module of a pool type; None where there is none yet. Imported only when needed: see
     docs/architecture.md.
@@ -159,7 +162,8 @@ class LocalHost:
             found = self._with_busy(found)
             stakes = {name: stake for name, stake in stakes.items() if name != ITSELF}
         self._pins.make_room(len(stakes))
-        for name in stakes:
+        pinned = () if found.filesystem in _KEEPING else stakes
+        for name in pinned:
             volume = found.volumes.get(name)
             if volume is not None and volume.type != "block" and volume.path and volume.identity:
                 self._pins.pin(volume.path, volume.identity)
@@ -188,11 +192,12 @@ class LocalHost:
         if not steps:
             return ()
         from ..host.run import lacks
-        from ..model.operations import FirstOf, Run
+        from ..model.operations import As, FirstOf, Run
 
         runs: dict[str, Run] = {}
         for operation in (operation for step in steps for operation in step.operations):
-            attempts = operation.attempts if isinstance(operation, FirstOf) else (operation,)
+            plain = operation.operation if isinstance(operation, As) else operation
+            attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
             if isinstance(attempts[0], Run) and all(map(lacks, attempts)):
                 runs[lacks(attempts[0])] = attempts[0]
         return tuple(tool_missing(tool, op.package) for tool, op in runs.items())

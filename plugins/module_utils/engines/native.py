@@ -20,7 +20,7 @@ from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.definition import defined
 from ..model.errors import StorageError
-from ..model.found import ABSENT, Found, Neighbour, Storage
+from ..model.found import ABSENT, SQUASHING, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
 from .local import (
@@ -191,7 +191,8 @@ class NativeEngine:
 
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
-            if storage.open and not storage.writable:
+            as_owners = process() is None and storage.filesystem in SQUASHING and not storage.read_only
+            if storage.open and not storage.writable and not as_owners:
                 return f"{storage.path} is " + ("on a read-only filesystem" if storage.read_only else "not writable")
             return unwritable(self.places.locks)
         paths = [self.places.locks, self.places.config, self.places.run]

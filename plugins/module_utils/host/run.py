@@ -22,12 +22,19 @@ _ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
 _SECONDS_TO_DIE = 1.0
 
 
-def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None = None, package: str = "") -> str:
+def run(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    user: tuple[int, int] | None = None,
+) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone.
+    gone. ``user``: as whom it runs, user and group.
     """
+    as_user: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     command = " ".join(shlex.quote(word) for word in argv)
     try:
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
@@ -39,6 +46,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
             env={**os.environ, **_ENVIRONMENT},
             pass_fds=tuple(keep_fds),
             start_new_session=timeout is not None,
+            **as_user,
         )
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
@@ -54,7 +62,8 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
         raise
     if child.returncode != 0:
         raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
-    return stdout.decode(errors="replace")
+    printed: str = stdout.decode(errors="replace")
+    return printed
 
 
 def _abandon(child: subprocess.Popen) -> None:

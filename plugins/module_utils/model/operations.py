@@ -41,8 +41,8 @@ class Run(NamedTuple):
     may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
     another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
     is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
-    it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may be
-    held open any more.
+    it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
+    be held open any more.
     """
 
     argv: tuple[str, ...]
@@ -58,6 +58,20 @@ class Run(NamedTuple):
     @property
     def command(self) -> str:
         return _shell(*self.argv)
+
+
+class As(NamedTuple):
+    """An operation in the name of another user, where a server does not take root for root."""
+
+    owner: int
+    group: int
+    operation: Any
+
+    @property
+    def command(self) -> str:
+        words = f"setpriv --reuid={self.owner} --regid={self.group} --clear-groups"
+        command = self.operation.command
+        return f"{words} sh -c {shlex.quote(command)}" if " && " in command else f"{words} {command}"
 
 
 class FirstOf(NamedTuple):
@@ -168,6 +182,7 @@ class OpenStaging(NamedTuple):
 
     path: str
     inside: tuple[int, ...] = ()
+    shared: bool = False
 
     @property
     def command(self) -> str:
