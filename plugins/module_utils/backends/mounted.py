@@ -202,4 +202,4 @@ def mount(fstype: str, options: tuple[str, ...], source: str, target: str) -> An
 
     kind = ("-t", fstype) if fstype else ()
     chosen = ("-o", ",".join(options)) if options else ()
-    return Run(("mount", *kind, *chosen, "--", source, target), PACKAGE, bounded=True)
+    return Run(("mount", *kind, *chosen, "--", source, target), PACKAGE, bounded=True, leaves=True)

@@ -495,7 +495,8 @@ class Applier:
         timeout = timeout or (self._timeout if op.bounded else None)
         with _credentials(op) as (argv, descriptors):
             try:
-                run(argv, keep_fds=(*self._held(), *descriptors), timeout=timeout, package=op.package)
+                held = () if op.leaves else self._held()
+                run(argv, keep_fds=(*held, *descriptors), timeout=timeout, package=op.package)
             except StorageError as error:
                 if error.code != "deadline":
                     raise

@@ -38,7 +38,7 @@ def servers() -> Iterator[None]:
         encoding="utf-8",
     )
     sh(f"""systemctl start rpcbind nfs-server
-        useradd -M -N guests
+        id guests >/dev/null 2>&1 || useradd -M -N guests
         printf '%s\\n%s\\n' '{PASSWORD}' '{PASSWORD}' | smbpasswd -s -a guests
         systemctl start smbd
         until smbclient -N -L 127.0.0.1 >/dev/null 2>&1; do sleep 0.2; done""")
