@@ -16,8 +16,8 @@ description:
   - Brings a storage pool into the declared state, in the words of libvirt, through its daemon or
     without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
-  - Without a daemon, pools of type V(dir) can be built and started, those of the other types only defined, listed and
-    undefined. Through a daemon all can be that the daemon supports.
+  - Without a daemon, pools of types V(dir) and V(netfs) can be built and started, those of the others only defined,
+    listed and undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -288,7 +288,7 @@ EXAMPLES = r"""
     path: /srv/backups
     autostart: true
 
-- name: An NFS export, only defined; a libvirt daemon mounts it when the pool is started
+- name: An NFS export, only defined; it is mounted when the pool is started
   virt.storage.storage_pool:
     name: shared
     type: netfs

@@ -182,6 +182,9 @@ def _addresses(name: str, look: Look) -> frozenset[str]:
     """Those of a name. Who resolves names may be as dead as the server, so that it is a child who asks."""
     from ..host.patience import in_child
 
+    plain = _address(name)
+    if ":" in plain or plain.replace(".", "").isdigit():
+        return frozenset({plain})
     told = look.once(("addresses", name), lambda: in_child(lambda: _resolve(name), _SECONDS_FOR_NAMES)) or ()
     return frozenset(map(_address, told))
 

@@ -219,6 +219,13 @@ def change_of(
 
 def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     existing = found.definition or found.live
+    if goal.pool.login is not None and found.storage.kind == UNSEEN:
+        raise StorageError(
+            "daemon_cannot",
+            "libvirt mounts CIFS shares as a guest only",
+            subject=str(subject_of(goal)),
+            hint="Leave source.auth out, or mount the share by other means before the pool is started.",
+        )
     if existing is None:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         _check_complete(goal, wanted, starting=True)

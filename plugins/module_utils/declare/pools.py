@@ -34,6 +34,7 @@ _ADAPTER_FIELDS = tuple(field.name for field in fields(Adapter))
 _PATHS = ("source.dir", "source.device", "source.devices")
 _DECLARED = ("source", "mount_options", "config_options")
 _SECRET = "source.auth.secret"
+_PASSWORDS = ("password", "pass", "password2")  # mount.cifs(8)
 _LOGIN = "cifs"  # what needs a password at hand rather than a secret of libvirt
 
 
@@ -43,6 +44,7 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     state = _STATES.get(params["state"], params["state"])
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
     pool = normal(_placed(pool))
+    _check_no_password(pool)
     _refuse(pool, source_problem(pool.source, POOL_TYPES.get(pool.type or "")))
     if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
         raise _wrong(
@@ -223,6 +225,18 @@ def _auth(given: Mapping[str, Any] | None) -> Auth | None:
     if given is None or given["type"] == _LOGIN:
         return None
     return Auth(given["type"], given["username"], given.get("secret_uuid"), given.get("secret_usage"))
+
+
+def _check_no_password(pool: Pool) -> None:
+    """Options are in the definition, in command lines and in the list of mounts."""
+    words = (word.partition("=")[0].strip() for option in pool.mount_options or () for word in option.split(","))
+    if any(word in _PASSWORDS for word in words):
+        raise _wrong(
+            "invalid_option",
+            pool,
+            "mount_options: a password there could be read by anybody",
+            "Give it as source.auth (type: cifs, username, secret).",
+        )
 
 
 def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, name: str) -> Login | None:

@@ -42,7 +42,7 @@ class Run(NamedTuple):
     another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
     is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
     it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
-    be held open any more. ``leaves``: it may leave a process behind, which serves what it mounted, and so gets no locks.
+    be held open any more. ``leaves``: it may leave a process behind, which serves what it mounted: that gets no locks.
     """
 
     argv: tuple[str, ...]

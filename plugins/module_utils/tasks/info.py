@@ -20,7 +20,7 @@ from ..model.found import Found
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..report.records import POOL_FIELDS, VOLUME_FIELDS, pool_record, volume_record
-from .outcome import described
+from .outcome import described, watched
 
 _OF_POOLS = (*POOL_FIELDS, "volumes", "xml")
 _OF_VOLUMES = ("pool", *VOLUME_FIELDS, "xml")
@@ -35,7 +35,7 @@ def _engine(module: AnsibleModule, known: tuple[str, ...]) -> Any:
             f"fields: records have no {', '.join(strange)}",
             hint=f"Give some of: {', '.join(known)}.",
         )
-    return engine_for(module.params["uri"], (), module.params["timeout"], reading=True)
+    return watched(module, engine_for(module.params["uri"], (), module.params["timeout"], reading=True))
 
 
 def _only(record: dict[str, Any], fields: Any) -> dict[str, Any]:
