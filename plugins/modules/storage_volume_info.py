@@ -163,6 +163,24 @@ volumes:
       description: What is wrong with it.
       type: str
       returned: when something is
+    extents:
+      description: Where on which device it lies, in bytes; C(end) is exclusive.
+      type: list
+      elements: dict
+      returned: when it is known
+      contains:
+        device:
+          description: The device.
+          type: str
+          returned: always
+        start:
+          description: The first byte.
+          type: int
+          returned: always
+        end:
+          description: The byte behind the last one.
+          type: int
+          returned: always
     timestamps:
       description:
         - Times of access, modification and change, seconds since 1970; empty where a daemon does not tell

@@ -22,6 +22,8 @@ from typing import Any
 import pytest
 import yaml
 
+from .servers import HOST
+
 pytestmark = pytest.mark.needs_ansible
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -34,6 +36,7 @@ _BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"# refused: ([a-z_]+)\n")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
+_NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
 
 
@@ -52,13 +55,15 @@ class Page:
         self.root, self.files = root, files
         self.uri = f"native:///?root={root}"
         self.system = _SYSTEM
+        self.nas = _NAS
+        self.network: list[str] = []  # what a command is put into another network with
         self.local = [f"--extra-vars=ansible_python_interpreter={sys.executable}", "--connection=local"]
 
     def moved(self, text: str) -> str:
         if os.geteuid() != 0:  # then nothing can be given to root
             mine = {"owner": os.geteuid(), "group": os.getegid()}
             text = re.sub(r"\b(owner|group): root\b", lambda found: f"{found[1]}: {mine[found[1]]}", text)
-        return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system)
+        return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system).replace(_NAS, self.nas)
 
     def plays(self, text: str) -> list[dict[str, Any]]:
         """A block as plays on this host."""
@@ -93,7 +98,7 @@ class Page:
     def run(self, command: list[str]) -> None:
         environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml", "ANSIBLE_PIPELINING": "1"}
         done = subprocess.run(
-            command,
+            [*self.network, *command],
             cwd=self.files,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -102,6 +107,13 @@ class Page:
             check=False,
         )
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+
+    def serve(self, text: str, request: pytest.FixtureRequest) -> None:
+        """Servers and daemons that examples name."""
+        if RUN and _SYSTEM in text:
+            self.system = request.getfixturevalue("daemon").uri
+        if RUN and _NAS in text:
+            self.nas, self.network = HOST, request.getfixturevalue("servers").network
 
     def play(self, plays: list[dict[str, Any]]) -> None:
         if plays:
@@ -128,8 +140,7 @@ def page(tmp_path: Path) -> Page:
     "path", [path for path in PAGES if has_examples(path)], ids=lambda path: str(path.relative_to(REPOSITORY))
 )
 def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureRequest) -> None:
-    if RUN and any(_SYSTEM in text for _language, text in blocks(path)):
-        page.system = request.getfixturevalue("daemon").uri
+    page.serve("".join(text for _language, text in blocks(path)), request)
     waiting: list[dict[str, Any]] = []
     for language, text in blocks(path):
         if language == "yaml":
@@ -166,9 +177,8 @@ def test_the_examples_of_a_module(page: Page, module: Path, request: pytest.Fixt
     examples = documentation(module, "EXAMPLES")
     pool = {"name": "images", "type": "dir", "path": "/srv/images"}
     first = [{"name": "A pool", "virt.storage.storage_pool": pool}]
+    page.serve(examples, request)
     if _SYSTEM in examples:
-        if RUN:
-            page.system = request.getfixturevalue("daemon").uri
         through = {**pool, "uri": _SYSTEM, "path": "/srv/through"}
         first.append({"name": "One of the daemon", "virt.storage.storage_pool": through})
     started = [] if module.stem == "storage_pool" else page.plays(yaml.safe_dump(first))
@@ -199,6 +209,6 @@ def test_the_table_of_pool_types() -> None:
         re.MULTILINE,
     )
     assert {linked or plain: (can == "all", daemon) for linked, plain, can, daemon in rows} == {
-        name: (True, "the same") if backend_of(name) is not None else (False, through_a_daemon(row))
+        name: (backend_of(name) is not None, "the same" if row.beside else through_a_daemon(row))
         for name, row in POOL_TYPES.items()
     }

@@ -37,7 +37,8 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Instead = la
     ``instead`` gives the operations of a change that is made in another way; None for those that are made here.
     """
     storage, name = found.storage, staging_name(found.filesystem)
-    opening = ops.OpenStaging(os.path.join(storage.path or "", name), storage.identity or (), name != STAGING)
+    path = os.path.join(storage.path or "", name)
+    opening = ops.OpenStaging(path, storage.identity or (), bool(storage.fixed), name != STAGING)
     lowering = _Lowering(changes, opening, instead, {id(change): actor_of(change, found) for change in changes})
     for change in changes:
         lowering.add(change)

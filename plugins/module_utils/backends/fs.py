@@ -11,6 +11,7 @@ What is on the device is asked of libblkid, by all of its signatures, and never 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
@@ -37,7 +38,6 @@ _OWN = (mounted.LOST_AND_FOUND,)
 _BY_CONTENT = ("UUID", "LABEL")  # what is gone once something else is made there
 
 busy = mounted.busy
-lower_volumes = filetree.lower_volumes
 
 
 class _Source(NamedTuple):
@@ -148,7 +148,7 @@ def _filesystem(
     requires = (
         Condition("device", device.node, device.identity),
         Condition("signatures", device.node, content.facts),
-        Condition("unused", device.node),
+        Condition("device_unused", device.node),
     )
     if content.problem:
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}"), False, wanted, ""
@@ -275,6 +275,20 @@ def making_key(node: str, identity: tuple) -> str:
     """What the note is called that a filesystem is being made on a device: it tells the device after a boot, too."""
     _major, _minor, size, start, _sequence, wwn, serial, dm_uuid = identity
     return f"making {wwn or serial or dm_uuid or node} {start} {size}"
+
+
+def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> list[Any]:
+    """Where a filesystem has no owners and modes, none are given to new files."""
+    steps = filetree.lower_volumes(changes, found, instead)
+    if not by_signature(found.storage.filesystem).fixed:
+        return steps
+    from ..model.operations import OpenStaging, SetPermissions
+
+    def fitted(operations: Sequence[Any]) -> tuple[Any, ...]:
+        kept = [operation for operation in operations if not isinstance(operation, SetPermissions)]
+        return tuple(each._replace(shared=True) if isinstance(each, OpenStaging) else each for each in kept)
+
+    return [step._replace(operations=fitted(step.operations)) for step in steps]
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

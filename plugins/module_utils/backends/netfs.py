@@ -11,6 +11,7 @@ The mount table is all that is looked at to tell whether a pool is up; what is m
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..host.files import read_small_file
@@ -34,6 +35,9 @@ _PACKAGES = {
 }
 # mount.cifs(8): options that say who connects; without any of them it is a guest, as libvirt has it.
 _WHO = ("user", "username", "cred", "credentials", "guest", "sec", "cruid")
+# Options with which CIFS has the owners and modes of the server.
+_WITH_OWNERS = ("unix", "posix", "posixpaths", "cifsacl", "modefromsid", "idsfromsid")
+_FIXED = "a CIFS share shows what it is mounted with"
 _SECONDS_FOR_NAMES = 5.0
 _NFS_PORT = 2049
 _TOLD = "/run/mount/utab"
@@ -45,7 +49,20 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     silent = look.servers.silent(path) if path else None
     if silent is not None and silent.point != place.path:
         return filetree.silent(path, look) or Storage("unknown", path)
-    return mounted.observe(pool, place, look, holds, _words(pool), may_hang=True)
+    storage = mounted.observe(pool, place, look, holds, _words(pool), may_hang=True)
+    return replace(storage, fixed=_FIXED) if _shows_all_alike(pool, place.mount if place.up else None) else storage
+
+
+def _shows_all_alike(pool: Pool, mount: Mount | None) -> bool:
+    """Whether owners and modes are those of the mount (mount.cifs(8): File and Directory Ownership and Permissions). Of
+    what is not mounted yet its options are taken at their word.
+    """
+    if mount is not None and mount.fstype not in _TYPES[CIFS]:
+        return False
+    if mount is None and _format(pool) != CIFS:
+        return False
+    options = mount.super_options if mount is not None else pool.mount_options or ()
+    return not any(option in _WITH_OWNERS for option in options)
 
 
 def observe_volumes(found: Found, scope: Any, look: Look) -> Found:

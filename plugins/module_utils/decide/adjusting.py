@@ -170,9 +170,10 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     size = round_up(entry.volume.capacity or 0, max(format_row(have.format).granule, task.found.granule))
     wanted = replace(have, capacity=size)
     if have.type == "block":
-        from .blocks import check_growth
+        from .blocks import grown
 
-        check_growth(have, size, task)
+        size = grown(have, size, entry.volume.capacity or 0, task)
+        wanted = replace(have, capacity=size)
     else:
         check_capacity(replace(wanted, allocation=None), task)
     if size == 0 and (have.format != "raw" or have.type == "block"):

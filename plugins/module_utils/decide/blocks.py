@@ -38,10 +38,24 @@ def settle_block(entry: VolumeGoal, task: VolumesTask) -> Volume:
             f"volume {volume.name} is not there, and no capacity was given",
             "Give capacity.",
         )
+    if task.found.table is not None:
+        from .cutting import settle_partition
+
+        volume = _with_content(entry, volume, task)
+        return settle_partition(volume, max(volume.capacity or 0, 1), task)
     capacity = None if volume.capacity is None else round_up(volume.capacity, task.found.granule)
     allocation = capacity if volume.allocation is None else round_up(volume.allocation, task.found.granule)
     path = task.found.volume_path(volume.name)
     return replace(volume, path=path, capacity=capacity, allocation=allocation)
+
+
+def _with_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volume:
+    """With what its source tells. What is written to a block device is raw, whatever the volume is for."""
+    if volume.content is None:
+        return volume
+    from .images import settle_content
+
+    return replace(settle_content(entry, replace(volume, format="raw"), task), format=volume.format)
 
 
 def _check_options(volume: Volume, task: VolumesTask) -> None:
@@ -56,8 +70,14 @@ def _check_options(volume: Volume, task: VolumesTask) -> None:
         )
 
 
-def check_growth(have: Volume, size: int, task: VolumesTask) -> None:
-    """Raises ``no_space`` where a volume would grow by more than the pool has left."""
+def grown(have: Volume, size: int, wanted: int, task: VolumesTask) -> int:
+    """The size that a volume gets, of which ``wanted`` was declared. Raises ``no_space`` where it would grow by more
+    than the pool has left.
+    """
+    if task.found.table is not None:
+        from .cutting import resized
+
+        return resized(have, size, wanted, task)
     usage, more = task.found.usage, size - (have.capacity or 0)
     if usage is not None and more > usage.available:
         raise task.refuse(
@@ -66,3 +86,4 @@ def check_growth(have: Volume, size: int, task: VolumesTask) -> None:
             f"{format_size(more)} more are asked for; pool {task.goal.pool} has {format_size(usage.available)} left",
             "Free some space, or ask for less.",
         )
+    return size

@@ -48,6 +48,8 @@ def _format_met(want: Volume, have: Volume, found: Found) -> bool:
     """Nothing is compared where a daemon shows no format, as it does of block devices."""
     if have.format is None and found.row.volumes != "file":
         return True
+    if found.row.volumes == "block" and want.format in ("none", "raw"):
+        return True  # of a partition it says that nothing is known of what it is for
     return _same(want.format, have.format or "raw")
 
 

@@ -40,9 +40,16 @@ def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
         None,
         _claims(volume, task),
         volume,
+        destroys=_left(volume, task),
         requires=_made_from(entry, task),
         needs=task.parents(entry),
     )
+
+
+def _left(volume: Volume, task: VolumesTask) -> str:
+    """What is lost where a new volume is cut from a pool."""
+    remains = task.found.remains.get(volume.name)
+    return f"what is left where {volume.name} will be: {remains}" if remains else ""
 
 
 def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Change]:

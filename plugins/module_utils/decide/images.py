@@ -78,7 +78,7 @@ def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
 
         return settle_block(entry, task)
     volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
-    volume = _settle_content(entry, volume, task)
+    volume = settle_content(entry, volume, task)
     if volume.format is None and volume.content is None and found.looked:
         volume = replace(volume, format="raw")
     volume = _settle_backing(volume, task)
@@ -130,7 +130,7 @@ def _capacity_then(image_capacity: int | None, declared: VolumeGoal | None) -> i
 # --- content ---------------------------------------------------------------------------------------------------------
 
 
-def _settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volume:
+def settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volume:
     goal, found, missing = task.goal, task.found, task.missing
     content = volume.content
     if content is None:

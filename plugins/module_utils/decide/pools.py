@@ -385,7 +385,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         after.update({"target": permissions} if permissions else {})
     elif storage.take_down:
         summary += ", which is up already"
-    elif adopted:
+    elif adopted and not storage.parts:
         summary += ", a directory that was there before"
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()

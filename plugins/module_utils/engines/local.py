@@ -10,7 +10,6 @@ must still hold, and operations.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -48,6 +47,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import fs
 
         return fs
+    if pool_type == "disk":
+        from ..backends import disk
+
+        return disk
     if pool_type == "netfs":
         from ..backends import netfs
 
@@ -192,13 +195,13 @@ class LocalHost:
         if not steps:
             return ()
         from ..host.run import lacks
-        from ..model.operations import As, FirstOf, Run
+        from ..model.operations import As, FirstOf
 
-        runs: dict[str, Run] = {}
+        runs: dict[str, Any] = {}
         for operation in (operation for step in steps for operation in step.operations):
             plain = operation.operation if isinstance(operation, As) else operation
             attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
-            if isinstance(attempts[0], Run) and all(map(lacks, attempts)):
+            if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
                 runs[lacks(attempts[0])] = attempts[0]
         return tuple(tool_missing(tool, op.package) for tool, op in runs.items())
 
@@ -208,12 +211,19 @@ class LocalHost:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
         unused: dict[str, int] = {}
+        checks = None
         for index, group in conditions.items():
             for condition in group:
-                if condition.kind == "unused" and not stat.S_ISBLK(_mode_of(condition.path)):
+                if condition.kind == "unused":
                     unused[condition.path] = index
-                elif not _HOLDS[condition.kind](condition, self.timeout):
-                    failed[index] = changed_meanwhile(condition.path, _BROKEN[condition.kind])
+                    continue
+                if condition.kind == "identity":
+                    what = _file_became(condition)
+                else:
+                    checks = checks or self._checks()
+                    what = checks.broken(condition)
+                if what:
+                    failed[index] = changed_meanwhile(condition.path, what)
         if unused:
             from ..host.volume_users import users_of_volumes
 
@@ -222,6 +232,12 @@ class LocalHost:
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
         return failed
+
+    def _checks(self) -> Any:
+        """Of what tasks on files never ask about."""
+        from ..host.conditions import Checks
+
+        return Checks(self.timeout)
 
     def prepare(self, locks: tuple[int, ...]) -> None:
         """Before the first operation is executed, under these locks."""
@@ -251,63 +267,10 @@ def emptied_key(pool: str) -> str:
     return f"emptied {pool}"
 
 
-def _same_file(condition: Condition, timeout: float) -> bool:
+def _file_became(condition: Condition) -> str:
+    """What became of a file, in words; empty while it is the same."""
     try:
-        return identity_of(os.lstat(condition.path)) == condition.expected
+        same = identity_of(os.lstat(condition.path)) == condition.expected
     except OSError:
-        return False
-
-
-def _same_device(condition: Condition, timeout: float) -> bool:
-    from ..host.block import device_at
-
-    try:
-        return device_at(condition.path).identity == condition.expected
-    except StorageError:
-        return False
-
-
-def _same_content(condition: Condition, timeout: float) -> bool:
-    from ..host.devices import content_of
-
-    return (content_of(condition.path, timeout),) == condition.expected
-
-
-def _same_signatures(condition: Condition, timeout: float) -> bool:
-    from ..host.signatures import content_at
-
-    return content_at(condition.path, timeout).facts == condition.expected
-
-
-def _unused_device(condition: Condition, timeout: float) -> bool:
-    from ..host.device_users import users_of_path
-
-    try:
-        return not users_of_path(condition.path)[0]
-    except StorageError:
-        return False
-
-
-def _mode_of(path: str) -> int:
-    try:
-        return os.stat(path).st_mode
-    except OSError:
-        return 0
-
-
-# How each kind of condition is looked at again, and what is said where it holds no longer. What uses files is looked
-# for together.
-_HOLDS: dict[str, Callable[[Condition, float], bool]] = {
-    "identity": _same_file,
-    "content": _same_content,
-    "signatures": _same_signatures,
-    "device": _same_device,
-    "unused": _unused_device,
-}
-_BROKEN = {
-    "identity": "was replaced or went away",
-    "content": "got other content",
-    "signatures": "got other content",
-    "device": "became another device or went away",
-    "unused": "was taken into use",
-}
+        same = False
+    return "" if same else "was replaced or went away"

@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host.files import read_small_file
 from ..host.locks import locked
@@ -35,6 +35,9 @@ from .local import (
     unwritable,
 )
 from .places import Places
+
+if TYPE_CHECKING:  # nothing else needs it than what looks for sources
+    from ..model.discovery import Discovery, Query
 
 
 def _read(path: str) -> str | None:
@@ -202,6 +205,23 @@ class NativeEngine:
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
+
+    def find_sources(self, query: Query, seconds: float) -> Discovery:
+        from ..host.clock import Deadline
+        from .sources import ON_DEVICES, look_here, settled
+
+        discovery = look_here(query, Deadline(seconds))
+        neighbours, unread = self._neighbours("", self.host.look())
+        guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
+        pools = [neighbour.pool for neighbour in neighbours]
+        return settled(query, discovery, pools, guests, (*(f"pool {name}" for name in unread), *unseen))
+
+    def _guests(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """Guests' definitions, and those that can't be read."""
+        from .native_users import guest_definitions
+
+        unseen: set[str] = set()
+        return tuple(guest_definitions(self.places.guests, unseen)), tuple(sorted(unseen))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

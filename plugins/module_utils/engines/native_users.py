@@ -22,6 +22,16 @@ from ..model.found import EVERYTHING, Found, Neighbour, User
 from ..model.types import POOL_TYPES
 
 _CHAIN_LIMIT = 64
+_SECONDS = 10.0
+# What a signature makes of a device (blkid's words), in use or not.
+_MEMBERS = {
+    "LVM2_member": "LVM, whose physical volume it is",
+    "linux_raid_member": "mdraid, of which it is a member",
+    "ddf_raid_member": "mdraid, of which it is a member",
+    "isw_raid_member": "mdraid, of which it is a member",
+    "zfs_member": "ZFS, of whose pool it is a member",
+    "bcache": "bcache, of which it is a member",
+}
 
 
 def observe_users(
@@ -47,11 +57,10 @@ def observe_users(
         identities.pop(None, None)
         others = neighbours()
         for source in (
-            _guests(
-                found, deep, identities, others, chain(guests, _guest_definitions(guest_directories, unseen)), look
-            ),
+            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen)), look),
             _overlays(found, identities, others, look),
             _pools(identities, others, look),
+            _members(found, deep),
         ):
             for name, user in source:
                 if user not in users[name]:
@@ -114,7 +123,8 @@ def _guests(
                     yield name, User("guest", guest.name)
 
 
-def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+    """Those in the directories; what can't be read is added to ``unseen``."""
     for directory in directories:
         try:
             entries = [entry for entry in sorted(os.listdir(directory)) if entry.endswith(".xml")]
@@ -172,3 +182,15 @@ def _pools(identities: dict, neighbours: Sequence[Neighbour], look: _Files) -> I
             name = identities.get(look.identity(device.path))
             if name is not None:
                 yield name, User("pool", neighbour.pool.name)
+
+
+def _members(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+    """What makes a block volume a member of something larger, which may not be assembled now."""
+    for name, path in paths.items():
+        if found.volumes[name].type != "block":
+            continue
+        from ..host.signatures import content_at
+
+        for signature in content_at(path, _SECONDS).names:
+            if signature in _MEMBERS:
+                yield name, User("holder", _MEMBERS[signature])

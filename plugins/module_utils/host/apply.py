@@ -464,6 +464,7 @@ class Applier:
             ops.Exchange: _exchange,
             ops.Withdraw: _withdraw,
             ops.Truncate: _truncate,
+            ops.ChangeTable: self._change_table,
         }
 
     def apply(self, operation: Any) -> None:
@@ -535,6 +536,11 @@ class Applier:
             stderr=said,
         )
 
+    def _change_table(self, op: ops.ChangeTable) -> None:
+        from .partitioning import change_table
+
+        change_table(op, self._held(), self._timeout)
+
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())
 
@@ -554,18 +560,20 @@ class Applier:
         finally:
             os.close(directory)
         try:
-            self._take_over(op.path, descriptor, op.shared, made)
+            self._take_over(op.path, descriptor, op, made)
         except BaseException:
             os.close(descriptor)
             raise
         self._staging[op.path] = descriptor
 
-    def _take_over(self, path: str, descriptor: int, shared: bool, made: bool) -> None:
+    def _take_over(self, path: str, descriptor: int, op: ops.OpenStaging, made: bool) -> None:
         """Raises where the directory is somebody else's or in use: then it is not ours to close either. On a server it
-        belongs to whom that takes us for, and has the mode that it shows.
+        belongs to whom that takes us for.
         """
         status = os.fstat(descriptor)
-        if shared:
+        if op.shared:
+            ours = True
+        elif op.far:
             ours = made or status.st_uid == _owner_there(path)
         else:
             ours = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077

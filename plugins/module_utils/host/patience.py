@@ -122,7 +122,8 @@ def _end(child: int, finished: bool) -> bool:
 @contextmanager
 def watch(seconds: float, stuck: Callable[[], None]) -> Iterator[None]:
     """Calls ``stuck`` from a thread of its own when what is done here takes longer. For a call that hangs for good it
-    is to say so and end the process (os._exit): nothing else gets it out.
+    is to say so and end the process (os._exit): nothing else gets it out. That ends a wait for a server (NFS, FUSE),
+    but none for a disk, which the kernel does not break off: see in_child.
     """
     done = threading.Event()
 

@@ -12,9 +12,9 @@ import shlex
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..model.errors import StorageError
 
@@ -22,17 +22,45 @@ _ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
 _SECONDS_TO_DIE = 1.0
 
 
+class Ended(NamedTuple):
+    """A command that has ended."""
+
+    command: str
+    status: int
+    stdout: str
+    stderr: str
+
+
 def run(
     argv: Sequence[str],
     keep_fds: Sequence[int] = (),
     timeout: float | None = None,
     package: str = "",
+    text: str | None = None,
     user: tuple[int, int] | None = None,
 ) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone. ``user``: as whom it runs, user and group.
+    gone. ``text`` is what it reads, ``user`` as whom it runs: user and group.
+    """
+    ended = finish(argv, keep_fds, timeout, package, text=text, user=user)
+    if ended.status != 0:
+        raise failure(argv[0], ended.command, ended.status, ended.stderr.strip())
+    return ended.stdout
+
+
+def finish(
+    argv: Sequence[str],
+    keep_fds: Sequence[int] = (),
+    timeout: float | None = None,
+    package: str = "",
+    environment: Mapping[str, str] | None = None,
+    text: str | None = None,
+    user: tuple[int, int] | None = None,
+) -> Ended:
+    """A command and what it said, whatever its exit status. ``keep_fds`` are open files that it gets, under the same
+    numbers. Raises ``tool_missing`` or ``deadline``.
     """
     as_user: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     command = " ".join(shlex.quote(word) for word in argv)
@@ -40,10 +68,10 @@ def run(
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
-            env={**os.environ, **_ENVIRONMENT},
+            env={**os.environ, **_ENVIRONMENT, **(environment or {})},
             pass_fds=tuple(keep_fds),
             start_new_session=timeout is not None,
             **as_user,
@@ -51,7 +79,7 @@ def run(
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
     try:
-        stdout, stderr = child.communicate(timeout=timeout)
+        stdout, stderr = child.communicate(None if text is None else text.encode(), timeout=timeout)
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
@@ -60,10 +88,7 @@ def run(
     except BaseException:
         _abandon(child)
         raise
-    if child.returncode != 0:
-        raise _failure(argv[0], command, child.returncode, stderr.decode(errors="replace").strip())
-    printed: str = stdout.decode(errors="replace")
-    return printed
+    return Ended(command, child.returncode, stdout.decode(errors="replace"), stderr.decode(errors="replace"))
 
 
 def _abandon(child: subprocess.Popen) -> None:
@@ -88,7 +113,8 @@ def lacks(command: Any) -> str:
     when all is there.
     """
     places = os.pathsep.join((os.environ.get("PATH", os.defpath), "/sbin", "/usr/sbin"))
-    wanted = (command.argv[0], *([command.helper] if command.helper else ()))
+    helper = getattr(command, "helper", "")
+    wanted = (command.argv[0], *([helper] if helper else ()))
     return next((tool for tool in wanted if shutil.which(tool, path=places) is None), "")
 
 
@@ -98,7 +124,7 @@ def tool_missing(tool: str, package: str) -> StorageError:
     )
 
 
-def _failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
+def failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
     full = "No space left on device" in stderr or "Disk quota exceeded" in stderr
     return StorageError(
         "no_space" if full else "command_failed",

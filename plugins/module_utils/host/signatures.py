@@ -16,6 +16,7 @@ from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
 from ..model.found import BLANK, DATA, NOT_THERE, UNREADABLE
+from .patience import in_child
 from .run import run
 
 _MIB = 1 << 20
@@ -93,32 +94,44 @@ def region_at(path: str, timeout: float, offset: int, size: int) -> Content:
 
 
 def look_at(path: str, timeout: float, prober: Prober, offset: int = 0, size: int | None = None) -> Content:
-    """What a prober and the samples find. Nothing is raised: what can't be told is a ``problem``."""
+    """What a prober and the samples find. Nothing is raised: what can't be told is a ``problem``. Read in a child,
+    since a disk that lost its paths may never answer.
+    """
     deadline = time.monotonic() + timeout
+    read = in_child(lambda: _read(path, offset, size), timeout)
+    if read is None:
+        return Content(problem=f"it did not answer within {timeout:g} s")
+    if read["problem"]:
+        return Content(problem=read["problem"])
+    try:
+        found = tuple(prober(max(0.1, deadline - time.monotonic())))
+    except StorageError as error:
+        return Content(problem=error.message)
+    return Content(found, not found and not read["zero"])
+
+
+def _read(path: str, offset: int, size: int | None) -> dict[str, Any]:
+    """Why it can't be read, or whether all samples are zeros: the first that is not ends it."""
     try:
         # a FIFO must not be waited for
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        return Content(problem=NOT_THERE)
+        return {"problem": NOT_THERE}
     except OSError as error:
-        return Content(problem=error.strerror or str(error))
+        return {"problem": error.strerror}
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
+        return {"problem": "it is no block device"}
     try:
-        mode = os.fstat(descriptor).st_mode
-        if not stat.S_ISBLK(mode) and not stat.S_ISREG(mode):
-            return Content(problem="it is no block device")
         end = os.lseek(descriptor, 0, os.SEEK_END)
-        end = end if size is None else min(end, offset + size)
-        ranges = list(_sampled(offset, end))
-        for start, length in (*ranges[:1], *ranges[-1:]):  # where most signatures are; see _is_zero
-            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
-        found = tuple(prober(max(0.1, deadline - time.monotonic()))) if ranges else ()
-        return Content(found, not found and not _is_zero(descriptor, ranges, deadline))
+        if (not end and stat.S_ISBLK(mode)) or end < offset + (size or 0):
+            return {"problem": f"it ends at {end} bytes" if end else "it has no medium"}
+        ranges = list(_sampled(offset, end if size is None else offset + size))
+        for start, length in ranges:
+            os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)  # see _is_zero
+        return {"problem": "", "zero": _is_zero(descriptor, ranges)}
     except OSError as error:
-        return Content(problem=error.strerror or str(error))
-    except StorageError as error:
-        return Content(problem=error.message)
-    finally:
-        os.close(descriptor)
+        return {"problem": error.strerror}
 
 
 def _sampled(start: int, end: int) -> Iterator[tuple[int, int]]:
@@ -141,13 +154,10 @@ def _sampled(start: int, end: int) -> Iterator[tuple[int, int]]:
         yield max(first, last), end - max(first, last)
 
 
-def _is_zero(descriptor: int, ranges: list[tuple[int, int]], deadline: float) -> bool:
-    """Read anew: a disk does not notice what was written to its partitions while it has old pages of them in memory."""
+def _is_zero(descriptor: int, ranges: list[tuple[int, int]]) -> bool:
+    """From the disk itself: it does not notice what was written to its partitions while it has old pages in memory."""
     zeros = bytes(_MIB)
     for start, length in ranges:
-        if time.monotonic() > deadline:
-            raise StorageError("deadline", "it takes too long to read")
-        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)
         for offset in range(start, start + length, _MIB):
             data = os.pread(descriptor, min(_MIB, start + length - offset), offset)
             if data != zeros[: len(data)]:

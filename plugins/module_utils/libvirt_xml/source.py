@@ -55,7 +55,7 @@ def read_source(element: Any, row: PoolType) -> Source:
     if element is None:
         return Source()
     source = normal_source(Source(**{field.name: field.read(element) for field in _FIELDS if uses(row, field.name)}))
-    problem = source_problem(source, row)
+    problem = source_problem(source, row, own=False)
     if problem is not None:
         raise _tree.invalid(problem[1], problem[2])
     return source

@@ -47,9 +47,8 @@ class Condition:
     """Something that must still hold just before a destructive change is executed.
 
     ``kind`` is "identity" (the file at ``path`` is still the one that was looked at, ``expected``), "unused" (nothing
-    has begun to use it), "device" (the block device at ``path`` is still that one, by its identity in host/block.py),
-    "content" (a device still holds what it held, in the words of host/devices.py) or "signatures" (the same, by all of
-    its signatures: the facts of host/signatures.py).
+    has begun to use it), or one of those of host/conditions.py, such as "device" (the block device at ``path`` is still
+    that one) and "signatures" (it still holds what it held, and nothing else).
     """
 
     kind: str

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from .change import Condition
 from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
+from .tables import Table
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
 
@@ -197,7 +198,8 @@ class Found:
     ``filesystem``: its type, empty if not known.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
-    multiples of, None where its type tells.
+    multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
+    ``remains``: what is left where a new volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
     of their first bytes.
@@ -240,6 +242,8 @@ class Found:
     devices: Mapping[str, str] = field(default_factory=dict)
     beside: bool = False
     extent: int | None = None
+    table: Table | None = None
+    remains: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def looked(self) -> bool:

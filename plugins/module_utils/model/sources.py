@@ -119,16 +119,19 @@ def misplaced(pool: Pool, row: PoolType, source_name: str | None) -> Problem | N
     return "invalid_option", what, "Leave path out, or correct source.name."
 
 
-def source_problem(source: Source, row: PoolType | None) -> Problem | None:
-    """What libvirt would refuse of a source in normal form, as far as it is declared; None when there is nothing."""
-    return _format_problem(source, row) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
+def source_problem(source: Source, row: PoolType | None, own: bool = True) -> Problem | None:
+    """What libvirt would refuse of a source in normal form, as far as it is declared; None when there is nothing.
+    ``own``: it may have formats that only we have a word for.
+    """
+    return _format_problem(source, row, own) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
 
 
-def _format_problem(source: Source, row: PoolType | None) -> Problem | None:
+def _format_problem(source: Source, row: PoolType | None, own: bool) -> Problem | None:
     name, version = source.format, source.protocol_version
-    if row is not None and name is not None and name not in (*row.formats, *row.own_formats):
+    known = () if row is None else (*row.formats, *(row.own_formats if own else ()))
+    if row is not None and name is not None and name not in known:
         what = f"source.format: {name!r} is not a format of {row.name} pools"
-        return "invalid_option", what, f"Use one of: {', '.join((*row.formats, *row.own_formats))}."
+        return "invalid_option", what, f"Use one of: {', '.join(known)}."
     if version is None:
         return None
     if row is not None and name is not None and name not in row.formats[:_PROTOCOL_FORMATS]:

@@ -185,6 +185,7 @@ POOL_TYPES: dict[str, PoolType] = {
             on_devices=True,
             whole=True,
             daemon=_CUT,
+            native=_FILES,
             active="its disk has the declared partition table, and the pool was started",
         ),
         PoolType(
