@@ -263,6 +263,7 @@ def options_of(pool: Pool, kind: str) -> tuple[str, ...]:
             from ..model.operations import CREDENTIALS
 
             more = (CREDENTIALS,)
+        more += ("nobrl",)  # QEMU writes to bytes that it has locked, which CIFS then lets nobody do
     return (*mounted.OPTIONS, *more, *own)
 
 
