@@ -132,11 +132,11 @@ def _problem(group: lvm.Group) -> Problem | None:
             "Bring them back (lvmdevices --adddev where the devices file hides them), or repair it by hand "
             "(vgreduce --removemissing loses what they held).",
         )
-    if any(device.duplicate for device in group.devices):
-        copies = [device.path for device in group.devices if device.duplicate]
+    copies = [f"{device.copy} of {device.path}" for device in group.devices if device.copy]
+    if copies:
         return Problem(
             "vg_duplicate",
-            f"{subject} is on devices of which there are copies: {', '.join(copies)}",
+            f"there are copies of devices of {subject}: {', '.join(copies)}",
             "Take the copies away, or give them an identity of their own (vgimportclone DEVICE).",
         )
     if not group.writable:

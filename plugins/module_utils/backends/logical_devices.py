@@ -203,8 +203,7 @@ def _hiding() -> bool:
 
 def _orphan(device: Device, told: lvm.Report) -> bool:
     return any(
-        each.number == device.number and not each.group and not each.used and not each.duplicate
-        for each in told.devices
+        each.number == device.number and not each.group and not each.used and not each.copy for each in told.devices
     )
 
 
@@ -233,10 +232,11 @@ def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Conten
     if device.read_only:
         problem = Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
         return ABSENT, "", "", problem, users, conditions
-    if member is None and _MEMBER in names and _hiding():
+    if member is None and _MEMBER in names:
+        why = "its devices file, or a filter" if _hiding() else "a filter, or another one like it"
         problem = Problem(
             "vg_hidden",
-            f"{path} is a physical volume that LVM does not show: the devices file has others only",
+            f"{path} is a physical volume that LVM does not show: {why} hides it",
             f"See what is on it (lvmdevices --adddev {device.node}), or remove its label (wipefs -a {device.node}).",
         )
         return FOREIGN, "is a physical volume", "", problem, users, conditions

@@ -8,7 +8,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..model.errors import StorageError
 
 if TYPE_CHECKING:
     from ..host.look import Look
@@ -17,19 +20,20 @@ PACKAGE = "package lvm2"
 _FIELDS = {
     "vg": "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_exported,vg_clustered,vg_lock_type,vg_permissions,"
     "vg_missing_pv_count",
-    "pv": "pv_name,pv_uuid,vg_name,vg_uuid,pv_major,pv_minor,pv_missing,pv_duplicate,pv_in_use",
+    "pv": "pv_name,pv_uuid,vg_name,vg_uuid,pv_major,pv_minor,pv_missing,pv_in_use",
     "lv": "lv_name,lv_uuid,lv_size,lv_attr,origin,origin_size,pool_lv,data_percent,lv_tags",
     "seg": "lv_uuid,segtype,seg_size,devices",
     "pvseg": "pvseg_start",
 }
 _NO_SEGMENTS = ("-S", "pvseg_start=-1")
+_COPY = re.compile(r"Not using device (\S+) for PV (\S+?)\.?\Z")
 _DEVICE = re.compile(r"(.*)\((\d+)\)\Z", re.DOTALL)
 THIN_POOL, THIN, SNAPSHOT, MERGING = "t", "V", "s", "S"
 
 
 class Device(NamedTuple):
     """A physical volume. ``path`` is empty where it is not there. ``used``: it says of itself that it is part of a
-    group. ``duplicate``: another device says that it is the same one.
+    group. ``copy``: another device that says of itself that it is the same one.
     """
 
     path: str
@@ -37,7 +41,7 @@ class Device(NamedTuple):
     group: str
     number: tuple[int, int]
     missing: bool
-    duplicate: bool
+    copy: str
     used: bool
 
 
@@ -121,16 +125,32 @@ def report(look: Look) -> Report:
     for kind, fields in _FIELDS.items():
         argv += ["--configreport", kind, "-o", fields]
     argv += _NO_SEGMENTS
-    parsed: Report = look.once("lvm", lambda: parse(look.json(argv, PACKAGE)))
+    parsed: Report = look.once("lvm", lambda: _ask(argv, look))
     return parsed
 
 
-def parse(told: Any) -> Report:
-    """Of the JSON of a full report."""
+def _ask(argv: Sequence[str], look: Look) -> Report:
+    import json
+
+    from ..host.run import failure, finish
+
+    ended = finish(argv, timeout=look.left("lvm"), package=PACKAGE)
+    if ended.status != 0:
+        raise failure("lvm", ended.command, ended.status, ended.stderr.strip())
+    try:
+        return parse(json.loads(ended.stdout or "null"), ended.stderr.splitlines())
+    except (ValueError, KeyError, AttributeError) as error:
+        what = f"lvm printed what is no report: {error}"
+        raise StorageError("command_failed", what, subject="lvm", command=ended.command) from None
+
+
+def parse(told: Any, warnings: Sequence[str] = ()) -> Report:
+    """Of the JSON of a full report, which has no word of copies of a device: only a warning tells of them."""
+    copies = {match.group(2): match.group(1) for match in map(_COPY.search, warnings) if match is not None}
     groups: list[Group] = []
     devices: list[Device] = []
     for part in (told or {}).get("report", ()):
-        members = tuple(_device(row) for row in part.get("pv", ()))
+        members = tuple(_device(row, copies) for row in part.get("pv", ()))
         devices += members
         segments: dict[str, list[Segment]] = {}
         for row in part.get("seg", ()):
@@ -144,14 +164,14 @@ def _number(text: str) -> int:
     return int(text) if text.lstrip("-").isdigit() else 0
 
 
-def _device(row: dict[str, str]) -> Device:
+def _device(row: dict[str, str], copies: dict[str, str]) -> Device:
     return Device(
         row["pv_name"] if row["pv_name"].startswith("/") and not row["pv_missing"] else "",
         row["pv_uuid"],
         row["vg_name"],
         (_number(row["pv_major"]), _number(row["pv_minor"])),
         bool(row["pv_missing"]),
-        bool(row["pv_duplicate"]),
+        copies.get(row["pv_uuid"], ""),
         bool(row["pv_in_use"]),
     )
 

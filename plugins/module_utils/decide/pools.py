@@ -72,7 +72,7 @@ def _finish(
 def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
     """The refusal of changes of storage that may not be changed; its definition may."""
     touching = any(
-        change.subject.volume is not None or change.action in ("build", "delete", "clean") or change.may
+        change.subject.volume is not None or change.action in ("build", "delete", "clean") or BRING_UP in change.may
         for change in changes
     )
     return found.storage.frozen.error(subject) if touching and found.storage.frozen is not None else None

@@ -40,8 +40,8 @@ def pool_record(found: Found) -> dict[str, Any]:
     record: dict[str, Any] = {"name": found.name, "state": state}
     if unreadable is not None:
         record["error"] = unreadable.as_dict()
-    elif found.current.problem is not None:
-        record["error"] = found.current.problem.error(f"pool {found.name}").as_dict()
+    elif found.current.frozen is not None:
+        record["error"] = found.current.frozen.error(f"pool {found.name}").as_dict()
     record.update(
         type=pool.type,
         uuid=pool.uuid,

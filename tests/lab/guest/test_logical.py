@@ -17,6 +17,7 @@ from .hosts import Host, run, run_json
 
 MIB = 2**20
 GROUP = "vgt"
+_CONFIG = Path("/etc/lvm/lvm.conf")
 _SYSTEM_DEVICES = Path("/etc/lvm/devices/system.devices")
 
 
@@ -263,20 +264,21 @@ def test_two_of_one_name(host: Host, loops: list[str]) -> None:
     assert uuid in refused(host.pool(**declared(loops[:1])), "vg_duplicate")["message"]
 
 
-def test_devices_file(host: Host, empty: list[str]) -> None:
+def test_devices_file(host: Host, empty: list[str], request: pytest.FixtureRequest) -> None:
     """What the devices file hides is neither taken nor overwritten; what we make gets into it."""
-    run("vgcreate", "hidden", empty[0])
-    run("lvmdevices", "--deldev", empty[0], check=False)
     _SYSTEM_DEVICES.parent.mkdir(exist_ok=True)
+    run("vgcreate", "hidden", empty[0])
+    config = _CONFIG.read_text(encoding="utf-8")
+    request.addfinalizer(lambda: _CONFIG.write_text(config, encoding="utf-8"))
+    _CONFIG.write_text(f"{config}\ndevices/use_devicesfile=1\n", encoding="utf-8")
+    run("lvm", "lvmdevices", "--yes", "--adddev", empty[1])
     run("vgcreate", "seen", empty[1])
-    run("lvmdevices", "--adddev", empty[1])
-    run("lvmdevices", "--deldev", empty[0], check=False)
     assert [row["vg_name"] for row in report("vgs", "vg_name", "vg")] == ["seen"]
     over = declared(empty[:1], allow=["overwrite"])
     assert "lvmdevices --adddev" in refused(host.pool(**over), "vg_hidden")["hint"]
     assert "lvmdevices" in refused(host.pool(name="hidden", type="logical"), "source_missing")["hint"]
     same(host, "pool", **declared(empty[2:3]))
-    assert os.path.realpath(empty[2]) in run("lvmdevices")
+    assert os.path.realpath(empty[2]) in run("lvm", "lvmdevices")
 
 
 _RUN = """

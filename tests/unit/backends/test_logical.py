@@ -15,11 +15,13 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm_report
-from ansible_collections.virt.storage.plugins.module_utils.backends.logical_changes import lower_volumes
+from ansible_collections.virt.storage.plugins.module_utils.backends.logical_changes import lower_pool, lower_volumes
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found
-from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope, VolumeGoal, VolumesGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal, Scope, VolumeGoal, VolumesGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source
 from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES, THIN_POOL
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent, Volume
@@ -36,10 +38,7 @@ class Look:
         self._told = told
 
     def once(self, key, look):
-        return look()
-
-    def json(self, argv, package):
-        return self._told
+        return lvm_report.parse(self._told, self._told.get("warnings", ()))
 
 
 def reported(**group):
@@ -138,8 +137,10 @@ def test_groups_of_which_nothing_is_changed(group, code):
 
 def test_a_copy_of_a_device():
     told = reported()
-    told["report"][0]["pv"][0]["pv_duplicate"] = "duplicate"
+    uuid = told["report"][0]["pv"][0]["pv_uuid"]
+    told["warnings"] = [f"  WARNING: Not using device /dev/loop2 for PV {uuid}."]
     assert storage(told).frozen.code == "vg_duplicate"
+    assert "/dev/loop2 of /dev/vdb" in storage(told).frozen.what
 
 
 def test_two_groups_of_one_name():
@@ -314,3 +315,33 @@ def test_a_volume_that_is_not_active_has_no_identity():
     there = found()
     assert there.volumes["off"].identity is None
     assert replace(there, extent=None).granule == 4 * MIB
+
+
+@pytest.mark.parametrize(("state", "code"), [("absent", ""), ("inactive", ""), ("active", "vg_partial")])
+def test_a_partial_group_can_be_let_go(state, code):
+    there = replace(storage(reported(vg_missing_pv_count="1")), ours=True)
+    known = Found("vg1", POOL, live=POOL, started=True, active=True, storage=there, current=there)
+    goal = PoolGoal(Pool("vg1"), state)
+    if code:
+        with pytest.raises(StorageError) as caught:
+            decide_pool(goal, known)
+        assert caught.value.code == code
+    else:
+        assert decide_pool(goal, known).refusal is None
+
+
+def test_the_commands_of_a_group():
+    parts = tuple(replace(part, facts={"devices": ["/dev/vdb", "/dev/vdc"]}) for part in storage().parts)
+    there = Found("vg1", POOL, storage=replace(storage(), parts=parts))
+    content = tuple(Condition("signatures", path, ()) for path in ("/dev/vdb", "/dev/vdc"))
+
+    def lowered(action, **more):
+        change = Change(Subject("vg1"), action, "", wanted=POOL, part=logical.GROUP, **more)
+        return [operation.command for operation in lower_pool(change, there)]
+
+    assert lowered("start") == ["vgchange --activate y -- vg1"]
+    assert lowered("stop") == ["vgchange --activate n -- vg1"]
+    assert lowered("build", requires=content) == ["vgcreate -- vg1 /dev/vdb /dev/vdc"]
+    over = lowered("build", requires=content[:1], destroys="all")
+    assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb"]
+    assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc"]
