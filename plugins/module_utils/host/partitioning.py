@@ -53,7 +53,8 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         _tell_kernel(descriptor, device, _table(op.made or op.label, device, op), op)
     finally:
         os.close(descriptor)
-    _settle(timeout or _SECONDS)
+    if op.settle:
+        _settle(timeout or _SECONDS)
 
 
 def _lock(descriptor: int, disk: str, seconds: float) -> None:

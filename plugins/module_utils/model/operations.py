@@ -340,7 +340,8 @@ class ChangeTable(NamedTuple):
 
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
-    must be there; ``free``: a region (start, end) that must be in none but these.
+    must be there; ``free``: a region (start, end) that must be in none but these. ``settle``: udev's links are waited
+    for.
     """
 
     disk: str
@@ -355,6 +356,7 @@ class ChangeTable(NamedTuple):
     free: tuple[int, int] | None = None
     made: str = ""
     separator: bool | None = None
+    settle: bool = False
     package: str = ""
 
     @property
