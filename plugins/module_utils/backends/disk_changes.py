@@ -12,7 +12,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from ..host.block import device_at
 from ..host.partitions import PARTED, PARTED_LABELS, SFDISK
 from ..model.change import Change
 from ..model.found import Found
@@ -23,6 +22,7 @@ from ..model.volume import Volume
 _MIB = 1 << 20
 # Where signatures are: 4 MiB and a bit from the start (the last copy of a LUKS2 header), 1 MiB before the end.
 _HEAD, _TAIL = 5 * _MIB, _MIB
+_SIZE_IN_IDENTITY = 2  # behind major and minor number: host/block.py
 # udev is not to look, and the kernel is told by us; --force: partitions beside it may be in use.
 _SFDISK = (
     "sfdisk", "--quiet", "--force", "--no-reread", "--no-tell-kernel", "--wipe", "never", "--wipe-partitions", "never",
@@ -40,13 +40,14 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
     if change.action not in ("build", "delete") or not change.part:
         return []
     source = change.wanted.source.devices[0]
-    device = device_at(source.path)
-    operation = ChangeTable(device.node, device.identity, clear=_ends(0, device.size), separator=source.part_separator)
+    node, identity = next((each.path, each.expected) for each in change.requires if each.kind == "device")
+    size = identity[_SIZE_IN_IDENTITY]
+    operation = ChangeTable(node, identity, clear=_ends(0, size), separator=source.part_separator)
     if change.action == "delete":
         return [operation]
     label = dict(change.after or {})[change.part]["label"]
     made = ("mklabel", PARTED_LABELS.get(label, label))
-    return [operation._replace(argv=(*_PARTED, device.node, *made), made=label, package=PARTED)]
+    return [operation._replace(argv=(*_PARTED, node, *made), made=label, package=PARTED)]
 
 
 def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> Sequence[Step]:
@@ -86,7 +87,7 @@ class _Lowering:
         separator = None if source is None else source.part_separator
         self.found, self.table = found, table
         self.operation = ChangeTable(
-            table.device, device_at(table.device).identity, label=table.label, made=table.label, separator=separator
+            table.device, table.identity, label=table.label, made=table.label, separator=separator
         )
 
     def lower(self, change: Change) -> list[Any]:

@@ -79,7 +79,7 @@ def read_table(device: Device, label: str, separator: bool | None, run: Runner) 
     """The table of a disk, which is one of that label. Raises ``command_failed`` and the like."""
     stem, directory = stem_of(device, separator)
     first, end = bounds(label, device.size, device.sector)
-    empty = Table(label, device.node, stem, device.sector, first, end, directory=directory)
+    empty = Table(label, device.node, stem, device.sector, first, end, directory=directory, identity=device.identity)
     if label in _BY_PARTED:
         return _by_parted(empty, run)
     return _by_sfdisk(empty, run)

@@ -67,7 +67,7 @@ class Gap(NamedTuple):
 class Table(NamedTuple):
     """``stem`` is what the names of its partitions begin with, before their numbers; ``directory`` where their nodes
     are. ``first`` and ``end`` bound what can be in partitions. ``links``: the places of the chain in an extended
-    partition, a sector each. ``strange``: why the kernel has other partitions than the table, empty if it has not.
+    partition, a sector each. ``identity`` tells the disk from any other.
     """
 
     label: str
@@ -79,7 +79,7 @@ class Table(NamedTuple):
     partitions: tuple[Partition, ...] = ()
     links: tuple[int, ...] = ()
     directory: str = "/dev"
-    strange: str = ""
+    identity: tuple = ()
 
     @property
     def extended(self) -> Partition | None:
