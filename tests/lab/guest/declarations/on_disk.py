@@ -166,6 +166,13 @@ class DiskKind:
 
     # -- tasks ----------------------------------------------------------------------------------------------------
 
+    def opening(self, numbers: Random) -> Task:
+        """What mostly gives an active pool."""
+        source = {"device": self.disks.nodes[0], **numbers.choice(({}, {"format": "gpt"}, {"format": "dos"}))}
+        return Task(
+            "storage_pool", {"name": "d", "type": "disk", "path": "/dev", "source": source, "allow": ["overwrite"]}
+        )
+
     def task(self, numbers: Random, reading: Reading, pools: dict[str, ElementTree.Element]) -> Task:
         name = NAMES[0] if numbers.random() < 0.85 else NAMES[1]
         if name not in pools and numbers.random() < 0.9:

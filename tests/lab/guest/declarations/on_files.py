@@ -129,6 +129,11 @@ class FilesKind:
 
     # -- tasks ----------------------------------------------------------------------------------------------------
 
+    def opening(self, numbers: Random) -> Task:
+        """What mostly gives an active pool."""
+        pool = {"name": "a", "type": self.type, "path": PATHS["a"], "source": self.made_source()}
+        return Task("storage_pool", {**pool, "allow": ["overwrite"]})
+
     def hand_on_files(self, numbers: Random, reading: Reading) -> str:
         volumes = list(reading.volumes.values())
         path = numbers.choice(list(reading.facts["mounts"]) or [""])

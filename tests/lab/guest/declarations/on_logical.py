@@ -168,6 +168,11 @@ class LogicalKind:
 
     # -- tasks ----------------------------------------------------------------------------------------------------
 
+    def opening(self, numbers: Random) -> Task:
+        """What mostly gives an active pool."""
+        source = {"name": "va", "devices": self.disks.nodes[: numbers.choice((1, 2))]}
+        return Task("storage_pool", {"name": "va", "type": "logical", "source": source, "allow": ["overwrite"]})
+
     def task(self, numbers: Random, reading: Reading, pools: dict[str, ElementTree.Element]) -> Task:
         name = NAMES[0] if numbers.random() < 0.85 else NAMES[1]
         if name not in pools and numbers.random() < 0.9:

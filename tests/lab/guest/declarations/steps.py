@@ -84,6 +84,7 @@ class Kind(Protocol):
     def start(self, numbers: Random) -> str: ...
     def hand(self, numbers: Random, reading: Reading) -> str: ...
     def task(self, numbers: Random, reading: Reading, pools: dict[str, ElementTree.Element]) -> Task: ...
+    def opening(self, numbers: Random) -> Task: ...
     def read(self) -> Reading: ...
     def holds(self, task: Task, done: dict[str, Any], reading: Reading, records: Records) -> list[str]: ...
     def put(self, volume: Seen, offset: int, mark: bytes) -> None: ...
@@ -180,10 +181,13 @@ class Sequence:
     def run(self) -> None:
         self.note(f"start: {self.kind.start(self.numbers)}")
         self._by_hand_is_done()
-        for _step in range(STEPS):
+        for step in range(STEPS):
             if self.numbers.random() < 0.25:
                 self._by_hand()
-            task = self.kind.task(self.numbers, self.reading, self.records.defined)
+            if step == 0 and self.numbers.random() < 0.6:
+                task = self.kind.opening(self.numbers)
+            else:
+                task = self.kind.task(self.numbers, self.reading, self.records.defined)
             self.note(str(task))
             self.do(task)
 
@@ -289,7 +293,7 @@ class Sequence:
 
     def _mark(self, kept: list[Canary]) -> bool:
         """Marks in volumes that have none yet, near both ends. Whether any were made."""
-        self.canaries = kept
+        self.canaries = list(kept)
         marked = {canary.volume.key for canary in kept}
         for volume in self.reading.volumes.values():
             if volume.key in marked or (volume.at is None and not volume.file) or volume.size < 2**20:
@@ -298,6 +302,7 @@ class Sequence:
                 mark = self.numbers.randbytes(16)
                 self.kind.put(volume, offset, mark)
                 self.canaries.append(Canary(volume, where, offset, mark))
+            marked.add(volume.key)
         return len(self.canaries) > len(kept)
 
     def _lives(self, canary: Canary) -> bool:
