@@ -5,9 +5,10 @@
 dev/lab build                         the image, and the saved state that guests are resumed from
 dev/lab start [NAME]                  a guest (lab); it runs until it is stopped
 dev/lab stop [NAME...]                these guests, or all of this clone's
-dev/lab shell [NAME] [COMMAND...]     a shell there, or a command; it is started if need be
+dev/lab shell [NAME] [COMMAND...]     a shell there, or a command
 dev/lab push [NAME]                   the collection as it is here, into a guest that runs
 dev/lab list                          the guests of this clone
+dev/lab prune                         removes images that neither this clone nor a running guest needs
 dev/lab test PATH... [--keep]         these tests of tests/lab/guest, in a clean guest; what follows "--" goes to pytest
 dev/lab groups [GROUP...]             all test groups (tests/lab/groups.txt), or some; after "--" as above
 dev/lab molecule [SCENARIO...]        the scenarios of tests/molecule, or some; after "--" other words than "test"
@@ -30,6 +31,7 @@ from places import Stop, say
 
 from lab import guests, image, saved, suites
 from lab.guests import Guest
+from lab.holding import LAB, digest, remove_tree
 
 SCENARIOS = places.ROOT / "tests" / "molecule"
 NETWORK = "VIRT_STORAGE_LAB_NETWORK"  # where a run of molecule has its guests
@@ -86,6 +88,8 @@ def stop(arguments: list[str]) -> int:
 
 def shell(arguments: list[str]) -> int:
     name, *words = arguments or [_USUAL]
+    if name != _USUAL and not _find(name):
+        raise Stop(f"There is no guest {name}; dev/lab start {name} starts one.")
     guest = _started(name)
     command = guest.ssh(*words)
     if not words:
@@ -104,6 +108,18 @@ def show(_arguments: list[str]) -> int:
         for guest in guests.of_network(network):
             state = f"runs, ssh port {guest.port}" if guest.alive() else "is dead"
             say(f"{guest.name:<16} {guest.address:<12} {state:<24} {network.name}")
+    return 0
+
+
+def prune(_arguments: list[str]) -> int:
+    """Each definition ever built is kept until then: other clones, or another branch, may have it."""
+    everyone = [guest for network in (LAB / "guests").glob("*/*/") for guest in guests.of_network(network)]
+    needed = {guest.image.directory for guest in everyone if guest.alive()}
+    needed.add(LAB / "images" / digest(*image.DEFINITION))
+    for directory in sorted((LAB / "images").glob("*/")):
+        if directory not in needed:
+            say(f"Removing {directory}")
+            remove_tree(directory)
     return 0
 
 
@@ -204,6 +220,7 @@ COMMANDS = {
     "shell": shell,
     "push": push,
     "list": show,
+    "prune": prune,
     "test": test,
     "groups": groups,
     "molecule": molecule,

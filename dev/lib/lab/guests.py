@@ -21,43 +21,28 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import places
 from places import Stop
 
 from lab import network, qemu
-from lab.holding import LAB, digest, environment, lock
+from lab.holding import LAB, digest, environment, lock, reap
 from lab.image import Image
 from lab.qemu import Monitor, Process
+
+if TYPE_CHECKING:
+    Ran = subprocess.CompletedProcess[bytes]
 
 #: The guests of this clone; those of others are in directories beside it.
 OURS = LAB / "guests" / digest(str(places.ROOT))
 _START_ATTEMPTS = 5  # another program may take the port that was free
 _BOOT_SECONDS = 600
-_SSH = [
-    *(
-        "-F",
-        "none",
-        "-q",
-        "-o",
-        "BatchMode=yes",
-        "-o",
-        "StrictHostKeyChecking=no",
-        "-o",
-        "UserKnownHostsFile=/dev/null",
-    ),
-    *(
-        "-o",
-        "ConnectTimeout=60",
-        "-o",
-        "ServerAliveInterval=30",
-        "-o",
-        "ServerAliveCountMax=20",
-        "-o",
-        "IdentitiesOnly=yes",
-    ),
-]
+_SSH_OPTIONS = (
+    *("BatchMode=yes", "IdentitiesOnly=yes", "StrictHostKeyChecking=no", "UserKnownHostsFile=/dev/null"),
+    *("ConnectTimeout=60", "ServerAliveInterval=30", "ServerAliveCountMax=20"),
+)
+_SSH = ["-F", "none", "-q", *(word for option in _SSH_OPTIONS for word in ("-o", option))]
 
 
 @dataclass
@@ -70,7 +55,6 @@ class Guest:
     port: int = 0
     process: Process = qemu.NOBODY
     passing: bool = False  # the kernel ends it together with the thread that starts it
-    _child: subprocess.Popen[bytes] | None = None
 
     @property
     def name(self) -> str:
@@ -95,20 +79,23 @@ class Guest:
             while monitor.ask("query-status")["status"] == "inmigrate":
                 time.sleep(0.05)
             monitor.ask("cont")  # it was saved while it was stopped
-        self._wait_for_ssh()
-        self.run(f"date -s @{time.time():.0f} >/dev/null; lab-identity {self.number} {shlex.quote(self.name)}")
+        self._become_itself()
 
     def boot(self) -> None:
         """Start on its disks as they are."""
         self._launch("")
+        self._become_itself()
+
+    def _become_itself(self) -> None:
+        """The clock is the saved one's or QEMU's; the guest that is saved is nobody."""
         self._wait_for_ssh()
-        self.run(f"date -s @{time.time():.0f} >/dev/null; lab-identity {self.number} {shlex.quote(self.name)}")
+        identity = f"lab-identity {self.number} {shlex.quote(self.name)}" if self.number else ""
+        self.run(f"date -s @{time.time():.0f} >/dev/null; {identity}")
 
     def cut_power(self) -> None:
         """What the guest did not flush to its disks is lost, as far as a killed QEMU loses it (see docs/lab.md)."""
         self.process.kill()
-        if self._child:
-            self._child.wait()
+        reap()
 
     def stop(self) -> None:
         """End it, and remove its directory: nothing of it is kept."""
@@ -127,7 +114,7 @@ class Guest:
                 (self.directory / "monitor").unlink(missing_ok=True)
                 (self.directory / "qemu.log").unlink(missing_ok=True)
                 child = qemu.start(words, self.directory, self.passing)
-                self._child, self.process = child, Process.of(child.pid)
+                self.process = Process.of(child.pid)
                 self._write_down()
                 try:
                     self.monitor().close()
@@ -175,15 +162,26 @@ class Guest:
         """The command that runs ``words`` in the guest, or a shell of the user's."""
         return ["ssh", *_SSH, "-i", str(self.image.key), "-p", str(self.port), "root@127.0.0.1", *words]
 
-    def run(
-        self, script: str, check: bool = True, data: bytes | None = None, **more: Any
-    ) -> subprocess.CompletedProcess:
-        """Run a shell script there; output is captured as bytes. A script that fails is an error."""
-        streams = {"stdin": subprocess.DEVNULL} if data is None else {"input": data}
-        streams = {**streams, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **more}
-        done = subprocess.run(self.ssh(script), env=environment(), check=False, **streams)
+    def variables(self) -> dict[str, Any]:
+        """What Ansible's inventory says about it."""
+        return {
+            "ansible_host": "127.0.0.1",
+            "ansible_port": self.port,
+            "ansible_user": "root",
+            "ansible_ssh_private_key_file": str(self.image.key),
+            "ansible_ssh_common_args": shlex.join(_SSH),
+            "ansible_python_interpreter": "/usr/bin/python3",
+            "ansible_remote_tmp": "/root/.ansible/tmp",
+            "lab_address": self.address,
+        }
+
+    def run(self, script: str, check: bool = True, stdin: IO[bytes] | int | None = None) -> Ran:
+        """Run a shell script there. One that fails is an error, unless ``check`` is false."""
+        done = subprocess.run(
+            self.ssh(script), env=environment(), stdin=stdin or subprocess.DEVNULL, capture_output=True, check=False
+        )
         if check and done.returncode != 0:
-            said = b"".join(text for text in (done.stdout, done.stderr) if text).decode(errors="replace")
+            said = (done.stdout + done.stderr).decode(errors="replace")
             raise Stop(f"On the guest {self.name}, {script!r} ended with {done.returncode}:\n{said[-4000:]}")
         return done
 
@@ -199,7 +197,7 @@ class Guest:
             raise Stop(f"{shlex.join(tar_command)} failed")
 
     def read(self, path: str) -> bytes:
-        return bytes(self.run(f"cat {shlex.quote(path)}").stdout)
+        return self.run(f"cat {shlex.quote(path)}").stdout
 
 
 # -- networks ---------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import IO
 
 import places
 from places import CACHE, Stop, say
@@ -74,6 +75,29 @@ def digest(*parts: object) -> str:
 def bound(command: list[str]) -> list[str]:
     """The command, which the kernel ends together with the thread that starts it, however that ends."""
     return ["setpriv", "--pdeathsig", "KILL", *command]
+
+
+_children: list[subprocess.Popen[bytes]] = []
+
+
+def spawn(command: list[str], directory: Path, output: IO[bytes] | int) -> subprocess.Popen[bytes]:
+    """A process in a session of its own, which may outlive this one."""
+    child = subprocess.Popen(
+        command,
+        cwd=directory,
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        start_new_session=True,
+    )
+    _children.append(child)
+    return child
+
+
+def reap() -> None:
+    """Forget those of our children that have ended."""
+    _children[:] = [child for child in _children if child.poll() is None]
 
 
 def run_logged(command: list[str], log: Path, what: str, text: str | None = None) -> None:

@@ -30,6 +30,7 @@ class Hub:
     def __init__(self, listener: socket.socket) -> None:
         self._selector = selectors.DefaultSelector()
         self._listener = listener
+        listener.setblocking(False)
         self._selector.register(listener, selectors.EVENT_READ)
         self._arriving: dict[socket.socket, bytearray] = {}
         self._leaving: dict[socket.socket, bytearray] = {}
@@ -51,10 +52,15 @@ class Hub:
                     self._read(guest)
 
     def _accept(self) -> None:
-        guest, _address = self._listener.accept()
-        guest.setblocking(False)
-        self._arriving[guest], self._leaving[guest] = bytearray(), bytearray()
-        self._selector.register(guest, selectors.EVENT_READ)
+        """All that wait: a guest that is connected hears what the others say from then on."""
+        while True:
+            try:
+                guest, _address = self._listener.accept()
+            except BlockingIOError:
+                return
+            guest.setblocking(False)
+            self._arriving[guest], self._leaving[guest] = bytearray(), bytearray()
+            self._selector.register(guest, selectors.EVENT_READ)
 
     def _drop(self, guest: socket.socket) -> None:
         if self._arriving.pop(guest, None) is not None:
@@ -116,7 +122,7 @@ class Hub:
 
 def hold(directory: Path) -> socket.socket:
     """A connection that keeps the hub of the directory alive, started if need be, until guests are connected to it."""
-    from lab.holding import lock
+    from lab.holding import lock, spawn
     from lab.qemu import connect_unix
 
     path = directory / NAME
@@ -124,15 +130,7 @@ def hold(directory: Path) -> socket.socket:
         with contextlib.suppress(OSError):
             return connect_unix(path)
         path.unlink(missing_ok=True)
-        command = [sys.executable, "-S", "-E", os.path.abspath(__file__), NAME]
-        subprocess.Popen(
-            command,
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
+        spawn([sys.executable, "-S", "-E", os.path.abspath(__file__), NAME], directory, subprocess.DEVNULL)
         while True:
             with contextlib.suppress(OSError):
                 return connect_unix(path)

@@ -21,7 +21,7 @@ from typing import Any
 
 from places import Stop
 
-from lab.holding import bound, digest, environment
+from lab.holding import bound, digest, environment, spawn
 from lab.image import Image
 
 PROGRAM = "qemu-system-x86_64"
@@ -141,15 +141,7 @@ def shape() -> str:
 def start(words: list[str], directory: Path, passing: bool) -> subprocess.Popen[bytes]:
     """The machine's process, in a session of its own: who started it may be gone, unless it is a ``passing`` one."""
     with (directory / "qemu.log").open("ab") as log:
-        return subprocess.Popen(
-            bound(words) if passing else words,
-            cwd=directory,
-            env=environment(),
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
+        return spawn(bound(words) if passing else words, directory, log)
 
 
 def free_port() -> int:

@@ -46,7 +46,7 @@ def _permissions(status: os.stat_result) -> Permissions:
 
 def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
     """The directory of a pool; ``note`` is that of the directory that we made there, if we did."""
-    made_inode = _noted_inode(note)
+    made_inode = noted_inode(note)
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -74,7 +74,7 @@ def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
     )
 
 
-def _noted_inode(note: str | None) -> int | None:
+def noted_inode(note: str | None) -> int | None:
     """The inode number that a note begins with: see host/apply.py."""
     match = re.match("([0-9]+) ", note or "")
     return int(match.group(1)) if match else None

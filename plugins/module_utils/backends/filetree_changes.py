@@ -37,7 +37,7 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Instead = la
     ``instead`` gives the operations of a change that is made in another way; None for those that are made here.
     """
     staging = os.path.join(found.storage.path or "", STAGING)
-    lowering = _Lowering(changes, staging, instead)
+    lowering = _Lowering(changes, ops.OpenStaging(staging, found.storage.identity or ()), instead)
     for change in changes:
         lowering.add(change)
     return lowering.finish()
@@ -83,8 +83,8 @@ def lower_directory(change: Change, notes: Notes) -> list[Any]:
 class _Lowering:
     """Collects steps; knows which step a volume's changes ended in, so that others can wait for it."""
 
-    def __init__(self, changes: Sequence[Change], staging: str, instead: Instead) -> None:
-        self.staging = staging
+    def __init__(self, changes: Sequence[Change], opening: ops.OpenStaging, instead: Instead) -> None:
+        self.staging = opening.path
         self.otherwise = {id(change): instead(change) for change in changes}
         self.steps: list[ops.Step] = []
         self.ends: dict[str, int] = {}
@@ -100,7 +100,7 @@ class _Lowering:
         self.staged = [change for change in here if change.action in ("create", "recreate", "delete", "clean")]
         if self.staged:
             clean = next((change for change in changes if change.action == "clean"), None)
-            self.steps.append(ops.Step((ops.OpenStaging(staging),), clean))
+            self.steps.append(ops.Step((opening,), clean))
 
     def add(self, change: Change) -> None:
         if change.action == "clean":

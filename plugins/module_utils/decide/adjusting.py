@@ -169,9 +169,10 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     size = round_up(entry.volume.capacity or 0, max(format_row(have.format).granule, task.found.granule))
     wanted = replace(have, capacity=size)
     if have.type == "block":
-        from .blocks import check_growth
+        from .blocks import grown
 
-        check_growth(have, size, task)
+        size = grown(have, size, entry.volume.capacity or 0, task)
+        wanted = replace(have, capacity=size)
     else:
         check_capacity(replace(wanted, allocation=None), task)
     if size == 0 and (have.format != "raw" or have.type == "block"):
@@ -197,6 +198,10 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"making it {format_size(size)} would lose {lost}",
             "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
         )
+    if have.type == "block":
+        from .blocks import check_shrink
+
+        check_shrink(have, task)
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
     guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name)
     yield _changed(

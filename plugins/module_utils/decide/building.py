@@ -16,7 +16,7 @@ from ..model.errors import MISSING_CODES, StorageError
 from ..model.facts import permissions_facts
 from ..model.found import ABSENT, FOREIGN, READY, Found, Part, Problem, Storage
 from ..model.goal import PoolGoal
-from ..model.pool import Pool
+from ..model.pool import Permissions, Pool
 from .guards import check_ownership
 from .pools import change_of, subject_of
 
@@ -62,11 +62,11 @@ def _build_part(
         return ()
     if part.kind == READY:
         return ()
+    check_unused(part, goal, "built")
     if part.kind == FOREIGN:
         _check_foreign(part, goal)
     elif part.kind != ABSENT:
         raise unreadable(goal, found.storage.path, part.why)
-    check_unused(part, goal, "built")
     if goal.build == "never":
         missing.append(
             StorageError(
@@ -97,7 +97,7 @@ def _build_part(
 
 
 def _meet(problem: Problem, subject: str, missing: list[StorageError]) -> None:
-    error = StorageError(problem.code, problem.what, subject=subject, hint=problem.hint)
+    error = problem.error(subject)
     if problem.code not in MISSING_CODES:
         raise error
     missing.append(error)
@@ -146,6 +146,8 @@ def unreadable(goal: PoolGoal, path: str | None, why: str) -> StorageError:
 
 
 def _make_directory(part: Part, goal: PoolGoal, found: Found, wanted: Pool) -> Change:
+    if found.storage.bring_up:
+        return _make_mount_point(part, goal, wanted)
     check_ownership(wanted.permissions, None, found, str(subject_of(goal)))
     mode = _DIRECTORY_MODE if wanted.permissions.mode is None else wanted.permissions.mode
     permissions = replace(wanted.permissions, label=None, mode=mode)
@@ -159,3 +161,10 @@ def _make_directory(part: Part, goal: PoolGoal, found: Found, wanted: Pool) -> C
         replace(wanted, permissions=permissions),
         part=DIRECTORY,
     )
+
+
+def _make_mount_point(part: Part, goal: PoolGoal, wanted: Pool) -> Change:
+    """The declared permissions are for what is mounted on it."""
+    wanted = replace(wanted, permissions=Permissions(_DIRECTORY_MODE))
+    before, after = {DIRECTORY: None}, {DIRECTORY: dict(part.facts or {})}
+    return change_of(goal, "build", f"make {part.what}", before, after, wanted, part=DIRECTORY)

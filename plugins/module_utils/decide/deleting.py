@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import Change
+from ..model.definition import defined
 from ..model.errors import StorageError
 from ..model.found import ABSENT, FOREIGN, READY, UNSEEN, Found, Part
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
@@ -56,6 +57,8 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
             hint="Undefine the pool without touching it (state: absent).",
         )
     if storage.kind not in (READY, ABSENT):
+        if storage.problem is not None:
+            raise StorageError(storage.problem.code, storage.problem.what, subject=subject, hint=storage.problem.hint)
         raise unreadable(goal, storage.path, storage.why)
     hidden = storage.kind == READY and not storage.up and found.row.file_tree and not storage.emptied
     if hidden and existing is not None:
@@ -112,7 +115,7 @@ def _delete_part(part: Part, goal: PoolGoal, found: Found, existing: Pool | None
 
 
 def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    declared = goal.pool
+    declared = defined(goal.pool)
     if found.live is not None and found.started and found.live.path != existing.path:
         raise StorageError(
             "restart_needed",

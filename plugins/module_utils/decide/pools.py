@@ -7,11 +7,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Subject
-from ..model.definition import lacking, unordered, whole
+from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
+from ..model.definition import defined, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, UNSEEN, Found, Neighbour
@@ -62,9 +63,19 @@ def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
     refusal = unwritable(changes, found.unwritable or _protected(changes, found), str(subject_of(goal)))
+    refusal = refusal or _hampered(changes, found, str(subject_of(goal)))
     if goal.state == "deleted":
         refusal = refusal or staging_refusal(changes, found, str(subject_of(goal)))
     return Decision(changes, missing, (*_warnings(goal, found), *_unseen_warnings(changes, found)), refusal)
+
+
+def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
+    """The refusal of changes of storage that may not be changed; its definition may."""
+    touching = any(
+        change.subject.volume is not None or change.action in ("build", "delete", "clean") or BRING_UP in change.may
+        for change in changes
+    )
+    return found.storage.frozen.error(subject) if touching and found.storage.frozen is not None else None
 
 
 def _unseen_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -97,7 +108,7 @@ def _row(pool: Pool) -> PoolType:
 
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
-    return (*unread, *_autostart_warning(goal, found))
+    return (*unread, *found.storage.remarks, *_autostart_warning(goal, found))
 
 
 def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
@@ -223,22 +234,23 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         _check_complete(goal, wanted, starting=True)
     else:
         wanted = _as_defined(overlay(existing, goal.pool), existing, found)
-    differing = () if existing is None else _differing(existing, wanted)
+    kept = defined(wanted)
+    differing = () if existing is None else _differing(existing, kept)
     if (existing is None or differing) and not found.defines_all:
         _check_supported(goal, found)
     if differing:
         _check_complete(goal, wanted, starting=False)
     moved = "path" in differing
-    if "cow" in _row(wanted).features and found.storage.open:
+    if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing, wanted)
+    restart = _restart_needed(goal, found, differing, kept)
     missing: list[StorageError] = []
     changes: list[Change] = []
     if restart or (goal.state == "inactive" and found.started):
         changes += stop(goal, found, restart=restart)
-    changes += _define(goal, found, wanted, differing)
+    changes += _define(goal, found, kept, differing)
     runs = goal.state == "active" or restart
     if runs:
         _check_supported(goal, found)
@@ -290,6 +302,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
     earlier one that waits for the next start.
     """
     row = _row(found.definition or found.live or goal.pool)
+    grows = row.grows if found.storage.kind != UNSEEN else ()
     identity = [name for name in differing if name not in row.live and name not in row.restart]
     if identity:
         raise StorageError(
@@ -299,7 +312,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
             hint="Undefine it first (state: absent), or use another name.",
         )
     pending = () if found.live is None else _differing(found.live, wanted)
-    names = [name for name in row.restart if name in differing or name in pending]
+    names = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
     if not names or not found.started or goal.state == "inactive":
         return False
     if "restart" not in goal.allow:
@@ -366,18 +379,30 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         return start_unseen(goal, found, wanted, {"state": state}, missing)
     may: frozenset[str] = frozenset()
     after: dict[str, Any] = {"state": "active"}
-    if storage.bring_up and (restart or not storage.up):
+    if storage.bring_up and (restart or not storage.up or storage.idle):
         _check_source_unused(goal, found)
-        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
+        _check_not_fixed(goal, found, permissions)
+        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         after.update({"target": permissions} if permissions else {})
     elif storage.take_down:
         summary += ", which is up already"
-    elif adopted:
+    elif adopted and not storage.parts:
         summary += ", a directory that was there before"
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None:
+    names = list(names)
+    if names and found.storage.fixed:
+        raise StorageError(
+            "not_supported",
+            f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
+            subject=str(subject_of(goal)),
+            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
+        )
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
@@ -450,11 +475,12 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     if not found.storage.open or not _row(wanted).file_tree:
         return []
     have = permissions_facts(found.storage.permissions)
-    declared = goal.pool.permissions if found.learned else wanted.permissions
+    declared = goal.pool.permissions if found.learned or found.storage.fixed else wanted.permissions
     want = permissions_facts(replace(declared, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
+    _check_not_fixed(goal, found, names)
     check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
@@ -467,8 +493,19 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
             {"target": {n: have.get(n) for n in names}},
             {"target": {n: want[n] for n in names}},
             replace(wanted, permissions=changed),
+            requires=_still_mounted(found, wanted),
         )
     ]
+
+
+def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
+    """Below a mount that went away there is a directory, which is not the pool's."""
+    path, identity = wanted.path or "", found.storage.identity
+    return (
+        (Condition("identity", found.resolved.get(path, path), identity),)
+        if found.storage.bring_up and identity
+        else ()
+    )
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------

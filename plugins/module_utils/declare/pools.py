@@ -78,7 +78,7 @@ def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
 
 def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group_id: OwnerId) -> Pool:
     _check_texts(params, name)
-    source = _source(params["source"] or {})
+    source = source_of(params["source"] or {})
     row = POOL_TYPES.get(params["type"] or "")
     if not name and row is not None and row.named_by_source and source.name:
         name = pool_name(source.name)
@@ -167,7 +167,7 @@ def _path(text: str | None, name: str) -> str | None:
 # --- source ----------------------------------------------------------------------------------------------------------
 
 
-def _source(given: Mapping[str, Any]) -> Source:
+def source_of(given: Mapping[str, Any]) -> Source:
     pick = {key: value for key, value in given.items() if value is not None}
     return Source(
         hosts=_hosts(pick),

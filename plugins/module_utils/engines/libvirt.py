@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host import peers
 from ..host.daemon import Daemon, PoolLook
@@ -33,6 +33,9 @@ from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES
 from .local import LocalHost, arrange, process
 from .places import daemon_places
+
+if TYPE_CHECKING:  # nothing else needs it than what looks for sources
+    from ..model.discovery import Discovery, Query
 
 _FAR = "only the daemon can look at it"
 _FEW = 50  # so many volumes are compared with what the daemon remembers of them, also where nothing is to be changed
@@ -235,6 +238,23 @@ class LibvirtEngine:
         paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
         there = all(path.startswith("/") and os.path.exists(path) for path in paths)
         return there and self._beside(paths)
+
+    def find_sources(self, query: Query, seconds: float) -> Discovery:
+        from ..host.clock import Deadline
+        from .far import guests_told
+        from .sources import ON_DEVICES, look_through, settled
+
+        deadline = Deadline(seconds)
+        self.daemon.timeout = seconds
+        if not self.daemon.is_open:
+            self.daemon.open(changing=True)
+        at_hand = self._beside(["/dev"])
+        supported = not self._unsupported(Pool("", query.type))
+        discovery = look_through(query, self.daemon, deadline, at_hand, supported)
+        self.daemon.timeout = deadline.left
+        pools = map(parse_pool, self.daemon.definitions(""))
+        guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
+        return settled(query, discovery, pools, guests, unseen)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

@@ -40,6 +40,18 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import dir as backend
 
         return backend
+    if pool_type == "fs":
+        from ..backends import fs
+
+        return fs
+    if pool_type == "disk":
+        from ..backends import disk
+
+        return disk
+    if pool_type == "logical":
+        from ..backends import logical
+
+        return logical
     return None
 
 
@@ -116,7 +128,7 @@ class LocalHost:
         if not storage.bring_up:
             return storage
         ours = look.started(pool.name) == start_note(storage)
-        emptied = look.made(emptied_key(pool.name)) == storage.bring_up
+        emptied = look.made(emptied_key(pool.name)) == emptied_note(storage)
         return replace(storage, ours=ours, emptied=emptied)
 
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
@@ -175,9 +187,7 @@ class LocalHost:
         """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
         if not steps:
             return ()
-        from ..model.operations import Run
-
-        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
+        runs = {op.argv[0]: op for step in steps for op in step.operations if getattr(op, "argv", ())}
         return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
 
     # --- changing ----------------------------------------------------------------------------------------------------
@@ -186,12 +196,19 @@ class LocalHost:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
         unused: dict[str, int] = {}
+        checks = None
         for index, group in conditions.items():
             for condition in group:
                 if condition.kind == "unused":
                     unused[condition.path] = index
-                elif not _HOLDS[condition.kind](condition, self.timeout):
-                    failed[index] = changed_meanwhile(condition.path, _BROKEN[condition.kind])
+                    continue
+                if condition.kind == "identity":
+                    what = _file_became(condition)
+                else:
+                    checks = checks or self._checks()
+                    what = checks.broken(condition)
+                if what:
+                    failed[index] = changed_meanwhile(condition.path, what)
         if unused:
             from ..host.volume_users import users_of_volumes
 
@@ -201,6 +218,12 @@ class LocalHost:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
         return failed
 
+    def _checks(self) -> Any:
+        """Of what tasks on files never ask about."""
+        from ..host.conditions import Checks
+
+        return Checks(self.timeout)
+
     def prepare(self, locks: tuple[int, ...]) -> None:
         """Before the first operation is executed, under these locks."""
         from ..host.apply import Applier
@@ -208,6 +231,8 @@ class LocalHost:
         self._applier = Applier(locks, self.timeout)
 
     def execute(self, operation: Any) -> None:
+        if getattr(operation, "lets_go", False):
+            self._pins.release()
         self._applier.apply(operation)
 
 
@@ -217,41 +242,20 @@ def start_note(storage: Storage) -> str:
     return f"{boot.decode().strip()} {storage.bring_up}"
 
 
+def emptied_note(storage: Storage) -> str:
+    """What is noted of storage that was emptied."""
+    return f"{storage.bring_up}\n{storage.mark}"
+
+
 def emptied_key(pool: str) -> str:
     """What the note is called that a pool was emptied, to be deleted."""
     return f"emptied {pool}"
 
 
-def _same_file(condition: Condition, timeout: float) -> bool:
+def _file_became(condition: Condition) -> str:
+    """What became of a file, in words; empty while it is the same."""
     try:
-        return identity_of(os.lstat(condition.path)) == condition.expected
+        same = identity_of(os.lstat(condition.path)) == condition.expected
     except OSError:
-        return False
-
-
-def _same_device(condition: Condition, timeout: float) -> bool:
-    from ..host.block import device_at
-
-    try:
-        return device_at(condition.path).identity == condition.expected
-    except StorageError:
-        return False
-
-
-def _same_content(condition: Condition, timeout: float) -> bool:
-    from ..host.devices import content_of
-
-    return (content_of(condition.path, timeout),) == condition.expected
-
-
-# How each kind of condition is looked at again, and what is said where it holds no longer.
-_HOLDS: dict[str, Callable[[Condition, float], bool]] = {
-    "identity": _same_file,
-    "device": _same_device,
-    "content": _same_content,
-}
-_BROKEN = {
-    "identity": "was replaced or went away",
-    "device": "is another device or went away",
-    "content": "got other content",
-}
+        same = False
+    return "" if same else "was replaced or went away"

@@ -11,18 +11,34 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host.files import read_small_file
 from ..host.locks import locked
+from ..host.look import Look
+from ..host.paths import resolved
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
+from ..model.definition import defined
 from ..model.errors import StorageError
 from ..model.found import ABSENT, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
-from .local import LocalHost, arrange, backend_of, emptied_key, no_backend, process, start_note, unwritable
+from .local import (
+    LocalHost,
+    arrange,
+    backend_of,
+    emptied_key,
+    emptied_note,
+    no_backend,
+    process,
+    start_note,
+    unwritable,
+)
 from .places import Places
+
+if TYPE_CHECKING:  # nothing else needs it than what looks for sources
+    from ..model.discovery import Discovery, Query
 
 
 def _read(path: str) -> str | None:
@@ -46,13 +62,14 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
     return pool
 
 
+def _same_source(pool: Pool | None, other: Pool) -> bool:
+    other = defined(other)
+    return pool is not None and (pool.type, pool.path, pool.source) == (other.type, other.path, other.source)
+
+
 def _same_place(pool: Pool, other: Pool) -> bool:
-    return (pool.type, pool.path, pool.source, pool.mount_options) == (
-        other.type,
-        other.path,
-        other.source,
-        other.mount_options,
-    )
+    other = defined(other)
+    return _same_source(pool, other) and pool.mount_options == other.mount_options
 
 
 def _devices(pool: Pool | None) -> list[str]:
@@ -118,7 +135,7 @@ class NativeEngine:
                 ) from error
         return sorted(names)
 
-    def _neighbours(self, but: str) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
+    def _neighbours(self, but: str, look: Look) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
         """The other pools, and those that can't be read."""
         neighbours, unread = [], []
         for name in self.pool_names():
@@ -131,8 +148,8 @@ class NativeEngine:
                 unread.append(f"{name} ({error.message})")
                 continue
             if pool is not None:
-                resolved = os.path.realpath(pool.path) if pool.path else None
-                neighbours.append(Neighbour(pool, resolved, tuple(map(os.path.realpath, _devices(pool)))))
+                place = resolved(pool.path, look.mounts()) if pool.path else None
+                neighbours.append(Neighbour(pool, place, tuple(map(os.path.realpath, _devices(pool)))))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
@@ -144,11 +161,13 @@ class NativeEngine:
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         look = self.host.look()
-        storage = self.host.storage(wanted, look, scope.holds)
-        same = existing is None or _same_place(existing, wanted)
-        current = storage if same or existing is None else self.host.storage(existing, look)
         started = live is not None
-        neighbours, unread = self._neighbours(name) if scope.neighbours else ((), ())
+        current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
+        if started and current is not None and current.up and not _same_source(existing, wanted):
+            look.leaving = current.path or ""
+        storage = self.host.storage(wanted, look, scope.holds)
+        current = current or storage
+        neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
         paths = (wanted.path, None if existing is None else existing.path, *_devices(wanted))
         found = Found(
             name,
@@ -166,7 +185,7 @@ class NativeEngine:
             unsupported=no_backend(wanted.type),
             starts_at_boot=False,
             process=process(),
-            resolved={path: os.path.realpath(path) for path in paths if path},
+            resolved={path: resolved(path, look.mounts()) for path in paths if path},
         )
         return self.host.contents(found, wanted, scope, look)
 
@@ -177,7 +196,7 @@ class NativeEngine:
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
             if storage.open and not storage.writable:
-                return f"{storage.path} is not writable"
+                return f"{storage.path} is " + ("on a read-only filesystem" if storage.read_only else "not writable")
             return unwritable(self.places.locks)
         paths = [self.places.locks, self.places.config, self.places.run]
         if storage.path and storage.kind == ABSENT:
@@ -185,7 +204,24 @@ class NativeEngine:
         return next(filter(None, map(unwritable, paths)), "")
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
-        return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name)[0])
+        return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
+
+    def find_sources(self, query: Query, seconds: float) -> Discovery:
+        from ..host.clock import Deadline
+        from .sources import ON_DEVICES, look_here, settled
+
+        discovery = look_here(query, Deadline(seconds))
+        neighbours, unread = self._neighbours("", self.host.look())
+        guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
+        pools = [neighbour.pool for neighbour in neighbours]
+        return settled(query, discovery, pools, guests, (*(f"pool {name}" for name in unread), *unseen))
+
+    def _guests(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """Guests' definitions, and those that can't be read."""
+        from .native_users import guest_definitions
+
+        unseen: set[str] = set()
+        return tuple(guest_definitions(self.places.guests, unseen)), tuple(sorted(unseen))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -258,9 +294,10 @@ class NativeEngine:
 
         name, notes = change.subject.pool, self.host.notes
         if EMPTIED in change.may:
-            yield ops.WriteFile(notes.record_path(emptied_key(name)), found.current.bring_up)
+            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage))
         if TAKE_DOWN in change.may:
             yield from self._backend(change, found)
+        if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours
             yield ops.Remove(notes.started_path(name))
 
     def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:

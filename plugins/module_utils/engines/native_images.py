@@ -34,8 +34,8 @@ def observe_chains(found: Found, stakes: Mapping[str, str]) -> Found:
     broken, unlike, chains = {}, {}, {}
     for name in names:
         volume = found.volumes.get(name)
-        if volume is None or volume.backing is None or not volume.path:
-            continue
+        if volume is None or volume.backing is None or not volume.path or found.row.volumes == "block":
+            continue  # what a device is built on is not in its content
         walked = chain(volume.path)
         chains[name] = walked.identities
         if walked.end == "missing" and name in stakes:
@@ -56,6 +56,10 @@ def _image(found: Found, key: str, source: bool) -> Image:
     volume = None if path is None else filetree.read_volume(path, os.path.basename(path))
     if volume is None or path is None:
         return Image(None)
+    if volume.type == "block" and volume.link_target is None:
+        from ..host.block import device_at
+
+        volume = replace(volume, identity=device_at(path).identity)
     walked = chain(path)
     missing = (walked.at,) if walked.end == "missing" else ()
     code, problem = (

@@ -21,6 +21,16 @@ from ..model.found import EVERYTHING, Found, Neighbour, User
 from ..model.types import POOL_TYPES
 
 _CHAIN_LIMIT = 64
+_SECONDS = 10.0
+# What a signature makes of a device (blkid's words), in use or not.
+_MEMBERS = {
+    "LVM2_member": "LVM, whose physical volume it is",
+    "linux_raid_member": "mdraid, of which it is a member",
+    "ddf_raid_member": "mdraid, of which it is a member",
+    "isw_raid_member": "mdraid, of which it is a member",
+    "zfs_member": "ZFS, of whose pool it is a member",
+    "bcache": "bcache, of which it is a member",
+}
 
 
 def observe_users(
@@ -43,9 +53,11 @@ def observe_users(
         identities.pop(None, None)
         others = neighbours()
         for source in (
-            _guests(found, deep, identities, others, chain(guests, _guest_definitions(guest_directories, unseen))),
+            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen))),
             _overlays(found, identities, others, unseen),
+            _built(found, deep),
             _pools(identities, others),
+            _members(found, deep),
         ):
             for name, user in source:
                 if user not in users[name]:
@@ -69,6 +81,7 @@ def _guests(
     guests: Iterable[GuestDisks],
 ) -> Iterator[tuple[str, User]]:
     places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
+    by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
     for guest in guests:
         named = [os.path.join(path, volume) for of, volume in guest.volumes for name, path in places if name == of]
         for pool, volume in guest.volumes:
@@ -76,12 +89,13 @@ def _guests(
                 yield volume, User("guest", guest.name)
         for path in (*guest.paths, *named):
             for member in _chain(path):
-                name = identities.get(_identity(member))
+                name = identities.get(_identity(member)) or by_path.get(member)
                 if name is not None:
                     yield name, User("guest", guest.name)
 
 
-def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+    """Those in the directories; what can't be read is added to ``unseen``."""
     for directory in directories:
         try:
             entries = [entry for entry in sorted(os.listdir(directory)) if entry.endswith(".xml")]
@@ -128,6 +142,18 @@ def _overlays(
             unseen.add(f"the images in {directory}")
 
 
+def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+    """Volumes of a pool of devices that can't be without another one."""
+    if found.row.volumes != "block":
+        return
+    by_path = {path: name for name, path in paths.items()}
+    for volume in found.volumes.values():
+        below = None if volume.backing is None else by_path.get(volume.backing.path or "")
+        for name in (below, volume.thin_pool if volume.thin_pool in paths else None):
+            if name is not None:
+                yield name, User("overlay", volume.path or volume.name)
+
+
 def _until_known(path: str, directories: Collection[str]) -> Iterator[str]:
     """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
     for member in _chain(path):
@@ -149,3 +175,15 @@ def _pools(identities: dict, neighbours: Sequence[Neighbour]) -> Iterator[tuple[
             name = identities.get(_identity(device.path))
             if name is not None:
                 yield name, User("pool", neighbour.pool.name)
+
+
+def _members(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+    """What makes a block volume a member of something larger, which may not be assembled now."""
+    for name, path in paths.items():
+        if found.volumes[name].type != "block":
+            continue
+        from ..host.signatures import content_at
+
+        for signature in content_at(path, _SECONDS).names:
+            if signature in _MEMBERS:
+                yield name, User("holder", _MEMBERS[signature])

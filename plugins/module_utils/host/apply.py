@@ -155,7 +155,8 @@ def _unlink(path: str) -> None:
 
 def _remove(op: ops.Remove) -> None:
     _unlink(op.path)
-    sync_path(os.path.dirname(op.path))
+    with suppress(FileNotFoundError):
+        sync_path(os.path.dirname(op.path))
 
 
 def _remove_directory(op: ops.RemoveDirectory) -> None:
@@ -365,6 +366,7 @@ class Applier:
             ops.Exchange: _exchange,
             ops.Withdraw: _withdraw,
             ops.Truncate: _truncate,
+            ops.ChangeTable: self._change_table,
         }
 
     def apply(self, operation: Any) -> None:
@@ -380,26 +382,40 @@ class Applier:
             ) from error
 
     def _run(self, op: ops.Run) -> None:
-        run(op.argv, keep_fds=self._held(), timeout=self._timeout if op.bounded else None, package=op.package)
+        timeout = self._timeout if op.bounded else None
+        run(op.argv, keep_fds=self._held(), timeout=timeout, package=op.package, stdin=op.stdin)
+
+    def _change_table(self, op: ops.ChangeTable) -> None:
+        from .partitioning import change_table
+
+        change_table(op, self._held(), self._timeout)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())
 
     def _open_staging(self, op: ops.OpenStaging) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(op.path, 0o700)
-        descriptor = os.open(op.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        pool, name = os.path.split(op.path)
+        directory = os.open(pool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._take_over(op.path, descriptor)
+            if op.inside and identity_of(os.fstat(directory)) != op.inside:
+                raise changed_meanwhile(pool, "was replaced or unmounted")
+            with suppress(FileExistsError):
+                os.mkdir(name, 0o700, dir_fd=directory)
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=directory)
+        finally:
+            os.close(directory)
+        try:
+            self._take_over(op.path, descriptor, op.shared)
         except BaseException:
             os.close(descriptor)
             raise
         self._staging[op.path] = descriptor
 
-    def _take_over(self, path: str, descriptor: int) -> None:
+    def _take_over(self, path: str, descriptor: int, shared: bool) -> None:
         """Raises where the directory is somebody else's or in use: then it is not ours to close either."""
         status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        if not shared and (status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077):
             raise StorageError("staging_foreign", f"{path} was not made by this user", subject=path, hint="Remove it.")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -65,6 +65,7 @@ class Checks:
         self._processes = Processes()
         self._kinds: dict[str, Callable[[Condition], str]] = {
             "device": self._device,
+            "content": self._content,
             "signatures": self._signatures,
             "region": self._region,
             "mount": self._mount,
@@ -72,15 +73,14 @@ class Checks:
             "mount_unused": self._mount_unused,
         }
 
-    def knows(self, condition: Condition) -> bool:
-        return condition.kind in self._kinds
-
     def broken(self, condition: Condition) -> str:
         """What became of it, as "was replaced" in words for ``changed_meanwhile``; empty while it holds."""
         try:
             return self._kinds[condition.kind](condition)
         except StorageError as error:
-            return _REPLACED if error.code == "source_missing" else f"can't be looked at ({error.message})"
+            if error.code == "source_missing":
+                return _REPLACED if condition.expected else ""  # a volume that was not active, and still is not
+            return f"can't be looked at ({error.message})"
 
     @staticmethod
     def _device(condition: Condition) -> str:
@@ -91,6 +91,12 @@ class Checks:
 
         found = content_at(condition.path, self._timeout)
         return "" if found.facts == condition.expected and not found.problem else _now(found)
+
+    def _content(self, condition: Condition) -> str:
+        from .devices import content_of
+
+        found = content_of(condition.path, self._timeout)
+        return "" if (found,) == condition.expected else f"got other content: {found or 'nothing but zeros'}"
 
     def _region(self, condition: Condition) -> str:
         from .signatures import region_at
@@ -107,9 +113,9 @@ class Checks:
         return "was unmounted" if found is None else f"got {found.source} mounted on it"
 
     def _device_unused(self, condition: Condition) -> str:
-        from .device_users import users_of_path
+        from .device_users import lasting_users
 
-        return _taken(users_of_path(condition.path, self._processes)[0], condition)
+        return _taken(lasting_users(device_at(condition.path), self._processes)[0], condition)
 
     def _mount_unused(self, condition: Condition) -> str:
         from .mount_users import users_of_mount

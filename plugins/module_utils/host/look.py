@@ -18,12 +18,15 @@ from .run import run
 
 
 class Look(Notes):
-    """One look: what it may take, and what it has seen."""
+    """One look: what it may take, and what it has seen. ``leaving`` is the path of the pool as it runs, where it is
+    another storage of it that is looked at, for which that one goes down first.
+    """
 
     def __init__(self, timeout: float, records: str, starts: str) -> None:
         super().__init__(records, starts)
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
+        self.leaving = ""
         self._seen: dict[Any, tuple[Any, StorageError | None]] = {}
 
     def left(self, subject: str = "") -> float:

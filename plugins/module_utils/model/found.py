@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from .change import Condition
 from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
+from .tables import Table
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
 
@@ -47,6 +48,9 @@ class Problem:
     code: str
     what: str
     hint: str
+
+    def error(self, subject: str) -> StorageError:
+        return StorageError(self.code, self.what, subject=subject, hint=self.hint)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,10 @@ class Storage:
     built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
     brought it up. ``requires``: what must still hold when it is brought up. ``emptied``: an interrupted task has
-    deleted what it held. ``busy``: who uses it, if asked for.
+    deleted what it held; ``mark`` tells what was deleted from what shows up there later. ``busy``: who uses it, if
+    asked for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can. ``idle``: it is
+    up for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed,
+    though it can be looked at. ``remarks``: what else is to be said of it.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -107,7 +114,12 @@ class Storage:
     ours: bool = False
     requires: tuple[Condition, ...] = ()
     emptied: bool = False
+    mark: str = ""
     busy: tuple[User, ...] = ()
+    fixed: str = ""
+    idle: bool = False
+    frozen: Problem | None = None
+    remarks: tuple[str, ...] = ()
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
@@ -117,6 +129,11 @@ class Storage:
     def open(self) -> bool:
         """Whether its volumes can be looked at here."""
         return self.kind == READY and self.up
+
+    @property
+    def problem(self) -> Problem | None:
+        """The first of its parts'."""
+        return next((part.problem for part in self.parts if part.problem is not None), None)
 
 
 @dataclass(frozen=True)
@@ -181,7 +198,8 @@ class Found:
     ``filesystem``: its type, empty if not known.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
-    multiples of, None where its type tells.
+    multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
+    ``remains``: what is left where a new volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
     of their first bytes.
@@ -224,6 +242,8 @@ class Found:
     devices: Mapping[str, str] = field(default_factory=dict)
     beside: bool = False
     extent: int | None = None
+    table: Table | None = None
+    remains: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def looked(self) -> bool:
@@ -235,6 +255,9 @@ class Found:
         """Why nobody can tell whether a started pool is active; None when it can be told, or was not started."""
         if not self.started or self.current.kind != UNKNOWN_STORAGE:
             return None
+        problem = self.current.problem
+        if problem is not None:
+            return StorageError(problem.code, problem.what, subject=f"pool {self.name}", hint=problem.hint)
         return StorageError(
             "backend_missing" if self.unsupported else "storage_unreadable",
             f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,

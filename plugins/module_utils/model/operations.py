@@ -24,16 +24,19 @@ def _shell(*words: object) -> str:
 
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout.
+    may not answer, and so has to end within the task's timeout. ``lets_go``: it takes down what volumes are on, so that
+    none may be held open any more. ``stdin`` is what it reads; it is not shown.
     """
 
     argv: tuple[str, ...]
     package: str = ""
     bounded: bool = False
+    lets_go: bool = False
+    stdin: bytes = b""
 
     @property
     def command(self) -> str:
-        return _shell(*self.argv)
+        return _shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
 
 
 class MakeDirectory(NamedTuple):
@@ -127,9 +130,15 @@ class RemoveDirectory(NamedTuple):
 
 
 class OpenStaging(NamedTuple):
-    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone."""
+    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
+    ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up
+    when a mount goes away. As long as it is open, it can't. ``shared``: its filesystem shows what owner and mode it
+    likes, so that these tell nothing.
+    """
 
     path: str
+    inside: tuple[int, ...] = ()
+    shared: bool = False
 
     @property
     def command(self) -> str:
@@ -322,3 +331,45 @@ class NoteDirectory(NamedTuple):
     @property
     def command(self) -> str:
         return f"note in {shlex.quote(self.record)} that {shlex.quote(self.path)} was made here"
+
+
+class ChangeTable(NamedTuple):
+    """Changes the partition table of a disk, and tells the kernel of it, under the lock that udev waits for (flock(2)):
+    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the
+    table by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
+
+    ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
+    then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
+    must be there; ``free``: a region (start, end) that must be in none but these. ``settle``: udev's links are waited
+    for.
+    """
+
+    disk: str
+    identity: tuple
+    label: str = ""
+    argv: tuple[str, ...] = ()
+    script: str = ""
+    clear: tuple[tuple[int, int], ...] = ()
+    content: Any = None
+    at: int = 0
+    was: tuple[tuple[int, int, int], ...] = ()
+    free: tuple[int, int] | None = None
+    made: str = ""
+    separator: bool | None = None
+    settle: bool = False
+    package: str = ""
+
+    @property
+    def command(self) -> str:
+        disk = shlex.quote(self.disk)
+        commands = []
+        if self.clear:
+            sizes = " and ".join(f"{size} bytes at {offset}" for offset, size in self.clear)
+            commands.append(f"clear {sizes} of {disk}")
+        if isinstance(self.content, bytes):
+            commands.append(f"write {len(self.content)} bytes at {self.at} of {disk}")
+        elif self.content:
+            commands.append(_shell(*self.content))
+        if self.argv:
+            commands.append((f"echo {shlex.quote(self.script)} | " if self.script else "") + _shell(*self.argv))
+        return " && ".join(commands) or _shell("partx", "--update", self.disk)

@@ -46,6 +46,7 @@ hostname "$name"
 echo "$name" > /etc/hostname
 printf '%032d\n' "$number" > /etc/machine-id
 printf 'InitiatorName=iqn.2026-01.lab.example:guest%s\n' "$number" > /etc/iscsi/initiatorname.iscsi
+ip address flush dev eth1
 ip link set eth1 down
 ip link set eth1 address "$(printf '52:54:00:09:00:%02x' "$number")"
 ip address replace "10.9.0.$number/24" dev eth1
@@ -72,6 +73,7 @@ for unit in smbd nmbd samba-ad-dc winbind nfs-server nfs-blkmap rpcbind.service 
     fsidd libvirtd.service libvirtd.socket libvirtd-ro.socket libvirtd-admin.socket libvirt-guests \
     multipathd.service multipathd.socket open-iscsi iscsid.service iscsid.socket \
     rtslib-fb-targetctl targetclid.service targetclid.socket glusterd ocfs2 o2cb mdmonitor \
+    virtlogd.socket virtlogd-admin.socket virtlockd.socket virtlockd-admin.socket \
     zfs-zed zfs-mount zfs-share zfs-import-cache zfs-import-scan zfs-volume-wait zfs.target zfs-import.target; do
     systemctl -q disable "$unit" 2>/dev/null || true
 done

@@ -1,0 +1,197 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the lab promises around its guests: caches that are whole, a wire that loses nothing, no process left behind."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+TOOLS = str(ROOT / "dev" / "lib")
+
+
+@pytest.fixture(autouse=True)
+def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lab's own code, which is no part of the collection."""
+    if not Path(TOOLS).is_dir():
+        pytest.skip("the development tools are not part of an installed collection")
+    monkeypatch.syspath_prepend(TOOLS)
+
+
+# -- what is made once --------------------------------------------------------------------------------------------
+
+
+def test_what_is_half_made_is_made_anew(tmp_path: Path) -> None:
+    from lab.holding import made_once
+
+    def fail(directory: Path) -> None:
+        (directory / "half").touch()
+        raise RuntimeError("the machine was switched off")
+
+    with pytest.raises(RuntimeError):
+        made_once(tmp_path / "made", fail, "it")
+    assert not (tmp_path / "made").exists()
+    made = made_once(tmp_path / "made", lambda directory: (directory / "whole").touch(), "it")
+    assert [path.name for path in made.iterdir()] == ["whole"]
+
+
+def test_what_is_there_is_not_made_again(tmp_path: Path) -> None:
+    from lab.holding import made_once
+
+    turns: list[int] = []
+    for turn in range(2):
+        made_once(tmp_path / "made", lambda _directory, turn=turn: turns.append(turn), "it")
+    assert turns == [0]
+
+
+def test_two_builders_make_it_once(tmp_path: Path) -> None:
+    from lab.holding import made_once
+
+    turns: list[str] = []
+    started = threading.Barrier(2)
+
+    def build() -> None:
+        started.wait()
+        made_once(tmp_path / "made", lambda directory: turns.append(directory.name), "it")
+
+    builders = [threading.Thread(target=build) for _each in range(2)]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+    assert turns == ["made.unfinished"]
+
+
+def test_another_definition_has_another_name(tmp_path: Path) -> None:
+    from lab.holding import digest
+
+    file = tmp_path / "packages.txt"
+    file.write_text("lvm2\n")
+    before = digest(file, "more")
+    assert digest(file, "more") == before
+    file.write_text("lvm2 mdadm\n")
+    assert digest(file, "more") != before
+
+
+# -- processes ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sleeper() -> Iterator[subprocess.Popen[bytes]]:
+    with subprocess.Popen(["sleep", "1000"]) as child:
+        yield child
+        child.kill()
+
+
+def test_only_the_process_that_was_started_is_ended(sleeper: subprocess.Popen[bytes]) -> None:
+    from lab.qemu import Process
+
+    true = Process.of(sleeper.pid)
+    Process(sleeper.pid, true.started + "1").kill()  # as if the id had been given to another process
+    assert sleeper.poll() is None
+    true.kill()
+    assert sleeper.wait() == -9
+    assert not true.alive()
+
+
+OWNER = """
+import json, subprocess, sys
+from lab import guests
+from lab.qemu import Process
+with guests.private_network() as network:
+    guest = network / "guest1"
+    guest.mkdir()
+    child = Process.of(subprocess.Popen(["sleep", "1000"]).pid)
+    known = {"image": "/", "number": 1, "port": 1, "pid": child.pid, "started": child.started}
+    (guest / "guest.json").write_text(json.dumps(known))
+    print(network, child.pid, child.started, flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("killed", [True, False])
+def test_guests_end_with_their_run(killed: bool, tmp_path: Path) -> None:
+    from lab.qemu import Process
+
+    env = {**os.environ, "VIRT_STORAGE_CACHE": str(tmp_path), "PYTHONPATH": TOOLS}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as owner:
+        assert owner.stdin
+        assert owner.stdout
+        network, pid, started = owner.stdout.readline().split()
+        guest = Process(int(pid), started)
+        assert guest.alive()
+        if killed:
+            owner.kill()
+        else:
+            owner.stdin.close()
+        guest.wait()
+        assert not guest.alive()
+        owner.wait()
+    if not killed:
+        assert not Path(network).exists()
+
+
+# -- the wire -----------------------------------------------------------------------------------------------------
+
+
+def frame(content: bytes) -> bytes:
+    return len(content).to_bytes(4, "big") + content
+
+
+def test_the_hub_passes_frames_to_all_others_and_ends_with_the_last_guest(tmp_path: Path) -> None:
+    from lab.network import Hub
+
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "hub"))
+    listener.listen()
+    guests = [socket.socket(socket.AF_UNIX) for _each in range(3)]
+    for guest in guests:
+        guest.connect(str(tmp_path / "hub"))
+    hub = threading.Thread(target=Hub(listener).run)
+    hub.start()
+    first, second, third = guests
+    whole = frame(b"one") + frame(b"two" * 1000)
+    first.sendall(whole[:2])  # what arrives in pieces is passed on in whole frames
+    first.sendall(whole[2:])
+    for guest in (second, third):
+        assert guest.recv(len(whole), socket.MSG_WAITALL) == whole
+    third.close()
+    second.sendall(frame(b"back"))
+    assert first.recv(8, socket.MSG_WAITALL) == frame(b"back")
+    first.close()
+    second.close()
+    hub.join()
+    listener.close()
+
+
+# -- groups -------------------------------------------------------------------------------------------------------
+
+
+def test_each_test_for_guests_is_in_one_group() -> None:
+    from lab import suites
+
+    assert suites.groups()
+
+
+def test_a_test_that_is_in_no_group_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import places
+    from lab import suites
+
+    listed = tmp_path / "groups.txt"
+    listed.write_text("# none\n")
+    monkeypatch.setattr(suites, "ROOT", tmp_path)
+    monkeypatch.setattr(suites, "GROUPS", listed)
+    monkeypatch.setattr(suites, "GUEST_TESTS", tmp_path)
+    (tmp_path / "test_forgotten.py").touch()
+    with pytest.raises(places.Stop, match=r"test_forgotten\.py is in 0 groups"):
+        suites.groups()
