@@ -26,7 +26,7 @@ from tests.integration.calling import call
 from tests.integration.declarations.results import check_result, code_of
 
 from .machine import settle
-from .steps import SHOW, Canary, Kind, Reading, Records, Task, named
+from .steps import PATIENCE, SHOW, Canary, Kind, Reading, Records, Task, named
 
 ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 4)
 _BEFORE, _AFTER, _INSIDE = "before", "after", "inside"
@@ -92,7 +92,7 @@ def run_killed(task: Task, uri: str, point: tuple[str, int] | None) -> tuple[boo
         status = 99
         with contextlib.suppress(BaseException):
             _Killer(point, writing).install()
-            call(task.module, uri=uri, **task.params)
+            call(task.module, uri=uri, timeout=PATIENCE, **task.params)
             status = 0
         os._exit(status)
     os.close(writing)
@@ -124,7 +124,7 @@ class Kills:
 
     def _killed(self, number: int, task: Task) -> None:
         canaries = self._marked()
-        foreseen = call(task.module, True, uri=self.uri, **task.params)
+        foreseen = call(task.module, True, uri=self.uri, timeout=PATIENCE, **task.params)
         assert not code_of(foreseen), f"{task} is refused: {foreseen['error']}"
         point = self._point(number)
         if SHOW:
@@ -134,7 +134,7 @@ class Kills:
         self.counts[f"killed {point[0]}" if killed and point else "not killed"] += 1
         self.known[number] = max(begun, self.known.get(number, 0))
         where = f"killed {point} {task}" if killed else str(task)
-        done = call(task.module, uri=self.uri, **task.params)
+        done = call(task.module, uri=self.uri, timeout=PATIENCE, **task.params)
         assert not code_of(done), f"{where}: then it failed: {done['error']}"
         check_result(done)
         settle()
@@ -145,7 +145,7 @@ class Kills:
             for canary in canaries
             if not named(foreseen["plan"], canary) and not self._lives(canary, reading)
         ]
-        again = call(task.module, True, uri=self.uri, **task.params)
+        again = call(task.module, True, uri=self.uri, timeout=PATIENCE, **task.params)
         wrong += [f"a third run would {again['plan']}"] * bool(again["changed"])
         assert not wrong, f"{where}: {'; '.join(wrong)}"
 

@@ -22,6 +22,7 @@ from .machine import Disks, Fingerprint, changes, fingerprint, settle, tool
 
 RECORDER = Recorder()
 STEPS = 4
+PATIENCE = 300  # seconds: a guest without hardware virtualisation on a busy machine is no measure
 SHOW = bool(os.environ.get("DECLARATIONS_SHOW"))  # tell each step as it happens
 # The only codes on which check mode and the real run may differ.
 MISSING = {"pool_missing", "pool_inactive", "backing_missing", "source_missing"}
@@ -218,7 +219,7 @@ class Sequence:
 
     def _run(self, task: Task, check: bool) -> tuple[dict[str, Any], list[tuple[str, str]]]:
         with RECORDER.recording() as events:
-            result = call(task.module, check, uri=self.uri, **task.params)
+            result = call(task.module, check, uri=self.uri, timeout=PATIENCE, **task.params)
         acted = acts(events, self.root)
         if acted:
             settle()
