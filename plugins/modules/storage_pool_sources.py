@@ -196,7 +196,9 @@ sources:
       type: str
       returned: when it says something
 unanswered:
-  description: Servers that could not be asked or refused, by which protocol, and the error of each.
+  description:
+    - Servers that did not answer or refused, each with its C(host) and the C(format) that it was asked by, and devices
+      that did not answer, each as C(device); and the C(code), C(message) and all else that RV(error) can have.
   returned: always
   type: list
   elements: dict

@@ -58,8 +58,9 @@ options:
     description:
       - The format of the volume. A new one is V(raw) by default, or what its source is.
       - Of a partition (type disk) what it is for, as its table says: V(linux) by default.
+      - V(thin-pool) is what thin volumes of a logical pool get their space from.
     type: str
-    choices: [raw, qcow2, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
+    choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
   owner:
     description:
       - The owner, a name or a number. Left alone while the volume is in use.
@@ -104,7 +105,7 @@ options:
         type: str
   options:
     description:
-      - Options of the format. Only qcow2 has them, except C(nocow).
+      - Options of the format. Only qcow2 has them, except C(nocow) and C(thin_pool).
     type: dict
     suboptions:
       compat:
@@ -128,6 +129,16 @@ options:
         description:
           - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
         type: bool
+      thin_pool:
+        description:
+          - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
+          - It can't be changed afterwards.
+        type: str
+      thin_pool:
+        description:
+          - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
+            changed afterwards.
+        type: str
   xml:
     description:
       - A whole libvirt volume definition instead of the options that describe the volume.
@@ -198,8 +209,9 @@ options:
         description:
           - The format of the volume. A new one is V(raw) by default, or what its source is.
           - Of a partition (type disk) what it is for, as its table says: V(linux) by default.
+          - V(thin-pool) is what thin volumes of a logical pool get their space from.
         type: str
-        choices: [raw, qcow2, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
+        choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
       owner:
         description:
           - The owner, a name or a number. Left alone while the volume is in use.
@@ -245,7 +257,7 @@ options:
             type: str
       options:
         description:
-          - Options of the format. Only qcow2 has them, except C(nocow).
+          - Options of the format. Only qcow2 has them, except C(nocow) and C(thin_pool).
         type: dict
         suboptions:
           compat:
@@ -269,6 +281,16 @@ options:
             description:
               - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
             type: bool
+          thin_pool:
+            description:
+              - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
+              - It can't be changed afterwards.
+            type: str
+          thin_pool:
+            description:
+              - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
+                changed afterwards.
+            type: str
       xml:
         description:
           - A whole libvirt volume definition instead of the options that describe the volume.
@@ -302,9 +324,9 @@ options:
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
           - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
-          - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number and
-        name. A second run would delete what has the name by then, so give it for one run only.
-      - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
+          - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number
+            and name. A second run would delete what has the name by then, so give it for one run only.
+          - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
         type: list
         elements: str
         choices: [shrink, in_use, backing, raw, renumber, beside_daemon]
@@ -482,6 +504,10 @@ volumes:
       type: dict
       sample: {path: /srv/images/base.qcow2, format: qcow2}
       returned: when it is
+    thin_pool:
+      description: The thin pool that a thin volume of a logical pool gets its space from.
+      type: str
+      returned: for thin volumes
     compat:
       description: The version of the qcow2 format.
       type: str
@@ -789,7 +815,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virt.storage.plugins.module_utils.tasks import volume
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 
-
 PARTITIONS = ("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended")
 
 
@@ -800,7 +825,7 @@ def volume_options() -> dict:
         "capacity": {"type": "str"},
         "capacity_policy": {"type": "str", "choices": ["exact", "at_least"]},
         "allocation": {"type": "str"},
-        "format": {"type": "str", "choices": ["raw", "qcow2", *PARTITIONS]},
+        "format": {"type": "str", "choices": ["raw", "qcow2", "thin-pool", *PARTITIONS]},
         "owner": {"type": "str"},
         "group": {"type": "str"},
         "mode": {"type": "raw"},
@@ -823,6 +848,7 @@ def volume_options() -> dict:
                 "extended_l2": {"type": "bool"},
                 "preallocation": {"type": "str", "choices": ["off", "metadata", "falloc", "full"]},
                 "nocow": {"type": "bool"},
+                "thin_pool": {"type": "str"},
             },
         },
         "xml": {"type": "str"},

@@ -131,6 +131,10 @@ volumes:
       type: dict
       sample: {path: /srv/images/base.qcow2, format: qcow2}
       returned: when it is
+    thin_pool:
+      description: The thin pool that a thin volume of a logical pool gets its space from.
+      type: str
+      returned: for thin volumes
     compat:
       description: The version of the qcow2 format.
       type: str

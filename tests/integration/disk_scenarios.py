@@ -191,20 +191,25 @@ def in_use(host: Any, disk: Disk, tmp_path: Path, **source: Any) -> None:
     ok(host.volume(pool="cut", volumes=volumes))
     run("mkfs.ext4", "-q", disk.path(2))
     (tmp_path / "mounted").mkdir()
-    run("mount", disk.path(2), tmp_path / "mounted")
-    try:
-        error = refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), state="absent")
-        assert str(tmp_path / "mounted") in error["message"]
-        allowed = {"capacity": "10MiB", "allow": ["shrink"]}
-        refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), **allowed)
-        converges(host.volume, pool="cut", name=disk.name(2), capacity="30MiB")
-        assert table(disk)[2].size == 30 * MIB
-        refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])
-        ok(host.pool(name="cut", state="absent"))
-        refuses(host.pool, "device_in_use", **pool_of(disk, "gpt", **source), allow=["overwrite"])
-        ok(host.pool(**pool))
-        converges(host.volume, pool="cut", name=disk.name(1), state="absent")
-        assert sorted(table(disk)) == [2]
-    finally:
-        run("umount", tmp_path / "mounted")
+    mounted = f"mount {disk.path(2)} {tmp_path / 'mounted'} && echo mounted; read line; umount {disk.path(2)}"
+    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted]  # where nobody else copies it from
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout.readline() == "mounted\n"
+        _while_mounted(host, disk, str(tmp_path / "mounted"), pool, source)
+        holder.stdin.close()
     ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+
+
+def _while_mounted(host: Any, disk: Disk, point: str, pool: dict[str, Any], source: dict[str, Any]) -> None:
+    error = refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), state="absent")
+    assert point in error["message"]
+    allowed = {"capacity": "10MiB", "allow": ["shrink"]}
+    refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), **allowed)
+    converges(host.volume, pool="cut", name=disk.name(2), capacity="30MiB")
+    assert table(disk)[2].size == 30 * MIB
+    refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])
+    ok(host.pool(name="cut", state="absent"))
+    refuses(host.pool, "device_in_use", **pool_of(disk, "gpt", **source), allow=["overwrite"])
+    ok(host.pool(**pool))
+    converges(host.volume, pool="cut", name=disk.name(1), state="absent")
+    assert sorted(table(disk)) == [2]

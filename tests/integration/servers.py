@@ -3,7 +3,8 @@
 """Storage servers in user space: NFS-Ganesha with rpcbind, glusterd, smbd, all real.
 
 They live in a network, mount and process namespace of their own, whose loopback device is all the network that they
-have: nothing outside reaches them, and all of them end with it. What asks them is run inside (``Servers.inside``).
+have: nothing outside reaches them. All of them end with it, and it ends with the process that made it. What asks them
+is run inside (``Namespace.call``).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ USER, PASSWORD = "root", 'se%cret "x\\'
 _TOOLS = {
     "unshare": "util-linux",
     "nsenter": "util-linux",
+    "setpriv": "util-linux",
     "ip": "iproute2",
     "rpcbind": "rpcbind",
     "showmount": "nfs-common",
@@ -42,6 +44,7 @@ mkdir -p /run/rpcbind /run/ganesha /run/gluster /run/samba /run/lock
 echo ready
 exec sleep infinity
 """
+_NAMESPACE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child")
 _GANESHA = """
 NFS_CORE_PARAM {{ Protocols = 3, 4; Enable_NLM = false; Enable_RQUOTA = false; }}
 NFSV4 {{ Graceless = true; RecoveryRoot = "{root}/recovery"; }}
@@ -130,7 +133,7 @@ class Namespace:
         self.root = Path(tempfile.mkdtemp(prefix="servers-", dir="/tmp"))
         self._servers: list[subprocess.Popen[bytes]] = []
         self._holder = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _HOLD],
+            ["setpriv", "--pdeathsig", "KILL", *_NAMESPACE, "sh", "-c", _HOLD],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
         )  # fmt: skip
         if self._holder.stdout is None or self._holder.stdout.readline() != b"ready\n":

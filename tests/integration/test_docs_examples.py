@@ -6,6 +6,7 @@
   whose first line is ``# refused: CODE`` ends in a task that must be refused with that code.
 * Lines of ``sh`` blocks that start with ``ansible `` are run too.
 * The host is this machine with a root of its own: below it are the paths under /srv and /var that the examples name.
+  The disk that a page names by its id is a loop device.
 * With the main environment they are run; with another Python only Ansible's syntax check is, which is quick.
 """
 
@@ -16,6 +17,7 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ MAIN = REPOSITORY / ".venv" / "main"
 RUN = not MAIN.exists() or MAIN.resolve() == Path(sys.prefix).resolve()
 _BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"# refused: ([a-z_]+)\n")
+_DISK = re.compile(r"/dev/disk/by-id/[\w.-]+")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
 _NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
@@ -55,6 +58,7 @@ class Page:
         self.root, self.files = root, files
         self.uri = f"native:///?root={root}"
         self.system = _SYSTEM
+        self.disk = ""
         self.nas = _NAS
         self.network: list[str] = []  # what a command is put into another network with
         self.local = [f"--extra-vars=ansible_python_interpreter={sys.executable}", "--connection=local"]
@@ -63,6 +67,7 @@ class Page:
         if os.geteuid() != 0:  # then nothing can be given to root
             mine = {"owner": os.geteuid(), "group": os.getegid()}
             text = re.sub(r"\b(owner|group): root\b", lambda found: f"{found[1]}: {mine[found[1]]}", text)
+        text = _DISK.sub(self.disk, text) if self.disk else text
         return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system).replace(_NAS, self.nas)
 
     def plays(self, text: str) -> list[dict[str, Any]]:
@@ -124,6 +129,22 @@ class Page:
 
 
 @pytest.fixture
+def disk(tmp_path: Path) -> Iterator[str]:
+    """A loop device; what is mounted below the test's directory is unmounted first."""
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip("no loop devices here")
+    yield made.stdout.strip()
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        if line.split()[1].startswith(f"{tmp_path}/"):
+            subprocess.run(["umount", line.split()[1]], check=True)
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+@pytest.fixture
 def page(tmp_path: Path) -> Page:
     """A host with an image to import, and the files that examples look up."""
     root, files = tmp_path / "host", tmp_path / "files"
@@ -141,6 +162,8 @@ def page(tmp_path: Path) -> Page:
 )
 def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureRequest) -> None:
     page.serve("".join(text for _language, text in blocks(path)), request)
+    if RUN and any(_DISK.search(text) for _language, text in blocks(path)):
+        page.disk = request.getfixturevalue("disk")
     waiting: list[dict[str, Any]] = []
     for language, text in blocks(path):
         if language == "yaml":

@@ -370,3 +370,92 @@ def test_lost_and_found_is_the_filesystems_own_while_it_is_empty(disk):
     refused(disk.pool(state="deleted", allow=["nonempty"]), "pool_foreign_content")
     (disk.path / "lost+found" / "#11").unlink()
     done(disk.pool(state="deleted"))
+
+
+def test_who_only_looks_into_a_device_for_a_moment_is_no_user(disk):
+    program = "import sys, time; file = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(1)"
+    with subprocess.Popen([sys.executable, "-c", program, disk.device], stdout=subprocess.PIPE, text=True) as looker:
+        assert looker.stdout.readline() == "open\n"
+        done(disk.pool())
+    done(disk.pool(state="deleted"))
+
+
+def test_who_keeps_a_device_open_is_named(disk):
+    program = "import sys; file = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, disk.device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "open\n"
+        error = refused(disk.pool(), "device_in_use")
+        assert str(holder.pid) in error["message"]
+        holder.stdin.close()
+
+
+# -- killed -------------------------------------------------------------------------------------------------------
+
+_KILLED = """
+import json, os, sys
+sys.path[:0] = json.loads(sys.argv[3])
+from ansible_collections.virt.storage.plugins.module_utils.host import apply
+left = [int(sys.argv[1])]
+plain = apply.Applier.apply
+def killed(self, operation):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    plain(self, operation)
+apply.Applier.apply = killed
+from tests.integration.calling import call
+call("storage_pool", **json.loads(sys.argv[2]))
+"""
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def killed_after(count: int, disk: Disk, **params: Any) -> bool:
+    """Whether a run was killed before its operation of this number; else it came to its end."""
+    source = {"device": disk.device, "format": "ext4"}
+    declared = {"uri": disk.host.uri, "name": "p", "type": "fs", "path": str(disk.path), "source": source, **params}
+    argv = [sys.executable, "-c", _KILLED, str(count), json.dumps(declared), json.dumps([str(_REPOSITORY), *sys.path])]
+    child = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert child.returncode in (0, -9), child.stderr
+    return child.returncode == -9
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_path, first):
+    """Making and deleting a pool, killed before every third operation, beginning with the first ones."""
+    for number in range(first, 40, 3):
+        with a_disk(host, tmp_path, 16 * MIB) as disk:
+            going_up = killed_after(number, disk)
+            made = disk.pool()
+            assert not made.get("failed"), (number, made["error"])
+            assert (disk.content(), bool(disk.mounted())) == ("ext4", True), number
+            unchanged(disk.pool())
+            done(host.volume(pool="p", name="a", capacity="1M"))
+            words = ["nonempty", "stop_adopted"]  # killed right after it was mounted, it counts as adopted
+            going_down = killed_after(number, disk, state="deleted", allow=words)
+            gone = disk.pool(state="deleted", allow=words)
+            assert not gone.get("failed"), (number, gone["error"])
+            assert (disk.content(), bool(disk.mounted()), disk.path.exists()) == ("", False, False), number
+            unchanged(disk.pool(state="deleted", allow=words))
+            if not going_up and not going_down:
+                return
+    raise AssertionError("it never came to its end")
+
+
+def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk):
+    """mkfs itself is killed: what it wrote by then has no signature yet, and was not there before."""
+    directory = disk.top / "bin"
+    directory.mkdir()
+    tool = directory / "mkfs.ext4"
+    tool.write_text('#!/bin/sh\nfor device; do :; done\nprintf half >"$device"\nkill -9 $PPID\n')
+    tool.chmod(0o755)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{directory}:{path}"
+    try:
+        assert killed_after(1000, disk)
+    finally:
+        os.environ["PATH"] = path
+    assert disk.file.read_bytes()[:4] == b"half"
+    done(disk.pool())
+    assert disk.content() == "ext4"

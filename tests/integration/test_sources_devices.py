@@ -13,7 +13,6 @@ import os
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -176,7 +175,7 @@ def test_what_a_pool_has(host):
     assert made["changed"], made
     for kind, device in (("fs", f"{node}p1"), ("disk", node)):
         assert host.one(kind, device)["why_not"] == ["part of pool images already"]
-    call(MODULE, uri=host.uri, type="fs", wait_for=[source], timeout=1)
+    call(MODULE, uri=host.uri, type="fs", wait_for=[source], timeout=8)
 
 
 def test_a_device_by_another_name(host):
@@ -193,24 +192,26 @@ def test_what_is_free_later_is_waited_for(host):
     run("mkfs.ext4", "-q", node)
     place = host.root / "busy"
     place.mkdir()
-    run("mount", node, place)
     wait = {"type": "fs", "uri": host.uri, "wait_for": [{"device": node, "format": "ext4"}]}
-    result = call(MODULE, **wait, timeout=1)
-    assert result["error"]["code"] == "source_not_free"
+    run("mount", node, place)
+    umount = threading.Timer(2, run, ("umount", place))
+    try:
+        result = call(MODULE, **wait, timeout=8)
+    finally:
+        umount.start()
+    assert result["error"]["code"] == "source_not_free", result
     assert f"mounted at {place}" in result["error"]["message"]
-    thread = threading.Thread(target=lambda: (time.sleep(2), run("umount", place)))
-    thread.start()
     result = call(MODULE, **wait, timeout=60)
-    thread.join()
+    umount.join()
     assert "failed" not in result, result
 
 
 def test_a_device_that_is_not_there_is_named(host):
     node = host.disk()
     wait = [{"device": node}, {"device": "/dev/disk/by-id/gone"}]
-    result = call(MODULE, uri=host.uri, type="disk", wait_for=wait, timeout=1)
+    result = call(MODULE, uri=host.uri, type="disk", wait_for=wait, timeout=8)
     assert (result["error"]["code"], result["error"]["subject"]) == ("source_missing", "/dev/disk/by-id/gone")
-    checked = call(MODULE, True, uri=host.uri, type="disk", wait_for=wait, timeout=1)
+    checked = call(MODULE, True, uri=host.uri, type="disk", wait_for=wait, timeout=8)
     assert "failed" not in checked
     assert any("/dev/disk/by-id/gone" in text for text in checked["warnings"])
 
@@ -311,7 +312,7 @@ def test_a_group_with_a_device_missing_and_an_exported_one(groups, real):
     run("wipefs", "-a", second)
     why = {each["source"]["name"]: each["why_not"] for each in groups.found("logical")}
     assert why == {"broken": ["1 of its physical volumes are missing"], "away": ["it is exported (vgexport)"]}
-    result = call(MODULE, uri=groups.uri, type="logical", wait_for=[{"name": "away"}], timeout=1)
+    result = call(MODULE, uri=groups.uri, type="logical", wait_for=[{"name": "away"}], timeout=8)
     assert result["error"]["code"] == "source_not_free"
 
 

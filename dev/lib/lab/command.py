@@ -5,7 +5,7 @@
 dev/lab build                         the image, and the saved state that guests are resumed from
 dev/lab start [NAME]                  a guest (lab); it runs until it is stopped
 dev/lab stop [NAME...]                these guests, or all of this clone's
-dev/lab shell [NAME] [COMMAND...]     a shell there, or a command; it is started if need be
+dev/lab shell [NAME] [COMMAND...]     a shell there, or a command
 dev/lab push [NAME]                   the collection as it is here, into a guest that runs
 dev/lab list                          the guests of this clone
 dev/lab prune                         removes images that neither this clone nor a running guest needs
@@ -88,6 +88,8 @@ def stop(arguments: list[str]) -> int:
 
 def shell(arguments: list[str]) -> int:
     name, *words = arguments or [_USUAL]
+    if name != _USUAL and not _find(name):
+        raise Stop(f"There is no guest {name}; dev/lab start {name} starts one.")
     guest = _started(name)
     command = guest.ssh(*words)
     if not words:

@@ -23,7 +23,7 @@ from ..host.patience import in_child
 from ..host.processes import Processes
 from ..host.signatures import Content, Signature, content_at
 from ..host.sources import aliases
-from ..model.discovery import Discovery, FoundSource
+from ..model.discovery import Discovery, FoundSource, Unanswered
 from ..model.errors import StorageError
 from ..model.found import User
 from ..model.pool import Source, SourceDevice
@@ -42,6 +42,7 @@ _MEMBERS = ("bcache", "ceph_bluestore")
 _VOLUME, _MULTIPATH, _CRYPT = "LVM-", "mpath-", "CRYPT-"
 _LABELS = {"PMBR": "gpt", "sgi": "dvh"}  # libvirt's names of what blkid calls otherwise
 _LINKS = ("/dev/disk/by-id/", "/dev/disk/by-path/")
+_SILENT = "it did not answer"
 _ELSEWHERE = " as process "  # see device_users.py
 _POOR_LINKS = ("lvm-pv-uuid-", "dm-uuid-", "dm-name-")
 
@@ -62,7 +63,19 @@ def look(kind: str, deadline: Deadline) -> Discovery:
     looks = [(device, *_look_at(device, processes, deadline)) for device in devices]
     wanted = [each for each in looks if kind == "disk" or not _is_divided(each[0], each[1])]
     groups = _Groups(deadline)
-    return Discovery(tuple(_found(kind, device, content, users, groups) for device, content, users in wanted))
+    silent = [_unanswered(device) for device, content, _users in wanted if content.problem == _SILENT]
+    sources = tuple(_found(kind, device, content, users, groups) for device, content, users in wanted)
+    return Discovery(sources, tuple(silent))
+
+
+def _unanswered(device: Device) -> Unanswered:
+    error = StorageError(
+        "deadline",
+        f"{device.node} did not answer in time",
+        subject=device.node,
+        hint="Look at the device (dmesg), or raise timeout.",
+    )
+    return Unanswered(device.node, "", error)
 
 
 def _devices() -> list[Device]:
@@ -111,7 +124,7 @@ def _look_at(device: Device, processes: Processes, deadline: Deadline) -> tuple[
 
     answer = None if deadline.over else in_child(told, seconds)
     if answer is None:
-        return Content(problem="it did not answer"), []
+        return Content(problem=_SILENT), []
     signatures, data, problem = answer["content"]
     return Content(tuple(Signature(*each) for each in signatures), data, problem), answer["users"]
 

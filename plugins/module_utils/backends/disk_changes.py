@@ -60,6 +60,17 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Ch
         otherwise = instead(change)
         operations = lowering.lower(change) if otherwise is None else otherwise
         steps.append(Step(tuple(operations), change, (len(steps) - 1,) if steps else ()))
+    return _settling(steps)
+
+
+def _settling(steps: list[Step]) -> list[Step]:
+    """The last change of the table waits for udev, for all of them."""
+    for index in range(len(steps) - 1, -1, -1):
+        operations = steps[index].operations
+        if operations and isinstance(operations[-1], ChangeTable):
+            last = operations[-1]._replace(settle=True)
+            steps[index] = steps[index]._replace(operations=(*operations[:-1], last))
+            break
     return steps
 
 

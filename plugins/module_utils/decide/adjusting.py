@@ -199,6 +199,10 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"making it {format_size(size)} would lose {lost}",
             "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
         )
+    if have.type == "block":
+        from .blocks import check_shrink
+
+        check_shrink(have, task)
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
     guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name)
     yield _changed(

@@ -62,11 +62,11 @@ def _build_part(
         return ()
     if part.kind == READY:
         return ()
+    check_unused(part, goal, "built")
     if part.kind == FOREIGN:
         _check_foreign(part, goal)
     elif part.kind != ABSENT:
         raise unreadable(goal, found.storage.path, part.why)
-    check_unused(part, goal, "built")
     if goal.build == "never":
         missing.append(
             StorageError(
@@ -97,7 +97,7 @@ def _build_part(
 
 
 def _meet(problem: Problem, subject: str, missing: list[StorageError]) -> None:
-    error = StorageError(problem.code, problem.what, subject=subject, hint=problem.hint)
+    error = problem.error(subject)
     if problem.code not in MISSING_CODES:
         raise error
     missing.append(error)

@@ -109,7 +109,11 @@ def check_parents_stay(entry: VolumeGoal, task: VolumesTask) -> None:
 
 def _described(volume: Volume) -> str:
     size = "size known after apply" if volume.capacity is None else format_size(volume.capacity)
-    words = [volume.format or "format known after apply", size]
+    words = [size]
+    if volume.format is not None or volume.type != "block":
+        words.insert(0, volume.format or "format known after apply")
+    if volume.thin_pool is not None:
+        words.append(f"thin, from {volume.thin_pool}")
     if volume.backing is not None:
         words.append(f"backed by {volume.backing.volume or volume.backing.path}")
     if volume.content is not None:
@@ -120,6 +124,8 @@ def _described(volume: Volume) -> str:
 def _claims(volume: Volume, task: VolumesTask) -> dict[str, Any]:
     """What the volume will be, as far as it was declared or follows from it."""
     claims: dict[str, Any] = {"path": volume.path or UNKNOWN, "format": UNKNOWN, "capacity": UNKNOWN}
+    if volume.type == "block":
+        del claims["format"]
     claims.update(volume_facts(volume))
     if volume.capacity is not None and task.found.rounds(volume.capacity):
         claims["capacity"] = UNKNOWN

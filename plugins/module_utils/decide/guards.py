@@ -40,14 +40,18 @@ def guard_unused(
         ("volume_backing", backing_word, [user for user in standing if user.kind == "overlay"]),
         ("volume_in_use", "in_use", [user for user in standing if user.kind != "overlay"]),
     )
+    have = None if task is None else task.found.volumes.get(name)
     for code, word, group in groups:
-        if group and word not in allow:
+        bound = code == "volume_backing" and have is not None and have.type == "block" and have.link_target is None
+        if group and (bound or word not in allow):
             shown = ", ".join(str(user) for user in group[:5]) + (", ..." if len(group) > 5 else "")
             raise StorageError(
                 code,
                 f"{subject} would be {doing}, but is used by {shown}",
                 subject=subject,
-                hint=f"Free it first, or add allow: [{word}] if you know that it is safe.",
+                hint="Remove those first, or with it in the same task: they can't be without it."
+                if bound
+                else f"Free it first, or add allow: [{word}] if you know that it is safe.",
             )
 
 

@@ -63,9 +63,19 @@ def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
     refusal = unwritable(changes, found.unwritable or _protected(changes, found), str(subject_of(goal)))
+    refusal = refusal or _hampered(changes, found, str(subject_of(goal)))
     if goal.state == "deleted":
         refusal = refusal or staging_refusal(changes, found, str(subject_of(goal)))
     return Decision(changes, missing, (*_warnings(goal, found), *_unseen_warnings(changes, found)), refusal)
+
+
+def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
+    """The refusal of changes of storage that may not be changed; its definition may."""
+    touching = any(
+        change.subject.volume is not None or change.action in ("build", "delete", "clean") or BRING_UP in change.may
+        for change in changes
+    )
+    return found.storage.frozen.error(subject) if touching and found.storage.frozen is not None else None
 
 
 def _unseen_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -98,7 +108,7 @@ def _row(pool: Pool) -> PoolType:
 
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
-    return (*unread, *_autostart_warning(goal, found))
+    return (*unread, *found.storage.remarks, *_autostart_warning(goal, found))
 
 
 def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
@@ -301,6 +311,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
     earlier one that waits for the next start.
     """
     row = _row(found.definition or found.live or goal.pool)
+    grows = row.grows if found.storage.kind != UNSEEN else ()
     identity = [name for name in differing if name not in row.live and name not in row.restart]
     if identity:
         raise StorageError(
@@ -310,7 +321,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
             hint="Undefine it first (state: absent), or use another name.",
         )
     pending = () if found.live is None else _differing(found.live, wanted)
-    names = [name for name in row.restart if name in differing or name in pending]
+    names = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
     if not names or not found.started or goal.state == "inactive":
         return False
     if "restart" not in goal.allow:
@@ -377,7 +388,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         return start_unseen(goal, found, wanted, {"state": state}, missing)
     may: frozenset[str] = frozenset()
     after: dict[str, Any] = {"state": "active"}
-    if storage.bring_up and (restart or not storage.up):
+    if storage.bring_up and (restart or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
         _check_not_fixed(goal, found, permissions)

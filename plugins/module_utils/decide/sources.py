@@ -103,10 +103,10 @@ def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource
     missing, taken, unknown = [], [], []
     for wanted in (each if each.hosts else replace(each, hosts=goal.like.hosts) for each in goal.wanted):
         alike = [source for source in sources if is_like(wanted, source.source, discovery.resolved)]
-        blind = next((each for each in discovery.unanswered if _might_have(each, wanted)), None)
+        blind = next((each for each in discovery.unanswered if _might_have(each, wanted, discovery.resolved)), None)
         if any(source.free or source.pools for source in alike):
             continue
-        if alike:
+        if alike and (blind is None or wanted.hosts):
             taken.append((wanted, alike[0]))
         elif blind is not None:
             unknown.append((wanted, blind))
@@ -115,7 +115,9 @@ def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource
     return Judgement(tuple(missing), tuple(taken), tuple(unknown))
 
 
-def _might_have(silent: Unanswered, wanted: Source) -> bool:
+def _might_have(silent: Unanswered, wanted: Source, resolved: Mapping[str, str]) -> bool:
+    if silent.host in _devices(wanted, resolved):
+        return True
     asked = {host.name for host in wanted.hosts or ()}
     return silent.host in asked and (wanted.format in ANY_FORMAT or silent.format in ("", wanted.format))
 
@@ -180,7 +182,8 @@ def _told(silent: Unanswered) -> str:
     if error.code == "tool_missing":
         return error.message
     said = error.stderr.strip().splitlines()
-    return f"{silent.host}: {error.message}" + (f" ({said[-1]})" if said else "")
+    where = "" if silent.host in error.message else f"{silent.host}: "
+    return f"{where}{error.message}" + (f" ({said[-1]})" if said else "")
 
 
 def warnings(discovery: Discovery) -> list[str]:

@@ -51,6 +51,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import disk
 
         return disk
+    if pool_type == "logical":
+        from ..backends import logical
+
+        return logical
     if pool_type == "netfs":
         from ..backends import netfs
 

@@ -37,8 +37,8 @@ def observe_chains(found: Found, stakes: Mapping[str, str], servers: Servers) ->
     broken, unlike, chains = {}, {}, {}
     for name in names:
         volume = found.volumes.get(name)
-        if volume is None or volume.backing is None or not volume.path:
-            continue
+        if volume is None or volume.backing is None or not volume.path or found.row.volumes == "block":
+            continue  # what a device is built on is not in its content
         walked = _chain(volume.path, servers)
         chains[name] = walked.identities
         if walked.end == "missing" and name in stakes:

@@ -59,6 +59,7 @@ def observe_users(
         for source in (
             _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen)), look),
             _overlays(found, identities, others, look),
+            _built(found, deep),
             _pools(identities, others, look),
             _members(found, deep),
         ):
@@ -111,6 +112,7 @@ def _guests(
     look: _Files,
 ) -> Iterator[tuple[str, User]]:
     places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
+    by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
     for guest in guests:
         named = [os.path.join(path, volume) for of, volume in guest.volumes for name, path in places if name == of]
         for pool, volume in guest.volumes:
@@ -118,7 +120,7 @@ def _guests(
                 yield volume, User("guest", guest.name)
         for path in (*guest.paths, *named):
             for member in look.chain(path):
-                name = identities.get(look.identity(member))
+                name = identities.get(look.identity(member)) or by_path.get(member)
                 if name is not None:
                     yield name, User("guest", guest.name)
 
@@ -159,6 +161,18 @@ def _overlays(
             continue
         except OSError:
             look.unseen.add(f"the images in {directory}")
+
+
+def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+    """Volumes of a pool of devices that can't be without another one."""
+    if found.row.volumes != "block":
+        return
+    by_path = {path: name for name, path in paths.items()}
+    for volume in found.volumes.values():
+        below = None if volume.backing is None else by_path.get(volume.backing.path or "")
+        for name in (below, volume.thin_pool if volume.thin_pool in paths else None):
+            if name is not None:
+                yield name, User("overlay", volume.path or volume.name)
 
 
 def _until_known(path: str, directories: Collection[str], look: _Files) -> Iterator[str]:

@@ -497,7 +497,7 @@ class Applier:
         with _credentials(op) as (argv, descriptors):
             try:
                 held = () if op.leaves else self._held()
-                run(argv, keep_fds=(*held, *descriptors), timeout=timeout, package=op.package)
+                run(argv, keep_fds=(*held, *descriptors), timeout=timeout, package=op.package, stdin=op.stdin)
             except StorageError as error:
                 if error.code != "deadline":
                     raise

@@ -78,7 +78,9 @@ class Checks:
         try:
             return self._kinds[condition.kind](condition)
         except StorageError as error:
-            return _REPLACED if error.code == "source_missing" else f"can't be looked at ({error.message})"
+            if error.code == "source_missing":
+                return _REPLACED if condition.expected else ""  # a volume that was not active, and still is not
+            return f"can't be looked at ({error.message})"
 
     @staticmethod
     def _device(condition: Condition) -> str:
@@ -111,9 +113,9 @@ class Checks:
         return "was unmounted" if found is None else f"got {found.source} mounted on it"
 
     def _device_unused(self, condition: Condition) -> str:
-        from .device_users import users_of_path
+        from .device_users import lasting_users
 
-        return _taken(users_of_path(condition.path, self._processes)[0], condition)
+        return _taken(lasting_users(device_at(condition.path), self._processes)[0], condition)
 
     def _mount_unused(self, condition: Condition) -> str:
         from .mount_users import users_of_mount

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Iterator
 
 from ..model.found import User
@@ -16,6 +17,7 @@ from .block import Device, by_name, device_at, holder_names_of, is_partition_of,
 from .processes import Processes, process_user
 from .users import held, loops, qemu_lock, swaps
 
+_LOOKS, _MOMENT = 8, 0.25  # seconds: who still has it open after these means to keep it
 _HELD = "the kernel: it is mounted, swapped to, or part of another device"
 # Prefixes of device-mapper's uuids (lvm2, cryptsetup, multipath-tools, dmraid, stratis).
 _MAPPED = (
@@ -138,3 +140,15 @@ def _number(path: str) -> tuple[int, int] | None:
 def users_of_path(path: str, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
     """The same of the device at a path."""
     return users_of_device(device_at(path), processes)
+
+
+def lasting_users(device: Device, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """The same without those that only look into it for a moment, as udev, blkid and LVM do with every device."""
+    found, unseen = users_of_device(device, processes)
+    for _again in range(_LOOKS):
+        if not found or any(user.kind != "process" for user in found):
+            break
+        time.sleep(_MOMENT)
+        again, _unseen = users_of_device(device)
+        found = again if any(user.kind != "process" for user in again) else tuple(u for u in found if u in again)
+    return found, unseen

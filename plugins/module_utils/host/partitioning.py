@@ -49,11 +49,12 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         keep = (*held, descriptor)
         _write(op, descriptor, keep)
         if op.argv:
-            run(op.argv, keep_fds=keep, package=op.package, text=op.script + "\n" if op.script else None)
+            run(op.argv, keep_fds=keep, package=op.package, stdin=f"{op.script}\n".encode() if op.script else b"")
         _tell_kernel(descriptor, device, _table(op.made or op.label, device, op), op)
     finally:
         os.close(descriptor)
-    _settle(timeout or _SECONDS)
+    if op.settle:
+        _settle(timeout or _SECONDS)
 
 
 def _lock(descriptor: int, disk: str, seconds: float) -> None:

@@ -195,7 +195,7 @@ def loop_without_partitions(device: Device) -> bool:
 
 def is_damaged(table: Table) -> str:
     """What is wrong with a table; empty where nothing is."""
-    if table.label != DOS and table.label != GPT:
+    if table.label not in (DOS, GPT):
         return ""
     numbers = [each.number for each in table.partitions]
     if 0 in numbers or len(set(numbers)) != len(numbers):

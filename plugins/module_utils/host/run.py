@@ -18,8 +18,10 @@ from typing import Any, NamedTuple
 
 from ..model.errors import StorageError
 
-_ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C"}
+# LVM complains of descriptors that it inherits (lvm(8)), such as those of locks.
+_ENVIRONMENT = {"LC_ALL": "C", "LANGUAGE": "C", "LVM_SUPPRESS_FD_WARNINGS": "1"}
 _SECONDS_TO_DIE = 1.0
+_FULL = ("No space left on device", "Disk quota exceeded", "insufficient free space")
 
 
 class Ended(NamedTuple):
@@ -36,15 +38,15 @@ def run(
     keep_fds: Sequence[int] = (),
     timeout: float | None = None,
     package: str = "",
-    text: str | None = None,
+    stdin: bytes = b"",
     user: tuple[int, int] | None = None,
 ) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone. ``text`` is what it reads, ``user`` as whom it runs: user and group.
+    gone. ``stdin`` is what it reads, ``user`` as whom it runs: user and group.
     """
-    ended = finish(argv, keep_fds, timeout, package, text=text, user=user)
+    ended = finish(argv, keep_fds, timeout, package, stdin=stdin, user=user)
     if ended.status != 0:
         raise failure(argv[0], ended.command, ended.status, ended.stderr.strip())
     return ended.stdout
@@ -56,7 +58,7 @@ def finish(
     timeout: float | None = None,
     package: str = "",
     environment: Mapping[str, str] | None = None,
-    text: str | None = None,
+    stdin: bytes = b"",
     user: tuple[int, int] | None = None,
 ) -> Ended:
     """A command and what it said, whatever its exit status. ``keep_fds`` are open files that it gets, under the same
@@ -68,7 +70,7 @@ def finish(
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
         child = subprocess.Popen(  # pylint: disable=ansible-bad-function
             list(argv),
-            stdin=subprocess.DEVNULL if text is None else subprocess.PIPE,
+            stdin=subprocess.PIPE if stdin else subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT, **(environment or {})},
@@ -79,7 +81,7 @@ def finish(
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
     try:
-        stdout, stderr = child.communicate(None if text is None else text.encode(), timeout=timeout)
+        stdout, stderr = child.communicate(stdin or None, timeout=timeout)
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
@@ -99,7 +101,7 @@ def _abandon(child: subprocess.Popen) -> None:
         if os.getpgid(child.pid) == child.pid:
             os.killpg(child.pid, signal.SIGKILL)
     child.kill()
-    for stream in (child.stdout, child.stderr):
+    for stream in (child.stdin, child.stdout, child.stderr):
         if stream is not None:
             stream.close()
     try:
@@ -125,10 +127,10 @@ def tool_missing(tool: str, package: str) -> StorageError:
 
 
 def failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
-    full = "No space left on device" in stderr or "Disk quota exceeded" in stderr
+    full = any(words in stderr for words in _FULL)
     return StorageError(
         "no_space" if full else "command_failed",
-        f"{tool} failed" + (": the filesystem is full" if full else ""),
+        f"{tool} failed" + (": there is no space left" if full else ""),
         subject=tool,
         hint="Free some space and run the task again." if full else "",
         command=command,

@@ -84,7 +84,7 @@ class FoundSource:
 
 @dataclass(frozen=True)
 class Unanswered:
-    """What could not be looked at: a host, by one protocol where there are several, and why."""
+    """What could not be looked at: a host, by one protocol where there are several, or a device; and why."""
 
     host: str
     format: str

@@ -43,6 +43,7 @@ class Run(NamedTuple):
     is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
     it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
     be held open any more. ``leaves``: it may leave a process behind, which serves what it mounted: that gets no locks.
+    ``stdin`` is what it reads; it is not shown.
     """
 
     argv: tuple[str, ...]
@@ -55,10 +56,11 @@ class Run(NamedTuple):
     asks: tuple[str, int] | None = None
     leaves: bool = False
     lets_go: bool = False
+    stdin: bytes = b""
 
     @property
     def command(self) -> str:
-        return _shell(*self.argv)
+        return _shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
 
 
 class As(NamedTuple):
@@ -382,12 +384,13 @@ class NoteDirectory(NamedTuple):
 
 class ChangeTable(NamedTuple):
     """Changes the partition table of a disk, and tells the kernel of it, under the lock that udev waits for (flock(2)):
-    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the table
-    by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
+    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the
+    table by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
 
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
-    must be there; ``free``: a region (start, end) that must be in none but these.
+    must be there; ``free``: a region (start, end) that must be in none but these. ``settle``: udev's links are waited
+    for.
     """
 
     disk: str
@@ -402,6 +405,7 @@ class ChangeTable(NamedTuple):
     free: tuple[int, int] | None = None
     made: str = ""
     separator: bool | None = None
+    settle: bool = False
     package: str = ""
 
     @property

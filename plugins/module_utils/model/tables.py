@@ -26,8 +26,8 @@ RESERVED = {"dvh": (9, 11), "mac": (1,), "sun": (3,)}
 
 # Types of partitions by the word for them. The first of a word is what a new one gets.
 _DOS_TYPES = (
-    ("83", "linux"), ("c", "fat32"), ("b", "fat32"), ("e", "fat16"), ("6", "fat16"), ("4", "fat16"), ("82", "linux-swap"),
-    ("8e", "linux-lvm"), ("fd", "linux-raid"), ("f", EXTENDED), ("5", EXTENDED), ("85", EXTENDED),
+    ("83", "linux"), ("c", "fat32"), ("b", "fat32"), ("e", "fat16"), ("6", "fat16"), ("4", "fat16"),
+    ("82", "linux-swap"), ("8e", "linux-lvm"), ("fd", "linux-raid"), ("f", EXTENDED), ("5", EXTENDED), ("85", EXTENDED),
 )  # fmt: skip
 _GPT_TYPES = (
     ("0FC63DAF-8483-4772-8E79-3D69D8477DE4", "linux"),
@@ -201,7 +201,7 @@ def free_extents(table: Table) -> list[Gap]:
 
 
 def rounded(wanted: int, room: int, sector: int) -> int | None:
-    """The size that a partition gets: of whole units, or of whole sectors where only that fits; None if nothing does."""
+    """The size a partition gets: of whole units, or of whole sectors where only that fits; None if nothing does."""
     wanted = max(wanted, 1)
     size = round_up(wanted, ALIGNMENT)
     if size <= room:

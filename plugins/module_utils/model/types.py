@@ -42,7 +42,9 @@ class PoolType:
     ``signature``: what these hold then, in blkid's words, whatever the pool's format. ``whole``: its volumes go with it
     as one. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
     what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove and resize its
-    volumes; ``native`` what its backend can, likewise. ``active`` is the line of the documentation that says what
+    volumes; ``native`` what its backend can, likewise. ``made_here`` are formats of volumes that only its backend
+    makes, ``names`` is the pattern of names of new ones, as far as they are not those of files. ``grows``: fields that
+    may change in an active pool where we look ourselves. ``active`` is the line of the documentation that says what
     "active" means.
     """
 
@@ -70,6 +72,9 @@ class PoolType:
     beside: bool = False
     daemon: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
+    made_here: tuple[str, ...] = ()
+    names: str = ""
+    grows: tuple[str, ...] = ()
     active: str = ""
 
 
@@ -113,6 +118,13 @@ _POOLS = ("build", "delete")
 _FILES = (*_POOLS, "create", "clone", "remove", "resize")
 _CUT = (*_POOLS, "create", "clone", "remove")
 _MIB = 1024 * 1024
+THIN_POOL = "thin-pool"
+# lvm(8): valid names; what is reserved for inner volumes may not be in them. Ours are being made: see the backend.
+_LOGICAL_NAMES = (
+    r"(?!-|virt-storage\.|snapshot|pvmove|\.{1,2}\Z)"
+    r"(?!.*_(?:cdata|cmeta|corig|cpool|cvol|imeta|iorig|mimage|mlog|pmspare|rimage|rmeta|tdata|tmeta|vdata|vorigin|wcorig))"
+    r"[a-zA-Z0-9+_.-]{1,127}\Z"
+)
 
 POOL_TYPES: dict[str, PoolType] = {
     row.name: row
@@ -171,7 +183,11 @@ POOL_TYPES: dict[str, PoolType] = {
             on_devices=True,
             signature="LVM2_member",
             daemon=_CUT,
-            active="its volume group is there and has an active logical volume",
+            native=_FILES,
+            made_here=(THIN_POOL,),
+            names=_LOGICAL_NAMES,
+            grows=("source.devices",),
+            active="the pool was started, its volume group is there and has an active logical volume, or none at all",
         ),
         PoolType(
             "disk",

@@ -24,7 +24,7 @@ POOL_FIELDS = (
     "capacity", "allocation", "available", "partition_table", "free_extents", "unseen",
 )  # fmt: skip
 VOLUME_FIELDS = (
-    "name", "type", "path", "key", "format", "capacity", "allocation", "physical", *_PERMISSIONS, "compat",
+    "name", "type", "path", "key", "format", "capacity", "allocation", "physical", *_PERMISSIONS, "thin_pool", "compat",
     "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target", "backing", "encrypted", "problem",
     "extents", "timestamps",
 )  # fmt: skip
@@ -40,6 +40,8 @@ def pool_record(found: Found) -> dict[str, Any]:
     record: dict[str, Any] = {"name": found.name, "state": state}
     if unreadable is not None:
         record["error"] = unreadable.as_dict()
+    elif found.current.frozen is not None:
+        record["error"] = found.current.frozen.error(f"pool {found.name}").as_dict()
     record.update(
         type=pool.type,
         uuid=pool.uuid,
@@ -98,7 +100,7 @@ def volume_record(volume: Volume, unlisted: Collection[str] = ()) -> dict[str, A
         "physical": volume.physical,
     }
     record.update(permissions_facts(volume.permissions))
-    for name in ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target"):
+    for name in ("thin_pool", "compat", "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target"):
         if getattr(volume, name) is not None:
             record[name] = getattr(volume, name)
     if volume.backing is not None:

@@ -57,4 +57,7 @@ def missing_record(source: Source, why: str) -> dict[str, Any]:
 
 
 def unanswered_record(silent: Unanswered) -> dict[str, Any]:
+    """A server, and the protocol that it was asked by; or a device."""
+    if silent.host.startswith("/"):
+        return {"device": silent.host, **silent.error.as_dict()}
     return {"host": silent.host, "format": silent.format, **silent.error.as_dict()}

@@ -334,6 +334,13 @@ def cut_off(host: Host) -> Iterator[Any]:
     switch(False)
 
 
+def took(function: Any) -> float:
+    """Seconds: how fast this guest is just now."""
+    begin = time.monotonic()
+    function()
+    return time.monotonic() - begin
+
+
 @pytest.mark.parametrize("kind", ["nfs3", "nfs4", "cifs"])
 def test_a_dead_server_ends_in_time_and_hides_no_other_pool(
     host: Host, cut_off: Any, tmp_path: Path, kind: str
@@ -342,11 +349,12 @@ def test_a_dead_server_ends_in_time_and_hides_no_other_pool(
     shared = cifs() if version is None else nfs(source={"protocol_version": version})
     done(host.pool(**shared))
     done(host.pool(name="images", type="dir", path=str(tmp_path / "images")))
-    done(host.pool(name="inside", type="dir", path=f"{PATH}/inside"))
+    done(host.pool(name="inside", type="dir", path=f"{PATH}/inside", mode="0755"))
+    pace = took(host.pool_info)
     cut_off()
     begin = time.monotonic()
     records = {record["name"]: record for record in host.pool_info(timeout=3)}
-    assert time.monotonic() - begin < 8
+    assert time.monotonic() - begin < 5 + 2 * pace
     assert records["images"]["state"] == "active"
     assert "capacity" in records["images"]
     for name in ("shared", "inside"):
@@ -357,10 +365,10 @@ def test_a_dead_server_ends_in_time_and_hides_no_other_pool(
     assert changed(host.pool(name="more", type="dir", path=str(tmp_path / "more"), timeout=3))
     assert code(host.pool(**shared, timeout=3)) == "deadline"
     assert code(host.volume(pool="shared", name="a.raw", capacity="1MiB", timeout=3)) in ("deadline", "pool_inactive")
-    assert time.monotonic() - begin < 30
+    assert time.monotonic() - begin < 20 + 10 * pace
     begin = time.monotonic()
     stopped = host.pool(name="shared", state="inactive", timeout=3)
-    assert time.monotonic() - begin < 12
+    assert time.monotonic() - begin < 8 + 4 * pace
     if stopped.get("failed"):
         assert code(stopped) == "deadline"
         assert "umount -f" in stopped["error"]["hint"]
@@ -371,11 +379,12 @@ def test_a_dead_server_ends_in_time_and_hides_no_other_pool(
 
 
 def test_mounting_from_a_dead_server_ends_in_time(host: Host, cut_off: Any) -> None:
+    pace = took(lambda: host.pool(**nfs(state="present")))
     cut_off()
     for shared in (nfs(), cifs(), nfs(source={"format": "auto"})):
         begin = time.monotonic()
         result = host.pool(**{**shared, "name": "dead"}, timeout=3)
-        assert time.monotonic() - begin < 8
+        assert time.monotonic() - begin < 5 + 3 * pace
         assert code(result) == "deadline"
         assert result["changed"]
         assert not mounted()

@@ -73,11 +73,12 @@ class Ansible:
 
     def module(self, module: str, host: Guest, check: bool = False, **params: Any) -> dict[str, Any]:
         """The result of one module run, also of one that failed."""
-        words = ["ansible", *self._inventory([host]), "all", "-m", module, "-a", json.dumps(params)]
+        words = ["ansible", *self._inventory([host]), "all", "-m", module]
+        words += ["-a", json.dumps(params)] if params else []
         done = self._run(words + (["--check"] if check else []))
-        found = re.search(r"\{.*\}", done.stdout, re.DOTALL)
+        found = re.search(r"=> (\{.*\})", done.stdout, re.DOTALL)
         assert found, done.stdout + done.stderr
-        result = json.loads(found.group())
+        result = json.loads(found.group(1))
         assert isinstance(result, dict)
         return result
 

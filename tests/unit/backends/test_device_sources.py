@@ -188,6 +188,14 @@ def test_a_device_that_does_not_answer_holds_up_no_other(look, monkeypatch):
     assert (content.problem, users) == ("it did not answer", [])
 
 
+def test_a_device_that_does_not_answer_is_told(look, monkeypatch):
+    assert look("disk", [DISK])[0].free
+    monkeypatch.setattr(device_sources, "_look_at", lambda *args: (Content(problem="it did not answer"), []))
+    found = device_sources.look("disk", Deadline(10))
+    assert [each.free for each in found.sources] == [False]
+    assert [(each.host, each.error.code) for each in found.unanswered] == [("/dev/sda", "deadline")]
+
+
 def test_only_root_can_look(monkeypatch):
     monkeypatch.setattr(device_sources.os, "geteuid", lambda: 1000)
     with pytest.raises(StorageError) as caught:

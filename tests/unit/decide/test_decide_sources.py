@@ -159,6 +159,18 @@ def test_unknown_is_not_absent(wanted, unanswered, code):
     assert decide.unmet(judgement, 30).code == code
 
 
+@pytest.mark.parametrize("wanted", [on("/dev/disk/by-id/b"), on("/dev/sdb", format="ext4")])
+def test_a_device_that_does_not_answer_is_neither_missing_nor_taken(wanted):
+    unread = device("/dev/sdb", users=("it can't be looked at: it did not answer",))
+    goal = SourcesGoal(Query("fs"), wanted=(wanted,))
+    discovery = Discovery(
+        (unread,), (silent("deadline", host="/dev/sdb", protocol=""),), resolved={"/dev/disk/by-id/b": "/dev/sdb"}
+    )
+    judgement = decide.judge(goal, discovery, (unread,))
+    assert [pair[0] for pair in judgement.unknown] == [wanted]
+    assert decide.unmet(judgement, 30).code == "deadline"
+
+
 def test_a_host_named_once_is_meant_everywhere():
     like = Source(hosts=(SourceHost("nas1"),))
     sources = (FoundSource(export("/a", "nas2")),)

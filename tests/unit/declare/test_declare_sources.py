@@ -107,7 +107,7 @@ def test_an_account_for_cifs():
         ("invalid_option", {"kind": "logical", "source": {"host": "nas1"}}),
         ("invalid_option", {"kind": "disk", "source": {"name": "vg0"}}),
         ("invalid_path", {"kind": "disk", "source": {"device": "sdb"}}),
-        ("invalid_path", {"kind": "fs", "wait_for": [{"devices": ["/dev/sdb", "UUID=1"]}]}),
+        ("invalid_path", {"kind": "fs", "wait_for": [{"devices": ["/dev/sdb", "sdc"]}]}),
         ("invalid_option", {"kind": "disk", "username": "me", "password": "x"}),
         ("invalid_option", {"source": {"host": "a", "format": "nfs"}, "username": "me", "password": "x"}),
         ("missing_option", {"source": {"host": "a"}, "username": "me"}),

@@ -431,7 +431,7 @@ def test_the_fields_that_records_can_have():
     assert {*seen, *unread} == set(POOL_FIELDS)
     volume = Volume(
         "v", permissions=everything, backing=Backing("/b"), compat="1.1", cluster_size=65536, lazy_refcounts=False,
-        extended_l2=True, data_file="/d", encrypted=True, link_target="/t", problem="odd",
+        thin_pool="t", extended_l2=True, data_file="/d", encrypted=True, link_target="/t", problem="odd",
         extents=(Extent("/dev/sdx", 0, 1),),
     )  # fmt: skip
     assert set(volume_record(volume)) == set(VOLUME_FIELDS)

@@ -9,12 +9,14 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.declare.pools import source_of
-from ansible_collections.virt.storage.plugins.module_utils.model.discovery import FoundSource
+from ansible_collections.virt.storage.plugins.module_utils.model.discovery import FoundSource, Unanswered
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Source, SourceDevice, SourceHost
 from ansible_collections.virt.storage.plugins.module_utils.report.sources import (
     SOURCE_FIELDS,
     as_option,
     source_record,
+    unanswered_record,
 )
 
 
@@ -54,3 +56,10 @@ def test_a_record_says_what_is_known():
     }
     assert set(record) <= set(SOURCE_FIELDS)
     assert "why_not" not in source_record("logical", FoundSource(Source(name="vg0")))
+
+
+def test_who_did_not_answer():
+    error = StorageError("deadline", "no answer")
+    told = {"code": "deadline", "subject": "", "message": "no answer", "hint": ""}
+    assert unanswered_record(Unanswered("nas1", "nfs", error)) == {"host": "nas1", "format": "nfs", **told}
+    assert unanswered_record(Unanswered("/dev/sdb", "", error)) == {"device": "/dev/sdb", **told}
