@@ -16,8 +16,8 @@ description:
   - Brings a storage pool into the declared state, in the words of libvirt, through its daemon or
     without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
-  - Without a daemon, pools of type V(dir) can be built and started, those of the other types only defined, listed and
-    undefined. Through a daemon all can be that the daemon supports.
+  - Without a daemon, pools of types V(dir) and V(netfs) can be built and started, those of the others only defined,
+    listed and undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -131,18 +131,24 @@ options:
         description: The version of NFS.
         type: str
       auth:
-        description: What the source wants to know of who connects. The password is in a libvirt secret.
+        description:
+          - What the source wants to know of who connects.
+          - The password of V(chap) and V(ceph) is in a secret of libvirt. That of V(cifs) is O(source.auth.secret); it
+            is kept nowhere, so that it is given in each task that may mount the share.
         type: dict
         suboptions:
           type:
             description: How it is asked for.
             type: str
-            choices: [chap, ceph]
+            choices: [chap, ceph, cifs]
             required: true
           username:
-            description: The user.
+            description: The user; of a CIFS share a domain and a backslash may be before it.
             type: str
             required: true
+          secret:
+            description: The password of a CIFS share.
+            type: str
           secret_uuid:
             description: The uuid of the secret.
             type: str
@@ -282,7 +288,7 @@ EXAMPLES = r"""
     path: /srv/backups
     autostart: true
 
-- name: An NFS export, only defined; a libvirt daemon mounts it when the pool is started
+- name: An NFS export, only defined; it is mounted when the pool is started
   virt.storage.storage_pool:
     name: shared
     type: netfs
@@ -610,8 +616,9 @@ def main() -> None:
                     "auth": {
                         "type": "dict",
                         "options": {
-                            "type": {"type": "str", "choices": ["chap", "ceph"], "required": True},
+                            "type": {"type": "str", "choices": ["chap", "ceph", "cifs"], "required": True},
                             "username": {"type": "str", "required": True},
+                            "secret": {"type": "str", "no_log": True},
                             "secret_uuid": {"type": "str", "no_log": False},
                             "secret_usage": {"type": "str", "no_log": False},
                         },

@@ -186,7 +186,10 @@ def test_the_links_of_a_page(path: Path) -> None:
         if anchor:
             heads = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor[1:] in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, anchor
-    assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 120
+    lines = [
+        line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("|")
+    ]  # no table wraps
+    assert max(map(len, lines)) <= 120
 
 
 def documentation(module: Path, name: str) -> str:

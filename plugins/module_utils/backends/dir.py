@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     path = pool.path or ""
+    silent = filetree.silent(path, look)
+    if silent is not None:
+        return silent
     storage = filetree.observe_directory(path, look.made(path), holds)
     return replace(storage, filesystem=filetree.filesystem(path) if path else "")
 

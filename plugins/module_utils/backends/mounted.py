@@ -84,7 +84,7 @@ def observe(
             bring_up=bring_up,
             take_down=take_down,
         )
-    inside = _inside(pool, holds, look, may_hang)
+    inside = _inside(pool, place.mount, holds, look, may_hang)
     read_only = "ro" in place.mount.options or "ro" in place.mount.super_options
     held = tuple(name for name in inside.holds if not (name in own and _is_empty(os.path.join(path or "", name))))
     return replace(
@@ -94,7 +94,7 @@ def observe(
         mount_point=True,
         read_only=inside.read_only or read_only,
         filesystem=place.mount.fstype,
-        parts=whole,
+        parts=inside.parts or whole,
         bring_up=bring_up,
         take_down=take_down,
     )
@@ -111,17 +111,13 @@ def _state_of(parts: tuple[Part, ...]) -> tuple[str, str]:
     return (READY, "") if absent is None else (ABSENT, absent.why)
 
 
-def _inside(pool: Pool, holds: bool, look: Look, may_hang: bool) -> Storage:
+def _inside(pool: Pool, mount: Mount, holds: bool, look: Look, may_hang: bool) -> Storage:
     """The root of what is mounted."""
     path = pool.path or ""
-    if may_hang:
-        from ..host.patience import answers
-
-        answer = answers(path, look.left(path))
-        if answer is None:
-            return Storage(UNKNOWN_STORAGE, path, f"what is mounted there did not answer within {look.timeout:g} s")
-        if isinstance(answer, OSError):
-            return Storage(UNKNOWN_STORAGE, path, answer.strerror or str(answer))
+    if may_hang and not look.servers.answers(mount):
+        problem = look.servers.problem(mount)
+        part = Part(DIRECTORY, f"the directory {path}", UNKNOWN_STORAGE, problem.what, problem)
+        return Storage(UNKNOWN_STORAGE, path, problem.what, parts=(part,))
     try:
         found = filetree.observe_directory(path, None, holds)
     except OSError as error:
@@ -186,11 +182,13 @@ def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool],
             operations.append(SetPermissions(pool.path or "", *declared, follow=True))
         return operations
     if change.action == "stop":
-        return (
-            [Run(("umount", "--", pool.path or ""), PACKAGE, bounded=True, lets_go=True)]
-            if TAKE_DOWN in change.may
-            else []
+        path = pool.path or ""
+        late = (
+            f"If its server is dead for good, umount -f {path} gives up what was not written there, and "
+            f"umount -l {path} hides it until nobody uses it any more; then run the task again."
         )
+        unmount = Run(("umount", "--", path), PACKAGE, bounded=True, late=late, lets_go=True, unmounts=path)
+        return [unmount] if TAKE_DOWN in change.may else []
     if change.action == "permissions" or change.part == DIRECTORY:
         from .filetree_changes import lower_directory
 
@@ -204,4 +202,4 @@ def mount(fstype: str, options: tuple[str, ...], source: str, target: str) -> An
 
     kind = ("-t", fstype) if fstype else ()
     chosen = ("-o", ",".join(options)) if options else ()
-    return Run(("mount", *kind, *chosen, "--", source, target), PACKAGE, bounded=True)
+    return Run(("mount", *kind, *chosen, "--", source, target), PACKAGE, bounded=True, leaves=True)

@@ -36,7 +36,8 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
         return
     if have.link_target is not None:
         raise link_refused(have, task)
-    if have.name in task.found.protected and any(d.field not in PERMISSIONS for d in differing):
+    by_owner = task.found.squashes and bool(have.permissions.owner)
+    if have.name in task.found.protected and not by_owner and any(d.field not in PERMISSIONS for d in differing):
         refusal = task.refuse(
             "not_writable",
             have.name,

@@ -95,7 +95,7 @@ def _protected(changes: tuple[Change, ...], found: Found) -> str:
     if storage.read_only and actions & {"permissions", "delete", "clean"}:
         return f"the filesystem of {storage.path} is read-only"
     emptied = any(change.subject.volume is not None for change in changes)
-    return f"{storage.path} is not writable" if emptied and not storage.writable else ""
+    return f"{storage.path} is not writable" if emptied and not storage.writable and not found.squashes else ""
 
 
 def subject_of(goal: PoolGoal) -> Subject:
@@ -229,6 +229,13 @@ def change_of(
 
 def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     existing = found.definition or found.live
+    if goal.pool.login is not None and found.storage.kind == UNSEEN:
+        raise StorageError(
+            "daemon_cannot",
+            "libvirt mounts CIFS shares as a guest only",
+            subject=str(subject_of(goal)),
+            hint="Leave source.auth out, or mount the share by other means before the pool is started.",
+        )
     if existing is None:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         _check_complete(goal, wanted, starting=True)
@@ -287,7 +294,9 @@ def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
 def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     """The names of the fields in which the definition must change, those of its source with a dot."""
     names = [
-        f.name for f in fields(Pool) if f.name != "source" and getattr(existing, f.name) != getattr(wanted, f.name)
+        f.name
+        for f in fields(Pool)
+        if f.name != "source" and f.compare and getattr(existing, f.name) != getattr(wanted, f.name)
     ]
     if "config_options" in names and unordered(existing.config_options) == unordered(wanted.config_options):
         names.remove("config_options")

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..host.daemon import Daemon
+from ..host.remote import Servers
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..libvirt_xml.volume import parse_found_volume
 from ..model.errors import StorageError
@@ -66,7 +67,8 @@ def _source(found: Found, key: str, daemon: Daemon) -> Image:
         return _image(found, key, daemon)
     from .native_images import observe_images
 
-    return observe_images(Found(found.name), Scope(Pool(found.name), sources=(key,))).images[key]
+    scope, servers = Scope(Pool(found.name), sources=(key,)), Servers(daemon.timeout)
+    return observe_images(Found(found.name), scope, servers).images[key]
 
 
 # --- users -----------------------------------------------------------------------------------------------------------

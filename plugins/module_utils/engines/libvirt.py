@@ -99,13 +99,15 @@ class LibvirtEngine:
         return tuple(Neighbour(pool, self._resolved(pool.path)) for pool in pools.values())
 
     def _resolved(self, path: str | None) -> str | None:
-        return os.path.realpath(path) if path and self._pid is not None else path
+        return self.host.servers.resolved(path) if path and self._pid is not None else path
 
     def _at_hand(self, pool: Pool) -> bool:
         """Whether we see the files of the pool as the daemon does, and may work on them beside it. Of one that nobody
         has said anything of yet that is what volumes would be made from.
         """
         known = pool.type is not None and POOL_TYPES[pool.type].beside and pool.path is not None
+        if known and self._pid is not None:
+            self.host.servers.check(pool.path or "", f"pool {pool.name}")
         return (
             self._pid is not None
             and (known or pool.type is None)
@@ -122,7 +124,8 @@ class LibvirtEngine:
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
-        at_hand, host = self._at_hand(wanted), self.host.look()
+        host = self.host.look()
+        at_hand = self._at_hand(wanted)
         storage = self._storage(wanted, live, at_hand, host, scope.holds)
         same = existing is None or (existing.type, existing.path) == (wanted.type, wanted.path)
         current = storage if same or existing is None else self._storage(existing, live, at_hand, host)
@@ -228,6 +231,9 @@ class LibvirtEngine:
         deep = any(stake == EVERYTHING for stake in stakes.values())
         guests, unseen = guests_told(self.daemon) if deep else ((), ())
         neighbours = self._neighbours(found.name) if deep else ()
+        silent = [n for n in neighbours if n.pool.path is not None and self.host.servers.silent(n.pool.path)]
+        neighbours = tuple(n for n in neighbours if n not in silent)
+        unseen = (*unseen, *(f"the images in {n.pool.path}" for n in silent))
         visible = tuple(n for n in neighbours if n.pool.path is None or self._beside([n.pool.path]))
         found = replace(found, unseen=(*found.unseen, *unseen))
         found = self.host.observe_users(found, stakes, lambda: visible, guests)

@@ -10,7 +10,6 @@ must still hold, and operations.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -20,6 +19,7 @@ from ..host.files import read_small_file
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.look import Look
 from ..host.notes import Notes
+from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
@@ -30,6 +30,9 @@ from .places import Places
 
 if TYPE_CHECKING:
     from ..backends.contract import Backend
+
+
+_KEEPING = ("nfs", "nfs4")  # of a file that is held open, NFS keeps a copy under another name when it is removed
 
 
 def backend_of(pool_type: str | None) -> Backend | None:
@@ -52,6 +55,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from ..backends import logical
 
         return logical
+    if pool_type == "netfs":
+        from ..backends import netfs
+
+        return netfs
     return None
 
 
@@ -106,6 +113,7 @@ class LocalHost:
         self.timeout = timeout
         self._applier: Any = None
         self._pins = Pins()
+        self.servers = Servers(timeout)
 
     def release(self) -> None:
         self._pins.release()
@@ -118,7 +126,8 @@ class LocalHost:
 
     def look(self) -> Look:
         """What one observation remembers: made anew for each."""
-        return Look(self.timeout, self.places.records, self.places.starts)
+        self.servers.look_again()
+        return Look(self.timeout, self.places.records, self.places.starts, self.servers)
 
     def storage(self, pool: Pool, look: Look, holds: bool = False) -> Storage:
         backend = backend_of(pool.type)
@@ -141,7 +150,7 @@ class LocalHost:
         if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
             from .native_images import observe_images
 
-            found = observe_images(found, scope)
+            found = observe_images(found, scope, self.servers)
         return found
 
     def observe_users(
@@ -160,7 +169,8 @@ class LocalHost:
             found = self._with_busy(found)
             stakes = {name: stake for name, stake in stakes.items() if name != ITSELF}
         self._pins.make_room(len(stakes))
-        for name in stakes:
+        pinned = () if found.filesystem in _KEEPING else stakes
+        for name in pinned:
             volume = found.volumes.get(name)
             if volume is not None and volume.type != "block" and volume.path and volume.identity:
                 self._pins.pin(volume.path, volume.identity)
@@ -169,7 +179,8 @@ class LocalHost:
         from .native_images import observe_chains
         from .native_users import observe_users
 
-        return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours, guests)
+        found = observe_chains(found, stakes, self.servers)
+        return observe_users(found, stakes, self.places.guests, neighbours, guests, self.servers)
 
     def _with_busy(self, found: Found) -> Found:
         """Adds who uses the storage on which the pool runs."""
@@ -187,8 +198,16 @@ class LocalHost:
         """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
         if not steps:
             return ()
-        runs = {op.argv[0]: op for step in steps for op in step.operations if getattr(op, "argv", ())}
-        return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
+        from ..host.run import lacks
+        from ..model.operations import As, FirstOf
+
+        runs: dict[str, Any] = {}
+        for operation in (operation for step in steps for operation in step.operations):
+            plain = operation.operation if isinstance(operation, As) else operation
+            attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
+            if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
+                runs[lacks(attempts[0])] = attempts[0]
+        return tuple(tool_missing(tool, op.package) for tool, op in runs.items())
 
     # --- changing ----------------------------------------------------------------------------------------------------
 

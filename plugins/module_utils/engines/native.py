@@ -16,12 +16,11 @@ from typing import TYPE_CHECKING, Any
 from ..host.files import read_small_file
 from ..host.locks import locked
 from ..host.look import Look
-from ..host.paths import resolved
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.definition import defined
 from ..model.errors import StorageError
-from ..model.found import ABSENT, Found, Neighbour, Storage
+from ..model.found import ABSENT, SQUASHING, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
 from .local import (
@@ -148,8 +147,8 @@ class NativeEngine:
                 unread.append(f"{name} ({error.message})")
                 continue
             if pool is not None:
-                place = resolved(pool.path, look.mounts()) if pool.path else None
-                neighbours.append(Neighbour(pool, place, tuple(map(os.path.realpath, _devices(pool)))))
+                place = look.servers.resolved(pool.path) if pool.path else None
+                neighbours.append(Neighbour(pool, place, tuple(map(look.servers.resolved, _devices(pool)))))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
@@ -185,7 +184,7 @@ class NativeEngine:
             unsupported=no_backend(wanted.type),
             starts_at_boot=False,
             process=process(),
-            resolved={path: resolved(path, look.mounts()) for path in paths if path},
+            resolved={path: look.servers.resolved(path) for path in paths if path},
         )
         return self.host.contents(found, wanted, scope, look)
 
@@ -195,7 +194,8 @@ class NativeEngine:
 
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
-            if storage.open and not storage.writable:
+            as_owners = process() is None and storage.filesystem in SQUASHING and not storage.read_only
+            if storage.open and not storage.writable and not as_owners:
                 return f"{storage.path} is " + ("on a read-only filesystem" if storage.read_only else "not writable")
             return unwritable(self.places.locks)
         paths = [self.places.locks, self.places.config, self.places.run]

@@ -14,6 +14,7 @@ from itertools import chain
 
 from ..backends import filetree
 from ..host.files import read_small_file
+from ..host.remote import Servers
 from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
@@ -38,25 +39,28 @@ def observe_users(
     stakes: Mapping[str, str],
     guest_directories: Sequence[str],
     neighbours: Callable[[], Sequence[Neighbour]],
-    guests: Sequence[GuestDisks] = (),
+    guests: Sequence[GuestDisks],
+    servers: Servers,
 ) -> Found:
     """Adds the users of the volumes at stake. ``guests`` count beside those that are defined in the directories. What
     could not be looked at is said in ``unseen``.
     """
+    look = _Files(servers)
     paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
     running, unseen_files = users_of_volumes(paths)
     users = {name: list(found_users) for name, found_users in running.items()}
-    unseen = {*found.unseen, *unseen_files}
+    unseen = look.unseen
+    unseen |= {*found.unseen, *unseen_files}
     deep = {name: path for name, path in paths.items() if stakes[name] == EVERYTHING}
     if deep:
-        identities = {_identity(path): name for name, path in deep.items()}
+        identities = {look.identity(path): name for name, path in deep.items()}
         identities.pop(None, None)
         others = neighbours()
         for source in (
-            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen))),
-            _overlays(found, identities, others, unseen),
+            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen)), look),
+            _overlays(found, identities, others, look),
             _built(found, deep),
-            _pools(identities, others),
+            _pools(identities, others, look),
             _members(found, deep),
         ):
             for name, user in source:
@@ -65,12 +69,38 @@ def observe_users(
     return replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=tuple(sorted(unseen)))
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino)
+class _Files:
+    """Files wherever they are, but nothing on a server that does not answer: that is in ``unseen``."""
+
+    def __init__(self, servers: Servers) -> None:
+        self.servers = servers
+        self.unseen: set[str] = set()
+
+    def reachable(self, path: str) -> bool:
+        mount = self.servers.silent(path)
+        if mount is not None:
+            self.unseen.add(f"{mount.point}, whose server does not answer,")
+        return mount is None
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        if not self.reachable(path):
+            return None
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino)
+
+    def chain(self, path: str) -> Iterator[str]:
+        """An image and the files below it, as far as its headers tell."""
+        for _depth in range(_CHAIN_LIMIT):
+            if not self.reachable(path):
+                return
+            yield path
+            volume = filetree.read_volume(path, os.path.basename(path))
+            if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):
+                return
+            path = volume.backing.path or ""
 
 
 def _guests(
@@ -79,6 +109,7 @@ def _guests(
     identities: dict,
     neighbours: Sequence[Neighbour],
     guests: Iterable[GuestDisks],
+    look: _Files,
 ) -> Iterator[tuple[str, User]]:
     places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
     by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
@@ -88,8 +119,8 @@ def _guests(
             if pool == found.name and volume in paths:
                 yield volume, User("guest", guest.name)
         for path in (*guest.paths, *named):
-            for member in _chain(path):
-                name = identities.get(_identity(member)) or by_path.get(member)
+            for member in look.chain(path):
+                name = identities.get(look.identity(member)) or by_path.get(member)
                 if name is not None:
                     yield name, User("guest", guest.name)
 
@@ -114,32 +145,22 @@ def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[
                 unseen.add(f"the guest's definition {path}")
 
 
-def _chain(path: str) -> Iterator[str]:
-    """An image and the files below it, as far as its headers tell."""
-    for _depth in range(_CHAIN_LIMIT):
-        yield path
-        volume = filetree.read_volume(path, os.path.basename(path))
-        if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):
-            return
-        path = volume.backing.path or ""
-
-
 def _overlays(
-    found: Found, identities: dict, neighbours: Sequence[Neighbour], unseen: set[str]
+    found: Found, identities: dict, neighbours: Sequence[Neighbour], look: _Files
 ) -> Iterator[tuple[str, User]]:
-    directories = {os.path.realpath(found.storage.path or "")}
+    directories = {look.servers.resolved(found.storage.path or "")}
     directories.update(n.resolved for n in neighbours if n.resolved and POOL_TYPES[n.pool.type or "dir"].file_tree)
-    for directory in sorted(directories):
+    for directory in filter(look.reachable, sorted(directories)):
         try:
             for overlay, below in filetree.references(directory):
-                for path in _until_known(below, directories):
-                    name = identities.get(_identity(path))
+                for path in _until_known(below, directories, look):
+                    name = identities.get(look.identity(path))
                     if name is not None:
                         yield name, User("overlay", _as_named(found, directory, overlay))
         except FileNotFoundError:
             continue
         except OSError:
-            unseen.add(f"the images in {directory}")
+            look.unseen.add(f"the images in {directory}")
 
 
 def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
@@ -154,9 +175,9 @@ def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]
                 yield name, User("overlay", volume.path or volume.name)
 
 
-def _until_known(path: str, directories: Collection[str]) -> Iterator[str]:
+def _until_known(path: str, directories: Collection[str], look: _Files) -> Iterator[str]:
     """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
-    for member in _chain(path):
+    for member in look.chain(path):
         yield member
         if os.path.dirname(os.path.realpath(member)) in directories:
             return
@@ -169,10 +190,10 @@ def _as_named(found: Found, directory: str, name: str) -> str:
     return os.path.join(directory, name)
 
 
-def _pools(identities: dict, neighbours: Sequence[Neighbour]) -> Iterator[tuple[str, User]]:
+def _pools(identities: dict, neighbours: Sequence[Neighbour], look: _Files) -> Iterator[tuple[str, User]]:
     for neighbour in neighbours:
         for device in neighbour.pool.source.devices or ():
-            name = identities.get(_identity(device.path))
+            name = identities.get(look.identity(device.path))
             if name is not None:
                 yield name, User("pool", neighbour.pool.name)
 

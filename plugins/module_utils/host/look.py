@@ -14,19 +14,21 @@ from typing import Any, Callable
 from ..model.errors import StorageError
 from .mounts import Mount, mounts
 from .notes import Notes
+from .remote import Servers
 from .run import run
 
 
 class Look(Notes):
     """One look: what it may take, and what it has seen. ``leaving`` is the path of the pool as it runs, where it is
-    another storage of it that is looked at, for which that one goes down first.
+    another storage of it that is looked at, for which that one goes down first. ``servers`` outlive it.
     """
 
-    def __init__(self, timeout: float, records: str, starts: str) -> None:
+    def __init__(self, timeout: float, records: str, starts: str, servers: Servers | None = None) -> None:
         super().__init__(records, starts)
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
         self.leaving = ""
+        self.servers = servers or Servers(timeout)
         self._seen: dict[Any, tuple[Any, StorageError | None]] = {}
 
     def left(self, subject: str = "") -> float:

@@ -54,7 +54,7 @@ def in_child(function: Callable[[], Any], seconds: float) -> Any:
     if child == 0:
         status = 1
         try:
-            _close_others(writer)
+            _leave(writer, seconds)
             _write(writer, json.dumps(function()).encode())
             status = 0
         finally:
@@ -69,15 +69,20 @@ def in_child(function: Callable[[], Any], seconds: float) -> Any:
     return json.loads(data) if well and data else None
 
 
-def _close_others(descriptor: int) -> None:
-    """A child that hangs would hold the locks that it inherits, and the output that whoever started us reads."""
-    nothing = os.open(os.devnull, os.O_RDWR)
+def _leave(descriptor: int, seconds: float) -> None:
+    """Keeps nothing of its parent's: locks would be held by a child that hangs, and whoever reads the output of the
+    parent would wait for its end. It ends by itself where the parent is gone before.
+    """
+    nowhere = os.open(os.devnull, os.O_RDWR)
     for standard in (0, 1, 2):
-        os.dup2(nothing, standard)
+        os.dup2(nowhere, standard)
     for name in os.listdir("/proc/self/fd"):
         if int(name) not in (0, 1, 2, descriptor):
             with suppress(OSError):
                 os.close(int(name))
+    for number in (signal.SIGALRM, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    signal.setitimer(signal.ITIMER_REAL, seconds + _SECONDS_TO_DIE)
 
 
 def _write(descriptor: int, data: bytes) -> None:

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import signal
 import subprocess
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from contextlib import suppress
+from typing import Any, NamedTuple
 
 from ..model.errors import StorageError
 
@@ -37,13 +39,14 @@ def run(
     timeout: float | None = None,
     package: str = "",
     stdin: bytes = b"",
+    user: tuple[int, int] | None = None,
 ) -> str:
     """Standard output of a command. Raises ``tool_missing``, ``command_failed`` or ``deadline``.
 
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
-    gone. ``stdin`` is what it reads.
+    gone. ``stdin`` is what it reads, ``user`` as whom it runs: user and group.
     """
-    ended = finish(argv, keep_fds, timeout, package, stdin=stdin)
+    ended = finish(argv, keep_fds, timeout, package, stdin=stdin, user=user)
     if ended.status != 0:
         raise failure(argv[0], ended.command, ended.status, ended.stderr.strip())
     return ended.stdout
@@ -56,10 +59,12 @@ def finish(
     package: str = "",
     environment: Mapping[str, str] | None = None,
     stdin: bytes = b"",
+    user: tuple[int, int] | None = None,
 ) -> Ended:
     """A command and what it said, whatever its exit status. ``keep_fds`` are open files that it gets, under the same
     numbers. Raises ``tool_missing`` or ``deadline``.
     """
+    as_user: dict[str, Any] = {} if user is None else {"user": user[0], "group": user[1], "extra_groups": []}
     command = " ".join(shlex.quote(word) for word in argv)
     try:
         # run_command of AnsibleModule knows no deadline, and nothing below the modules knows AnsibleModule.
@@ -70,6 +75,8 @@ def finish(
             stderr=subprocess.PIPE,
             env={**os.environ, **_ENVIRONMENT, **(environment or {})},
             pass_fds=tuple(keep_fds),
+            start_new_session=timeout is not None,
+            **as_user,
         )
     except FileNotFoundError:
         raise tool_missing(argv[0], package) from None
@@ -87,7 +94,12 @@ def finish(
 
 
 def _abandon(child: subprocess.Popen) -> None:
-    """Kills it. One that hangs in a system call does not even die of that, and is not waited for."""
+    """Kills it, with what it has started if it has a time limit: mount(8) leaves the work to helpers. One that hangs in
+    a system call does not even die of that, and is not waited for.
+    """
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(child.pid) == child.pid:
+            os.killpg(child.pid, signal.SIGKILL)
     child.kill()
     for stream in (child.stdin, child.stdout, child.stderr):
         if stream is not None:
@@ -96,6 +108,16 @@ def _abandon(child: subprocess.Popen) -> None:
         child.wait(_SECONDS_TO_DIE)
     except subprocess.TimeoutExpired:
         child.returncode = -signal.SIGKILL  # its end is left to init
+
+
+def lacks(command: Any) -> str:
+    """The tool of a command that is not there, or its helper: mount(8) looks for that where system programs are. Empty
+    when all is there.
+    """
+    places = os.pathsep.join((os.environ.get("PATH", os.defpath), "/sbin", "/usr/sbin"))
+    helper = getattr(command, "helper", "")
+    wanted = (command.argv[0], *([helper] if helper else ()))
+    return next((tool for tool in wanted if shutil.which(tool, path=places) is None), "")
 
 
 def tool_missing(tool: str, package: str) -> StorageError:

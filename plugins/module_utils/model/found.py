@@ -17,6 +17,7 @@ from .tables import Table
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
 
+SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")  # servers that may take root for nobody (exports(5))
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
 
 # What a device holds: nothing, something without a signature, or a text that starts with UNREADABLE and says why.
@@ -124,6 +125,13 @@ class Storage:
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
         return self.kind == READY == other.kind and self.identity is not None and self.identity == other.identity
+
+    def may_write(self, owner: int, group: int) -> bool:
+        """Whether its mode lets a user make files in it, who is not root."""
+        mode, both = self.permissions.mode or 0, 0o3
+        if owner == self.permissions.owner:
+            return mode >> 6 & both == both
+        return (mode >> 3 if group == self.permissions.group else mode) & both == both
 
     @property
     def open(self) -> bool:
@@ -249,6 +257,11 @@ class Found:
     def looked(self) -> bool:
         """Whether the pool's volumes could be looked at; an earlier task of the play may still make the pool."""
         return self.storage.open or (self.storage.kind == UNSEEN and self.active)
+
+    @property
+    def squashes(self) -> bool:
+        """Whether we are root, and a server may not take root for root."""
+        return self.process is None and self.filesystem in SQUASHING and not self.storage.fixed
 
     @property
     def unreadable(self) -> StorageError | None:

@@ -22,21 +22,69 @@ def _shell(*words: object) -> str:
     return " ".join(shlex.quote(str(word)) for word in words)
 
 
+class Secret:
+    """Bytes that nobody is shown."""
+
+    def __init__(self, text: str) -> None:
+        self.data = text.encode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+
+# Stands for the option that names a file of credentials, which is there while the command runs, and has no name.
+CREDENTIALS = "credentials=(private)"
+
+
 class Run(NamedTuple):
     """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout. ``lets_go``: it takes down what volumes are on, so that
-    none may be held open any more. ``stdin`` is what it reads; it is not shown.
+    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
+    another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
+    is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
+    it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
+    be held open any more. ``leaves``: it may leave a process behind, which serves what it mounted: that gets no locks.
+    ``stdin`` is what it reads; it is not shown.
     """
 
     argv: tuple[str, ...]
     package: str = ""
     bounded: bool = False
+    late: str = ""
+    helper: str = ""
+    credentials: Secret | None = None
+    unmounts: str = ""
+    asks: tuple[str, int] | None = None
+    leaves: bool = False
     lets_go: bool = False
     stdin: bytes = b""
 
     @property
     def command(self) -> str:
         return _shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
+
+
+class As(NamedTuple):
+    """An operation in the name of another user, where a server does not take root for root."""
+
+    owner: int
+    group: int
+    operation: Any
+
+    @property
+    def command(self) -> str:
+        words = f"setpriv --reuid={self.owner} --regid={self.group} --clear-groups"
+        command = self.operation.command
+        return f"{words} sh -c {shlex.quote(command)}" if " && " in command else f"{words} {command}"
+
+
+class FirstOf(NamedTuple):
+    """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
+
+    attempts: tuple[Run, ...]
+
+    @property
+    def command(self) -> str:
+        return " || ".join(attempt.command for attempt in self.attempts)
 
 
 class MakeDirectory(NamedTuple):
@@ -133,12 +181,13 @@ class OpenStaging(NamedTuple):
     """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
     ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up
     when a mount goes away. As long as it is open, it can't. ``shared``: its filesystem shows what owner and mode it
-    likes, so that these tell nothing.
+    likes, so that these tell nothing. ``far``: it is on a server, which may take us for somebody else.
     """
 
     path: str
     inside: tuple[int, ...] = ()
     shared: bool = False
+    far: bool = False
 
     @property
     def command(self) -> str:

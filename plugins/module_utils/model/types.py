@@ -166,6 +166,7 @@ POOL_TYPES: dict[str, PoolType] = {
             file_tree=True,
             mounted=True,
             daemon=_FILES,
+            native=_FILES,
             active="its export is mounted on its path",
         ),
         PoolType(

@@ -20,13 +20,13 @@ from ..model.change import Change, known
 from ..model.facts import definition_facts, permissions_facts, volume_facts
 from ..model.found import READY, Found
 from ..report.records import pool_record
-from .outcome import done_changes, finish
+from .outcome import done_changes, finish, watched
 
 
 def run(module: AnsibleModule) -> None:
     params = module.params
     goal = pool_goal(params, *accounts_of(params["uri"]))
-    engine = engine_for(params["uri"], goal.allow, params["timeout"], reading=False)
+    engine = watched(module, engine_for(params["uri"], goal.allow, params["timeout"], reading=False))
     aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
     result = converge(aim, engine, module.check_mode)
     record = pool_record(result.found)

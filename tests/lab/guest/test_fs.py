@@ -149,10 +149,6 @@ FOREIGN = {
     "filesystem": ("mkfs.xfs -q $D", "xfs"),
     "partition table": ("parted -s $D mklabel gpt mkpart a 1MiB 90%", "gpt"),
     "physical volume": ("pvcreate -q $D", "LVM2_member"),
-    "array": (
-        "mdadm --create --run --quiet /dev/md7 --metadata=1.0 --level=1 --raid-devices=2 $D missing; mdadm -S /dev/md7",
-        "",
-    ),
     "encrypted": ("echo x | cryptsetup -q luksFormat --pbkdf pbkdf2 --pbkdf-force-iterations 1000 $D -", "crypto_LUKS"),
     "zfs": ("zpool create -m none tank $D; zpool export tank", "gpt"),
     "swap": ("mkswap -q $D", "swap"),

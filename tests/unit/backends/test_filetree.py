@@ -614,3 +614,72 @@ NOTE = NOTES.record_path("/p")
 def test_lowering_a_directory_pool(action, permissions, operations):
     mine = Change(Subject("p"), action, "summary", wanted=Pool("p", "dir", path="/p", permissions=permissions))
     assert dir_backend.lower(mine, Found("p"), NOTES) == operations
+
+
+# -- on servers ---------------------------------------------------------------------------------------------------
+
+
+def far(fstype="nfs4", writable=False, owner=107, mode=0o755, **more):
+    storage = Storage(READY, "/p", permissions=Permissions(mode, owner, 5), writable=writable, filesystem=fstype)
+    return Found("p", storage=storage, filesystem=fstype, **more)
+
+
+def test_each_host_has_a_private_directory_of_its_own_on_a_server(monkeypatch):
+    monkeypatch.setattr(filetree, "this_host", lambda: "aa")
+    assert filetree.staging_name("ext4") == ".virt-storage"
+    assert filetree.staging_name("nfs4") == ".virt-storage-aa"
+
+
+def test_that_of_another_host_is_no_volume_and_no_leftover(tmp_path, monkeypatch):
+    monkeypatch.setattr(filetree, "this_host", lambda: "aa")
+    for name in (".virt-storage-bb", ".virt-storage-aa", ".virt-storage-aa-107"):
+        (tmp_path / name).mkdir(0o700)
+    assert filetree.list_volumes(str(tmp_path), None, True) == {}
+    assert filetree.observe_staging(str(tmp_path), "nfs4") == ((".virt-storage-aa",), "")
+    assert filetree.observe_directory(str(tmp_path), None, True).holds == (".virt-storage-bb",)
+
+
+@pytest.mark.parametrize(
+    ("found", "volume", "expected"),
+    [
+        (far(), wanted(permissions=Permissions(None, 107, 107)), (107, 107)),
+        (far(), wanted(permissions=Permissions(None, 107)), (107, 5)),
+        (far(), wanted(permissions=Permissions(None, 108, 5)), None),
+        (far(mode=0o775), wanted(permissions=Permissions(None, 108, 5)), (108, 5)),
+        (far(mode=0o777, writable=True), wanted(permissions=Permissions(None, 108, 9)), (108, 9)),
+        (far(mode=0o777, writable=True), wanted(), None),
+        (far("ext4"), wanted(permissions=Permissions(None, 107, 107)), None),
+        (far("cifs"), wanted(permissions=Permissions(None, 107, 107)), None),
+        (far(process=(1000, frozenset())), wanted(permissions=Permissions(None, 107, 107)), None),
+    ],
+)
+def test_in_whose_name_a_volume_is_made(found, volume, expected):
+    assert filetree_changes.actor_of(change("create", volume), found) == expected
+
+
+def test_in_whose_name_a_volume_is_changed_and_removed():
+    volume = wanted(permissions=Permissions(0o600, 9, 9))
+    found = far(volumes={"v": volume}, protected=frozenset({"v"}))
+    assert filetree_changes.actor_of(change("resize", volume), found) == (9, 9)
+    assert filetree_changes.actor_of(change("delete", volume), found) == (107, 5)
+    found = far(volumes={"v": volume}, mode=0o777, writable=True)
+    assert filetree_changes.actor_of(change("resize", volume), found) is None
+    assert filetree_changes.actor_of(change("delete", volume), found) is None
+
+
+def test_who_acts_for_others_has_a_directory_for_each(monkeypatch):
+    monkeypatch.setattr(filetree_changes, "staging_name", lambda fstype: ".virt-storage-aa")
+    one, two = wanted("one", permissions=Permissions(None, 107)), wanted("two", permissions=Permissions(None, 108))
+    steps = filetree_changes.lower_volumes([change("create", one), change("create", two)], far(mode=0o777))
+    opened = [
+        op.operation.path for step in steps for op in step.operations if isinstance(op.operation, ops.OpenStaging)
+    ]
+    closed = [
+        op.operation.path for step in steps for op in step.operations if isinstance(op.operation, ops.CloseStaging)
+    ]
+    assert opened == closed == ["/p/.virt-storage-aa-107", "/p/.virt-storage-aa-108"]
+    published = [op for step in steps for op in step.operations if isinstance(op.operation, ops.Publish)]
+    assert [(op.owner, op.group, op.operation.staged) for op in published] == [
+        (107, 5, "/p/.virt-storage-aa-107/one"),
+        (108, 5, "/p/.virt-storage-aa-108/two"),
+    ]

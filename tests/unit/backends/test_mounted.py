@@ -133,9 +133,12 @@ def test_a_mount_that_does_not_answer_is_unknown(tmp_path, look, monkeypatch):
     from ansible_collections.virt.storage.plugins.module_utils.host import patience
 
     monkeypatch.setattr(patience, "answers", lambda path, seconds: None)
-    storage = observed(tmp_path, with_mounts(look, mount(tmp_path)), may_hang=True)
+    dead = mount(tmp_path)._replace(fstype="nfs4")
+    storage = observed(tmp_path, with_mounts(look, dead), may_hang=True)
     assert (storage.kind, storage.up, storage.open) == (UNKNOWN_STORAGE, True, False)
     assert "did not answer within 5 s" in storage.why
+    assert storage.problem.code == "deadline"
+    assert storage.take_down == f"unmount {tmp_path}"
 
 
 def test_the_kind_is_that_of_what_can_not_be_made_anew_without_loss(tmp_path, look):
