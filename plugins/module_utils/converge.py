@@ -19,6 +19,7 @@ from .model.found import Found
 from .model.goal import Scope
 
 if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
+    from .model.discovery import Discovery, Query
     from .model.operations import Step
 
 
@@ -47,6 +48,11 @@ class Engine(Protocol):
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who uses the volumes at stake, as much as each stake asks (model/found.py: PIN, RUNNING, EVERYTHING)."""
+
+    def find_sources(self, query: Query, seconds: float) -> Discovery:
+        """What pools could be made from, and the pools that there are; it takes no longer than ``seconds``. Raises
+        StorageError where nothing could be looked at.
+        """
 
     def lower(self, changes: Sequence[Change], found: Found) -> Sequence[Step]:
         """The operations of each change, as data; runs nothing."""

@@ -16,8 +16,8 @@ description:
   - Brings a storage pool into the declared state, in the words of libvirt, through its daemon or
     without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
-  - Without a daemon, pools of type V(dir) can be built and started, those of the other types only defined, listed and
-    undefined. Through a daemon all can be that the daemon supports.
+  - Without a daemon, pools of types V(dir) and V(netfs) can be built and started, those of the others only defined,
+    listed and undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -131,18 +131,24 @@ options:
         description: The version of NFS.
         type: str
       auth:
-        description: What the source wants to know of who connects. The password is in a libvirt secret.
+        description:
+          - What the source wants to know of who connects.
+          - The password of V(chap) and V(ceph) is in a secret of libvirt. That of V(cifs) is O(source.auth.secret); it
+            is kept nowhere, so that it is given in each task that may mount the share.
         type: dict
         suboptions:
           type:
             description: How it is asked for.
             type: str
-            choices: [chap, ceph]
+            choices: [chap, ceph, cifs]
             required: true
           username:
-            description: The user.
+            description: The user; of a CIFS share a domain and a backslash may be before it.
             type: str
             required: true
+          secret:
+            description: The password of a CIFS share.
+            type: str
           secret_uuid:
             description: The uuid of the secret.
             type: str
@@ -219,11 +225,13 @@ options:
       - V(restart) stops and starts an active pool for a change that needs it.
       - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
       - V(in_use) also stops a pool whose devices go away with it from those who use them.
-      - V(overwrite) lets a daemon build the storage where it holds something else, which is lost.
+      - V(overwrite) builds the storage where its source holds something else, which is lost.
+      - V(stop_adopted) takes down what was up before the pool was started, such as a filesystem that was mounted
+        already; without it, stopping leaves that as it is.
       - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [overwrite, restart, nonempty, in_use, beside_daemon]
+    choices: [overwrite, restart, nonempty, in_use, stop_adopted, beside_daemon]
     default: []
 seealso:
   - module: virt.storage.storage_pool_info
@@ -280,7 +288,7 @@ EXAMPLES = r"""
     path: /srv/backups
     autostart: true
 
-- name: An NFS export, only defined; a libvirt daemon mounts it when the pool is started
+- name: An NFS export, only defined; it is mounted when the pool is started
   virt.storage.storage_pool:
     name: shared
     type: netfs
@@ -382,6 +390,33 @@ pool:
       description: The bytes of it that are free.
       type: int
       returned: when the directory is there, or a daemon tells
+    partition_table:
+      description: The label that the disk has, as C(source.format).
+      type: str
+      returned: when the type is disk and it is active
+    free_extents:
+      description:
+        - Where new partitions can be, each in one piece, with aligned starts. Bytes, C(end) is exclusive.
+      type: list
+      elements: dict
+      returned: when the type is disk and it is active
+      contains:
+        start:
+          description: The first byte, counted from the start of the disk.
+          type: int
+          returned: always
+        end:
+          description: The byte behind the last one.
+          type: int
+          returned: always
+        size:
+          description: How large a new partition can be there.
+          type: int
+          returned: always
+        kind:
+          description: V(logical) inside of an extended partition, else V(primary).
+          type: str
+          returned: always
     unseen:
       description:
         - What nobody but the daemon has looked at. Guards that need it are only as good as the daemon's own.
@@ -581,8 +616,9 @@ def main() -> None:
                     "auth": {
                         "type": "dict",
                         "options": {
-                            "type": {"type": "str", "choices": ["chap", "ceph"], "required": True},
+                            "type": {"type": "str", "choices": ["chap", "ceph", "cifs"], "required": True},
                             "username": {"type": "str", "required": True},
+                            "secret": {"type": "str", "no_log": True},
                             "secret_uuid": {"type": "str", "no_log": False},
                             "secret_usage": {"type": "str", "no_log": False},
                         },
@@ -607,7 +643,7 @@ def main() -> None:
             allow={
                 "type": "list",
                 "elements": "str",
-                "choices": ["overwrite", "restart", "nonempty", "in_use", "beside_daemon"],
+                "choices": ["overwrite", "restart", "nonempty", "in_use", "stop_adopted", "beside_daemon"],
                 "default": [],
             },
         ),

@@ -156,6 +156,33 @@ pools:
       description: The bytes of it that are free.
       type: int
       returned: when the directory is there, or a daemon tells
+    partition_table:
+      description: The label that the disk has, as C(source.format).
+      type: str
+      returned: when the type is disk and it is active
+    free_extents:
+      description:
+        - Where new partitions can be, each in one piece, with aligned starts. Bytes, C(end) is exclusive.
+      type: list
+      elements: dict
+      returned: when the type is disk and it is active
+      contains:
+        start:
+          description: The first byte, counted from the start of the disk.
+          type: int
+          returned: always
+        end:
+          description: The byte behind the last one.
+          type: int
+          returned: always
+        size:
+          description: How large a new partition can be there.
+          type: int
+          returned: always
+        kind:
+          description: V(logical) inside of an extended partition, else V(primary).
+          type: str
+          returned: always
     unseen:
       description:
         - What nobody but the daemon has looked at. Guards that need it are only as good as the daemon's own.

@@ -57,8 +57,10 @@ options:
   format:
     description:
       - The format of the volume. A new one is V(raw) by default, or what its source is.
+      - Of a partition (type disk) what it is for, as its table says: V(linux) by default.
+      - V(thin-pool) is what thin volumes of a logical pool get their space from.
     type: str
-    choices: [raw, qcow2]
+    choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
   owner:
     description:
       - The owner, a name or a number. Left alone while the volume is in use.
@@ -103,7 +105,7 @@ options:
         type: str
   options:
     description:
-      - Options of the format. Only qcow2 has them, except C(nocow).
+      - Options of the format. Only qcow2 has them, except C(nocow) and C(thin_pool).
     type: dict
     suboptions:
       compat:
@@ -127,6 +129,16 @@ options:
         description:
           - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
         type: bool
+      thin_pool:
+        description:
+          - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
+          - It can't be changed afterwards.
+        type: str
+      thin_pool:
+        description:
+          - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
+            changed afterwards.
+        type: str
   xml:
     description:
       - A whole libvirt volume definition instead of the options that describe the volume.
@@ -159,10 +171,12 @@ options:
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
       - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
+      - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number and
+        name. A second run would delete what has the name by then, so give it for one run only.
       - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [shrink, in_use, backing, raw, beside_daemon]
+    choices: [shrink, in_use, backing, raw, renumber, beside_daemon]
   volumes:
     description:
       - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give
@@ -194,8 +208,10 @@ options:
       format:
         description:
           - The format of the volume. A new one is V(raw) by default, or what its source is.
+          - Of a partition (type disk) what it is for, as its table says: V(linux) by default.
+          - V(thin-pool) is what thin volumes of a logical pool get their space from.
         type: str
-        choices: [raw, qcow2]
+        choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
       owner:
         description:
           - The owner, a name or a number. Left alone while the volume is in use.
@@ -241,7 +257,7 @@ options:
             type: str
       options:
         description:
-          - Options of the format. Only qcow2 has them, except C(nocow).
+          - Options of the format. Only qcow2 has them, except C(nocow) and C(thin_pool).
         type: dict
         suboptions:
           compat:
@@ -265,6 +281,16 @@ options:
             description:
               - Whether a new volume is not copied on write, where the filesystem can (btrfs). Counts at creation only.
             type: bool
+          thin_pool:
+            description:
+              - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
+              - It can't be changed afterwards.
+            type: str
+          thin_pool:
+            description:
+              - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
+                changed afterwards.
+            type: str
       xml:
         description:
           - A whole libvirt volume definition instead of the options that describe the volume.
@@ -298,10 +324,12 @@ options:
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
           - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
+          - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number
+            and name. A second run would delete what has the name by then, so give it for one run only.
           - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
         type: list
         elements: str
-        choices: [shrink, in_use, backing, raw, beside_daemon]
+        choices: [shrink, in_use, backing, raw, renumber, beside_daemon]
   exclusive:
     description:
       - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
@@ -476,6 +504,10 @@ volumes:
       type: dict
       sample: {path: /srv/images/base.qcow2, format: qcow2}
       returned: when it is
+    thin_pool:
+      description: The thin pool that a thin volume of a logical pool gets its space from.
+      type: str
+      returned: for thin volumes
     compat:
       description: The version of the qcow2 format.
       type: str
@@ -508,6 +540,24 @@ volumes:
       description: What is wrong with it.
       type: str
       returned: when something is
+    extents:
+      description: Where on which device it lies, in bytes; C(end) is exclusive.
+      type: list
+      elements: dict
+      returned: when it is known
+      contains:
+        device:
+          description: The device.
+          type: str
+          returned: always
+        start:
+          description: The first byte.
+          type: int
+          returned: always
+        end:
+          description: The byte behind the last one.
+          type: int
+          returned: always
     timestamps:
       description:
         - Times of access, modification and change, seconds since 1970; empty where a daemon does not tell
@@ -600,6 +650,33 @@ pool:
       description: The bytes of it that are free.
       type: int
       returned: when the directory is there, or a daemon tells
+    partition_table:
+      description: The label that the disk has, as C(source.format).
+      type: str
+      returned: when the type is disk and it is active
+    free_extents:
+      description:
+        - Where new partitions can be, each in one piece, with aligned starts. Bytes, C(end) is exclusive.
+      type: list
+      elements: dict
+      returned: when the type is disk and it is active
+      contains:
+        start:
+          description: The first byte, counted from the start of the disk.
+          type: int
+          returned: always
+        end:
+          description: The byte behind the last one.
+          type: int
+          returned: always
+        size:
+          description: How large a new partition can be there.
+          type: int
+          returned: always
+        kind:
+          description: V(logical) inside of an extended partition, else V(primary).
+          type: str
+          returned: always
     unseen:
       description:
         - What nobody but the daemon has looked at. Guards that need it are only as good as the daemon's own.
@@ -738,6 +815,8 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virt.storage.plugins.module_utils.tasks import volume
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 
+PARTITIONS = ("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended")
+
 
 def volume_options() -> dict:
     """The options of one volume: those of the task, and of each entry of ``volumes``."""
@@ -746,7 +825,7 @@ def volume_options() -> dict:
         "capacity": {"type": "str"},
         "capacity_policy": {"type": "str", "choices": ["exact", "at_least"]},
         "allocation": {"type": "str"},
-        "format": {"type": "str", "choices": ["raw", "qcow2"]},
+        "format": {"type": "str", "choices": ["raw", "qcow2", "thin-pool", *PARTITIONS]},
         "owner": {"type": "str"},
         "group": {"type": "str"},
         "mode": {"type": "raw"},
@@ -769,6 +848,7 @@ def volume_options() -> dict:
                 "extended_l2": {"type": "bool"},
                 "preallocation": {"type": "str", "choices": ["off", "metadata", "falloc", "full"]},
                 "nocow": {"type": "bool"},
+                "thin_pool": {"type": "str"},
             },
         },
         "xml": {"type": "str"},
@@ -777,7 +857,7 @@ def volume_options() -> dict:
         "allow": {
             "type": "list",
             "elements": "str",
-            "choices": ["shrink", "in_use", "backing", "raw", "beside_daemon"],
+            "choices": ["shrink", "in_use", "backing", "raw", "renumber", "beside_daemon"],
         },
     }
 

@@ -131,6 +131,10 @@ volumes:
       type: dict
       sample: {path: /srv/images/base.qcow2, format: qcow2}
       returned: when it is
+    thin_pool:
+      description: The thin pool that a thin volume of a logical pool gets its space from.
+      type: str
+      returned: for thin volumes
     compat:
       description: The version of the qcow2 format.
       type: str
@@ -163,6 +167,24 @@ volumes:
       description: What is wrong with it.
       type: str
       returned: when something is
+    extents:
+      description: Where on which device it lies, in bytes; C(end) is exclusive.
+      type: list
+      elements: dict
+      returned: when it is known
+      contains:
+        device:
+          description: The device.
+          type: str
+          returned: always
+        start:
+          description: The first byte.
+          type: int
+          returned: always
+        end:
+          description: The byte behind the last one.
+          type: int
+          returned: always
     timestamps:
       description:
         - Times of access, modification and change, seconds since 1970; empty where a daemon does not tell

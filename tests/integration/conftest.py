@@ -18,6 +18,8 @@ from . import daemon as private_daemon
 from .calling import call
 from .crash_support import deadline
 from .daemon import Daemon
+from .servers import Servers
+from .servers import missing as no_servers
 
 
 @pytest.fixture(autouse=True)
@@ -79,6 +81,25 @@ def keep_private(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return dataclasses.replace(found, locks=f"{root}{found.locks}", records=f"{root}{found.records}")
 
     monkeypatch.setattr(places, "_system", private)
+
+
+# -- real servers -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def servers() -> Iterator[Servers]:
+    """NFS, Gluster and CIFS, in a network of their own."""
+    why = no_servers()
+    if why:
+        pytest.skip(why)
+    made = Servers()
+    try:
+        made.start_nfs()
+        made.start_gluster()
+        made.start_cifs()
+        yield made
+    finally:
+        made.close()
 
 
 # -- a real libvirtd ----------------------------------------------------------------------------------------------

@@ -68,6 +68,7 @@ class Daemon:
         self._process: subprocess.Popen[bytes] | None = None
         self.uri = f"qemu:///system?socket={self._socket}"
         self.native_uri = f"native:///?root={files}"
+        self.prefix: list[str] = []  # what it is started with, such as into a network
 
     @property
     def pid(self) -> int:
@@ -84,7 +85,7 @@ class Daemon:
         if self._process is not None:
             return
         self._socket.unlink(missing_ok=True)
-        argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", _START, "libvirtd"]
+        argv = [*self.prefix, "unshare", "--mount", "--propagation", "slave", "sh", "-c", _START, "libvirtd"]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 [*argv, str(self.files), str(self._sockets), *_PRIVATE],

@@ -6,6 +6,7 @@
   whose first line is ``# refused: CODE`` ends in a task that must be refused with that code.
 * Lines of ``sh`` blocks that start with ``ansible `` are run too.
 * The host is this machine with a root of its own: below it are the paths under /srv and /var that the examples name.
+  The disk that a page names by its id is a loop device.
 * With the main environment they are run; with another Python only Ansible's syntax check is, which is quick.
 """
 
@@ -16,11 +17,14 @@ import re
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from .servers import HOST
 
 pytestmark = pytest.mark.needs_ansible
 
@@ -32,8 +36,10 @@ MAIN = REPOSITORY / ".venv" / "main"
 RUN = not MAIN.exists() or MAIN.resolve() == Path(sys.prefix).resolve()
 _BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"# refused: ([a-z_]+)\n")
+_DISK = re.compile(r"/dev/disk/by-id/[\w.-]+")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
+_NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
 
 
@@ -52,13 +58,17 @@ class Page:
         self.root, self.files = root, files
         self.uri = f"native:///?root={root}"
         self.system = _SYSTEM
+        self.disk = ""
+        self.nas = _NAS
+        self.network: list[str] = []  # what a command is put into another network with
         self.local = [f"--extra-vars=ansible_python_interpreter={sys.executable}", "--connection=local"]
 
     def moved(self, text: str) -> str:
         if os.geteuid() != 0:  # then nothing can be given to root
             mine = {"owner": os.geteuid(), "group": os.getegid()}
             text = re.sub(r"\b(owner|group): root\b", lambda found: f"{found[1]}: {mine[found[1]]}", text)
-        return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system)
+        text = _DISK.sub(self.disk, text) if self.disk else text
+        return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system).replace(_NAS, self.nas)
 
     def plays(self, text: str) -> list[dict[str, Any]]:
         """A block as plays on this host."""
@@ -93,7 +103,7 @@ class Page:
     def run(self, command: list[str]) -> None:
         environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml", "ANSIBLE_PIPELINING": "1"}
         done = subprocess.run(
-            command,
+            [*self.network, *command],
             cwd=self.files,
             env=environment,
             stdin=subprocess.DEVNULL,
@@ -103,12 +113,35 @@ class Page:
         )
         assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
 
+    def serve(self, text: str, request: pytest.FixtureRequest) -> None:
+        """Servers and daemons that examples name."""
+        if RUN and _SYSTEM in text:
+            self.system = request.getfixturevalue("daemon").uri
+        if RUN and _NAS in text:
+            self.nas, self.network = HOST, request.getfixturevalue("servers").network
+
     def play(self, plays: list[dict[str, Any]]) -> None:
         if plays:
             playbook = self.files / "page.yml"
             playbook.write_text(yaml.safe_dump(plays, sort_keys=False), encoding="utf-8")
             check = [] if RUN else ["--syntax-check"]
             self.run(["ansible-playbook", "--inventory=localhost,", *check, *self.local, str(playbook)])
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[str]:
+    """A loop device; what is mounted below the test's directory is unmounted first."""
+    image = tmp_path / "disk.img"
+    with image.open("wb") as file:
+        file.truncate(1 << 30)
+    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
+    if made.returncode != 0:
+        pytest.skip("no loop devices here")
+    yield made.stdout.strip()
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        if line.split()[1].startswith(f"{tmp_path}/"):
+            subprocess.run(["umount", line.split()[1]], check=True)
+    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
 
 
 @pytest.fixture
@@ -128,8 +161,9 @@ def page(tmp_path: Path) -> Page:
     "path", [path for path in PAGES if has_examples(path)], ids=lambda path: str(path.relative_to(REPOSITORY))
 )
 def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureRequest) -> None:
-    if RUN and any(_SYSTEM in text for _language, text in blocks(path)):
-        page.system = request.getfixturevalue("daemon").uri
+    page.serve("".join(text for _language, text in blocks(path)), request)
+    if RUN and any(_DISK.search(text) for _language, text in blocks(path)):
+        page.disk = request.getfixturevalue("disk")
     waiting: list[dict[str, Any]] = []
     for language, text in blocks(path):
         if language == "yaml":
@@ -152,7 +186,10 @@ def test_the_links_of_a_page(path: Path) -> None:
         if anchor:
             heads = re.findall(r"^#+ (.*)$", other.read_text(encoding="utf-8"), re.MULTILINE)
             assert anchor[1:] in {re.sub(r"[^\w\- ]", "", head.lower()).replace(" ", "-") for head in heads}, anchor
-    assert max(map(len, path.read_text(encoding="utf-8").splitlines())) <= 120
+    lines = [
+        line for line in path.read_text(encoding="utf-8").splitlines() if not line.startswith("|")
+    ]  # no table wraps
+    assert max(map(len, lines)) <= 120
 
 
 def documentation(module: Path, name: str) -> str:
@@ -166,9 +203,8 @@ def test_the_examples_of_a_module(page: Page, module: Path, request: pytest.Fixt
     examples = documentation(module, "EXAMPLES")
     pool = {"name": "images", "type": "dir", "path": "/srv/images"}
     first = [{"name": "A pool", "virt.storage.storage_pool": pool}]
+    page.serve(examples, request)
     if _SYSTEM in examples:
-        if RUN:
-            page.system = request.getfixturevalue("daemon").uri
         through = {**pool, "uri": _SYSTEM, "path": "/srv/through"}
         first.append({"name": "One of the daemon", "virt.storage.storage_pool": through})
     started = [] if module.stem == "storage_pool" else page.plays(yaml.safe_dump(first))
@@ -199,6 +235,6 @@ def test_the_table_of_pool_types() -> None:
         re.MULTILINE,
     )
     assert {linked or plain: (can == "all", daemon) for linked, plain, can, daemon in rows} == {
-        name: (True, "the same") if backend_of(name) is not None else (False, through_a_daemon(row))
+        name: (backend_of(name) is not None, "the same" if row.beside else through_a_daemon(row))
         for name, row in POOL_TYPES.items()
     }

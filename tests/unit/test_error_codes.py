@@ -38,7 +38,7 @@ def texts(node: ast.expr) -> Iterator[str]:
 
 def raising_functions(trees: list[ast.Module]) -> dict[str, int]:
     """Functions that take an error code, and the place of that argument."""
-    found = {"StorageError": 0}
+    found = {"StorageError": 0, "Problem": 0}
     for tree in trees:
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef):

@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from ansible_collections.virt.storage.plugins.module_utils.report.records import POOL_FIELDS, VOLUME_FIELDS
+from ansible_collections.virt.storage.plugins.module_utils.report.sources import SOURCE_FIELDS
 
 MODULES = sorted((Path(__file__).resolve().parents[2] / "plugins" / "modules").glob("*.py"))
 
@@ -69,3 +70,7 @@ def test_every_field_of_a_record_is_described_alike(modules, fields, own):
         first, *others = [without("returned", contains[field]) for contains in lists.values()]
         for other in others:
             assert other == first, field
+
+
+def test_every_field_of_a_source_is_described():
+    assert list(RETURNED["storage_pool_sources"]["sources"]["contains"]) == list(SOURCE_FIELDS)

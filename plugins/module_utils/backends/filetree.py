@@ -10,18 +10,25 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Callable
 
-from ..host.identity import identity_of
+from ..host.identity import identity_of, this_host
 from ..host.mounts import filesystem_of, mounts
-from ..images.headers import read_header, resolve_backing
+from ..host.remote import is_remote
+from ..images.headers import open_to_read, read_header, resolve_backing
 from ..model.errors import StorageError
-from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Storage, Usage
+from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import Permissions
 from ..model.volume import Backing, Volume
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+    from ..model.change import Change
 
 STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
 
@@ -38,8 +45,25 @@ def _permissions(status: os.stat_result) -> Permissions:
     return Permissions(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
 
 
-def observe_directory(path: str, made_inode: int | None, holds: bool) -> Storage:
-    """The directory of a pool; ``made_inode`` is that of the directory that we made there, if we did."""
+def staging_name(fstype: str) -> str:
+    """What the private directory is called: where other hosts may have theirs beside it, locks don't tell whether one
+    is in use (flock(2) on a directory of NFS, CIFS or FUSE is known to this host only).
+    """
+    return f"{STAGING}-{this_host()}" if is_remote(fstype) else STAGING
+
+
+def _is_staging(name: str) -> bool:
+    return name == STAGING or name.startswith(f"{STAGING}-")
+
+
+def _is_own_staging(name: str) -> bool:
+    """That of another host may hold what a task is making there."""
+    return name == STAGING or (_is_staging(name) and name.startswith(f"{STAGING}-{this_host()}"))
+
+
+def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
+    """The directory of a pool; ``note`` is that of the directory that we made there, if we did."""
+    made_inode = noted_inode(note)
     try:
         status = os.stat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -51,7 +75,7 @@ def observe_directory(path: str, made_inode: int | None, holds: bool) -> Storage
     if not stat.S_ISDIR(status.st_mode):
         return Storage(FOREIGN, path, "not a directory")
     try:
-        held = tuple(sorted(name for name in os.listdir(path) if name != STAGING)) if holds else ()
+        held = tuple(sorted(name for name in os.listdir(path) if not _is_own_staging(name))) if holds else ()
     except OSError as error:
         return Storage(UNKNOWN_STORAGE, path, error.strerror or str(error))
     return Storage(
@@ -65,6 +89,22 @@ def observe_directory(path: str, made_inode: int | None, holds: bool) -> Storage
         holds=held,
         identity=identity_of(status),
     )
+
+
+def silent(path: str, look: Look) -> Storage | None:
+    """The storage at a path of which nothing can be told, since it leads into what does not answer; None else."""
+    mount = look.servers.silent(path) if path else None
+    if mount is None:
+        return None
+    problem = look.servers.problem(mount)
+    part = Part("directory", f"the directory {path}", UNKNOWN_STORAGE, problem.what, problem)
+    return Storage(UNKNOWN_STORAGE, path, problem.what, parts=(part,))
+
+
+def noted_inode(note: str | None) -> int | None:
+    """The inode number that a note begins with: see host/apply.py."""
+    match = re.match("([0-9]+) ", note or "")
+    return int(match.group(1)) if match else None
 
 
 def observe_usage(path: str) -> Usage:
@@ -133,7 +173,7 @@ def read_volume(path: str, name: str, headers: bool = True, declared: str | None
 
 def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_to_read(path)
     except OSError as error:
         return replace(volume, problem=f"not readable ({error.strerror})")
     try:
@@ -184,7 +224,7 @@ def list_volumes(
     wanted: Iterable[str] = names if names is not None else sorted(os.listdir(directory))
     volumes = {}
     for name in wanted:
-        if name == STAGING:
+        if _is_staging(name):
             continue
         volume = read_volume(os.path.join(directory, name), name, headers, "raw" if name in raw else None)
         if volume is not None and (names is not None or name in also or not volume.foreign):
@@ -214,7 +254,7 @@ def references(directory: str) -> Iterator[tuple[str, str]]:
             if not entry.is_file(follow_symlinks=False):
                 continue
             try:
-                descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+                descriptor = open_to_read(entry.path)
             except OSError:
                 continue
             try:
@@ -232,7 +272,7 @@ def references(directory: str) -> Iterator[tuple[str, str]]:
 def digest(path: str, length: int) -> str | None:
     """SHA-256 of the first bytes of a file, in hex; None when it has fewer or can't be read."""
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        descriptor = open_to_read(path)
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(length)
     except OSError:
@@ -240,35 +280,57 @@ def digest(path: str, length: int) -> str | None:
     return hashlib.sha256(data).hexdigest()
 
 
-def observe_staging(directory: str) -> tuple[tuple[str, ...], str]:
+def observe_staging(directory: str, fstype: str = "", owner: int | None = None) -> tuple[tuple[str, ...], str]:
     """What a killed task left behind, and what is wrong with the private directory. One that is in use is no
-    leftover.
+    leftover. ``owner`` is that of the directory, as whom we may have worked there.
     """
+    name = staging_name(fstype)
+    names = [name] if name == STAGING or not owner else [name, f"{name}-{owner}"]
+    for each in names:
+        found = _observe_staging(directory, each, each != STAGING)
+        if found != ((), ""):
+            return found
+    return (), ""
+
+
+def _observe_staging(directory: str, name: str, shared: bool) -> tuple[tuple[str, ...], str]:
     import fcntl
 
-    path = os.path.join(directory, STAGING)
+    path = os.path.join(directory, name)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        descriptor = _open_directory(path, shared)
     except FileNotFoundError:
         return (), ""
     except OSError as error:
         return (), f"{path} is in the way: {error.strerror}"
     try:
-        if os.fstat(descriptor).st_uid != os.geteuid():
+        if not shared and os.fstat(descriptor).st_uid != os.geteuid():
             return (), f"{path} belongs to another user"
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        names = sorted(os.listdir(descriptor))
-        strange = [name for name in names if os.path.isdir(os.path.join(path, name))]
+        entries = list(os.scandir(descriptor))
+        strange = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         if strange:
             return (), f"{path} holds a directory, {strange[0]}, that no task made"
-        return (STAGING, *names), ""
+        return (name, *sorted(entry.name for entry in entries)), ""
     except OSError as error:
         return (), "" if error.errno == errno.EWOULDBLOCK else f"{path}: {error.strerror}"
     finally:
         os.close(descriptor)
 
 
-def observe_volumes(found: Found, scope: Scope) -> Found:
+def _open_directory(path: str, shared: bool) -> int:
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    try:
+        return os.open(path, flags)
+    except PermissionError:
+        if not shared:
+            raise
+        from ..host.acting import open_as_owner
+
+        return open_as_owner(path, flags)
+
+
+def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """Adds volumes, what is left of them by killed tasks, usage and limits to what was found of a pool.
 
     Raises ``storage_unreadable``.
@@ -276,7 +338,8 @@ def observe_volumes(found: Found, scope: Scope) -> Found:
     directory = found.storage.path or ""
     try:
         volumes = list_volumes(directory, scope.volumes, scope.headers, scope.raw, scope.named)
-        leftovers, staging_problem = observe_staging(directory)
+        owner = found.storage.permissions.owner
+        leftovers, staging_problem = observe_staging(directory, found.storage.filesystem, owner)
         usage = observe_usage(directory)
         limit = file_limit(directory, found.filesystem)
     except OSError as error:
@@ -311,3 +374,11 @@ def _digests(volumes: Mapping[str, Volume], scope: Scope) -> dict[str, str]:
         if value is not None:
             digests[name] = value
     return digests
+
+
+def lower_volumes(
+    changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
+) -> list[Any]:
+    from . import filetree_changes
+
+    return filetree_changes.lower_volumes(changes, found, instead)

@@ -36,7 +36,8 @@ def _check_can_be_written(have: Volume, differing: tuple[Difference, ...], task:
         return
     if have.link_target is not None:
         raise link_refused(have, task)
-    if have.name in task.found.protected and any(d.field not in PERMISSIONS for d in differing):
+    by_owner = task.found.squashes and bool(have.permissions.owner)
+    if have.name in task.found.protected and not by_owner and any(d.field not in PERMISSIONS for d in differing):
         refusal = task.refuse(
             "not_writable",
             have.name,
@@ -166,10 +167,16 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
             "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
         )
-    size = round_up(entry.volume.capacity or 0, format_row(have.format).granule)
+    size = round_up(entry.volume.capacity or 0, max(format_row(have.format).granule, task.found.granule))
     wanted = replace(have, capacity=size)
-    check_capacity(replace(wanted, allocation=None), task)
-    if size == 0 and have.format != "raw":
+    if have.type == "block":
+        from .blocks import grown
+
+        size = grown(have, size, entry.volume.capacity or 0, task)
+        wanted = replace(have, capacity=size)
+    else:
+        check_capacity(replace(wanted, allocation=None), task)
+    if size == 0 and (have.format != "raw" or have.type == "block"):
         raise task.refuse(
             "invalid_size",
             have.name,
@@ -178,7 +185,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         )
     differing = [replace(mine[0], want=size)]
     if size >= (have.capacity or 0):
-        if have.format != "raw":
+        if have.format != "raw" and have.type != "block":
             _refuse_running(have, "resized", entry.allow, task)
         summary = f"grow it to {format_size(size)}"
         yield _changed(task, have, "resize", summary, differing, wanted=wanted, requires=same_file(have))
@@ -192,6 +199,10 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"making it {format_size(size)} would lose {lost}",
             "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
         )
+    if have.type == "block":
+        from .blocks import check_shrink
+
+        check_shrink(have, task)
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
     guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name)
     yield _changed(

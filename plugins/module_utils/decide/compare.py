@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Callable
 
 from ..model.facts import backing_facts
-from ..model.found import Found
+from ..model.found import UNSEEN, Found
 from ..model.types import VOLUME_FORMATS, VolumeFormat
 from ..model.units import format_mode
 from ..model.volume import Volume
@@ -47,7 +47,9 @@ def capacity_met(want: Volume, have: Volume, found: Found) -> bool:
 def _format_met(want: Volume, have: Volume, found: Found) -> bool:
     """Nothing is compared where a daemon shows no format, as it does of block devices."""
     if have.format is None and found.row.volumes != "file":
-        return True
+        return want.format not in found.row.made_here
+    if found.row.volumes == "block" and want.format in ("none", "raw"):
+        return True  # of a partition it says that nothing is known of what it is for
     return _same(want.format, have.format or "raw")
 
 
@@ -97,6 +99,7 @@ def _plain(name: str) -> Callable[[Volume, Found], Any]:
 
 _COMPARED: tuple[tuple[str, Callable[[Volume, Volume, Found], bool], Callable[[Volume, Found], Any]], ...] = (
     ("format", _format_met, _plain("format")),
+    ("thin_pool", lambda want, have, found: _same(want.thin_pool, have.thin_pool), _plain("thin_pool")),
     ("compat", lambda want, have, found: _same(want.compat, have.compat), _plain("compat")),
     ("cluster_size", lambda want, have, found: _same(want.cluster_size, have.cluster_size), _plain("cluster_size")),
     (
@@ -119,9 +122,17 @@ _COMPARED: tuple[tuple[str, Callable[[Volume, Volume, Found], bool], Callable[[V
 )
 
 
+def _in_place(have: Volume, found: Found) -> tuple[str, ...]:
+    """The facts that can be changed on a volume as it is."""
+    if found.row.volumes == "block" and found.storage.kind != UNSEEN:
+        bound = have.backing is not None and have.thin_pool is None  # it has the size of its origin
+        return ("capacity",) if "resize" in found.can and not bound else ()
+    return format_row(have.format).in_place
+
+
 def differences(want: Volume, have: Volume, found: Found) -> tuple[Difference, ...]:
     """In the order in which they are changed."""
-    in_place = format_row(have.format).in_place
+    in_place = _in_place(have, found)
     return tuple(
         Difference(name, fact(have, found), fact(want, found), name in in_place)
         for name, met, fact in _COMPARED

@@ -13,6 +13,7 @@ from typing import Any
 from ..model.change import UNKNOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import volume_facts
+from ..model.found import UNSEEN
 from ..model.goal import VolumeGoal
 from ..model.units import format_size
 from ..model.volume import Volume
@@ -39,9 +40,16 @@ def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
         None,
         _claims(volume, task),
         volume,
+        destroys=_left(volume, task),
         requires=_made_from(entry, task),
         needs=task.parents(entry),
     )
+
+
+def _left(volume: Volume, task: VolumesTask) -> str:
+    """What is lost where a new volume is cut from a pool."""
+    remains = task.found.remains.get(volume.name)
+    return f"what is left where {volume.name} will be: {remains}" if remains else ""
 
 
 def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Change]:
@@ -101,7 +109,11 @@ def check_parents_stay(entry: VolumeGoal, task: VolumesTask) -> None:
 
 def _described(volume: Volume) -> str:
     size = "size known after apply" if volume.capacity is None else format_size(volume.capacity)
-    words = [volume.format or "format known after apply", size]
+    words = [size]
+    if volume.format is not None or volume.type != "block":
+        words.insert(0, volume.format or "format known after apply")
+    if volume.thin_pool is not None:
+        words.append(f"thin, from {volume.thin_pool}")
     if volume.backing is not None:
         words.append(f"backed by {volume.backing.volume or volume.backing.path}")
     if volume.content is not None:
@@ -112,9 +124,11 @@ def _described(volume: Volume) -> str:
 def _claims(volume: Volume, task: VolumesTask) -> dict[str, Any]:
     """What the volume will be, as far as it was declared or follows from it."""
     claims: dict[str, Any] = {"path": volume.path or UNKNOWN, "format": UNKNOWN, "capacity": UNKNOWN}
+    if volume.type == "block":
+        del claims["format"]
     claims.update(volume_facts(volume))
     if volume.capacity is not None and task.found.rounds(volume.capacity):
         claims["capacity"] = UNKNOWN
-    if task.found.row.name == "disk":
+    if task.found.row.name == "disk" and task.found.storage.kind == UNSEEN:
         claims["format"] = UNKNOWN  # the daemon doesn't read it back
     return claims

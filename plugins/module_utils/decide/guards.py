@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 
 from ..model.change import Condition
 from ..model.errors import StorageError
@@ -39,19 +40,24 @@ def guard_unused(
         ("volume_backing", backing_word, [user for user in standing if user.kind == "overlay"]),
         ("volume_in_use", "in_use", [user for user in standing if user.kind != "overlay"]),
     )
+    have = None if task is None else task.found.volumes.get(name)
     for code, word, group in groups:
-        if group and word not in allow:
+        bound = code == "volume_backing" and have is not None and have.type == "block" and have.link_target is None
+        if group and (bound or word not in allow):
             shown = ", ".join(str(user) for user in group[:5]) + (", ..." if len(group) > 5 else "")
             raise StorageError(
                 code,
                 f"{subject} would be {doing}, but is used by {shown}",
                 subject=subject,
-                hint=f"Free it first, or add allow: [{word}] if you know that it is safe.",
+                hint="Remove those first, or with it in the same task: they can't be without it."
+                if bound
+                else f"Free it first, or add allow: [{word}] if you know that it is safe.",
             )
 
 
 def same_file(have: Volume) -> tuple[Condition, ...]:
-    return (Condition("identity", have.path or "", have.identity or ()),)
+    kind = "device" if have.type == "block" and have.link_target is None else "identity"
+    return (Condition(kind, have.path or "", have.identity or ()),)
 
 
 def guarded(have: Volume, allow: Collection[str]) -> tuple[Condition, ...]:
@@ -74,7 +80,9 @@ def check_copy_on_write(option: str, value: bool | None, found: Found, subject: 
 def check_ownership(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
     """Raises ``not_permitted`` where we can't give a file that owner, group or mode: see chown(2), chmod(2).
     ``have`` is None for a new file."""
+    _check_not_fixed(permissions, have, found, subject)
     if found.process is None:
+        _check_not_squashed(permissions, have, found, subject)
         return
     user, groups = found.process
     current = have or Permissions(owner=user)
@@ -92,3 +100,42 @@ def check_ownership(permissions: Permissions, have: Permissions | None, found: F
             subject=subject,
             hint="Run as root (become: true), or leave owner and group out.",
         )
+
+
+def _check_not_fixed(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
+    """Raises ``not_supported`` where the filesystem shows all files alike."""
+    if not found.storage.fixed or not found.storage.open:
+        return
+    shown = have or replace(found.storage.permissions, mode=None)
+    names = [
+        name for name in ("mode", "owner", "group") if getattr(permissions, name) not in (None, getattr(shown, name))
+    ]
+    if names:
+        raise StorageError(
+            "not_supported",
+            f"{', '.join(names)} can't be set: {found.storage.fixed}",
+            subject=subject,
+            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
+        )
+
+
+def _check_not_squashed(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
+    """Raises ``not_permitted`` where a server does not take root for root, and nobody is named who may make a file."""
+    storage = found.storage
+    if have is not None or storage.writable or not storage.open or not found.squashes:
+        return
+    group = storage.permissions.group or 0
+    if permissions.owner and storage.may_write(
+        permissions.owner, group if permissions.group is None else permissions.group
+    ):
+        return
+    who = f"user {permissions.owner} may not write there either" if permissions.owner else "no other owner is declared"
+    theirs = storage.permissions.owner
+    named = theirs and storage.may_write(theirs, group)
+    raise StorageError(
+        "not_permitted",
+        f"root may not write to {storage.path}, which its server takes for somebody else, and {who}",
+        subject=subject,
+        hint=("Declare an owner who may" + (f" (owner: {theirs})" if named else ""))
+        + ", or export it without squashing root (no_root_squash).",
+    )

@@ -14,7 +14,7 @@ from ..model.found import UNSEEN, Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.pool import Permissions
 from ..model.qcow2 import qcow2_limit, qcow2_problem
-from ..model.types import VOLUME_FORMATS
+from ..model.types import THIN_POOL, VOLUME_FORMATS
 from ..model.units import SIZE_LIMIT, format_size, round_up
 from ..model.volume import Backing, Content, Volume
 from .task import VolumesTask
@@ -41,19 +41,25 @@ def _completed(declared: Volume, have: Volume) -> Volume:
     guest saw, not that of its file.
     """
     size = have.looks_capacity if have.looks_like == "qcow2" and have.looks_capacity is not None else have.capacity
-    known = have.format if have.format in VOLUME_FORMATS else None
+    known = have.format if have.format in (*VOLUME_FORMATS, THIN_POOL) else None
+    if have.type == "block":  # udev gives permissions to a device
+        permissions = declared.permissions
+    else:
+        permissions = _kept_permissions(declared.permissions, have.permissions)
     made_from = declared.content is not None or declared.backing is not None
-    permissions = {
-        name: getattr(have.permissions if getattr(declared.permissions, name) is None else declared.permissions, name)
-        for name in PERMISSIONS
-    }
     return replace(
         declared,
         identity=have.identity,
         format=declared.format or (None if declared.content is not None else known),
         capacity=size if declared.capacity is None and not made_from else declared.capacity,
-        permissions=Permissions(**permissions),
+        permissions=permissions,
+        thin_pool=declared.thin_pool or (None if declared.backing is not None else have.thin_pool),
     )
+
+
+def _kept_permissions(declared: Permissions, have: Permissions) -> Permissions:
+    kept = {name: getattr(have if getattr(declared, name) is None else declared, name) for name in PERMISSIONS}
+    return Permissions(**kept)
 
 
 def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
@@ -69,12 +75,26 @@ def settle(entry: VolumeGoal, task: VolumesTask) -> Volume:
             entry.volume.name,
             "Make it with virsh vol-create, then declare it: an encrypted volume that is there is adopted.",
         )
-    if found.row.volumes != "file":
+    if found.row.volumes != "file" and found.storage.kind == UNSEEN:
         from .unseen import settle_plain
 
         return settle_plain(entry, task)
+    if found.row.volumes != "file":
+        from .blocks import settle_block
+
+        return settle_block(entry, task)
+    if not found.looked and (entry.volume.thin_pool is not None or entry.volume.format == THIN_POOL):
+        return entry.volume  # the pool that an earlier task would have made is none of files
     volume = replace(entry.volume, path=found.volume_path(entry.volume.name))
-    volume = _settle_content(entry, volume, task)
+    if volume.thin_pool is not None:
+        raise _refuse(
+            "invalid_option",
+            f"volumes of {found.row.name} pools have no thin_pool",
+            goal,
+            volume.name,
+            "Leave it out: files take no space before they are written, unless allocation says so.",
+        )
+    volume = settle_content(entry, volume, task)
     if volume.format is None and volume.content is None and found.looked:
         volume = replace(volume, format="raw")
     volume = _settle_backing(volume, task)
@@ -126,7 +146,7 @@ def _capacity_then(image_capacity: int | None, declared: VolumeGoal | None) -> i
 # --- content ---------------------------------------------------------------------------------------------------------
 
 
-def _settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volume:
+def settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volume:
     goal, found, missing = task.goal, task.found, task.missing
     content = volume.content
     if content is None:

@@ -17,7 +17,7 @@ from dataclasses import replace
 
 from ..model.change import Change
 from ..model.volume import Backing, Content
-from .task import VolumesTask
+from .task import VolumesTask, pool_of
 
 _READING = ("create", "recreate", "rebase")  # reads what the volume is made from
 
@@ -26,7 +26,7 @@ def interwoven(task: VolumesTask) -> bool:
     """Whether any volume is made from another one, as far as this task can see."""
     return (
         any(volume.backing is not None for volume in task.found.volumes.values())
-        or any(entry.volume.backing or entry.volume.content for entry in task.goal.volumes)
+        or any(v.backing or v.content or v.thin_pool for v in (entry.volume for entry in task.goal.volumes))
         or any(user.kind == "overlay" for users in task.found.users.values() for user in users)
     )
 
@@ -159,7 +159,7 @@ def _made_from(name: str, task: VolumesTask) -> tuple[str, ...]:
     made = name not in task.found.volumes or task.remade(entry)
     if not made and entry.volume.backing is None:
         return task.bases(name)
-    references = [entry.volume.backing, entry.volume.content if made else None]
+    references = [entry.volume.backing, *((entry.volume.content, pool_of(entry.volume)) if made else ())]
     return tuple(below for reference in references if reference is not None for below in _targets(reference, task))
 
 

@@ -7,25 +7,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
 from typing import Any
 
-from ..model.change import UNKNOWN, Change, Subject
-from ..model.definition import lacking, unordered, whole
+from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
+from ..model.definition import defined, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ABSENT, EVERYTHING, FOREIGN, READY, UNSEEN, Found, Neighbour
-from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
+from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, UNSEEN, Found, Neighbour
+from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, TAKEN_AWAY, PoolType
-from ..model.volume import Volume
-from .decision import Decision, clean, staging_refusal, unwritable
-from .destroying import delete
+from .decision import Decision, staging_refusal, unwritable
 from .guards import check_copy_on_write, check_ownership
-from .task import VolumesTask
 
-DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
-_LISTED = 10
+_SHOWN = 5
 
 
 def decide_pool(goal: PoolGoal, found: Found) -> Decision:
@@ -36,7 +33,7 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
         return replace(decision, warnings=(*decision.warnings, warning))
     _check_identity(goal, found)
     if goal.state == "absent":
-        return _finish(goal, found, (*_stop(goal, found), *_undefine(goal, found)))
+        return _finish(goal, found, (*stop(goal, found), *undefine(goal, found)))
     if goal.state == "deleted":
         return _finish(goal, found, tuple(_delete(goal, found)))
     if found.definition is None and found.live is None and goal.pool.type is None:
@@ -46,20 +43,39 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
 
 def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     """The volumes that this goal would destroy, or may take away from who uses them: everything must be known of their
-    users before it is decided.
+    users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down.
     """
     deleted = goal.state == "deleted" and "nonempty" in goal.allow
     taken = found.started and found.row.name in TAKEN_AWAY
-    return dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
+    stakes = dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
+    if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
+        stakes[ITSELF] = RUNNING
+    return stakes
+
+
+def _goes_down(goal: PoolGoal, found: Found) -> bool:
+    """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
+    current = found.current
+    return found.started and current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
 
 
 def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
     refusal = unwritable(changes, found.unwritable or _protected(changes, found), str(subject_of(goal)))
+    refusal = refusal or _hampered(changes, found, str(subject_of(goal)))
     if goal.state == "deleted":
         refusal = refusal or staging_refusal(changes, found, str(subject_of(goal)))
     return Decision(changes, missing, (*_warnings(goal, found), *_unseen_warnings(changes, found)), refusal)
+
+
+def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
+    """The refusal of changes of storage that may not be changed; its definition may."""
+    touching = any(
+        change.subject.volume is not None or change.action in ("build", "delete", "clean") or BRING_UP in change.may
+        for change in changes
+    )
+    return found.storage.frozen.error(subject) if touching and found.storage.frozen is not None else None
 
 
 def _unseen_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -74,12 +90,12 @@ def _protected(changes: tuple[Change, ...], found: Found) -> str:
     """Why the pool's directory can't be changed as planned; empty when it can."""
     actions = {change.action for change in changes}
     storage = found.storage
-    if storage.kind != READY:
+    if not storage.open:
         return ""
     if storage.read_only and actions & {"permissions", "delete", "clean"}:
         return f"the filesystem of {storage.path} is read-only"
     emptied = any(change.subject.volume is not None for change in changes)
-    return f"{storage.path} is not writable" if emptied and not storage.writable else ""
+    return f"{storage.path} is not writable" if emptied and not storage.writable and not found.squashes else ""
 
 
 def subject_of(goal: PoolGoal) -> Subject:
@@ -92,7 +108,7 @@ def _row(pool: Pool) -> PoolType:
 
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
-    return (*unread, *_autostart_warning(goal, found))
+    return (*unread, *found.storage.remarks, *_autostart_warning(goal, found))
 
 
 def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
@@ -157,11 +173,11 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
         resolved = found.resolved.get(wanted.path, wanted.path)
         if neighbour.resolved == resolved:
             return f"{wanted.path} is the directory"
-    if found.storage.kind == UNSEEN:
-        from .unseen_pools import shared_source
+    if wanted.type == "dir":
+        return ""
+    from .sharing import shared_source
 
-        return shared_source(wanted, neighbour.pool)
-    return ""
+    return shared_source(wanted, neighbour, found)
 
 
 def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
@@ -213,27 +229,35 @@ def change_of(
 
 def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     existing = found.definition or found.live
+    if goal.pool.login is not None and found.storage.kind == UNSEEN:
+        raise StorageError(
+            "daemon_cannot",
+            "libvirt mounts CIFS shares as a guest only",
+            subject=str(subject_of(goal)),
+            hint="Leave source.auth out, or mount the share by other means before the pool is started.",
+        )
     if existing is None:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         _check_complete(goal, wanted, starting=True)
     else:
         wanted = _as_defined(overlay(existing, goal.pool), existing, found)
-    differing = () if existing is None else _differing(existing, wanted)
+    kept = defined(wanted)
+    differing = () if existing is None else _differing(existing, kept)
     if (existing is None or differing) and not found.defines_all:
         _check_supported(goal, found)
     if differing:
         _check_complete(goal, wanted, starting=False)
     moved = "path" in differing
-    if wanted.type == "dir":
+    if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing, wanted)
+    restart = _restart_needed(goal, found, differing, kept)
     missing: list[StorageError] = []
     changes: list[Change] = []
     if restart or (goal.state == "inactive" and found.started):
-        changes += _stop(goal, found)
-    changes += _define(goal, found, wanted, differing)
+        changes += stop(goal, found, restart=restart)
+    changes += _define(goal, found, kept, differing)
     runs = goal.state == "active" or restart
     if runs:
         _check_supported(goal, found)
@@ -241,7 +265,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     if runs or (found.active and goal.state == "present"):
         changes += _set_permissions(goal, found, wanted)
     if runs and (restart or not found.active):
-        changes.append(_start(goal, found, wanted, missing))
+        changes.append(_start(goal, found, wanted, missing, restart))
     if goal.autostart is not None and goal.autostart != found.autostart:
         changes.append(_autostart(goal, found.autostart, wanted))
     return _finish(goal, found, tuple(changes), tuple(missing))
@@ -270,7 +294,9 @@ def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
 def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     """The names of the fields in which the definition must change, those of its source with a dot."""
     names = [
-        f.name for f in fields(Pool) if f.name != "source" and getattr(existing, f.name) != getattr(wanted, f.name)
+        f.name
+        for f in fields(Pool)
+        if f.name != "source" and f.compare and getattr(existing, f.name) != getattr(wanted, f.name)
     ]
     if "config_options" in names and unordered(existing.config_options) == unordered(wanted.config_options):
         names.remove("config_options")
@@ -285,6 +311,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
     earlier one that waits for the next start.
     """
     row = _row(found.definition or found.live or goal.pool)
+    grows = row.grows if found.storage.kind != UNSEEN else ()
     identity = [name for name in differing if name not in row.live and name not in row.restart]
     if identity:
         raise StorageError(
@@ -294,7 +321,7 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
             hint="Undefine it first (state: absent), or use another name.",
         )
     pending = () if found.live is None else _differing(found.live, wanted)
-    names = [name for name in row.restart if name in differing or name in pending]
+    names = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
     if not names or not found.started or goal.state == "inactive":
         return False
     if "restart" not in goal.allow:
@@ -332,7 +359,7 @@ def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ..
     ]
 
 
-def _undefine(goal: PoolGoal, found: Found) -> list[Change]:
+def undefine(goal: PoolGoal, found: Found) -> list[Change]:
     if found.definition is None:
         return []
     before = {"definition": definition_facts(found.definition), "autostart": found.autostart}
@@ -343,27 +370,103 @@ def _undefine(goal: PoolGoal, found: Found) -> list[Change]:
 # --- running state and storage ---------------------------------------------------------------------------------------
 
 
-def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> Change:
-    adopted = found.storage.kind == READY and not found.storage.made and found.definition is None
+def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> list[Change]:
+    if found.storage.kind == UNSEEN or (found.storage.kind == READY and not found.storage.parts):
+        return []  # what only a daemon can look at is built when it is started
+    from .building import build
+
+    return build(goal, found, wanted, missing)
+
+
+def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError], restart: bool) -> Change:
+    storage, state = found.storage, "active" if found.active else "inactive"
+    adopted = storage.kind == READY and not storage.made and found.definition is None
     summary = "start it" + (f" on {wanted.path}" if wanted.path else "")
-    summary += ", a directory that was there before" if adopted else ""
-    state = "active" if found.active else "inactive"
-    if found.storage.kind == UNSEEN:
+    if storage.kind == UNSEEN:
         from .unseen_pools import start_unseen
 
         return start_unseen(goal, found, wanted, {"state": state}, missing)
-    return change_of(goal, "start", summary, {"state": state}, {"state": "active"}, wanted)
+    may: frozenset[str] = frozenset()
+    after: dict[str, Any] = {"state": "active"}
+    if storage.bring_up and (restart or not storage.up or storage.idle):
+        _check_source_unused(goal, found)
+        permissions = permissions_facts(replace(goal.pool.permissions, label=None))
+        _check_not_fixed(goal, found, permissions)
+        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
+        after.update({"target": permissions} if permissions else {})
+    elif storage.take_down:
+        summary += ", which is up already"
+    elif adopted and not storage.parts:
+        summary += ", a directory that was there before"
+    return change_of(
+        goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
+    )
 
 
-def _stop(goal: PoolGoal, found: Found) -> list[Change]:
+def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None:
+    names = list(names)
+    if names and found.storage.fixed:
+        raise StorageError(
+            "not_supported",
+            f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
+            subject=str(subject_of(goal)),
+            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
+        )
+
+
+def _check_source_unused(goal: PoolGoal, found: Found) -> None:
+    if not any(part.users for part in found.storage.parts):
+        return
+    from .building import check_unused
+
+    for part in found.storage.parts:
+        check_unused(part, goal, "started")
+
+
+def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
+    """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not found.started:
         return []
     if found.row.name in TAKEN_AWAY:
-        from .unseen_pools import guard_all
+        from .deleting import guard_all
 
         guard_all(goal, found, "taken away")
+    current, pool = found.current, found.definition or found.live
+    summary = "stop it"
+    may: frozenset[str] = frozenset()
+    if _goes_down(goal, found):
+        _check_not_busy(goal, found)
+        may = frozenset({TAKE_DOWN, *([EMPTIED] if deleting else [])})
+        summary += f": {current.take_down}"
+    elif current.take_down and current.up:
+        if restart or deleting:
+            raise _adopted(goal, found, "stopped for that" if restart else "deleted")
+        summary += f", without this: {current.take_down}, since it was up before the pool was started"
     state = "active" if found.active else "inactive"
-    return [change_of(goal, "stop", "stop it", {"state": state}, {"state": "inactive"}, found.definition or found.live)]
+    return [change_of(goal, "stop", summary, {"state": state}, {"state": "inactive"}, pool, may=may)]
+
+
+def _check_not_busy(goal: PoolGoal, found: Found) -> None:
+    busy = found.current.busy
+    if busy:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be stopped ({found.current.take_down}): it is used by "
+            + ", ".join(map(str, busy[:_SHOWN]))
+            + (f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""),
+            subject=str(subject_of(goal)),
+            hint="End or move these first.",
+        )
+
+
+def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
+    return StorageError(
+        "pool_adopted",
+        f"pool {goal.pool.name} can't be {doing}: it was up before the pool was started, so that it is not taken down "
+        f"({found.current.take_down})",
+        subject=str(subject_of(goal)),
+        hint="Add allow: [stop_adopted] to do that all the same.",
+    )
 
 
 def _autostart(goal: PoolGoal, before: Any, wanted: Pool | None = None) -> Change:
@@ -373,60 +476,20 @@ def _autostart(goal: PoolGoal, before: Any, wanted: Pool | None = None) -> Chang
     )
 
 
-def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> list[Change]:
-    storage = found.storage
-    if storage.kind in (READY, UNSEEN):
-        return []  # what only a daemon can look at is built when it is started
-    if storage.kind == FOREIGN:
-        raise StorageError(
-            "storage_foreign",
-            f"{wanted.path} is {storage.why}",
-            subject=str(subject_of(goal)),
-            hint="Move it away, or give the pool another path.",
-        )
-    if storage.kind != ABSENT:
-        raise _unreadable(goal, found)
-    if goal.build == "never":
-        missing.append(
-            StorageError(
-                "source_missing",
-                f"the directory {wanted.path} of pool {goal.pool.name} is not there",
-                subject=str(subject_of(goal)),
-                hint="Make it, or let the task do so (build: auto).",
-            )
-        )
-        return []
-    check_ownership(wanted.permissions, None, found, str(subject_of(goal)))
-    permissions = replace(
-        wanted.permissions,
-        label=None,
-        mode=DIRECTORY_MODE if wanted.permissions.mode is None else wanted.permissions.mode,
-    )
-    return [
-        change_of(
-            goal,
-            "build",
-            f"make the directory {wanted.path}",
-            {"target": None},
-            {"target": permissions_facts(permissions)},
-            replace(wanted, permissions=permissions),
-        )
-    ]
-
-
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
     if found.storage.kind == UNSEEN:
         from .unseen_pools import check_permissions
 
         check_permissions(goal, found, wanted)
-    if found.storage.kind != READY:
+    if not found.storage.open or not _row(wanted).file_tree:
         return []
     have = permissions_facts(found.storage.permissions)
-    declared = goal.pool.permissions if found.learned else wanted.permissions
+    declared = goal.pool.permissions if found.learned or found.storage.fixed else wanted.permissions
     want = permissions_facts(replace(declared, label=None))
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
+    _check_not_fixed(goal, found, names)
     check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
@@ -439,136 +502,30 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
             {"target": {n: have.get(n) for n in names}},
             {"target": {n: want[n] for n in names}},
             replace(wanted, permissions=changed),
+            requires=_still_mounted(found, wanted),
         )
     ]
+
+
+def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
+    """Below a mount that went away there is a directory, which is not the pool's."""
+    path, identity = wanted.path or "", found.storage.identity
+    return (
+        (Condition("identity", found.resolved.get(path, path), identity),)
+        if found.storage.bring_up and identity
+        else ()
+    )
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------
 
 
 def _delete(goal: PoolGoal, found: Found) -> list[Change]:
+    from .deleting import check_same_storage, delete_pool
+
     existing = found.definition or found.live
     if existing is not None:
-        _check_same_storage(goal, found, existing)
+        check_same_storage(goal, found, existing)
     _check_supported(goal, found)
     _check_source_is_free(goal, found, existing or goal.pool)
-    if found.storage.kind == UNSEEN:
-        from .unseen_pools import delete_unseen
-
-        return [*delete_unseen(goal, found, existing, _stop(goal, found)), *_undefine(goal, found)]
-    changes: list[Change] = []
-    if found.storage.kind == READY:
-        changes += clean(goal.pool.name, found)
-        changes += _delete_contents(goal, found, defined=existing is not None)
-    elif found.storage.kind == FOREIGN:
-        raise StorageError(
-            "storage_foreign",
-            f"{goal.pool.path} is {found.storage.why}",
-            subject=str(subject_of(goal)),
-            hint="Undefine the pool without touching it (state: absent).",
-        )
-    elif found.storage.kind != ABSENT:
-        raise _unreadable(goal, found)
-    return [*changes, *_stop(goal, found), *_delete_directory(goal, found), *_undefine(goal, found)]
-
-
-def _unreadable(goal: PoolGoal, found: Found) -> StorageError:
-    return StorageError(
-        "storage_unreadable",
-        f"{found.storage.path}: {found.storage.why}",
-        subject=str(subject_of(goal)),
-        hint="Run as a user who may read it (become: true), or look at what it is mounted from.",
-    )
-
-
-def _check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    declared = goal.pool
-    if found.live is not None and found.started and found.live.path != existing.path:
-        raise StorageError(
-            "restart_needed",
-            f"pool {declared.name} runs on {found.live.path}, and its definition says {existing.path} from its next "
-            "start on: nothing is deleted",
-            subject=str(subject_of(goal)),
-            hint="Stop it first (state: inactive), then say what is to be deleted.",
-        )
-    same_file = found.storage.same_as(found.current)
-    same_path = declared.path in (None, existing.path) or same_file
-    other = [
-        name
-        for name in (field.name for field in fields(Source))
-        if getattr(declared.source, name) not in (None, getattr(existing.source, name))
-    ]
-    if not same_path or other:
-        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on another {', '.join(other)}"
-        raise StorageError(
-            "identity_change",
-            f"pool {goal.pool.name} lives {lives}: nothing is deleted",
-            subject=str(subject_of(goal)),
-            hint="Name the path and source that the pool has.",
-        )
-
-
-def listing(names: Any) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
-
-
-def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change]:
-    if not found.storage.holds:
-        return []
-    subject, path = str(subject_of(goal)), found.storage.path
-    if not defined:
-        raise StorageError(
-            "pool_undefined",
-            f"no pool {goal.pool.name} is defined, and {path} holds {listing(found.storage.holds)}",
-            subject=subject,
-            hint="If that is the pool's, define it first (state: present), then delete it.",
-        )
-    strange = [name for name in found.storage.holds if not _is_plain_volume(found, name)]
-    if strange:
-        raise StorageError(
-            "pool_foreign_content",
-            f"{path} holds what is not a volume: {listing(strange)}",
-            subject=subject,
-            hint="Move it away first, or undefine the pool and keep everything (state: absent).",
-        )
-    return delete_listed(goal, found)
-
-
-def delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
-    if "nonempty" not in goal.allow:
-        raise StorageError(
-            "pool_nonempty",
-            f"{found.storage.path or f'pool {goal.pool.name}'} still holds {len(found.volumes)} volumes, "
-            f"which would be lost: {listing(found.volumes)}",
-            subject=str(subject_of(goal)),
-            hint="Delete them first, or add allow: [nonempty].",
-        )
-    entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
-    task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
-    return [change for name in task.doomed for change in delete(task.goal.by_name[name], task, backing_word="in_use")]
-
-
-def _is_plain_volume(found: Found, name: str) -> bool:
-    volume = found.volumes.get(name)
-    return volume is not None and found.is_volume(volume)
-
-
-def _delete_directory(goal: PoolGoal, found: Found) -> list[Change]:
-    """Removes the directory that we made, or the note of it where an interrupted task got no further."""
-    storage = found.storage
-    if not storage.made or storage.mount_point:
-        return []
-    there = storage.kind == READY
-    return [
-        change_of(
-            goal,
-            "delete",
-            f"remove the directory {storage.path}" if there else f"forget the directory {storage.path}",
-            {"target": permissions_facts(storage.permissions) if there else None},
-            {"target": None},
-            replace(goal.pool, path=storage.path),
-            destroys=f"the directory {storage.path}" if there else "",
-        )
-    ]
+    return delete_pool(goal, found)

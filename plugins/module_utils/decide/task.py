@@ -34,6 +34,11 @@ def extra_volumes(goal: VolumesGoal, found: Found) -> tuple[str, ...]:
     )
 
 
+def pool_of(volume: Volume) -> Backing | None:
+    """The volume that its space comes from, as what it is made from."""
+    return None if volume.thin_pool is None else Backing(volume=volume.thin_pool)
+
+
 @dataclass(frozen=True)
 class VolumesTask:
     """``missing``, ``warnings``, ``refusals`` (of what is planned all the same) and ``settled`` (what is made) are
@@ -154,7 +159,7 @@ class VolumesTask:
         """The volumes of this pool that an entry declares to be made from."""
         if entry.state != "present":
             return ()
-        references = (entry.volume.backing, entry.volume.content)
+        references = (entry.volume.backing, entry.volume.content, pool_of(entry.volume))
         names = (self.volume_of(reference) for reference in references if reference is not None)
         return tuple(name for name in names if name is not None)
 

@@ -23,7 +23,7 @@ from ..model.units import format_size
 from ..model.volume import Volume
 from .task import VolumesTask
 
-_IMAGE_OPTIONS = ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation", "nocow")
+_IMAGE_OPTIONS = ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation", "nocow", "thin_pool")
 _WORDS = {
     "create": "created",
     "clone": "made from another one",

@@ -18,25 +18,22 @@ from ..model.change import UNKNOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import BLANK, DATA, UNREADABLE, Found
-from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
-from ..model.pool import Pool, Source
+from ..model.goal import PoolGoal
+from ..model.pool import Pool
 from ..model.types import POOL_TYPES
 from ..model.units import format_size
-from ..model.volume import Volume
-from .guards import guard_unused
-from .pools import change_of, delete_listed, listing, subject_of
-from .task import VolumesTask
+from .deleting import check_whole, delete_listed, listing
+from .pools import change_of, subject_of
 
-# Types that share devices, and may not (libvirt, storage driver: duplicates).
-_ON_DEVICES = ("fs", "logical", "disk", "zfs")
-_SIGNATURES = {"logical": "LVM2_member", "zfs": "zfs_member"}
-_MOUNTED = ("fs", "netfs", "vstorage")
-_DIRECTORIES = ("dir", "netfs", "vstorage")  # of which building makes no more than that
-_FROM_DEVICES = ("fs", "logical", "disk")
+_FROM_DEVICES = ("fs", "logical", "disk")  # which are built on nothing else
 _ANY_LABEL = ("unknown", None)
-# These are destroyed as one; volumes of others are deleted one by one, so that each can refuse.
-_WHOLE = ("disk", "zfs")
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
+
+
+def _only_directory(pool: Pool) -> bool:
+    """Whether building makes a directory and no more."""
+    row = POOL_TYPES[pool.type or ""]
+    return row.file_tree and not row.on_devices
 
 
 def devices_of(pool: Pool) -> str:
@@ -50,16 +47,15 @@ def check_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> None:
     row, have = POOL_TYPES[wanted.type or ""], permissions_facts(found.storage.permissions)
     want = permissions_facts(replace(goal.pool.permissions, label=None))
     names = [name for name in want if want[name] != have.get(name)]
-    if not names or not row.file_tree or (not found.active and wanted.type not in _MOUNTED):
+    if not names or not row.file_tree or (not found.active and not row.mounted):
         return
-    mounted = wanted.type in _MOUNTED
     raise StorageError(
         "daemon_cannot",
         f"{', '.join(names)} of {wanted.path} can't be set through the daemon"
-        + (" on what is mounted there" if mounted else " while the pool is active"),
+        + (" on what is mounted there" if row.mounted else " while the pool is active"),
         subject=str(subject_of(goal)),
         hint="Leave it out, and set it on that host."
-        if mounted
+        if row.mounted
         else "Change it on that host, or stop the pool first (state: inactive): it is set when the pool is started.",
     )
 
@@ -82,7 +78,7 @@ def start_unseen(
     if "build" in words:
         built = f"built on {devices_of(wanted)} first" if _all_seen(found, wanted) else "built first where it is not"
         summary += f", {built}"
-    elif words & {"directory", "first"} and wanted.type in _DIRECTORIES:
+    elif words & {"directory", "first"} and _only_directory(wanted):
         summary += ", a directory that is made where it is not there"
     elif "directory" in words:
         summary += f", with what is on {devices_of(wanted)}"
@@ -108,7 +104,7 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
     if not _all_seen(found, wanted):
         if never or (wanted.type in _FROM_DEVICES and not wanted.source.devices):
             return frozenset({"check"}), ""
-        if wanted.type in _DIRECTORIES:  # one that is there gets the declared permissions too
+        if _only_directory(wanted):  # one that is there gets the declared permissions too
             first = wanted.type == "dir" and permissions_facts(goal.pool.permissions)
             return frozenset({"first" if first else "directory"}), ""
         lost = f"what {devices_of(wanted)} holds, if it is of another kind" if overwrite else ""
@@ -144,7 +140,7 @@ def _fits(content: str, wanted: Pool) -> bool:
         return content == declared or (declared in ("auto", None) and content != DATA)
     if wanted.type == "disk":
         return content == ("dos" if declared in _ANY_LABEL else declared)
-    return content == _SIGNATURES.get(wanted.type or "")
+    return content == POOL_TYPES[wanted.type or ""].signature
 
 
 def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, missing: list[StorageError]) -> None:
@@ -168,7 +164,7 @@ def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, mi
 
 def _foreign(goal: PoolGoal, foreign: Mapping[str, str], wanted: Pool, never: bool) -> StorageError:
     holds = ", ".join(f"{path} holds {what}" for path, what in foreign.items())
-    kind = wanted.source.format if wanted.type in ("fs", "disk") else _SIGNATURES.get(wanted.type or "")
+    kind = POOL_TYPES[wanted.type or ""].signature or wanted.source.format
     way = "add allow: [overwrite] to lose that" if not never else "let it be built (build: auto, allow: [overwrite])"
     return StorageError(
         "storage_foreign",
@@ -187,33 +183,6 @@ def warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
                 "signature for empty",
             )
     return ()
-
-
-# --- conflicts -------------------------------------------------------------------------------------------------------
-
-
-def shared_source(one: Pool, other: Pool) -> str:
-    """What two pools can't both have, as the daemon compares it; empty where there is nothing."""
-    if one.type in _ON_DEVICES and other.type in _ON_DEVICES:
-        paths = [device.path for device in other.source.devices or ()]
-        return next((f"{d.path} is a device" for d in one.source.devices or () if d.path in paths), "")
-    if one.type != other.type or not any(same(one.source, other.source) for same in _SAME.get(one.type or "", ())):
-        return ""
-    return f"this source of type {one.type} is the one"
-
-
-def _first_host(source: Source) -> str | None:
-    return source.hosts[0].name if source.hosts else None
-
-
-_SAME: dict[str, tuple[Any, ...]] = {
-    "netfs": (lambda a, b: (a.dir, _first_host(a)) == (b.dir, _first_host(b)),),
-    "gluster": (lambda a, b: (a.name, a.dir or "/", _first_host(a)) == (b.name, b.dir or "/", _first_host(b)),),
-    "iscsi": (lambda a, b: (a.devices, a.initiator) == (b.devices, b.initiator),),
-    "scsi": (lambda a, b: a.adapter is not None and a.adapter == b.adapter,),
-    "mpath": (lambda a, b: True,),
-    "vstorage": (lambda a, b: a.name == b.name,),
-}
 
 
 # --- deleting --------------------------------------------------------------------------------------------------------
@@ -251,7 +220,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
             hint="Move it away first, or undefine the pool and keep everything (state: absent).",
         )
     listed = replace(found, volumes=held)
-    whole = existing.type in _WHOLE
+    whole = row.whole
     changes = delete_listed(goal, listed) if held and not whole else []
     changes += stop
     if "delete" in row.daemon and not row.file_tree:
@@ -261,7 +230,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
 
 def _is_gone(found: Found, existing: Pool) -> bool:
     """Whether an interrupted task has deleted the storage already: its devices are there, and hold nothing of it."""
-    if existing.type not in _ON_DEVICES or existing.type == "fs" or not _all_seen(found, existing):
+    if not found.row.on_devices or existing.type == "fs" or not _all_seen(found, existing):
         return False
     return all(what in (BLANK, DATA) for what in _looked_at(found, existing).values())
 
@@ -296,21 +265,10 @@ def _delete_storage(goal: PoolGoal, found: Found, existing: Pool, whole: bool) -
         f" on {devices_of(existing)}" if existing.source.devices else f" ({existing.source.name})"
     )
     if whole and found.volumes:
-        if "nonempty" not in goal.allow:
-            delete_listed(goal, found)  # refuses
-        guard_all(goal, found, "deleted")
+        check_whole(goal, found)
         what += f", with {listing(found.volumes)}"
     if existing.type == "zfs":
         what += ", and all file systems and snapshots in it"
     return change_of(
         goal, "delete", f"delete {what}", {"target": UNKNOWN}, {"target": UNKNOWN}, existing, destroys=what
     )
-
-
-def guard_all(goal: PoolGoal, found: Found, doing: str) -> None:
-    """Raises where a volume is in use, unless that is allowed."""
-    entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
-    task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
-    for name in found.volumes:
-        users = found.users.get(name, ())
-        guard_unused(str(task.subject(name)), users, goal.allow, doing, task, "in_use", name)

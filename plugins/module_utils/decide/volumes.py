@@ -30,7 +30,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     changes = clean(goal.pool, found)
     for entry in _ordered(task):
         changes += _decide_one(entry, task)
-    for name in task.doomed:
+    for name in _doomed(task):
         from .destroying import delete
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
@@ -38,11 +38,20 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
+        or (found.storage.frozen.error(subject) if made and found.storage.frozen is not None else None)
         or next(iter(task.refusals), None)
         or staging_refusal(made, found, subject)
         or _space_refusal(task, made)
     )
     return Decision(made, tuple(task.missing), tuple(task.warnings), refusal)
+
+
+def _doomed(task: VolumesTask) -> Iterable[str]:
+    if task.found.table is None or not task.doomed:
+        return task.doomed
+    from .cutting import from_the_end
+
+    return from_the_end(task.doomed, task)
 
 
 def _unseen_refusal(changes: tuple[Change, ...], task: VolumesTask) -> StorageError | None:
@@ -82,6 +91,13 @@ def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:
         stake = "" if have is None or have.foreign else _stake(entry, have, found)
         if stake:
             stakes[entry.volume.name] = stake
+    if found.table is not None and EVERYTHING in stakes.values():
+        from .cutting import moved
+
+        for name in [name for name, stake in stakes.items() if stake == EVERYTHING]:
+            stakes.update(
+                dict.fromkeys((other for other in moved(name, found.table) if other in found.volumes), EVERYTHING)
+            )
     return stakes
 
 
@@ -94,8 +110,8 @@ def _stake(entry: VolumeGoal, have: Volume, found: Found) -> str:
     fields = {difference.field for difference in differing}
     if "capacity" in fields and (entry.volume.capacity or 0) < (have.capacity or 0):
         return EVERYTHING if "shrink" in entry.allow else ""
-    if have.format == "raw" and fields == {"capacity"}:
-        return PIN  # a raw image can grow under who uses it
+    if (have.format == "raw" or have.type == "block") and fields == {"capacity"}:
+        return PIN  # these can grow under who uses them
     return RUNNING if fields else ""
 
 
@@ -120,7 +136,8 @@ def _check_pool(task: VolumesTask) -> None:
         )
     elif not found.active:
         known = found.storage.kind not in (READY, UNSEEN)
-        why = f" (its directory is {found.storage.why or found.storage.kind})" if known else ""
+        what = "directory" if found.row.file_tree else "storage"
+        why = f" (its {what} is {found.storage.why or found.storage.kind})" if known else ""
         task.missing.append(
             StorageError(
                 "pool_inactive",

@@ -17,7 +17,7 @@ from typing import Any, Callable
 from ..model.definition import normal
 from ..model.errors import StorageError
 from ..model.goal import PoolGoal, Scope
-from ..model.pool import Adapter, Auth, Permissions, Pool, Source, SourceDevice, SourceHost
+from ..model.pool import Adapter, Auth, Login, Permissions, Pool, Source, SourceDevice, SourceHost
 from ..model.sources import Problem, misfit, misplaced, source_problem
 from ..model.types import POOL_TYPES
 from ..model.units import parse_mode
@@ -33,6 +33,9 @@ _DESCRIBING = (
 _ADAPTER_FIELDS = tuple(field.name for field in fields(Adapter))
 _PATHS = ("source.dir", "source.device", "source.devices")
 _DECLARED = ("source", "mount_options", "config_options")
+_SECRET = "source.auth.secret"
+_PASSWORDS = ("password", "pass", "password2")  # mount.cifs(8)
+_LOGIN = "cifs"  # what needs a password at hand rather than a secret of libvirt
 
 
 def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -> PoolGoal:
@@ -41,6 +44,7 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     state = _STATES.get(params["state"], params["state"])
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
     pool = normal(_placed(pool))
+    _check_no_password(pool)
     _refuse(pool, source_problem(pool.source, POOL_TYPES.get(pool.type or "")))
     if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
         raise _wrong(
@@ -78,7 +82,7 @@ def _from_xml(params: Mapping[str, Any], name: str | None) -> Pool:
 
 def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group_id: OwnerId) -> Pool:
     _check_texts(params, name)
-    source = _source(params["source"] or {})
+    source = source_of(params["source"] or {})
     row = POOL_TYPES.get(params["type"] or "")
     if not name and row is not None and row.named_by_source and source.name:
         name = pool_name(source.name)
@@ -96,6 +100,7 @@ def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group
         (params["features"] or {}).get("cow"),
         None if params["mount_options"] is None else tuple(params["mount_options"]),
         None if params["config_options"] is None else _config_options(params["config_options"], name),
+        login=_login((params["source"] or {}).get("auth"), source, params["type"], name),
     )
 
 
@@ -105,7 +110,8 @@ def _check_texts(params: Mapping[str, Any], name: str) -> None:
         if CONTROL.search(text) or (not text and option in (*_PATHS[1:], "mount_options", "source.iqn")):
             raise StorageError(
                 "invalid_path" if option in _PATHS else "invalid_option",
-                f"{option}: {text!r} " + ("has a control character in it" if text else "is empty"),
+                (f"{option} " if option == _SECRET else f"{option}: {text!r} ")
+                + ("has a control character in it" if text else "is empty"),
                 subject=f"pool {name}",
                 hint="Correct it, or leave it out.",
             )
@@ -167,7 +173,7 @@ def _path(text: str | None, name: str) -> str | None:
 # --- source ----------------------------------------------------------------------------------------------------------
 
 
-def _source(given: Mapping[str, Any]) -> Source:
+def source_of(given: Mapping[str, Any]) -> Source:
     pick = {key: value for key, value in given.items() if value is not None}
     return Source(
         hosts=_hosts(pick),
@@ -216,9 +222,45 @@ def _adapter(given: Mapping[str, Any] | None) -> Adapter | None:
 
 
 def _auth(given: Mapping[str, Any] | None) -> Auth | None:
-    if given is None:
+    if given is None or given["type"] == _LOGIN:
         return None
     return Auth(given["type"], given["username"], given.get("secret_uuid"), given.get("secret_usage"))
+
+
+def _check_no_password(pool: Pool) -> None:
+    """Options are in the definition, in command lines and in the list of mounts."""
+    words = (word.partition("=")[0].strip() for option in pool.mount_options or () for word in option.split(","))
+    if any(word in _PASSWORDS for word in words):
+        raise _wrong(
+            "invalid_option",
+            pool,
+            "mount_options: a password there could be read by anybody",
+            "Give it as source.auth (type: cifs, username, secret).",
+        )
+
+
+def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, name: str) -> Login | None:
+    """The account of a CIFS share: it is no part of a definition, and so is needed whenever the pool is started."""
+    if given is None:
+        return None
+    subject, what = f"pool {name}", ""
+    if given["type"] != _LOGIN:
+        what = "secret is for the type cifs; others name a secret of libvirt" if given.get("secret") is not None else ""
+    elif kind not in (None, "netfs") or source.format not in (None, "auto", "cifs"):
+        what = "the type cifs is for pools of type netfs and the format cifs"
+    elif given.get("secret_uuid") is not None or given.get("secret_usage") is not None:
+        what = "the password of a CIFS share is given as secret"
+    elif given.get("secret") is None:
+        raise StorageError(
+            "missing_option", "source.auth: the secret is missing", subject=subject, hint="Add the password as secret."
+        )
+    elif not given["username"]:
+        what = "the username is empty"
+    if what:
+        raise StorageError("invalid_option", f"source.auth: {what}", subject=subject, hint="Correct it.")
+    if given["type"] != _LOGIN:
+        return None
+    return Login(given["username"], given["secret"])
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

@@ -84,6 +84,7 @@ def volumes_scope(goal: VolumesGoal) -> Scope:
         images=_keys(volume.backing for volume in volumes),
         sources=_keys(volume.content for volume in volumes),
         contents=tuple((v.name, len(v.content.data)) for v in volumes if v.content and v.content.data is not None),
+        new=tuple(volumes),
     )
 
 
@@ -207,6 +208,7 @@ def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group
         cluster_size=size("options.cluster_size", options.get("cluster_size")),
         lazy_refcounts=options.get("lazy_refcounts"),
         extended_l2=options.get("extended_l2"),
+        thin_pool=None if options.get("thin_pool") is None else volume_name(options["thin_pool"]),
         content=_content(params["source"], subject),
         preallocation=options.get("preallocation"),
         nocow=options.get("nocow"),

@@ -53,12 +53,12 @@ class Calls:
         yield self._call("pool-define", xml=render_pool(pool, self.found.definition_text))
 
     def _build(self, change: Change, pool: Pool) -> Iterator[Any]:
-        record, path = self.host.record_path(pool.path or ""), pool.path or ""
         if self.found.started and not self.stops:  # the daemon builds no active pool
-            yield from backend_of(pool.type).lower(change, record)
+            yield from self._beside(change, pool)
             return
+        path = pool.path or ""
         yield self._call("pool-build")
-        yield ops.NoteDirectory(path, record)
+        yield ops.NoteDirectory(path, self.host.notes.record_path(path))
 
     def _start(self, change: Change, pool: Pool) -> Iterator[Any]:
         if self.found.started and not self.stops:
@@ -77,16 +77,20 @@ class Calls:
         yield self._call("pool-undefine")
 
     def _permissions(self, change: Change, pool: Pool) -> Iterator[Any]:
-        yield from backend_of(pool.type).lower(change, "")
+        yield from self._beside(change, pool)
+
+    def _beside(self, change: Change, pool: Pool) -> Sequence[Any]:
+        """A change of the pool's directory that is made here, beside the daemon."""
+        backend = backend_of(pool.type)
+        return () if backend is None else backend.lower(change, self.found, self.host.notes)
 
     def _delete(self, change: Change, pool: Pool) -> Iterator[Any]:
-        record = self.host.record_path(pool.path or "")
         if not self.at_hand:
             yield self._call("pool-delete")
         elif self.found.storage.kind == READY and self.found.definition is not None:
-            yield from (self._call("pool-delete"), ops.Remove(record))
+            yield from (self._call("pool-delete"), ops.Remove(self.host.notes.record_path(pool.path or "")))
         else:
-            yield from backend_of(pool.type).lower(change, record)
+            yield from self._beside(change, pool)
 
     # --- volumes -----------------------------------------------------------------------------------------------------
 
@@ -98,7 +102,8 @@ class Calls:
             return self._in_order(changes, pool)
         of_files = [change for change in changes if change.action != "refresh"]
         called = {id(change): self._called(change, pool) for change in of_files}
-        steps = list(backend_of(pool.type).lower_volumes(of_files, self.found, lambda change: called[id(change)]))
+        backend = backend_of(pool.type)
+        steps = [] if backend is None else [*backend.lower_volumes(of_files, self.found, lambda c: called[id(c)])]
         refresh = next((change for change in changes if change.action == "refresh"), None)
         beside = [change for change in of_files if called[id(change)] is None and change.action in _UNNOTICED]
         if self.found.started and not self.stops and (beside or refresh is not None):

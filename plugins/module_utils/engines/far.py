@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 
 from ..host.daemon import Daemon
+from ..host.remote import Servers
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..libvirt_xml.volume import parse_found_volume
 from ..model.errors import StorageError
+from ..model.extents import told_extent
 from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
 from ..model.goal import Scope
 from ..model.pool import Pool
@@ -36,7 +38,10 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
     images = {key: _image(found, key, daemon) for key in scope.images}
     images.update({key: _source(found, key, daemon) for key in scope.sources})
-    return replace(found, volumes=volumes, images=images)
+    pool, usage = found.live or found.definition, found.usage
+    sizes = (None, None) if usage is None else (usage.capacity, usage.available)
+    extent = None if pool is None else told_extent(pool, *sizes)
+    return replace(found, volumes=volumes, images=images, extent=extent)
 
 
 def _as_declared(volume: Volume, scope: Scope, found: Found) -> Volume:
@@ -62,7 +67,8 @@ def _source(found: Found, key: str, daemon: Daemon) -> Image:
         return _image(found, key, daemon)
     from .native_images import observe_images
 
-    return observe_images(Found(found.name), Scope(Pool(found.name), sources=(key,))).images[key]
+    scope, servers = Scope(Pool(found.name), sources=(key,)), Servers(daemon.timeout)
+    return observe_images(Found(found.name), scope, servers).images[key]
 
 
 # --- users -----------------------------------------------------------------------------------------------------------

@@ -18,12 +18,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host import peers
 from ..host.daemon import Daemon, PoolLook
-from ..host.identity import changed_meanwhile
 from ..host.locks import locked
+from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
@@ -33,6 +33,9 @@ from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES
 from .local import LocalHost, arrange, process
 from .places import daemon_places
+
+if TYPE_CHECKING:  # nothing else needs it than what looks for sources
+    from ..model.discovery import Discovery, Query
 
 _FAR = "only the daemon can look at it"
 _FEW = 50  # so many volumes are compared with what the daemon remembers of them, also where nothing is to be changed
@@ -50,7 +53,7 @@ class LibvirtEngine:
         self.timeout = timeout
         self.remote = peers.is_remote(uri)
         self.places = daemon_places()
-        self.host = LocalHost(self.places)
+        self.host = LocalHost(self.places, timeout)
         self.daemon = Daemon(uri, timeout, why)
         self._locks: tuple[int, ...] = ()
         self._supported: frozenset[str] | None = None
@@ -96,13 +99,15 @@ class LibvirtEngine:
         return tuple(Neighbour(pool, self._resolved(pool.path)) for pool in pools.values())
 
     def _resolved(self, path: str | None) -> str | None:
-        return os.path.realpath(path) if path and self._pid is not None else path
+        return self.host.servers.resolved(path) if path and self._pid is not None else path
 
     def _at_hand(self, pool: Pool) -> bool:
         """Whether we see the files of the pool as the daemon does, and may work on them beside it. Of one that nobody
         has said anything of yet that is what volumes would be made from.
         """
         known = pool.type is not None and POOL_TYPES[pool.type].beside and pool.path is not None
+        if known and self._pid is not None:
+            self.host.servers.check(pool.path or "", f"pool {pool.name}")
         return (
             self._pid is not None
             and (known or pool.type is None)
@@ -119,14 +124,15 @@ class LibvirtEngine:
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
+        host = self.host.look()
         at_hand = self._at_hand(wanted)
-        storage = self._storage(wanted, live, at_hand, scope.holds)
+        storage = self._storage(wanted, live, at_hand, host, scope.holds)
         same = existing is None or (existing.type, existing.path) == (wanted.type, wanted.path)
-        current = storage if same or existing is None else self._storage(existing, live, at_hand)
+        current = storage if same or existing is None else self._storage(existing, live, at_hand, host)
         runs = (
             current
             if live is None or existing is None or live.path == existing.path
-            else self._storage(live, live, at_hand)
+            else self._storage(live, live, at_hand, host)
         )
         devices = [device.path for device in wanted.source.devices or () if device.path.startswith("/")]
         paths = (wanted.path, existing.path if existing is not None else None, *devices)
@@ -152,7 +158,7 @@ class LibvirtEngine:
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
-            return self._unlisted(self.host.contents(found, wanted, scope), scope)
+            return self._unlisted(self.host.contents(found, wanted, scope, host), scope)
         from .far import observe_far
 
         found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
@@ -173,9 +179,9 @@ class LibvirtEngine:
 
         return {path: content_of(path, self.timeout) for path in devices}
 
-    def _storage(self, pool: Pool, live: Pool | None, at_hand: bool, holds: bool = False) -> Storage:
+    def _storage(self, pool: Pool, live: Pool | None, at_hand: bool, look: Look, holds: bool = False) -> Storage:
         if at_hand:
-            return self.host.storage(pool, holds)
+            return self.host.storage(pool, look, holds)
         if self._unsupported(pool):
             return Storage(UNKNOWN_STORAGE, pool.path, self._unsupported(pool))
         return Storage(UNSEEN, pool.path, _FAR, permissions=UNDECLARED if live is None else live.permissions)
@@ -225,6 +231,9 @@ class LibvirtEngine:
         deep = any(stake == EVERYTHING for stake in stakes.values())
         guests, unseen = guests_told(self.daemon) if deep else ((), ())
         neighbours = self._neighbours(found.name) if deep else ()
+        silent = [n for n in neighbours if n.pool.path is not None and self.host.servers.silent(n.pool.path)]
+        neighbours = tuple(n for n in neighbours if n not in silent)
+        unseen = (*unseen, *(f"the images in {n.pool.path}" for n in silent))
         visible = tuple(n for n in neighbours if n.pool.path is None or self._beside([n.pool.path]))
         found = replace(found, unseen=(*found.unseen, *unseen))
         found = self.host.observe_users(found, stakes, lambda: visible, guests)
@@ -235,6 +244,23 @@ class LibvirtEngine:
         paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
         there = all(path.startswith("/") and os.path.exists(path) for path in paths)
         return there and self._beside(paths)
+
+    def find_sources(self, query: Query, seconds: float) -> Discovery:
+        from ..host.clock import Deadline
+        from .far import guests_told
+        from .sources import ON_DEVICES, look_through, settled
+
+        deadline = Deadline(seconds)
+        self.daemon.timeout = seconds
+        if not self.daemon.is_open:
+            self.daemon.open(changing=True)
+        at_hand = self._beside(["/dev"])
+        supported = not self._unsupported(Pool("", query.type))
+        discovery = look_through(query, self.daemon, deadline, at_hand, supported)
+        self.daemon.timeout = deadline.left
+        pools = map(parse_pool, self.daemon.definitions(""))
+        guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
+        return settled(query, discovery, pools, guests, unseen)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -255,19 +281,8 @@ class LibvirtEngine:
         """Of what only the daemon can look at there is no identity to compare."""
         if self._pid is None:
             return {}
-        failed = {}
-        here: dict[int, list[Condition]] = {}
-        for index, group in conditions.items():
-            here[index] = [c for c in group if c.kind != "content" and (c.expected or c.kind == "unused")]
-            for condition in group:
-                if condition.kind == "content" and not self._same_content(condition):
-                    failed[index] = changed_meanwhile(condition.path, "got other content")
-        return {**self.host.broken(here), **failed}
-
-    def _same_content(self, condition: Condition) -> bool:
-        from ..host.devices import content_of
-
-        return (content_of(condition.path, self.timeout),) == condition.expected
+        known = {index: [c for c in group if c.expected or c.kind == "unused"] for index, group in conditions.items()}
+        return self.host.broken(known)
 
     def prepare(self) -> None:
         self.host.prepare(self._locks)

@@ -9,26 +9,33 @@ must still hold, and operations.
 
 from __future__ import annotations
 
-import hashlib
 import os
-import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from ..host.files import read_small_file
 from ..host.identity import Pins, changed_meanwhile, identity_of
+from ..host.look import Look
+from ..host.notes import Notes
+from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import PIN, READY, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.found import ITSELF, PIN, UNKNOWN_STORAGE, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool
 from .places import Places
 
+if TYPE_CHECKING:
+    from ..backends.contract import Backend
 
-def backend_of(pool_type: str | None) -> Any:
+
+_KEEPING = ("nfs", "nfs4")  # of a file that is held open, NFS keeps a copy under another name when it is removed
+
+
+def backend_of(pool_type: str | None) -> Backend | None:
     """The backend module of a pool type; None where there is none yet. Imported only when needed: see
     docs/architecture.md.
     """
@@ -36,6 +43,22 @@ def backend_of(pool_type: str | None) -> Any:
         from ..backends import dir as backend
 
         return backend
+    if pool_type == "fs":
+        from ..backends import fs
+
+        return fs
+    if pool_type == "disk":
+        from ..backends import disk
+
+        return disk
+    if pool_type == "logical":
+        from ..backends import logical
+
+        return logical
+    if pool_type == "netfs":
+        from ..backends import netfs
+
+        return netfs
     return None
 
 
@@ -85,43 +108,49 @@ def process() -> tuple[int, frozenset[int]] | None:
 class LocalHost:
     """``execute`` is the only method that changes the host; everything else looks, or makes data."""
 
-    def __init__(self, places: Places) -> None:
+    def __init__(self, places: Places, timeout: float) -> None:
         self.places = places
+        self.timeout = timeout
         self._applier: Any = None
         self._pins = Pins()
+        self.servers = Servers(timeout)
 
     def release(self) -> None:
         self._pins.release()
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
-    def record_path(self, path: str) -> str:
-        """The file in which it is noted that we made the directory at ``path``."""
-        return os.path.join(self.places.records, hashlib.sha256(os.fsencode(path)).hexdigest())
+    @cached_property
+    def notes(self) -> Notes:
+        return Notes(self.places.records, self.places.starts)
 
-    def _made_inode(self, path: str) -> int | None:
-        data = read_small_file(self.record_path(path))
-        match = re.match(rb"([0-9]+) ", data or b"")
-        return int(match.group(1)) if match else None
+    def look(self) -> Look:
+        """What one observation remembers: made anew for each."""
+        self.servers.look_again()
+        return Look(self.timeout, self.places.records, self.places.starts, self.servers)
 
-    def storage(self, pool: Pool, holds: bool = False) -> Storage:
+    def storage(self, pool: Pool, look: Look, holds: bool = False) -> Storage:
         backend = backend_of(pool.type)
         if backend is None:
             return Storage(UNKNOWN_STORAGE, pool.path, no_backend(pool.type))
-        storage: Storage = backend.observe(pool, self._made_inode(pool.path or ""), holds)
-        return storage
+        storage = backend.observe(pool, look, holds)
+        if not storage.bring_up:
+            return storage
+        ours = look.started(pool.name) == start_note(storage)
+        emptied = look.made(emptied_key(pool.name)) == emptied_note(storage)
+        return replace(storage, ours=ours, emptied=emptied)
 
-    def contents(self, found: Found, wanted: Pool, scope: Scope) -> Found:
+    def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
         backend = backend_of(wanted.type)
         if backend is not None:
-            found = replace(found, filesystem=backend.filesystem(wanted))
-            if found.storage.kind == READY:
-                found = backend.observe_volumes(found, scope)
+            found = replace(found, filesystem=found.storage.filesystem)
+            if found.storage.open:
+                found = backend.observe_volumes(found, scope, look)
         if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
             from .native_images import observe_images
 
-            found = observe_images(found, scope)
+            found = observe_images(found, scope, self.servers)
         return found
 
     def observe_users(
@@ -136,17 +165,31 @@ class LocalHost:
         """
         if not stakes:
             return found
+        if ITSELF in stakes:
+            found = self._with_busy(found)
+            stakes = {name: stake for name, stake in stakes.items() if name != ITSELF}
         self._pins.make_room(len(stakes))
-        for name in stakes:
+        pinned = () if found.filesystem in _KEEPING else stakes
+        for name in pinned:
             volume = found.volumes.get(name)
-            if volume is not None and volume.path and volume.identity:
+            if volume is not None and volume.type != "block" and volume.path and volume.identity:
                 self._pins.pin(volume.path, volume.identity)
         if all(stake == PIN for stake in stakes.values()):
             return found
         from .native_images import observe_chains
         from .native_users import observe_users
 
-        return observe_users(observe_chains(found, stakes), stakes, self.places.guests, neighbours, guests)
+        found = observe_chains(found, stakes, self.servers)
+        return observe_users(found, stakes, self.places.guests, neighbours, guests, self.servers)
+
+    def _with_busy(self, found: Found) -> Found:
+        """Adds who uses the storage on which the pool runs."""
+        pool = found.definition or found.live
+        backend = backend_of(None if pool is None else pool.type)
+        if pool is None or backend is None:
+            return found
+        busy = backend.busy(pool, found.current, self.look())
+        return replace(found, current=replace(found.current, busy=busy))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -155,45 +198,83 @@ class LocalHost:
         """The tools that the steps need and this host does not have: an earlier task of a play may install them."""
         if not steps:
             return ()
-        from ..model.operations import Run
+        from ..host.run import lacks
+        from ..model.operations import As, FirstOf
 
-        runs = {op.argv[0]: op for step in steps for op in step.operations if isinstance(op, Run)}
-        return tuple(tool_missing(tool, op.package) for tool, op in runs.items() if shutil.which(tool) is None)
+        runs: dict[str, Any] = {}
+        for operation in (operation for step in steps for operation in step.operations):
+            plain = operation.operation if isinstance(operation, As) else operation
+            attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
+            if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
+                runs[lacks(attempts[0])] = attempts[0]
+        return tuple(tool_missing(tool, op.package) for tool, op in runs.items())
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
-    @staticmethod
-    def broken(conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+    def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
         unused: dict[str, int] = {}
+        checks = None
         for index, group in conditions.items():
             for condition in group:
                 if condition.kind == "unused":
                     unused[condition.path] = index
-                elif not _same_file(condition):
-                    failed[index] = changed_meanwhile(condition.path, "was replaced or went away")
+                    continue
+                if condition.kind == "identity":
+                    what = _file_became(condition)
+                else:
+                    checks = checks or self._checks()
+                    what = checks.broken(condition)
+                if what:
+                    failed[index] = changed_meanwhile(condition.path, what)
         if unused:
-            from ..host.users import users_of
+            from ..host.volume_users import users_of_volumes
 
-            users = users_of({path: path for path in unused})[0]
+            users = users_of_volumes({path: path for path in unused})[0]
             for path, found in users.items():
                 if found:
                     failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
         return failed
 
+    def _checks(self) -> Any:
+        """Of what tasks on files never ask about."""
+        from ..host.conditions import Checks
+
+        return Checks(self.timeout)
+
     def prepare(self, locks: tuple[int, ...]) -> None:
         """Before the first operation is executed, under these locks."""
         from ..host.apply import Applier
 
-        self._applier = Applier(locks)
+        self._applier = Applier(locks, self.timeout)
 
     def execute(self, operation: Any) -> None:
+        if getattr(operation, "lets_go", False):
+            self._pins.release()
         self._applier.apply(operation)
 
 
-def _same_file(condition: Condition) -> bool:
+def start_note(storage: Storage) -> str:
+    """What is noted of storage that we have brought up: it holds until the next boot."""
+    boot = read_small_file("/proc/sys/kernel/random/boot_id") or b""
+    return f"{boot.decode().strip()} {storage.bring_up}"
+
+
+def emptied_note(storage: Storage) -> str:
+    """What is noted of storage that was emptied."""
+    return f"{storage.bring_up}\n{storage.mark}"
+
+
+def emptied_key(pool: str) -> str:
+    """What the note is called that a pool was emptied, to be deleted."""
+    return f"emptied {pool}"
+
+
+def _file_became(condition: Condition) -> str:
+    """What became of a file, in words; empty while it is the same."""
     try:
-        return identity_of(os.lstat(condition.path)) == condition.expected
+        same = identity_of(os.lstat(condition.path)) == condition.expected
     except OSError:
-        return False
+        same = False
+    return "" if same else "was replaced or went away"

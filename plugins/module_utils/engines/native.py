@@ -11,18 +11,33 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host.files import read_small_file
 from ..host.locks import locked
+from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
-from ..model.change import Change, Condition
+from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
+from ..model.definition import defined
 from ..model.errors import StorageError
-from ..model.found import ABSENT, READY, Found, Neighbour, Storage
+from ..model.found import ABSENT, SQUASHING, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
-from .local import LocalHost, arrange, backend_of, no_backend, process, unwritable
+from .local import (
+    LocalHost,
+    arrange,
+    backend_of,
+    emptied_key,
+    emptied_note,
+    no_backend,
+    process,
+    start_note,
+    unwritable,
+)
 from .places import Places
+
+if TYPE_CHECKING:  # nothing else needs it than what looks for sources
+    from ..model.discovery import Discovery, Query
 
 
 def _read(path: str) -> str | None:
@@ -46,8 +61,19 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
     return pool
 
 
+def _same_source(pool: Pool | None, other: Pool) -> bool:
+    other = defined(other)
+    return pool is not None and (pool.type, pool.path, pool.source) == (other.type, other.path, other.source)
+
+
 def _same_place(pool: Pool, other: Pool) -> bool:
-    return (pool.type, pool.path) == (other.type, other.path)
+    other = defined(other)
+    return _same_source(pool, other) and pool.mount_options == other.mount_options
+
+
+def _devices(pool: Pool | None) -> list[str]:
+    devices = () if pool is None else pool.source.devices or ()
+    return [device.path for device in devices if device.path.startswith("/")]
 
 
 class NativeEngine:
@@ -60,7 +86,7 @@ class NativeEngine:
         self.uri, self.why = places.uri, places.why
         self.places = places
         self.timeout = timeout
-        self.host = LocalHost(places)
+        self.host = LocalHost(places, timeout)
         self._locks: tuple[int, ...] = ()
 
     # --- locks -------------------------------------------------------------------------------------------------------
@@ -108,7 +134,7 @@ class NativeEngine:
                 ) from error
         return sorted(names)
 
-    def _neighbours(self, but: str) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
+    def _neighbours(self, but: str, look: Look) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
         """The other pools, and those that can't be read."""
         neighbours, unread = [], []
         for name in self.pool_names():
@@ -121,7 +147,8 @@ class NativeEngine:
                 unread.append(f"{name} ({error.message})")
                 continue
             if pool is not None:
-                neighbours.append(Neighbour(pool, os.path.realpath(pool.path) if pool.path else None))
+                place = look.servers.resolved(pool.path) if pool.path else None
+                neighbours.append(Neighbour(pool, place, tuple(map(look.servers.resolved, _devices(pool)))))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
@@ -132,12 +159,15 @@ class NativeEngine:
         live = _parse(self._state_path(name), _read(self._state_path(name)), name)
         existing = definition or live
         wanted = scope.pool if existing is None else overlay(existing, scope.pool)
-        storage = self.host.storage(wanted, scope.holds)
-        current = storage if existing is None or _same_place(existing, wanted) else self.host.storage(existing)
-        backend = backend_of(wanted.type)
+        look = self.host.look()
         started = live is not None
-        neighbours, unread = self._neighbours(name) if scope.neighbours else ((), ())
-        paths = (wanted.path, existing.path if existing is not None else None)
+        current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
+        if started and current is not None and current.up and not _same_source(existing, wanted):
+            look.leaving = current.path or ""
+        storage = self.host.storage(wanted, look, scope.holds)
+        current = current or storage
+        neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
+        paths = (wanted.path, None if existing is None else existing.path, *_devices(wanted))
         found = Found(
             name,
             definition,
@@ -145,7 +175,7 @@ class NativeEngine:
             live,
             autostart=self._is_autostarted(name),
             started=started,
-            active=backend is not None and existing is not None and backend.is_up(existing, current, started),
+            active=existing is not None and started and current.open,
             storage=storage,
             current=current,
             neighbours=neighbours,
@@ -154,9 +184,9 @@ class NativeEngine:
             unsupported=no_backend(wanted.type),
             starts_at_boot=False,
             process=process(),
-            resolved={path: os.path.realpath(path) for path in paths if path},
+            resolved={path: look.servers.resolved(path) for path in paths if path},
         )
-        return self.host.contents(found, wanted, scope)
+        return self.host.contents(found, wanted, scope, look)
 
     def _is_autostarted(self, name: str) -> bool:
         link, definition = self._autostart_path(name), self._definition_path(name)
@@ -164,8 +194,9 @@ class NativeEngine:
 
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
-            if storage.kind == READY and not storage.writable:
-                return f"{storage.path} is not writable"
+            as_owners = process() is None and storage.filesystem in SQUASHING and not storage.read_only
+            if storage.open and not storage.writable and not as_owners:
+                return f"{storage.path} is " + ("on a read-only filesystem" if storage.read_only else "not writable")
             return unwritable(self.places.locks)
         paths = [self.places.locks, self.places.config, self.places.run]
         if storage.path and storage.kind == ABSENT:
@@ -173,7 +204,24 @@ class NativeEngine:
         return next(filter(None, map(unwritable, paths)), "")
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
-        return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name)[0])
+        return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
+
+    def find_sources(self, query: Query, seconds: float) -> Discovery:
+        from ..host.clock import Deadline
+        from .sources import ON_DEVICES, look_here, settled
+
+        discovery = look_here(query, Deadline(seconds))
+        neighbours, unread = self._neighbours("", self.host.look())
+        guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
+        pools = [neighbour.pool for neighbour in neighbours]
+        return settled(query, discovery, pools, guests, (*(f"pool {name}" for name in unread), *unseen))
+
+    def _guests(self) -> tuple[tuple[Any, ...], tuple[str, ...]]:
+        """Guests' definitions, and those that can't be read."""
+        from .native_users import guest_definitions
+
+        unseen: set[str] = set()
+        return tuple(guest_definitions(self.places.guests, unseen)), tuple(sorted(unseen))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -197,7 +245,6 @@ class NativeEngine:
         name, pool = change.subject.pool, change.wanted
         if pool is None or pool.type is None:
             return  # an earlier task would have defined it
-        backend, record = backend_of(pool.type), self.host.record_path(pool.path or "")
         if change.action in ("define", "redefine"):
             pool = replace(pool, uuid=pool.uuid or fresh)
             if change.action == "redefine" and stays_up:
@@ -205,14 +252,12 @@ class NativeEngine:
                 yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
             yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
         elif change.action == "start":
+            yield from self._start(change, found)
             identity = found.definition.uuid if found.definition else None
-            yield from backend.lower(change, record)
-            yield ops.WriteFile(
-                self._state_path(name),
-                render_state(replace(pool, uuid=pool.uuid or identity or fresh), found.definition_text),
-            )
+            pool = replace(pool, uuid=pool.uuid or identity or fresh)
+            yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
         elif change.action == "stop":
-            yield from () if backend is None else backend.lower(change, record)
+            yield from self._stop(change, found)
             yield ops.Remove(self._state_path(name))
         elif change.action == "autostart":
             link = self._autostart_path(name)
@@ -224,8 +269,36 @@ class NativeEngine:
             if found.autostart:
                 yield ops.Remove(self._autostart_path(name))
             yield ops.Remove(self._definition_path(name))
+            if found.storage.bring_up:
+                yield ops.Remove(self.host.notes.record_path(emptied_key(name)))
         else:
-            yield from backend.lower(change, record)
+            yield from self._backend(change, found)
+
+    def _backend(self, change: Change, found: Found) -> Sequence[Any]:
+        backend = backend_of(change.wanted.type)
+        return () if backend is None else backend.lower(change, found, self.host.notes)
+
+    def _start(self, change: Change, found: Found) -> Iterator[Any]:
+        """The note that we brought it up comes last: without it, what is up counts as adopted and stays."""
+        from ..model import operations as ops
+
+        name, notes = change.subject.pool, self.host.notes
+        if BRING_UP in change.may:
+            if found.storage.emptied:
+                yield ops.Remove(notes.record_path(emptied_key(name)))
+            yield from self._backend(change, found)
+            yield ops.WriteFile(notes.started_path(name), start_note(found.storage))
+
+    def _stop(self, change: Change, found: Found) -> Iterator[Any]:
+        from ..model import operations as ops
+
+        name, notes = change.subject.pool, self.host.notes
+        if EMPTIED in change.may:
+            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage))
+        if TAKE_DOWN in change.may:
+            yield from self._backend(change, found)
+        if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours
+            yield ops.Remove(notes.started_path(name))
 
     def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:
         return self.host.lacking(steps)
@@ -245,5 +318,6 @@ class NativeEngine:
 def _lower_volumes(changes: Sequence[Change], found: Found) -> Sequence[Any]:
     pool = found.definition or found.live
     backend = backend_of(None if pool is None else pool.type)
-    steps: Sequence[Any] = () if backend is None else backend.lower_volumes(changes, found)
-    return steps  # none where an earlier task would have made the pool
+    return (
+        () if backend is None else backend.lower_volumes(changes, found, lambda change: None)
+    )  # none where an earlier task would have made the pool

@@ -7,26 +7,29 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Mapping
 from dataclasses import replace
 
 from ..backends import filetree
-from ..images.headers import chain
+from ..host.remote import Servers, not_answering
+from ..images.headers import Chain, ImageHeader, chain, open_header
 from ..model.found import EVERYTHING, Found, Image
 from ..model.goal import Scope
+from ..model.volume import Volume
 
 _CODES = {"loop": "backing_loop"}
 
 
-def observe_images(found: Found, scope: Scope) -> Found:
+def observe_images(found: Found, scope: Scope, servers: Servers) -> Found:
     """Adds what volumes are made from. Of a pool that is not there yet only what lies outside can be looked at."""
     keys = [key for key in (*scope.images, *scope.sources) if found.looked or key.startswith("/")]
-    images = {key: _image(found, key, key in scope.sources) for key in keys}
-    return replace(found, images=images, resolved={**found.resolved, **_resolved(found, images)})
+    images = {key: _image(found, key, key in scope.sources, servers) for key in keys}
+    return replace(found, images=images, resolved={**found.resolved, **_resolved(found, images, servers)})
 
 
-def observe_chains(found: Found, stakes: Mapping[str, str]) -> Found:
+def observe_chains(found: Found, stakes: Mapping[str, str], servers: Servers) -> Found:
     """Adds what the volumes at stake are built on, and which of that is not there; where one is to be destroyed, what
     all of them are built on.
     """
@@ -34,9 +37,9 @@ def observe_chains(found: Found, stakes: Mapping[str, str]) -> Found:
     broken, unlike, chains = {}, {}, {}
     for name in names:
         volume = found.volumes.get(name)
-        if volume is None or volume.backing is None or not volume.path:
-            continue
-        walked = chain(volume.path)
+        if volume is None or volume.backing is None or not volume.path or found.row.volumes == "block":
+            continue  # what a device is built on is not in its content
+        walked = _chain(volume.path, servers)
         chains[name] = walked.identities
         if walked.end == "missing" and name in stakes:
             broken[name] = walked.at
@@ -45,18 +48,38 @@ def observe_chains(found: Found, stakes: Mapping[str, str]) -> Found:
     return replace(found, broken=broken, unlike=unlike, chains=chains)
 
 
-def _resolved(found: Found, images: dict[str, Image]) -> dict[str, str]:
+def _chain(path: str, servers: Servers) -> Chain:
+    """What can't be reached is unreadable, and not waited for."""
+
+    def opener(path: str, declared: str | None) -> tuple[ImageHeader, tuple[int, ...]]:
+        mount = servers.silent(path)
+        if mount is not None:
+            raise OSError(errno.ETIMEDOUT, not_answering(mount, servers.timeout), path)
+        return open_header(path, declared)
+
+    return chain(path, opener)
+
+
+def _resolved(found: Found, images: dict[str, Image], servers: Servers) -> dict[str, str]:
     paths = {volume.backing.path for volume in found.volumes.values() if volume.backing and volume.backing.path}
     paths.update((key if key.startswith("/") else found.volume_path(key)) or "" for key in images)
-    return {path: os.path.realpath(path) for path in paths if path and path.startswith("/")}
+    return {path: servers.resolved(path) for path in paths if path and path.startswith("/")}
 
 
-def _image(found: Found, key: str, source: bool) -> Image:
+def _image(found: Found, key: str, source: bool, servers: Servers) -> Image:
     path = key if key.startswith("/") else found.volume_path(key)
+    mount = None if path is None else servers.silent(path)
+    if mount is not None:
+        why = not_answering(mount, servers.timeout)
+        return Image(Volume(os.path.basename(key), path=path, problem=why), problem=why, code="deadline")
     volume = None if path is None else filetree.read_volume(path, os.path.basename(path))
     if volume is None or path is None:
         return Image(None)
-    walked = chain(path)
+    if volume.type == "block" and volume.link_target is None:
+        from ..host.block import device_at
+
+        volume = replace(volume, identity=device_at(path).identity)
+    walked = _chain(path, servers)
     missing = (walked.at,) if walked.end == "missing" else ()
     code, problem = (
         ("", "") if walked.end in ("whole", "missing") else (_CODES.get(walked.end, "backing_refused"), walked.problem)

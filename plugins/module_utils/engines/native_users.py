@@ -14,13 +14,24 @@ from itertools import chain
 
 from ..backends import filetree
 from ..host.files import read_small_file
-from ..host.users import users_of
+from ..host.remote import Servers
+from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
+from ..model.types import POOL_TYPES
 
-_FILE_TREES = ("dir", "fs", "netfs", "vstorage")
 _CHAIN_LIMIT = 64
+_SECONDS = 10.0
+# What a signature makes of a device (blkid's words), in use or not.
+_MEMBERS = {
+    "LVM2_member": "LVM, whose physical volume it is",
+    "linux_raid_member": "mdraid, of which it is a member",
+    "ddf_raid_member": "mdraid, of which it is a member",
+    "isw_raid_member": "mdraid, of which it is a member",
+    "zfs_member": "ZFS, of whose pool it is a member",
+    "bcache": "bcache, of which it is a member",
+}
 
 
 def observe_users(
@@ -28,24 +39,29 @@ def observe_users(
     stakes: Mapping[str, str],
     guest_directories: Sequence[str],
     neighbours: Callable[[], Sequence[Neighbour]],
-    guests: Sequence[GuestDisks] = (),
+    guests: Sequence[GuestDisks],
+    servers: Servers,
 ) -> Found:
     """Adds the users of the volumes at stake. ``guests`` count beside those that are defined in the directories. What
     could not be looked at is said in ``unseen``.
     """
+    look = _Files(servers)
     paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
-    running, unseen_files = users_of(paths)
+    running, unseen_files = users_of_volumes(paths)
     users = {name: list(found_users) for name, found_users in running.items()}
-    unseen = {*found.unseen, *unseen_files}
+    unseen = look.unseen
+    unseen |= {*found.unseen, *unseen_files}
     deep = {name: path for name, path in paths.items() if stakes[name] == EVERYTHING}
     if deep:
-        identities = {_identity(path): name for name, path in deep.items()}
+        identities = {look.identity(path): name for name, path in deep.items()}
         identities.pop(None, None)
         others = neighbours()
         for source in (
-            _guests(found, deep, identities, others, chain(guests, _guest_definitions(guest_directories, unseen))),
-            _overlays(found, identities, others, unseen),
-            _pools(identities, others),
+            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen)), look),
+            _overlays(found, identities, others, look),
+            _built(found, deep),
+            _pools(identities, others, look),
+            _members(found, deep),
         ):
             for name, user in source:
                 if user not in users[name]:
@@ -53,12 +69,38 @@ def observe_users(
     return replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=tuple(sorted(unseen)))
 
 
-def _identity(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (status.st_dev, status.st_ino)
+class _Files:
+    """Files wherever they are, but nothing on a server that does not answer: that is in ``unseen``."""
+
+    def __init__(self, servers: Servers) -> None:
+        self.servers = servers
+        self.unseen: set[str] = set()
+
+    def reachable(self, path: str) -> bool:
+        mount = self.servers.silent(path)
+        if mount is not None:
+            self.unseen.add(f"{mount.point}, whose server does not answer,")
+        return mount is None
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        if not self.reachable(path):
+            return None
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        return (status.st_dev, status.st_ino)
+
+    def chain(self, path: str) -> Iterator[str]:
+        """An image and the files below it, as far as its headers tell."""
+        for _depth in range(_CHAIN_LIMIT):
+            if not self.reachable(path):
+                return
+            yield path
+            volume = filetree.read_volume(path, os.path.basename(path))
+            if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):
+                return
+            path = volume.backing.path or ""
 
 
 def _guests(
@@ -67,21 +109,24 @@ def _guests(
     identities: dict,
     neighbours: Sequence[Neighbour],
     guests: Iterable[GuestDisks],
+    look: _Files,
 ) -> Iterator[tuple[str, User]]:
     places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
+    by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
     for guest in guests:
         named = [os.path.join(path, volume) for of, volume in guest.volumes for name, path in places if name == of]
         for pool, volume in guest.volumes:
             if pool == found.name and volume in paths:
                 yield volume, User("guest", guest.name)
         for path in (*guest.paths, *named):
-            for member in _chain(path):
-                name = identities.get(_identity(member))
+            for member in look.chain(path):
+                name = identities.get(look.identity(member)) or by_path.get(member)
                 if name is not None:
                     yield name, User("guest", guest.name)
 
 
-def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
+    """Those in the directories; what can't be read is added to ``unseen``."""
     for directory in directories:
         try:
             entries = [entry for entry in sorted(os.listdir(directory)) if entry.endswith(".xml")]
@@ -100,37 +145,39 @@ def _guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator
                 unseen.add(f"the guest's definition {path}")
 
 
-def _chain(path: str) -> Iterator[str]:
-    """An image and the files below it, as far as its headers tell."""
-    for _depth in range(_CHAIN_LIMIT):
-        yield path
-        volume = filetree.read_volume(path, os.path.basename(path))
-        if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):
-            return
-        path = volume.backing.path or ""
-
-
 def _overlays(
-    found: Found, identities: dict, neighbours: Sequence[Neighbour], unseen: set[str]
+    found: Found, identities: dict, neighbours: Sequence[Neighbour], look: _Files
 ) -> Iterator[tuple[str, User]]:
-    directories = {os.path.realpath(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and n.pool.type in _FILE_TREES)
-    for directory in sorted(directories):
+    directories = {look.servers.resolved(found.storage.path or "")}
+    directories.update(n.resolved for n in neighbours if n.resolved and POOL_TYPES[n.pool.type or "dir"].file_tree)
+    for directory in filter(look.reachable, sorted(directories)):
         try:
             for overlay, below in filetree.references(directory):
-                for path in _until_known(below, directories):
-                    name = identities.get(_identity(path))
+                for path in _until_known(below, directories, look):
+                    name = identities.get(look.identity(path))
                     if name is not None:
                         yield name, User("overlay", _as_named(found, directory, overlay))
         except FileNotFoundError:
             continue
         except OSError:
-            unseen.add(f"the images in {directory}")
+            look.unseen.add(f"the images in {directory}")
 
 
-def _until_known(path: str, directories: Collection[str]) -> Iterator[str]:
+def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+    """Volumes of a pool of devices that can't be without another one."""
+    if found.row.volumes != "block":
+        return
+    by_path = {path: name for name, path in paths.items()}
+    for volume in found.volumes.values():
+        below = None if volume.backing is None else by_path.get(volume.backing.path or "")
+        for name in (below, volume.thin_pool if volume.thin_pool in paths else None):
+            if name is not None:
+                yield name, User("overlay", volume.path or volume.name)
+
+
+def _until_known(path: str, directories: Collection[str], look: _Files) -> Iterator[str]:
     """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
-    for member in _chain(path):
+    for member in look.chain(path):
         yield member
         if os.path.dirname(os.path.realpath(member)) in directories:
             return
@@ -143,9 +190,21 @@ def _as_named(found: Found, directory: str, name: str) -> str:
     return os.path.join(directory, name)
 
 
-def _pools(identities: dict, neighbours: Sequence[Neighbour]) -> Iterator[tuple[str, User]]:
+def _pools(identities: dict, neighbours: Sequence[Neighbour], look: _Files) -> Iterator[tuple[str, User]]:
     for neighbour in neighbours:
         for device in neighbour.pool.source.devices or ():
-            name = identities.get(_identity(device.path))
+            name = identities.get(look.identity(device.path))
             if name is not None:
                 yield name, User("pool", neighbour.pool.name)
+
+
+def _members(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+    """What makes a block volume a member of something larger, which may not be assembled now."""
+    for name, path in paths.items():
+        if found.volumes[name].type != "block":
+            continue
+        from ..host.signatures import content_at
+
+        for signature in content_at(path, _SECONDS).names:
+            if signature in _MEMBERS:
+                yield name, User("holder", _MEMBERS[signature])

@@ -16,7 +16,8 @@ _SYSTEM_GUESTS = ("/etc/libvirt/qemu", "/run/libvirt/qemu", "/etc/libvirt/lxc")
 
 @dataclass(frozen=True)
 class Places:
-    """The directories of a native engine: libvirt's definitions and state, our locks and records, guests'
+    """The directories of a native engine: libvirt's definitions and state, our locks, records of what we made and of
+    what we started, guests'
     definitions.
     """
 
@@ -26,6 +27,7 @@ class Places:
     run: str
     locks: str
     records: str
+    starts: str
     guests: tuple[str, ...]
 
 
@@ -37,6 +39,7 @@ def _system(why: str) -> Places:
         "/run/libvirt/storage",
         "/run/lock/virt-storage",
         "/var/lib/virt-storage/made",
+        "/run/virt-storage/started",
         _SYSTEM_GUESTS,
     )
 
@@ -53,6 +56,7 @@ def _session(why: str) -> Places:
         f"{runtime}/libvirt/storage/run",
         f"{runtime}/virt-storage",
         f"{state}/virt-storage/made",
+        f"{runtime}/virt-storage/started",
         (f"{config}/libvirt/qemu", f"{runtime}/libvirt/qemu/run", *_SYSTEM_GUESTS),
     )
 
@@ -66,6 +70,7 @@ def _rooted(root: str) -> Places:
         f"{root}/run/libvirt/storage",
         f"{root}/run/lock/virt-storage",
         f"{root}/var/lib/virt-storage/made",
+        f"{root}/run/virt-storage/started",
         (f"{root}/etc/libvirt/qemu", f"{root}/run/libvirt/qemu", *_SYSTEM_GUESTS),
     )
 

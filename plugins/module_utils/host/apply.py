@@ -12,15 +12,18 @@ import fcntl
 import hashlib
 import os
 import stat
+import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any, Callable
 
 from ..model import operations as ops
 from ..model.errors import StorageError
 from .identity import changed_meanwhile, identity_of
+from .mounts import mount_at, mounts
+from .paths import resolved
 from .renames import rename_exchange, rename_noreplace
-from .run import run
+from .run import lacks, run
 
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -155,7 +158,8 @@ def _unlink(path: str) -> None:
 
 def _remove(op: ops.Remove) -> None:
     _unlink(op.path)
-    sync_path(os.path.dirname(op.path))
+    with suppress(FileNotFoundError):
+        sync_path(os.path.dirname(op.path))
 
 
 def _remove_directory(op: ops.RemoveDirectory) -> None:
@@ -208,10 +212,12 @@ def _write_content(op: ops.WriteContent) -> None:
         os.ftruncate(file.fileno(), op.capacity)
 
 
-def _copy_sparse(op: ops.CopySparse) -> None:
-    source = os.open(op.source, os.O_RDONLY | os.O_CLOEXEC)
+def _copy_sparse(op: ops.CopySparse, acting: Callable[[], Any] = nullcontext) -> None:
+    """``acting``: as whom the new file is made; the source may be one that only root can read."""
+    source = _open_source(op.source, acting)
     try:
-        target = os.open(op.path, _NEW, 0o600)
+        with acting():
+            target = os.open(op.path, _NEW, 0o600)
         try:
             size = os.lseek(source, 0, os.SEEK_END)
             os.ftruncate(target, max(size, op.size))
@@ -221,6 +227,14 @@ def _copy_sparse(op: ops.CopySparse) -> None:
             os.close(target)
     finally:
         os.close(source)
+
+
+def _open_source(path: str, acting: Callable[[], Any]) -> int:
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError:
+        with acting():
+            return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
 
 
 def _data_extents(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
@@ -268,8 +282,21 @@ def publish(op: ops.Publish) -> None:
             _publish_without_links(op)
             return
     except FileExistsError:
-        raise changed_meanwhile(op.path, "was made by somebody else") from None
-    os.unlink(op.staged)
+        if not _is_linked(op.staged, op.path):
+            raise changed_meanwhile(op.path, "was made by somebody else") from None
+    with suppress(FileNotFoundError):
+        os.unlink(op.staged)
+
+
+def _is_linked(staged: str, path: str) -> bool:
+    """Whether both are one file all the same: who asks an NFS server again, since its answer was lost, is told that
+    the name is taken (open(2), O_EXCL).
+    """
+    try:
+        ours, theirs = os.lstat(staged), os.lstat(path)
+    except FileNotFoundError:
+        return False
+    return ours.st_nlink > 1 and identity_of(ours) == identity_of(theirs)
 
 
 def _publish_without_links(op: ops.Publish) -> None:
@@ -291,18 +318,34 @@ def _exchange(op: ops.Exchange) -> None:
     except OSError as error:
         if error.errno not in _NO_RENAMEAT2:
             raise
-        raise StorageError(
-            "not_supported",
-            f"the filesystem of {op.path} can't exchange two files",
-            subject=op.path,
-            hint="Delete the volume (state: absent), then create it.",
-        ) from error
+        _replace_in_two(op)
+        return
     if identity_of(os.lstat(op.staged)) != op.identity:
         rename_exchange(op.staged, op.path)
         if identity_of(os.lstat(op.staged)) != prepared:
             _give_back(op.staged, op.path)
         raise changed_meanwhile(op.path, "was replaced")
     os.unlink(op.staged)
+
+
+def _replace_in_two(op: ops.Exchange) -> None:
+    """Where two files can't be exchanged, as on NFS: for a moment there is none. Who is killed then has lost what was
+    to be lost, and the next task makes the new one.
+    """
+    old = f"{op.staged}.old"
+    try:
+        os.rename(op.path, old)
+    except FileNotFoundError:
+        raise changed_meanwhile(op.path, "went away") from None
+    if identity_of(os.lstat(old)) != op.identity:
+        _give_back(old, op.path)
+        raise changed_meanwhile(op.path, "was replaced")
+    try:
+        publish(ops.Publish(op.staged, op.path))
+    except (OSError, StorageError):
+        _give_back(old, op.path)
+        raise
+    os.unlink(old)
 
 
 def _withdraw(op: ops.Withdraw) -> None:
@@ -335,16 +378,73 @@ def _truncate(op: ops.Truncate) -> None:
         os.close(descriptor)
 
 
+def _empty(directory: str) -> None:
+    for name in os.listdir(directory):
+        _unlink(os.path.join(directory, name))
+
+
+def _owner_there(path: str) -> int:
+    """Whom a server takes us for: the owner of what we make beside that."""
+    probe = f"{path}-probe"
+    with suppress(FileExistsError):
+        os.mkdir(probe, 0o700)
+    try:
+        return os.lstat(probe).st_uid
+    finally:
+        os.rmdir(probe)
+
+
+def _is_mounted(path: str) -> bool:
+    table = mounts()
+    return mount_at(resolved(path, table), table) is not None
+
+
+def _check_not_refused(op: ops.Run) -> None:
+    """Raises where nobody listens: mount(8) would ask for long."""
+    if op.asks is None:
+        return
+    import socket
+
+    try:
+        socket.create_connection(op.asks, 1).close()
+    except ConnectionRefusedError as error:
+        why = f"{op.asks[0]}, port {op.asks[1]}: {error.strerror}"
+        raise StorageError("command_failed", "mount failed", subject="mount", command=op.command, stderr=why) from None
+    except OSError:
+        return
+
+
+@contextmanager
+def _credentials(op: ops.Run) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
+    """The words of a command and the open files that it gets. The file of credentials is in memory only: nobody else
+    can open it, and it is gone with the command, however that ends.
+    """
+    if op.credentials is None:
+        yield op.argv, ()
+        return
+    descriptor = os.memfd_create("credentials")
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, op.credentials.data)
+        shown = f"credentials=/proc/self/fd/{descriptor}"
+        yield tuple(word.replace(ops.CREDENTIALS, shown) for word in op.argv), (descriptor,)
+    finally:
+        os.close(descriptor)
+
+
 class Applier:
     """Carries out operations under the locks whose descriptors it was given; holds the staging directories it
-    opened.
+    opened. ``timeout``: seconds that bounded commands may take.
     """
 
-    def __init__(self, locks: Sequence[int] = ()) -> None:
+    def __init__(self, locks: Sequence[int] = (), timeout: float | None = None) -> None:
         self._locks = tuple(locks)
+        self._timeout = timeout
         self._staging: dict[str, int] = {}
         self._table: dict[type, Callable[[Any], object]] = {
-            ops.Run: lambda op: run(op.argv, keep_fds=self._held(), package=op.package),
+            ops.Run: self._run,
+            ops.FirstOf: self._first_of,
+            ops.As: self._as,
             ops.MakeDirectory: _make_directory,
             ops.NoteDirectory: _note_directory,
             ops.SetPermissions: _set_permissions,
@@ -364,6 +464,7 @@ class Applier:
             ops.Exchange: _exchange,
             ops.Withdraw: _withdraw,
             ops.Truncate: _truncate,
+            ops.ChangeTable: self._change_table,
         }
 
     def apply(self, operation: Any) -> None:
@@ -378,24 +479,105 @@ class Applier:
                 code, f"{operation.command}: {text}", subject=str(error.filename or operation.command), hint=hint
             ) from error
 
+    def _as(self, op: ops.As) -> None:
+        inner = op.operation
+        if isinstance(inner, ops.Run):
+            run(inner.argv, self._held(), package=inner.package, stdin=inner.stdin, user=(op.owner, op.group))
+            return
+        from .acting import acting_as
+
+        if isinstance(inner, ops.CopySparse):
+            _copy_sparse(inner, lambda: acting_as(op.owner, op.group))
+            return
+        with acting_as(op.owner, op.group):
+            self._table[type(inner)](inner)
+
+    def _run(self, op: ops.Run, timeout: float | None = None) -> None:
+        timeout = timeout or (self._timeout if op.bounded else None)
+        with _credentials(op) as (argv, descriptors):
+            try:
+                held = () if op.leaves else self._held()
+                run(argv, keep_fds=(*held, *descriptors), timeout=timeout, package=op.package, stdin=op.stdin)
+            except StorageError as error:
+                if error.code != "deadline":
+                    raise
+                if op.unmounts and not _is_mounted(op.unmounts):
+                    return
+                error.hint = op.late or error.hint
+                raise
+
+    def _first_of(self, op: ops.FirstOf) -> None:
+        """They share the time of one. Who does not answer says nothing: then no other is tried."""
+        end = None if self._timeout is None else time.monotonic() + self._timeout
+        errors: list[StorageError] = []
+        for attempt in op.attempts:
+            if lacks(attempt):
+                continue
+            try:
+                _check_not_refused(attempt)
+                self._run(attempt, None if end is None else max(0.1, end - time.monotonic()))
+                return
+            except StorageError as error:
+                if error.code != "command_failed":
+                    raise
+                errors.append(error)
+        if not errors:
+            self._run(op.attempts[0])
+            return
+        said = "\n".join(f"{error.command}: {error.stderr}" for error in errors)
+        first = errors[0]
+        raise StorageError(
+            first.code,
+            first.message,
+            subject=first.subject,
+            hint=first.hint,
+            command=op.command,
+            rc=first.rc,
+            stderr=said,
+        )
+
+    def _change_table(self, op: ops.ChangeTable) -> None:
+        from .partitioning import change_table
+
+        change_table(op, self._held(), self._timeout)
+
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())
 
     def _open_staging(self, op: ops.OpenStaging) -> None:
-        with suppress(FileExistsError):
-            os.mkdir(op.path, 0o700)
-        descriptor = os.open(op.path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        pool, name = os.path.split(op.path)
+        directory = os.open(pool, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            self._take_over(op.path, descriptor)
+            if op.inside and identity_of(os.fstat(directory)) != op.inside:
+                raise changed_meanwhile(pool, "was replaced or unmounted")
+            made = True
+            try:
+                os.mkdir(name, 0o700, dir_fd=directory)
+            except FileExistsError:
+                made = False
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            descriptor = os.open(name, flags, dir_fd=directory)
+        finally:
+            os.close(directory)
+        try:
+            self._take_over(op.path, descriptor, op, made)
         except BaseException:
             os.close(descriptor)
             raise
         self._staging[op.path] = descriptor
 
-    def _take_over(self, path: str, descriptor: int) -> None:
-        """Raises where the directory is somebody else's or in use: then it is not ours to close either."""
+    def _take_over(self, path: str, descriptor: int, op: ops.OpenStaging, made: bool) -> None:
+        """Raises where the directory is somebody else's or in use: then it is not ours to close either. On a server it
+        belongs to whom that takes us for.
+        """
         status = os.fstat(descriptor)
-        if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        if op.shared:
+            ours = True
+        elif op.far:
+            ours = made or status.st_uid == _owner_there(path)
+        else:
+            ours = status.st_uid == os.geteuid() and not stat.S_IMODE(status.st_mode) & 0o077
+        if not ours:
             raise StorageError("staging_foreign", f"{path} was not made by this user", subject=path, hint="Remove it.")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -405,16 +587,14 @@ class Applier:
             ) from None
         if not os.path.exists(path) or identity_of(os.stat(path)) != identity_of(status):
             raise changed_meanwhile(path, "was removed by another task")
-        for name in os.listdir(path):
-            os.unlink(os.path.join(path, name))
+        _empty(path)
 
     def _close_staging(self, op: ops.CloseStaging) -> None:
         descriptor = self._staging.pop(op.path, None)
         if descriptor is None:
             return
         try:
-            for name in os.listdir(op.path):
-                os.unlink(os.path.join(op.path, name))
+            _empty(op.path)
             os.rmdir(op.path)
             sync_path(os.path.dirname(op.path))
         finally:

@@ -59,6 +59,10 @@ class Daemon:
         except self._library.libvirtError as error:
             raise self._no_connection(error) from None
 
+    @property
+    def is_open(self) -> bool:
+        return self._connection is not None
+
     def close(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None and connection.isAlive() == 1:
@@ -299,6 +303,18 @@ class Daemon:
                 if error.get_error_code() == self._library.VIR_ERR_NO_SUPPORT:
                     return None
                 raise
+
+        return self._look(self.uri, look)  # type: ignore[no-any-return]
+
+    def find_sources(self, kind: str, query: str | None) -> str:
+        """The XML of what pools of a type could be made from, as the daemon finds it. Who may only read may not ask
+        (libvirt-storage: virConnectFindStoragePoolSources).
+        """
+        if not self.is_open:
+            self.open(changing=True)
+
+        def look(connection: Any) -> str:
+            return str(connection.findStoragePoolSources(kind, query, 0))
 
         return self._look(self.uri, look)  # type: ignore[no-any-return]
 

@@ -7,10 +7,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 
 from ..model.errors import StorageError
+from .files import read_small_file
 
 _OTHER_FILES = 256  # what a task has open besides
 
@@ -27,6 +29,12 @@ def changed_meanwhile(path: str, what: str) -> StorageError:
         subject=path,
         hint="Nothing of it was touched. Look at what is there now and run the task again.",
     )
+
+
+def this_host() -> str:
+    """A short name of this host among those that share a filesystem (machine-id(5), gethostname(2))."""
+    machine = read_small_file("/etc/machine-id") or b""
+    return hashlib.sha256(machine.strip() + b" " + os.fsencode(os.uname().nodename)).hexdigest()[:8]
 
 
 class Pins:

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""The mount table, from /proc/self/mountinfo (proc_pid_mountinfo(5))."""
+"""The mount table, from /proc/PID/mountinfo (proc_pid_mountinfo(5)): what is mounted is never asked itself, since a
+dead server would never answer.
+"""
 
 from __future__ import annotations
 
@@ -12,34 +14,108 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 _ESCAPE = re.compile(r"\\([0-7]{3})")
+_OPTION = re.compile(r'(?:[^,"]|"[^"]*")+')  # a security context with commas is quoted (mount(8): context)
 
 
 class Mount(NamedTuple):
+    """``number`` is that of its superblock (major, minor): of a filesystem on one block device, that of the device.
+    ``options`` are those of the mount, ``super_options`` those of the filesystem. ``parent`` is the ``id`` of the mount
+    that holds its point.
+    """
+
     root: str
     point: str
     fstype: str
     source: str
+    options: tuple[str, ...]
+    super_options: tuple[str, ...]
+    number: tuple[int, int]
+    id: int
+    parent: int
 
 
-def _unescape(text: str) -> str:
+def unescaped(text: str) -> str:
+    """Text without the octal escapes of the kernel's lists."""
     return _ESCAPE.sub(lambda match: chr(int(match.group(1), 8)), text)
 
 
-def mounts() -> list[Mount]:
-    table = []
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
-        for line in lines:
-            left, right = line.split(" - ", 1)
-            fields, tail = left.split(" "), right.split(" ")
-            table.append(Mount(_unescape(fields[3]), _unescape(fields[4]), tail[0], _unescape(tail[1])))
-    return table
+def _options(text: str) -> tuple[str, ...]:
+    return tuple(unescaped(option) for option in _OPTION.findall(text))
+
+
+def _mount(line: str) -> Mount:
+    left, right = line.rstrip("\n").split(" - ", 1)
+    fields, tail = left.split(" "), right.split(" ")
+    major, _colon, minor = fields[2].partition(":")
+    return Mount(
+        unescaped(fields[3]),
+        unescaped(fields[4]),
+        tail[0],
+        unescaped(tail[1]),
+        _options(fields[5]),
+        _options(tail[2]) if len(tail) > 2 else (),
+        (int(major), int(minor)),
+        int(fields[0]),
+        int(fields[1]),
+    )
+
+
+def mounts(process: str = "self") -> list[Mount]:
+    """The mounts that a process sees."""
+    with open(f"/proc/{process}/mountinfo", encoding="utf-8", errors="surrogateescape", newline="\n") as lines:
+        return [_mount(line) for line in lines]
 
 
 def filesystem_of(path: str, table: Iterable[Mount]) -> Mount | None:
-    """The mount that holds an absolute, resolved path; the last one wins, as the kernel has it."""
-    best = None
-    for mount in table:
-        prefix = mount.point.rstrip("/") + "/"
-        if (path + "/").startswith(prefix) and (best is None or len(mount.point) >= len(best.point)):
-            best = mount
-    return best
+    """The mount that holds an absolute, resolved path, found as the kernel walks there: from the root on, at each
+    mount point into what is mounted on it. A mount below a directory that another one covers holds nothing.
+    """
+    covering = [mount for mount in table if is_below(path, mount.point)]
+    ids = {mount.id for mount in covering}
+    held = None
+    while True:
+        here = held.id if held is not None else None
+        inside = [mount for mount in covering if _mounted_on(mount, ids) == here]
+        if not inside:
+            return held
+        nearest = min(len(mount.point) for mount in inside)
+        held = [mount for mount in inside if len(mount.point) == nearest][-1]
+
+
+def _mounted_on(mount: Mount, ids: set[int]) -> int | None:
+    """The mount that one is mounted on; None for what a walk starts at."""
+    return mount.parent if mount.parent in ids and mount.parent != mount.id else None
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Whether a path is the directory or in it, by their names."""
+    return (path + "/").startswith(directory.rstrip("/") + "/")
+
+
+def mount_at(path: str, table: Iterable[Mount]) -> Mount | None:
+    """The topmost mount at an absolute, resolved path; None where nothing is mounted just there."""
+    mount = filesystem_of(path, table)
+    return mount if mount is not None and mount.point == path else None
+
+
+def mounts_of(what: tuple[int, int] | str, table: Iterable[Mount]) -> list[Mount]:
+    """The mounts of a device number, or of a source as it is written in the table. Of btrfs, whose mounts have numbers
+    of their own, only the source tells.
+    """
+    if isinstance(what, str):
+        return [mount for mount in table if mount.source == what]
+    return [mount for mount in table if mount.number == what]
+
+
+def mounts_below(mount: Mount, table: Iterable[Mount]) -> list[Mount]:
+    """What is mounted on directories of a mount, and on those in turn."""
+    found: list[Mount] = []
+    known = {mount.id}
+    waiting = [other for other in table if other.id != mount.id]
+    while True:
+        inside = [other for other in waiting if other.parent in known]
+        if not inside:
+            return found
+        found += inside
+        known |= {other.id for other in inside}
+        waiting = [other for other in waiting if other.id not in known]

@@ -16,7 +16,8 @@ import struct
 from collections.abc import Iterator, Mapping
 
 from ..model.found import User
-from .mounts import mounts
+from .mounts import mounts, unescaped
+from .processes import Processes, process_user
 
 # QEMU locks single bytes from 100 (permissions it uses) and 200 (permissions it denies others): block/file-posix.c.
 _QEMU_LOCK_START, _QEMU_LOCK_LENGTH = 100, 200
@@ -31,18 +32,22 @@ def _try_stat(path: str) -> os.stat_result | None:
 
 
 class _Targets:
-    """The files that are asked about, by what they are and by what they are called."""
+    """The files that are asked about, by what they are and by what they are called. A block device is the same under
+    every node that has its number.
+    """
 
     def __init__(self, paths: Mapping[str, str]) -> None:
-        self.by_identity: dict[tuple[int, int], str] = {}
-        self.names: set[str] = set()
-        self.any_name = False
+        self._keys: dict[tuple[int, ...], str] = {}
+        self._names: set[str] = set()
+        self._any_name = False
+        self._devices = False
         for key, path in paths.items():
             status = _try_stat(path)
             if status is not None:
-                self.by_identity[(status.st_dev, status.st_ino)] = key
-                self.names.add(os.path.basename(os.path.realpath(path)))
-                self.any_name = self.any_name or status.st_nlink > 1
+                self._keys[_what(status)] = key
+                self._names.add(os.path.basename(os.path.realpath(path)))
+                self._any_name = self._any_name or status.st_nlink > 1
+                self._devices = self._devices or stat.S_ISBLK(status.st_mode)
 
     def find(self, path: str, shown: str) -> str | None:
         """The key of the file at ``path`` whose link text is ``shown``. Other names are not opened up: it may hang on
@@ -50,41 +55,15 @@ class _Targets:
         """
         if not shown.startswith("/"):
             return None
-        if not self.any_name and os.path.basename(shown) not in self.names:
+        of_device = self._devices and "/dev/" in shown
+        if not self._any_name and not of_device and os.path.basename(shown) not in self._names:
             return None
         status = _try_stat(path)
-        return None if status is None else self.by_identity.get((status.st_dev, status.st_ino))
+        return None if status is None else self._keys.get(_what(status))
 
 
-def _open_files(unseen: set[str]) -> Iterator[tuple[str, str, str]]:
-    """(pid, path of the descriptor, what it points to) of every process but this one."""
-    own = str(os.getpid())
-    for pid in filter(str.isdigit, os.listdir("/proc")):
-        if pid == own:
-            continue
-        directory = f"/proc/{pid}/fd"
-        try:
-            descriptors = os.listdir(directory)
-        except PermissionError:
-            unseen.add("open files of other users' processes")
-            continue
-        except OSError:
-            continue
-        for descriptor in descriptors:
-            path = f"{directory}/{descriptor}"
-            try:
-                yield pid, path, os.readlink(path)
-            except OSError:
-                continue
-
-
-def _process(pid: str) -> User:
-    try:
-        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
-            name = file.read().strip()
-    except OSError:
-        name = "?"
-    return User("process", f"{name} (pid {pid})")
+def _what(status: os.stat_result) -> tuple[int, ...]:
+    return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
 def _writable(descriptor_path: str) -> bool:
@@ -97,7 +76,7 @@ def _writable(descriptor_path: str) -> bool:
     return flags & os.O_ACCMODE != os.O_RDONLY
 
 
-def _qemu_lock(path: str, writers_only: bool) -> User | None:
+def qemu_lock(path: str, writers_only: bool) -> User | None:
     """A lock that QEMU or another tool holds on the image. A shared lock on the first bytes is a reader's."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -115,25 +94,34 @@ def _qemu_lock(path: str, writers_only: bool) -> User | None:
         os.close(descriptor)
 
 
-def _attached() -> Iterator[tuple[str, str, User]]:
-    """(path, what the kernel shows of the file, user)."""
-    for backing in glob.glob("/sys/block/loop*/loop/backing_file"):
+def loops() -> Iterator[tuple[str, str]]:
+    """(node, backing file as it was named) of all loop devices in use (sysfs-block-loop)."""
+    for backing in sorted(glob.glob("/sys/block/loop*/loop/backing_file")):
         try:
             with open(backing, encoding="utf-8", errors="surrogateescape") as file:
-                path = file.read().rstrip("\n")
-            yield path, path, User("loop", "/dev/" + backing.split("/")[3])
+                yield "/dev/" + backing.split("/")[3], file.read().rstrip("\n")
         except OSError:
             continue
+
+
+def swaps() -> list[str]:
+    """Paths that are swapped to (proc_swaps(5))."""
+    try:
+        with open("/proc/swaps", encoding="utf-8", errors="surrogateescape") as lines:
+            return [unescaped(line.split()[0]) for line in list(lines)[1:]]
+    except OSError:
+        return []
+
+
+def _attached() -> Iterator[tuple[str, str, User]]:
+    """(path, what the kernel shows of the file, user)."""
+    for node, path in loops():
+        yield path, path, User("loop", node)
     for mount in mounts():
         if mount.root != "/":
             yield mount.point, mount.root, User("mount", mount.point)
-    try:
-        with open("/proc/swaps", encoding="utf-8") as lines:
-            for line in list(lines)[1:]:
-                path = line.split()[0]
-                yield path, path, User("swap", path)
-    except OSError:
-        return
+    for path in swaps():
+        yield path, path, User("swap", path)
 
 
 def held(path: str) -> bool:
@@ -149,16 +137,16 @@ def held(path: str) -> bool:
 
 
 def users_of(
-    paths: Mapping[str, str], writers_only: bool = False
+    paths: Mapping[str, str], writers_only: bool = False, processes: Processes | None = None
 ) -> tuple[dict[str, tuple[User, ...]], tuple[str, ...]]:
     """For each key the users of the file at its path, and what could not be looked at."""
+    processes = processes or Processes()
     targets = _Targets(paths)
     users: dict[str, list[User]] = {key: [] for key in paths}
-    unseen: set[str] = set()
-    for pid, path, shown in _open_files(unseen):
-        key = targets.find(path, shown)
-        if key is not None and (not writers_only or _writable(path)):
-            user = _process(pid)
+    for file in processes.files():
+        key = targets.find(file.link, file.shown)
+        if key is not None and (not writers_only or _writable(file.link)):
+            user = process_user(file.pid)
             if user not in users[key]:
                 users[key].append(user)
     for path, shown, user in _attached():
@@ -166,7 +154,7 @@ def users_of(
         if key is not None:
             users[key].append(user)
     for key, path in paths.items():
-        lock = None if users[key] else _qemu_lock(path, writers_only)
+        lock = None if users[key] else qemu_lock(path, writers_only)
         if lock is not None:
             users[key].append(lock)
-    return {key: tuple(found) for key, found in users.items()}, tuple(sorted(unseen))
+    return {key: tuple(found) for key, found in users.items()}, tuple(sorted(processes.unseen))

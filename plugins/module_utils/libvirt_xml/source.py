@@ -55,7 +55,7 @@ def read_source(element: Any, row: PoolType) -> Source:
     if element is None:
         return Source()
     source = normal_source(Source(**{field.name: field.read(element) for field in _FIELDS if uses(row, field.name)}))
-    problem = source_problem(source, row)
+    problem = source_problem(source, row, own=False)
     if problem is not None:
         raise _tree.invalid(problem[1], problem[2])
     return source
@@ -65,6 +65,8 @@ def write_source(element: Any, source: Source, row: PoolType) -> None:
     """Put the declared fields that this type uses into ``element``; those that it doesn't use go."""
     for field in _FIELDS:
         value = getattr(source, field.name)
+        if field.name == "format" and value in row.own_formats:
+            value = row.default_format
         if not uses(row, field.name):
             _tree.drop(element, field.tag)
         elif value is not None:

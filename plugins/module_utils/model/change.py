@@ -46,13 +46,18 @@ class Subject:
 class Condition:
     """Something that must still hold just before a destructive change is executed.
 
-    ``kind`` is "identity" (the file at ``path`` is still the one that was looked at, ``expected``) or "unused" (nothing
-    has begun to use it).
+    ``kind`` is "identity" (the file at ``path`` is still the one that was looked at, ``expected``), "unused" (nothing
+    has begun to use it), or one of those of host/conditions.py, such as "device" (the block device at ``path`` is still
+    that one) and "signatures" (it still holds what it held, and nothing else).
     """
 
     kind: str
     path: str
     expected: tuple = ()
+
+
+# What starting and stopping does to a pool's storage, beside the note of it; and that the pool was emptied before.
+BRING_UP, TAKE_DOWN, EMPTIED = "bring up", "take down", "emptied"
 
 
 @dataclass(frozen=True)
@@ -62,7 +67,9 @@ class Change:
     ``before`` and ``after`` hold facts (see model/facts.py for their names) and only those that this change
     touches; None means that the subject is not there. ``after`` claims identity and declared fields, everything else
     is UNKNOWN or left out. ``wanted`` is the noun that lowering needs. ``needs`` names volumes of the same task that
-    must be there first. ``may``: words of what doing it may include where only doing shows whether it is needed.
+    must be there first. ``may``: words of what doing it includes: BRING_UP, TAKE_DOWN and EMPTIED, and for a daemon
+    what it may include where only doing shows whether it is needed. ``part``: the part of a pool's storage that is
+    built or deleted, by its name.
     """
 
     subject: Subject
@@ -75,3 +82,4 @@ class Change:
     requires: tuple[Condition, ...] = ()
     needs: tuple[str, ...] = ()
     may: frozenset[str] = frozenset()
+    part: str = ""

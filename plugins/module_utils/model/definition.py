@@ -79,6 +79,14 @@ def whole(pool: Pool) -> Pool:
     return normal(pool)
 
 
+def defined(pool: Pool) -> Pool:
+    """A pool as its definition has it, which knows no formats but libvirt's."""
+    row = POOL_TYPES.get(pool.type or "")
+    if row is None or pool.source.format not in row.own_formats:
+        return pool
+    return replace(pool, source=replace(pool.source, format=row.default_format))
+
+
 def with_defaults(pool: Pool) -> Pool:
     """A whole definition with what libvirt fills in when it reads one: format and directory."""
     row, source = POOL_TYPES[pool.type or ""], pool.source

@@ -78,7 +78,7 @@ def backing_facts(backing: Backing) -> dict[str, Any]:
 def volume_facts(volume: Volume) -> dict[str, Any]:
     """What can be declared of a volume and read back from it. Allocation is left out: it moves by itself."""
     facts: dict[str, Any] = {}
-    for name in ("format", "capacity", "compat", "cluster_size", "lazy_refcounts", "extended_l2"):
+    for name in ("format", "capacity", "thin_pool", "compat", "cluster_size", "lazy_refcounts", "extended_l2"):
         if getattr(volume, name) is not None:
             facts[name] = getattr(volume, name)
     if volume.backing is not None:

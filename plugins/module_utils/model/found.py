@@ -7,16 +7,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from .change import Condition
 from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
+from .tables import Table
 from .types import POOL_TYPES, PoolType
 from .volume import Volume
 
-_LARGEST_EXTENT = 256 * 1024 * 1024
+SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")  # servers that may take root for nobody (exports(5))
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
 
 # What a device holds: nothing, something without a signature, or a text that starts with UNREADABLE and says why.
@@ -24,49 +25,10 @@ BLANK, DATA, UNREADABLE, NOT_THERE = "", "data without a signature", "?", "it is
 
 
 @dataclass(frozen=True)
-class Storage:
-    """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there), unknown (not
-    readable, no backend) or unseen (only a daemon can look at it); ``why`` says it in words. ``made``: our own build
-    made it, or would have it on record still when it is gone. ``holds``: its entries, if
-    asked for.
-    """
-
-    kind: str
-    path: str | None = None
-    why: str = ""
-    permissions: Permissions = UNDECLARED
-    made: bool = False
-    mount_point: bool = False
-    writable: bool = True
-    read_only: bool = False
-    holds: tuple[str, ...] = ()
-    identity: tuple[int, ...] | None = None
-
-    def same_as(self, other: Storage) -> bool:
-        """Whether both are known to be one and the same thing that is there."""
-        return self.kind == READY == other.kind and self.identity is not None and self.identity == other.identity
-
-
-@dataclass(frozen=True)
-class Usage:
-    """Bytes."""
-
-    capacity: int
-    allocation: int
-    available: int
-
-
-@dataclass(frozen=True)
-class Neighbour:
-    """Another definition of this host. ``resolved`` is its target path with symbolic links followed."""
-
-    pool: Pool
-    resolved: str | None
-
-
-@dataclass(frozen=True)
 class User:
-    """Something that uses a volume. ``kind`` is process, lock, loop, mount, swap, guest, overlay or pool."""
+    """Something that uses a volume or a device. ``kind`` is process, lock, loop, mount, swap, holder (another device or
+    a volume group that is built on it), guest, overlay or pool.
+    """
 
     kind: str
     who: str
@@ -80,9 +42,132 @@ class User:
         return f"{self.kind} {self.who}"
 
 
+@dataclass(frozen=True)
+class Problem:
+    """Why something can't be used as it is: a stable error code, what is wrong, what to do."""
+
+    code: str
+    what: str
+    hint: str
+
+    def error(self, subject: str) -> StorageError:
+        return StorageError(self.code, self.what, subject=subject, hint=self.hint)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One of the things that a pool's storage is built of, in their order: a directory, a filesystem, a volume group.
+
+    ``name`` is the backend's word for it, ``what`` says it to people, with its article. ``kind`` is absent, ready,
+    foreign (``why`` says what is there instead) or unknown (``why`` says why it can't be told). ``problem``: why it can
+    be neither used nor made; with one of the codes of what an earlier task may mend, it is refused in a real run only.
+    ``destroys``: what making it would lose, which has to be allowed (overwrite); a foreign part with nothing to lose
+    can't be made at all. ``requires``: what must still hold when it is made. ``users``: who has what it is made of, so
+    that it can be neither made nor started. ``removable``: it goes when the pool's storage is deleted, with what
+    ``deleting`` says. ``making``: how it is made, where that is more than "make ...". ``facts``: what is there of it.
+    """
+
+    name: str
+    what: str
+    kind: str
+    why: str = ""
+    problem: Problem | None = None
+    destroys: str = ""
+    requires: tuple[Condition, ...] = ()
+    users: tuple[User, ...] = ()
+    removable: bool = False
+    deleting: str = ""
+    making: str = ""
+    facts: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True)
+class Storage:
+    """What a pool's volumes live in. ``kind`` is absent, ready, foreign (something else is there), unknown (not
+    readable, no backend) or unseen (only a daemon can look at it); ``why`` says it in words. ``parts``: what it is
+    built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
+    ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
+    brought it up. ``requires``: what must still hold when it is brought up. ``emptied``: an interrupted task has
+    deleted what it held; ``mark`` tells what was deleted from what shows up there later. ``busy``: who uses it, if
+    asked for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can. ``idle``: it is
+    up for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed,
+    though it can be looked at. ``remarks``: what else is to be said of it.
+
+    ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
+    entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
+    """
+
+    kind: str
+    path: str | None = None
+    why: str = ""
+    permissions: Permissions = UNDECLARED
+    made: bool = False
+    mount_point: bool = False
+    writable: bool = True
+    read_only: bool = False
+    holds: tuple[str, ...] = ()
+    identity: tuple[int, ...] | None = None
+    filesystem: str = ""
+    parts: tuple[Part, ...] = ()
+    up: bool = True
+    bring_up: str = ""
+    take_down: str = ""
+    ours: bool = False
+    requires: tuple[Condition, ...] = ()
+    emptied: bool = False
+    mark: str = ""
+    busy: tuple[User, ...] = ()
+    fixed: str = ""
+    idle: bool = False
+    frozen: Problem | None = None
+    remarks: tuple[str, ...] = ()
+
+    def same_as(self, other: Storage) -> bool:
+        """Whether both are known to be one and the same thing that is there."""
+        return self.kind == READY == other.kind and self.identity is not None and self.identity == other.identity
+
+    def may_write(self, owner: int, group: int) -> bool:
+        """Whether its mode lets a user make files in it, who is not root."""
+        mode, both = self.permissions.mode or 0, 0o3
+        if owner == self.permissions.owner:
+            return mode >> 6 & both == both
+        return (mode >> 3 if group == self.permissions.group else mode) & both == both
+
+    @property
+    def open(self) -> bool:
+        """Whether its volumes can be looked at here."""
+        return self.kind == READY and self.up
+
+    @property
+    def problem(self) -> Problem | None:
+        """The first of its parts'."""
+        return next((part.problem for part in self.parts if part.problem is not None), None)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Bytes."""
+
+    capacity: int
+    allocation: int
+    available: int
+
+
+@dataclass(frozen=True)
+class Neighbour:
+    """Another definition of this host. ``resolved`` is its target path with symbolic links followed, ``devices`` are
+    its source devices likewise.
+    """
+
+    pool: Pool
+    resolved: str | None
+    devices: tuple[str, ...] = ()
+
+
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
+ITSELF = ""  # stands for the pool's own storage beside the names of volumes: who would keep it from being taken down
 
 
 @dataclass(frozen=True)
@@ -120,7 +205,9 @@ class Found:
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
-    what the daemon can't do may be done here beside it.
+    what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
+    multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
+    ``remains``: what is left where a new volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
     of their first bytes.
@@ -162,17 +249,28 @@ class Found:
     digests: Mapping[str, str] = field(default_factory=dict)
     devices: Mapping[str, str] = field(default_factory=dict)
     beside: bool = False
+    extent: int | None = None
+    table: Table | None = None
+    remains: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def looked(self) -> bool:
         """Whether the pool's volumes could be looked at; an earlier task of the play may still make the pool."""
-        return self.storage.kind == READY or (self.storage.kind == UNSEEN and self.active)
+        return self.storage.open or (self.storage.kind == UNSEEN and self.active)
+
+    @property
+    def squashes(self) -> bool:
+        """Whether we are root, and a server may not take root for root."""
+        return self.process is None and self.filesystem in SQUASHING and not self.storage.fixed
 
     @property
     def unreadable(self) -> StorageError | None:
         """Why nobody can tell whether a started pool is active; None when it can be told, or was not started."""
         if not self.started or self.current.kind != UNKNOWN_STORAGE:
             return None
+        problem = self.current.problem
+        if problem is not None:
+            return StorageError(problem.code, problem.what, subject=f"pool {self.name}", hint=problem.hint)
         return StorageError(
             "backend_missing" if self.unsupported else "storage_unreadable",
             f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,
@@ -200,16 +298,17 @@ class Found:
     @property
     def granule(self) -> int:
         """The number of bytes that sizes of the pool's volumes are multiples of, as far as it is known."""
-        pool = self.definition or self.live
-        if self.row.name == "disk" and pool is not None and pool.source.format not in (None, "unknown", "dos"):
-            return 1
-        if self.row.name == "logical" and self.usage is not None:
-            common = math.gcd(self.usage.capacity, self.usage.available)  # extents are powers of two: vgcreate(8)
-            return min(common & -common, _LARGEST_EXTENT) or self.row.granule
-        return self.row.granule
+        return self.row.granule if self.extent is None else self.extent
+
+    @property
+    def can(self) -> tuple[str, ...]:
+        """What can be done with the pool and its volumes, in the words of the table of types."""
+        return self.row.daemon if self.storage.kind == UNSEEN else self.row.native
 
     def rounds(self, capacity: int) -> bool:
-        """Whether a new volume may get another size than the one that is asked for."""
+        """Whether a new volume may get another size than the one that is asked for, as only a daemon knows."""
+        if self.storage.kind != UNSEEN:
+            return False
         return self.granule > 1 and (self.row.name == "disk" or capacity % self.granule != 0)
 
     def is_volume(self, volume: Volume) -> bool:

@@ -22,15 +22,69 @@ def _shell(*words: object) -> str:
     return " ".join(shlex.quote(str(word)) for word in words)
 
 
+class Secret:
+    """Bytes that nobody is shown."""
+
+    def __init__(self, text: str) -> None:
+        self.data = text.encode("utf-8", "surrogateescape")
+
+    def __repr__(self) -> str:
+        return "Secret()"
+
+
+# Stands for the option that names a file of credentials, which is there while the command runs, and has no name.
+CREDENTIALS = "credentials=(private)"
+
+
 class Run(NamedTuple):
-    """A command. ``package`` names what to install when it is missing."""
+    """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
+    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
+    another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
+    is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
+    it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
+    be held open any more. ``leaves``: it may leave a process behind, which serves what it mounted: that gets no locks.
+    ``stdin`` is what it reads; it is not shown.
+    """
 
     argv: tuple[str, ...]
     package: str = ""
+    bounded: bool = False
+    late: str = ""
+    helper: str = ""
+    credentials: Secret | None = None
+    unmounts: str = ""
+    asks: tuple[str, int] | None = None
+    leaves: bool = False
+    lets_go: bool = False
+    stdin: bytes = b""
 
     @property
     def command(self) -> str:
-        return _shell(*self.argv)
+        return _shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
+
+
+class As(NamedTuple):
+    """An operation in the name of another user, where a server does not take root for root."""
+
+    owner: int
+    group: int
+    operation: Any
+
+    @property
+    def command(self) -> str:
+        words = f"setpriv --reuid={self.owner} --regid={self.group} --clear-groups"
+        command = self.operation.command
+        return f"{words} sh -c {shlex.quote(command)}" if " && " in command else f"{words} {command}"
+
+
+class FirstOf(NamedTuple):
+    """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
+
+    attempts: tuple[Run, ...]
+
+    @property
+    def command(self) -> str:
+        return " || ".join(attempt.command for attempt in self.attempts)
 
 
 class MakeDirectory(NamedTuple):
@@ -124,9 +178,16 @@ class RemoveDirectory(NamedTuple):
 
 
 class OpenStaging(NamedTuple):
-    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone."""
+    """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
+    ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up
+    when a mount goes away. As long as it is open, it can't. ``shared``: its filesystem shows what owner and mode it
+    likes, so that these tell nothing. ``far``: it is on a server, which may take us for somebody else.
+    """
 
     path: str
+    inside: tuple[int, ...] = ()
+    shared: bool = False
+    far: bool = False
 
     @property
     def command(self) -> str:
@@ -319,3 +380,45 @@ class NoteDirectory(NamedTuple):
     @property
     def command(self) -> str:
         return f"note in {shlex.quote(self.record)} that {shlex.quote(self.path)} was made here"
+
+
+class ChangeTable(NamedTuple):
+    """Changes the partition table of a disk, and tells the kernel of it, under the lock that udev waits for (flock(2)):
+    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the
+    table by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
+
+    ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
+    then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
+    must be there; ``free``: a region (start, end) that must be in none but these. ``settle``: udev's links are waited
+    for.
+    """
+
+    disk: str
+    identity: tuple
+    label: str = ""
+    argv: tuple[str, ...] = ()
+    script: str = ""
+    clear: tuple[tuple[int, int], ...] = ()
+    content: Any = None
+    at: int = 0
+    was: tuple[tuple[int, int, int], ...] = ()
+    free: tuple[int, int] | None = None
+    made: str = ""
+    separator: bool | None = None
+    settle: bool = False
+    package: str = ""
+
+    @property
+    def command(self) -> str:
+        disk = shlex.quote(self.disk)
+        commands = []
+        if self.clear:
+            sizes = " and ".join(f"{size} bytes at {offset}" for offset, size in self.clear)
+            commands.append(f"clear {sizes} of {disk}")
+        if isinstance(self.content, bytes):
+            commands.append(f"write {len(self.content)} bytes at {self.at} of {disk}")
+        elif self.content:
+            commands.append(_shell(*self.content))
+        if self.argv:
+            commands.append((f"echo {shlex.quote(self.script)} | " if self.script else "") + _shell(*self.argv))
+        return " && ".join(commands) or _shell("partx", "--update", self.disk)

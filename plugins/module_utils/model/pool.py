@@ -10,7 +10,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, cast
 
 
@@ -67,6 +67,16 @@ class Auth:
 
 
 @dataclass(frozen=True)
+class Login:
+    """Whom a server is told that connects: needed to mount it, and kept nowhere. ``username`` may begin with a domain
+    and a backslash.
+    """
+
+    username: str
+    secret: str = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Source:
     hosts: tuple[SourceHost, ...] | None = None
     devices: tuple[SourceDevice, ...] | None = None
@@ -83,7 +93,9 @@ class Source:
 
 @dataclass(frozen=True)
 class Pool:
-    """A definition. ``extras`` are elements that the collection has no word for, each as canonical XML text."""
+    """A definition. ``extras`` are elements that the collection has no word for, each as canonical XML text. ``login``
+    is no part of it, and makes no difference.
+    """
 
     name: str
     type: str | None = None
@@ -96,6 +108,7 @@ class Pool:
     config_options: tuple[tuple[str, str], ...] | None = None
     refresh_allocation: str | None = None
     extras: tuple[str, ...] = ()
+    login: Login | None = field(default=None, repr=False, compare=False)
 
 
 def overlay(base: Pool, declared: Pool) -> Pool:
@@ -107,11 +120,11 @@ def overlay(base: Pool, declared: Pool) -> Pool:
 
 def _overlay(base: Any, declared: Any) -> Any:
     changed: dict[str, Any] = {}
-    for field in fields(declared):
-        value = getattr(declared, field.name)
-        if value is None or (value == () and not getattr(base, field.name)) or (field.name == "extras" and not value):
+    for each in fields(declared):
+        value = getattr(declared, each.name)
+        if value is None or (value == () and not getattr(base, each.name)) or (each.name == "extras" and not value):
             continue
         if isinstance(value, (Permissions, Source)):
-            value = _overlay(getattr(base, field.name), value)
-        changed[field.name] = value
+            value = _overlay(getattr(base, each.name), value)
+        changed[each.name] = value
     return replace(base, **changed)

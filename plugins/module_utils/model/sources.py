@@ -28,19 +28,49 @@ _ADAPTERS = {
     "scsi_host": ("name", "parent_address", "unique_id"),
     "fc_host": ("parent", "parent_wwnn", "parent_wwpn", "parent_fabric_wwn", "managed", "wwnn", "wwpn"),
 }
+# Names of content, and the links that udev makes for them (systemd, src/basic/device-nodes.c).
+_TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
+_BY = "/dev/disk/by-"
+_UNSAFE = re.compile(r"[^0-9A-Za-z#+\-.:=@_\u0080-\U0010ffff]|[\ud800-\udfff]")
+_ESCAPES = re.compile(r"(?:\\x[0-9a-f]{2})+")
 # An error code, what is wrong, what to do.
 Problem = tuple[str, str, str]
 
 
 def normal_source(source: Source) -> Source:
-    """What is empty is not there."""
+    """What is empty is not there; devices are named by paths."""
+    devices = source.devices and tuple(replace(device, path=tag_path(device.path)) for device in source.devices)
     return replace(
         source,
+        devices=devices,
         dir=sanitise_path(source.dir) if source.dir else None,
         adapter=source.adapter and _normal_adapter(source.adapter),
         auth=source.auth and _normal_auth(source.auth),
         **{name: getattr(source, name) or None for name in _TEXTS},
     )
+
+
+def tag_path(text: str) -> str:
+    """The path of what is named as in fstab(5) (``UUID=…``, ``LABEL=…``), as udev makes it; another text as it is."""
+    name, equals, value = text.partition("=")
+    if not equals or name not in _TAGS:
+        return text
+    value = value[1:-1] if value[:1] == value[-1:] == '"' else value
+    return f"{_BY}{name.lower()}/{_UNSAFE.sub(_escaped, value)}"
+
+
+def tag_of_path(path: str) -> tuple[str, str] | None:
+    """Name and value of what such a path stands for; None for other paths."""
+    name, slash, value = path[len(_BY) :].partition("/")
+    if not path.startswith(_BY) or not slash or name.upper() not in _TAGS:
+        return None
+    return name.upper(), _ESCAPES.sub(
+        lambda match: bytes.fromhex(match[0].replace("\\x", "")).decode("utf-8", "surrogateescape"), value
+    )
+
+
+def _escaped(match: re.Match[str]) -> str:
+    return "".join(f"\\x{byte:02x}" for byte in match[0].encode("utf-8", "surrogateescape"))
 
 
 def _normal_adapter(adapter: Adapter) -> Adapter:
@@ -89,16 +119,19 @@ def misplaced(pool: Pool, row: PoolType, source_name: str | None) -> Problem | N
     return "invalid_option", what, "Leave path out, or correct source.name."
 
 
-def source_problem(source: Source, row: PoolType | None) -> Problem | None:
-    """What libvirt would refuse of a source in normal form, as far as it is declared; None when there is nothing."""
-    return _format_problem(source, row) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
+def source_problem(source: Source, row: PoolType | None, own: bool = True) -> Problem | None:
+    """What libvirt would refuse of a source in normal form, as far as it is declared; None when there is nothing.
+    ``own``: it may have formats that only we have a word for.
+    """
+    return _format_problem(source, row, own) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
 
 
-def _format_problem(source: Source, row: PoolType | None) -> Problem | None:
+def _format_problem(source: Source, row: PoolType | None, own: bool) -> Problem | None:
     name, version = source.format, source.protocol_version
-    if row is not None and name is not None and name not in row.formats:
+    known = () if row is None else (*row.formats, *(row.own_formats if own else ()))
+    if row is not None and name is not None and name not in known:
         what = f"source.format: {name!r} is not a format of {row.name} pools"
-        return "invalid_option", what, f"Use one of: {', '.join(row.formats)}."
+        return "invalid_option", what, f"Use one of: {', '.join(known)}."
     if version is None:
         return None
     if row is not None and name is not None and name not in row.formats[:_PROTOCOL_FORMATS]:

@@ -36,10 +36,16 @@ class PoolType:
     its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
+    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead.
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
-    files. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
+    files, ``mounted``: on which something is mounted. ``on_devices``: it has its source devices for itself;
+    ``signature``: what these hold then, in blkid's words, whatever the pool's format. ``whole``: its volumes go with it
+    as one. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
     what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove and resize its
-    volumes. ``active`` is the line of the documentation that says what "active" means.
+    volumes; ``native`` what its backend can, likewise. ``made_here`` are formats of volumes that only its backend
+    makes, ``names`` is the pattern of names of new ones, as far as they are not those of files. ``grows``: fields that
+    may change in an active pool where we look ourselves. ``active`` is the line of the documentation that says what
+    "active" means.
     """
 
     name: str
@@ -48,6 +54,7 @@ class PoolType:
     target: str = "declared"
     formats: tuple[str, ...] = ()
     default_format: str | None = None
+    own_formats: tuple[str, ...] = ()
     default_dir: str | None = None
     named_by_source: bool = False
     named_by_pool: bool = False
@@ -58,8 +65,16 @@ class PoolType:
     volumes: str = "file"
     granule: int = 1
     file_tree: bool = False
+    mounted: bool = False
+    on_devices: bool = False
+    signature: str = ""
+    whole: bool = False
     beside: bool = False
     daemon: tuple[str, ...] = ()
+    native: tuple[str, ...] = ()
+    made_here: tuple[str, ...] = ()
+    names: str = ""
+    grows: tuple[str, ...] = ()
     active: str = ""
 
 
@@ -103,6 +118,13 @@ _POOLS = ("build", "delete")
 _FILES = (*_POOLS, "create", "clone", "remove", "resize")
 _CUT = (*_POOLS, "create", "clone", "remove")
 _MIB = 1024 * 1024
+THIN_POOL = "thin-pool"
+# lvm(8): valid names; what is reserved for inner volumes may not be in them. Ours are being made: see the backend.
+_LOGICAL_NAMES = (
+    r"(?!-|virt-storage\.|snapshot|pvmove|\.{1,2}\Z)"
+    r"(?!.*_(?:cdata|cmeta|corig|cpool|cvol|imeta|iorig|mimage|mlog|pmspare|rimage|rmeta|tdata|tmeta|vdata|vorigin|wcorig))"
+    r"[a-zA-Z0-9+_.-]{1,127}\Z"
+)
 
 POOL_TYPES: dict[str, PoolType] = {
     row.name: row
@@ -114,6 +136,7 @@ POOL_TYPES: dict[str, PoolType] = {
             file_tree=True,
             beside=True,
             daemon=_FILES,
+            native=_FILES,
             active="the pool was started since boot (its state file is there) and its directory exists",
         ),
         PoolType(
@@ -122,10 +145,14 @@ POOL_TYPES: dict[str, PoolType] = {
             ("format",),
             formats=_FS_FORMATS,
             default_format="auto",
+            own_formats=("btrfs",),
             features=("cow", "mount_options"),
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            mounted=True,
+            on_devices=True,
             daemon=_FILES,
+            native=_FILES,
             active="its device is mounted on its path",
         ),
         PoolType(
@@ -137,7 +164,9 @@ POOL_TYPES: dict[str, PoolType] = {
             features=("mount_options",),
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            mounted=True,
             daemon=_FILES,
+            native=_FILES,
             active="its export is mounted on its path",
         ),
         PoolType(
@@ -151,8 +180,14 @@ POOL_TYPES: dict[str, PoolType] = {
             named_by_pool=True,
             volumes="block",
             granule=4 * _MIB,  # lvm.conf(5): the extent size of a volume group, unless another was given
+            on_devices=True,
+            signature="LVM2_member",
             daemon=_CUT,
-            active="its volume group is there and has an active logical volume",
+            native=_FILES,
+            made_here=(THIN_POOL,),
+            names=_LOGICAL_NAMES,
+            grows=("source.devices",),
+            active="the pool was started, its volume group is there and has an active logical volume, or none at all",
         ),
         PoolType(
             "disk",
@@ -163,7 +198,10 @@ POOL_TYPES: dict[str, PoolType] = {
             volume_formats=_PARTITIONS,
             volumes="block",
             granule=2 * 255 * 63 * 512,  # cylinders, to which the daemon rounds partitions of dos labels
+            on_devices=True,
+            whole=True,
             daemon=_CUT,
+            native=_FILES,
             active="its disk has the declared partition table, and the pool was started",
         ),
         PoolType(
@@ -226,6 +264,9 @@ POOL_TYPES: dict[str, PoolType] = {
             named_by_pool=True,
             volumes="block",
             granule=128 * 1024,  # zfsprops(7): the largest volblocksize of old versions
+            on_devices=True,
+            signature="zfs_member",
+            whole=True,
             daemon=(*_POOLS, "create", "remove"),
             active="its zpool is imported and has a volume",
         ),
@@ -236,6 +277,7 @@ POOL_TYPES: dict[str, PoolType] = {
             named_by_pool=True,
             volume_formats=FILE_FORMATS,
             file_tree=True,
+            mounted=True,
             daemon=_FILES,
             active="its cluster is mounted on its path",
         ),

@@ -86,7 +86,8 @@ class Volume:
     """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when that is
     no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``looks_like`` is
     what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it tells. ``timestamps``
-    are nanoseconds since the epoch, which a float would not hold.
+    are nanoseconds since the epoch, which a float would not hold. ``thin_pool``: the volume of the same pool that its
+    space comes from, as it is written.
     """
 
     name: str
@@ -100,6 +101,7 @@ class Volume:
     lazy_refcounts: bool | None = None
     extended_l2: bool | None = None
     encryption: Encryption | None = None
+    thin_pool: str | None = None
     # declared only
     content: Content | None = None
     preallocation: str | None = None

@@ -12,6 +12,7 @@ from typing import Any
 
 from ..model.facts import backing_facts, definition_facts, permissions_facts, source_facts
 from ..model.found import READY, UNSEEN, Found
+from ..model.tables import Table, free_extents
 from ..model.volume import Volume
 
 _OPTIONS = ("features", "mount_options", "config_options", "refresh_allocation")
@@ -20,12 +21,12 @@ _PERMISSIONS = ("mode", "owner", "group", "label")
 # What a record can have. The documentation of the modules lists the same.
 POOL_FIELDS = (
     "name", "state", "error", "type", "uuid", "path", "persistent", "autostart", "source", *_OPTIONS, *_PERMISSIONS,
-    "capacity", "allocation", "available", "unseen",
+    "capacity", "allocation", "available", "partition_table", "free_extents", "unseen",
 )  # fmt: skip
 VOLUME_FIELDS = (
-    "name", "type", "path", "key", "format", "capacity", "allocation", "physical", *_PERMISSIONS, "compat",
+    "name", "type", "path", "key", "format", "capacity", "allocation", "physical", *_PERMISSIONS, "thin_pool", "compat",
     "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target", "backing", "encrypted", "problem",
-    "timestamps",
+    "extents", "timestamps",
 )  # fmt: skip
 
 
@@ -39,6 +40,8 @@ def pool_record(found: Found) -> dict[str, Any]:
     record: dict[str, Any] = {"name": found.name, "state": state}
     if unreadable is not None:
         record["error"] = unreadable.as_dict()
+    elif found.current.frozen is not None:
+        record["error"] = found.current.frozen.error(f"pool {found.name}").as_dict()
     record.update(
         type=pool.type,
         uuid=pool.uuid,
@@ -55,9 +58,19 @@ def pool_record(found: Found) -> dict[str, Any]:
         if found.usage is not None:
             usage = found.usage
             record.update(capacity=usage.capacity, allocation=usage.allocation, available=usage.available)
+        if found.table is not None:
+            record.update(partition_table=found.table.label, free_extents=_free(found.table))
     if unseen:
         record["unseen"] = unseen_guards(found)
     return record
+
+
+def _free(table: Table) -> list[dict[str, Any]]:
+    """Where new partitions can be, each in one piece."""
+    return [
+        {"start": each.start, "end": each.end, "size": each.size, "kind": "logical" if each.logical else "primary"}
+        for each in free_extents(table)
+    ]
 
 
 def unseen_guards(found: Found) -> list[str]:
@@ -87,7 +100,7 @@ def volume_record(volume: Volume, unlisted: Collection[str] = ()) -> dict[str, A
         "physical": volume.physical,
     }
     record.update(permissions_facts(volume.permissions))
-    for name in ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target"):
+    for name in ("thin_pool", "compat", "cluster_size", "lazy_refcounts", "extended_l2", "data_file", "link_target"):
         if getattr(volume, name) is not None:
             record[name] = getattr(volume, name)
     if volume.backing is not None:
@@ -97,5 +110,7 @@ def volume_record(volume: Volume, unlisted: Collection[str] = ()) -> dict[str, A
     problem = volume.foreign or volume.problem or (_UNLISTED if volume.name in unlisted else "")
     if problem:
         record["problem"] = problem
+    if volume.extents:
+        record["extents"] = [{"device": e.device, "start": e.start, "end": e.end} for e in volume.extents]
     record["timestamps"] = {name: nanoseconds / 10**9 for name, nanoseconds in volume.timestamps}
     return record

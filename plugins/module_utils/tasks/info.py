@@ -20,7 +20,7 @@ from ..model.found import Found
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..report.records import POOL_FIELDS, VOLUME_FIELDS, pool_record, volume_record
-from .outcome import described
+from .outcome import described, watched
 
 _OF_POOLS = (*POOL_FIELDS, "volumes", "xml")
 _OF_VOLUMES = ("pool", *VOLUME_FIELDS, "xml")
@@ -35,7 +35,7 @@ def _engine(module: AnsibleModule, known: tuple[str, ...]) -> Any:
             f"fields: records have no {', '.join(strange)}",
             hint=f"Give some of: {', '.join(known)}.",
         )
-    return engine_for(module.params["uri"], (), module.params["timeout"], reading=True)
+    return watched(module, engine_for(module.params["uri"], (), module.params["timeout"], reading=True))
 
 
 def _only(record: dict[str, Any], fields: Any) -> dict[str, Any]:
@@ -49,19 +49,25 @@ def run_pools(module: AnsibleModule) -> None:
     params, engine = module.params, _engine(module, _OF_POOLS)
     pattern = params["name"] or "*"
     records = [_pool(engine, name, params) for name in engine.pool_names() if fnmatch.fnmatchcase(name, pattern)]
-    wanted = [record for record in records if _pool_matches(record, params)]
+    wanted = [record for record in records if _pool_matches(engine, record, params)]
     module.exit_json(
         changed=False, pools=[_only(record, params["fields"]) for record in wanted], engine=described(engine)
     )
 
 
-def _pool_matches(record: dict[str, Any], params: dict[str, Any]) -> bool:
+def _pool_matches(engine: Any, record: dict[str, Any], params: dict[str, Any]) -> bool:
     if params["uuid"] is not None and record.get("uuid") != params["uuid"].strip().lower():
         return False
     if params["path"] is None:
         return True
     path = record.get("path")
-    return path is not None and os.path.realpath(path) == os.path.realpath(params["path"])
+    return path is not None and _same_path(engine, path, params["path"])
+
+
+def _same_path(engine: Any, path: str, asked: str) -> bool:
+    """Symbolic links are followed, but nobody who may be dead is asked."""
+    resolved = engine.host.servers.resolved
+    return bool(resolved(path) == resolved(os.path.abspath(asked)))
 
 
 def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
@@ -115,7 +121,9 @@ def _volumes(engine: Any, pool: str, params: dict[str, Any]) -> list[dict[str, A
     pattern = params["name"] or "*"
     records = []
     for volume in sorted(found.volumes.values(), key=lambda volume: volume.name):
-        if volume.foreign or not fnmatch.fnmatchcase(volume.name, pattern) or not _at_path(volume.path, params["path"]):
+        if volume.foreign or not fnmatch.fnmatchcase(volume.name, pattern):
+            continue
+        if params["path"] is not None and not _same_path(engine, volume.path or "", params["path"]):
             continue
         record = {"pool": pool, **volume_record(volume, found.unlisted)}
         if params["xml"]:
@@ -130,10 +138,6 @@ def _names_asked(params: dict[str, Any]) -> tuple[str, ...] | None:
     if name is not None and not any(character in name for character in "*?["):
         return (name,) if "/" not in name and name not in (".", "..") else ()
     return None
-
-
-def _at_path(path: str | None, asked: str | None) -> bool:
-    return asked is None or (path is not None and os.path.realpath(path) == os.path.realpath(asked))
 
 
 def _volume_xml(volume: Any, found: Found) -> str | None:

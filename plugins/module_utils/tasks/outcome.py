@@ -7,15 +7,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from typing import Any, Callable
 
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Result
 from ..engines.select import needs_daemon
+from ..host.patience import watch
 from ..model.errors import StorageError
 from ..report.result import diff, plan
 
+_PATIENCE, _LEAST_PATIENCE = 4, 60
+_STUCK = "See which mount or device does not answer."
 _LOOK = "Run as a user who may read it (become: true), or look at what it is mounted from."
 
 
@@ -38,6 +44,31 @@ def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) ->
         _refuse(module, error)
     except OSError as error:
         _refuse(module, StorageError("not_readable", str(error), subject=str(error.filename or ""), hint=_LOOK))
+
+
+def watched(module: AnsibleModule, engine: Any) -> Any:
+    """The engine; where looking through it hangs for good, although what may hang is asked for in children, the module
+    says so and ends. Several steps of a look may each take their time until then.
+    """
+    seconds = max(_LEAST_PATIENCE, _PATIENCE * module.params["timeout"])
+
+    def stuck() -> None:
+        error = StorageError("deadline", f"looking at the host has not ended within {seconds} s", hint=_STUCK)
+        with suppress(BaseException):
+            _refuse(module, error)
+        sys.stdout.flush()
+        os._exit(1)
+
+    def wrapped(look: Callable[..., Any]) -> Callable[..., Any]:
+        def patient(*arguments: Any) -> Any:
+            with watch(seconds, stuck):
+                return look(*arguments)
+
+        return patient
+
+    for name in ("observe", "observe_users"):
+        setattr(engine, name, wrapped(getattr(engine, name)))
+    return engine
 
 
 def _refuse(module: AnsibleModule, error: StorageError) -> None:

@@ -20,13 +20,13 @@ from ..model.change import Change, known
 from ..model.facts import definition_facts, permissions_facts, volume_facts
 from ..model.found import READY, Found
 from ..report.records import pool_record
-from .outcome import done_changes, finish
+from .outcome import done_changes, finish, watched
 
 
 def run(module: AnsibleModule) -> None:
     params = module.params
     goal = pool_goal(params, *accounts_of(params["uri"]))
-    engine = engine_for(params["uri"], goal.allow, params["timeout"], reading=False)
+    engine = watched(module, engine_for(params["uri"], goal.allow, params["timeout"], reading=False))
     aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
     result = converge(aim, engine, module.check_mode)
     record = pool_record(result.found)
@@ -42,8 +42,10 @@ def facts(change: Change, found: Found) -> Any:
         return None if volume is None else {"path": volume.path, **volume_facts(volume)}
     if change.after is None:
         return None if found.definition is None else "defined"
-    ready = found.storage.kind == READY
+    ready = found.storage.open
+    parts = {part.name: dict(part.facts or {}) if part.kind == READY else None for part in found.storage.parts}
     return {
+        **parts,
         "definition": definition_facts(found.definition) if found.definition else None,
         "target": permissions_facts(found.storage.permissions) if ready else None,
         "state": "active" if found.active else "inactive",
@@ -61,5 +63,6 @@ def _predicted(record: dict[str, Any], changes: Any) -> dict[str, Any]:
         if change.after is None:
             return {"name": record["name"], "state": "absent"}
         for name, value in known(change.after).items():
-            record.update(value if isinstance(value, dict) else {name: value})
+            if name != change.part:  # what a part is made as shows up in the record once it is used
+                record.update(value if isinstance(value, dict) else {name: value})
     return record

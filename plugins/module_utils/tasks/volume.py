@@ -20,14 +20,14 @@ from ..model.change import Change, known
 from ..model.facts import volume_facts
 from ..model.found import Found
 from ..report.records import pool_record, volume_record
-from .outcome import finish
+from .outcome import finish, watched
 
 
 def run(module: AnsibleModule) -> None:
     params = module.params
     goal = volumes_goal(params, *accounts_of(params["uri"]))
     allow = frozenset(word for entry in goal.volumes for word in entry.allow) | set(params["allow"] or ())
-    engine = engine_for(params["uri"], allow, params["timeout"], reading=False)
+    engine = watched(module, engine_for(params["uri"], allow, params["timeout"], reading=False))
     aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts)
     result = converge(aim, engine, module.check_mode)
     entries = _entries(goal, result, module.check_mode)

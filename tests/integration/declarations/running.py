@@ -5,7 +5,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 from collections import Counter
@@ -18,6 +17,7 @@ from .declared import Hand, PoolTask, VolumeTask, pool_xml
 from .host_model import MISSING, Directory, File, Host, Pool, Prediction, by_hand, predict
 from .making import POOLS, UUIDS, Start, World
 from .reading import Reader
+from .results import actions, check_result, code_of, masked
 from .shares import count, count_sequence
 from .watching import Recorder, Snapshot, but_locks, differences, less_locks, of_the_task, snapshot
 
@@ -26,7 +26,6 @@ Call = Callable[..., dict[str, Any]]
 RECORDER = Recorder()
 MIB = 2**20
 _TIMES = {"links", "size", "mtime_ns", "ctime_ns"}
-_KNOWN_AFTER = re.compile(r"\(known after apply\)")
 
 
 # -- the machine --------------------------------------------------------------------------------------------------
@@ -208,11 +207,11 @@ class Sequence:
         changes = less_locks(differences(before, after), "host")
         self._compare(checked, done)
         self._against_prediction(prediction, done)
-        _check_result(checked)
-        _check_result(done)
+        check_result(checked)
+        check_result(done)
         if "failed" in done:
-            assert not changes, f"refused ({_code(done)}), but changed {changes}"
-            assert not but_locks(events, self.shop.root), f"refused ({_code(done)}), but did {events}"
+            assert not changes, f"refused ({code_of(done)}), but changed {changes}"
+            assert not but_locks(events, self.shop.root), f"refused ({code_of(done)}), but did {events}"
             assert not done["changed"], "refused, but says that it changed something"
         else:
             assert bool(changes) == done["changed"] == bool(done["plan"]), f"changed {changes}, says {done}"
@@ -227,7 +226,7 @@ class Sequence:
     # -- what is held against it ----------------------------------------------------------------------------------
 
     def _compare(self, checked: dict[str, Any], done: dict[str, Any]) -> None:
-        code, foreseen = _code(done), _code(checked)
+        code, foreseen = code_of(done), code_of(checked)
         if self.elsewhere is not None and foreseen == "not_writable":
             assert checked["plan"], "refused as not writable, with nothing to write"
             assert not code or code in MISSING, f"check mode got as far as writing, the real run says {done['error']}"
@@ -235,7 +234,7 @@ class Sequence:
             assert any("as if an earlier task had made it" in text for text in checked["warnings"]), checked["warnings"]
         else:
             assert foreseen == code, f"check mode says {checked.get('error')}, the real run {done.get('error')}"
-            assert _masked(checked["diff"], checked["diff"]) == _masked(checked["diff"], done["diff"])
+            assert masked(checked["diff"], checked["diff"]) == masked(checked["diff"], done["diff"])
             assert checked["changed"] == done["changed"]
             statuses = [[(v["name"], v["status"]) for v in result.get("volumes", ())] for result in (checked, done)]
             assert statuses[0] == statuses[1]
@@ -245,11 +244,11 @@ class Sequence:
         if prediction.told:
             return
         if prediction.codes:
-            assert _code(done) in prediction.codes, f"should be refused with {set(prediction.codes)}: {done}"
+            assert code_of(done) in prediction.codes, f"should be refused with {set(prediction.codes)}: {done}"
             return
-        assert not _code(done), f"should not be refused: {done['error']}"
-        assert _actions(done["plan"]) == prediction.actions, (
-            f"planned {_actions(done['plan'])}, should be {prediction.actions}"
+        assert not code_of(done), f"should not be refused: {done['error']}"
+        assert actions(done["plan"]) == prediction.actions, (
+            f"planned {actions(done['plan'])}, should be {prediction.actions}"
         )
 
     def _against_model(self, task: Task, prediction: Prediction, done: dict[str, Any], changes: dict[str, str]) -> None:
@@ -276,7 +275,7 @@ class Sequence:
     def _unasked(self, task: Task, done: dict[str, Any], changes: dict[str, str]) -> dict[str, str]:
         """Whatever changed and is neither named by the plan nor a directory above something that is."""
         asked: set[str] = set()
-        for action, subject in _actions(done["plan"]):
+        for action, subject in actions(done["plan"]):
             pool, _unused, volume = subject.split(" ", 1)[1].partition("/")
             known = self.host.pools.get(pool) or self.pools_before.get(pool)
             path = (
@@ -307,7 +306,7 @@ class Sequence:
         changes = less_locks(differences(after, self._look()), "host")
         assert not changes, f"the second run changed {changes}"
         assert not but_locks(events, self.shop.root), f"the second run did {but_locks(events, self.shop.root)}"
-        assert _code(again) == _code(done)
+        assert code_of(again) == code_of(done)
         assert not again["changed"]
         if "failed" not in done:
             assert again["plan"] == []
@@ -330,38 +329,3 @@ def _asked_for(name: str, what: str, asked: set[str]) -> bool:
     if above and what.startswith("other "):
         return set(what[len("other ") :].split(", ")) <= _TIMES
     return above and what == "is new"
-
-
-def _check_result(result: dict[str, Any]) -> None:
-    """What every result has."""
-    assert isinstance(result.get("plan"), list), result
-    assert set(result["diff"]) == {"before", "after"}, result
-    assert isinstance(result["changed"], bool), result
-    assert not any(text.startswith("verification:") for text in result["warnings"]), result["warnings"]
-    if "failed" in result:
-        assert result["error"]["code"], result
-        assert result["error"]["hint"] or result["error"]["code"] == "storage_unreadable", result
-    else:
-        assert "error" not in result, result
-
-
-def _code(result: dict[str, Any]) -> str:
-    return str(result["error"]["code"]) if "failed" in result else ""
-
-
-def _masked(like: dict[str, str], diff: dict[str, str]) -> dict[str, list[str]]:
-    """A diff without the values that check mode could not know: those that it marks so."""
-    masked = {}
-    for side, text in diff.items():
-        marked = [line.split(": ")[0] if _KNOWN_AFTER.search(line) else None for line in like[side].splitlines()]
-        lines = text.splitlines()
-        pairs = zip(lines, marked, strict=True) if len(lines) == len(marked) else [(line, None) for line in lines]
-        masked[side] = [f"{mark}: ..." if mark is not None and line.startswith(mark) else line for line, mark in pairs]
-    return masked
-
-
-def _actions(plan: list[dict[str, Any]]) -> Counter:
-    """(action, subject), those of grouped changes one by one."""
-    return Counter(
-        (entry["action"], subject) for entry in plan for subject in entry.get("subjects", [entry["subject"]])
-    )

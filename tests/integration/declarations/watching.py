@@ -44,7 +44,7 @@ class Entry:
 Snapshot = dict[str, Entry]
 
 
-def _content(path: str, status: os.stat_result) -> str:
+def content_of(path: str, status: os.stat_result) -> str:
     if stat.S_ISLNK(status.st_mode):
         return os.readlink(path)
     if not stat.S_ISREG(status.st_mode):
@@ -73,7 +73,7 @@ def snapshot(top: Path) -> Snapshot:
         status = os.lstat(path)
         entries[name] = Entry(
             status.st_mode, status.st_uid, status.st_gid, status.st_nlink, status.st_size, status.st_mtime_ns,
-            status.st_ctime_ns, status.st_ino, _content(path, status),
+            status.st_ctime_ns, status.st_ino, content_of(path, status),
         )  # fmt: skip
         if stat.S_ISDIR(status.st_mode):
             for child in sorted(os.listdir(path)):

@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import dir as dir_backend
 from ansible_collections.virt.storage.plugins.module_utils.backends import filetree, filetree_changes
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
 from ansible_collections.virt.storage.plugins.module_utils.images import qemu_img
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Subject
@@ -62,8 +63,8 @@ def test_a_directory(tmp_path):
     assert not seen.mount_point
     assert seen.writable
     assert filetree.observe_directory(str(tmp_path), None, False).holds == ()
-    assert filetree.observe_directory(str(tmp_path), status.st_ino, False).made
-    assert not filetree.observe_directory(str(tmp_path), status.st_ino + 1, False).made
+    assert filetree.observe_directory(str(tmp_path), f"{status.st_ino} {tmp_path}", False).made
+    assert not filetree.observe_directory(str(tmp_path), f"{status.st_ino + 1} {tmp_path}", False).made
 
 
 def test_a_mount_point():
@@ -593,27 +594,92 @@ def test_no_two_files_in_the_private_directory_have_one_name():
 # -- directory pools ----------------------------------------------------------------------------------------------
 
 
+NOTES = Notes("/records", "/starts")
+NOTE = NOTES.record_path("/p")
+
+
 @pytest.mark.parametrize(
     ("action", "permissions", "operations"),
     [
-        ("build", Permissions(0o711), [ops.MakeDirectory("/p", 0o711, "/r")]),
+        ("build", Permissions(0o711), [ops.MakeDirectory("/p", 0o711, NOTE)]),
         (
             "build",
             Permissions(0, 0, 5),
-            [ops.MakeDirectory("/p", 0, "/r"), ops.SetPermissions("/p", None, 0, 5, True)],
+            [ops.MakeDirectory("/p", 0, NOTE), ops.SetPermissions("/p", None, 0, 5, True)],
         ),
         ("permissions", Permissions(0o700, 1, 2), [ops.SetPermissions("/p", 0o700, 1, 2, True)]),
-        ("delete", Permissions(), [ops.RemoveDirectory("/p"), ops.Remove("/r")]),
+        ("delete", Permissions(), [ops.RemoveDirectory("/p"), ops.Remove(NOTE)]),
     ],
 )
 def test_lowering_a_directory_pool(action, permissions, operations):
     mine = Change(Subject("p"), action, "summary", wanted=Pool("p", "dir", path="/p", permissions=permissions))
-    assert dir_backend.lower(mine, "/r") == operations
+    assert dir_backend.lower(mine, Found("p"), NOTES) == operations
+
+
+# -- on servers ---------------------------------------------------------------------------------------------------
+
+
+def far(fstype="nfs4", writable=False, owner=107, mode=0o755, **more):
+    storage = Storage(READY, "/p", permissions=Permissions(mode, owner, 5), writable=writable, filesystem=fstype)
+    return Found("p", storage=storage, filesystem=fstype, **more)
+
+
+def test_each_host_has_a_private_directory_of_its_own_on_a_server(monkeypatch):
+    monkeypatch.setattr(filetree, "this_host", lambda: "aa")
+    assert filetree.staging_name("ext4") == ".virt-storage"
+    assert filetree.staging_name("nfs4") == ".virt-storage-aa"
+
+
+def test_that_of_another_host_is_no_volume_and_no_leftover(tmp_path, monkeypatch):
+    monkeypatch.setattr(filetree, "this_host", lambda: "aa")
+    for name in (".virt-storage-bb", ".virt-storage-aa", ".virt-storage-aa-107"):
+        (tmp_path / name).mkdir(0o700)
+    assert filetree.list_volumes(str(tmp_path), None, True) == {}
+    assert filetree.observe_staging(str(tmp_path), "nfs4") == ((".virt-storage-aa",), "")
+    assert filetree.observe_directory(str(tmp_path), None, True).holds == (".virt-storage-bb",)
 
 
 @pytest.mark.parametrize(
-    ("kind", "started", "up"),
-    [("ready", True, True), ("ready", False, False), ("absent", True, False), ("unknown", True, False)],
+    ("found", "volume", "expected"),
+    [
+        (far(), wanted(permissions=Permissions(None, 107, 107)), (107, 107)),
+        (far(), wanted(permissions=Permissions(None, 107)), (107, 5)),
+        (far(), wanted(permissions=Permissions(None, 108, 5)), None),
+        (far(mode=0o775), wanted(permissions=Permissions(None, 108, 5)), (108, 5)),
+        (far(mode=0o777, writable=True), wanted(permissions=Permissions(None, 108, 9)), (108, 9)),
+        (far(mode=0o777, writable=True), wanted(), None),
+        (far("ext4"), wanted(permissions=Permissions(None, 107, 107)), None),
+        (far("cifs"), wanted(permissions=Permissions(None, 107, 107)), None),
+        (far(process=(1000, frozenset())), wanted(permissions=Permissions(None, 107, 107)), None),
+    ],
 )
-def test_when_a_directory_pool_is_up(kind, started, up):
-    assert dir_backend.is_up(Pool("p", "dir"), Storage(kind), started) is up
+def test_in_whose_name_a_volume_is_made(found, volume, expected):
+    assert filetree_changes.actor_of(change("create", volume), found) == expected
+
+
+def test_in_whose_name_a_volume_is_changed_and_removed():
+    volume = wanted(permissions=Permissions(0o600, 9, 9))
+    found = far(volumes={"v": volume}, protected=frozenset({"v"}))
+    assert filetree_changes.actor_of(change("resize", volume), found) == (9, 9)
+    assert filetree_changes.actor_of(change("delete", volume), found) == (107, 5)
+    found = far(volumes={"v": volume}, mode=0o777, writable=True)
+    assert filetree_changes.actor_of(change("resize", volume), found) is None
+    assert filetree_changes.actor_of(change("delete", volume), found) is None
+
+
+def test_who_acts_for_others_has_a_directory_for_each(monkeypatch):
+    monkeypatch.setattr(filetree_changes, "staging_name", lambda fstype: ".virt-storage-aa")
+    one, two = wanted("one", permissions=Permissions(None, 107)), wanted("two", permissions=Permissions(None, 108))
+    steps = filetree_changes.lower_volumes([change("create", one), change("create", two)], far(mode=0o777))
+    opened = [
+        op.operation.path for step in steps for op in step.operations if isinstance(op.operation, ops.OpenStaging)
+    ]
+    closed = [
+        op.operation.path for step in steps for op in step.operations if isinstance(op.operation, ops.CloseStaging)
+    ]
+    assert opened == closed == ["/p/.virt-storage-aa-107", "/p/.virt-storage-aa-108"]
+    published = [op for step in steps for op in step.operations if isinstance(op.operation, ops.Publish)]
+    assert [(op.owner, op.group, op.operation.staged) for op in published] == [
+        (107, 5, "/p/.virt-storage-aa-107/one"),
+        (108, 5, "/p/.virt-storage-aa-108/two"),
+    ]

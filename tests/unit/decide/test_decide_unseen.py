@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN
+from ansible_collections.virt.storage.plugins.module_utils.model.extents import told_extent
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     BLANK,
     DATA,
@@ -84,6 +85,7 @@ def far(kind, *volumes, active=True, usage=None, users=None, source=None, **more
         volumes=shown,
         images={name: Image(each) for name, each in shown.items()},
         usage=usage,
+        extent=told_extent(pool, *((usage.capacity, usage.available) if usage else (None, None))),
         users=users or {},
         **more,
     )

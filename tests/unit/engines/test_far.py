@@ -48,6 +48,7 @@ def guest(name, *paths, volumes=()):
 
 
 class Daemon:
+    timeout = 5
     """One pool p; ``asked`` notes what was asked for."""
 
     def __init__(self, *volumes, guests=(), elsewhere=None):

@@ -10,6 +10,8 @@ import errno
 import fcntl
 import os
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -262,6 +264,73 @@ def test_the_size_of_another_file_is_not_set(files):
     assert (files / "a").read_text() == "theirs"
 
 
+@pytest.mark.root
+def test_in_the_name_of_another_user():
+    with tempfile.TemporaryDirectory(dir="/tmp") as directory:  # pytest's own are closed to others
+        os.chmod(directory, 0o711)
+        acts_for_another(Path(directory))
+
+
+def acts_for_another(tmp_path):
+    (tmp_path / "source").write_text("content")
+    os.chmod(tmp_path / "source", 0o600)
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    os.chown(theirs, 4321, 4321)
+    theirs.chmod(0o700)
+    do(ops.As(4321, 4321, ops.MakeRaw(str(theirs / "a"), 4096)))
+    do(ops.As(4321, 4321, ops.CopySparse(str(tmp_path / "source"), str(theirs / "b"))))
+    do(ops.As(4321, 4321, ops.Publish(str(theirs / "b"), str(theirs / "c"))))
+    assert [(os.stat(theirs / name).st_uid, os.stat(theirs / name).st_gid) for name in ("a", "c")] == [(4321, 4321)] * 2
+    assert refused(ops.As(4321, 4321, ops.MakeRaw(str(tmp_path / "none"), 4096))) == "not_writable"
+    assert os.stat(tmp_path / "source").st_uid == os.geteuid()  # and we are ourselves again
+    do(ops.MakeRaw(str(tmp_path / "ours"), 4096))
+    assert os.stat(tmp_path / "ours").st_uid == os.geteuid()
+
+
+def command(script, **more):
+    return ops.Run(("sh", "-c", script), bounded=True, **more)
+
+
+def test_the_first_command_that_does_it(tmp_path):
+    attempts = (command(f"echo no >&2; touch {tmp_path}/1; exit 32"), command(f"touch {tmp_path}/2"), command("false"))
+    do(ops.FirstOf((ops.Run(("sh",), helper="mount.nothing"), *attempts)))
+    assert sorted(os.listdir(tmp_path)) == ["1", "2"]
+
+
+def test_what_all_commands_said_when_none_does_it():
+    with pytest.raises(StorageError) as caught:
+        Applier((), 5).apply(ops.FirstOf((command("echo first >&2; exit 32"), command("echo second >&2; exit 1"))))
+    assert (caught.value.code, caught.value.rc) == ("command_failed", 32)
+    assert "first" in caught.value.stderr
+    assert "second" in caught.value.stderr
+
+
+def test_who_does_not_answer_is_not_passed_over(tmp_path):
+    late = command("sleep 30", late="Look at it.")
+    with pytest.raises(StorageError) as caught:
+        Applier((), 0.2).apply(ops.FirstOf((late, command(f"touch {tmp_path}/2"))))
+    assert (caught.value.code, caught.value.hint) == ("deadline", "Look at it.")
+    assert os.listdir(tmp_path) == []
+
+
+def test_credentials_are_in_a_file_that_has_no_name(tmp_path):
+    seen = tmp_path / "seen"
+    script = f"cat ${{1#credentials=}} > {seen}; readlink ${{1#credentials=}} >> {seen}"
+    do(ops.Run(("sh", "-c", script, "sh", ops.CREDENTIALS), credentials=ops.Secret("password=x\n")))
+    assert seen.read_text() == "password=x\n/memfd:credentials (deleted)\n"
+
+
+def test_what_a_mount_leaves_behind_holds_no_lock(tmp_path):
+    lock = os.open(tmp_path / "lock", os.O_CREAT | os.O_RDWR)
+    script = f"test ! -e /proc/self/fd/{lock} || touch {tmp_path}/held"
+    Applier((lock,), 5).apply(command(script, leaves=True))
+    assert not (tmp_path / "held").exists()
+    Applier((lock,), 5).apply(command(script))
+    assert (tmp_path / "held").exists()
+    os.close(lock)
+
+
 # -- names --------------------------------------------------------------------------------------------------------
 
 
@@ -310,14 +379,36 @@ def test_publishing_where_links_are_refused_for_another_reason(files, monkeypatc
     assert not (files / "new").exists()
 
 
-def test_exchanging(files):
+def test_publishing_that_is_answered_twice(files, monkeypatch):
+    """Whose answer was lost asks the NFS server again, which says that the name is taken: by the same file."""
+    link = os.link
+
+    def linking(source, target, **more):
+        link(source, target, **more)
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source)
+
+    mine = identity(files / "staged")
+    monkeypatch.setattr(apply_module.os, "link", linking)
+    do(ops.Publish(str(files / "staged"), str(files / "new")))
+    assert identity(files / "new") == mine
+    assert not (files / "staged").exists()
+
+
+@pytest.fixture(params=["exchange", "two renames"])
+def exchanging(request, monkeypatch):
+    """Whether the filesystem can exchange two files; NFS, CIFS and FUSE can't."""
+    if request.param != "exchange":
+        monkeypatch.setattr(apply_module, "rename_exchange", fail_with(errno.EINVAL))
+
+
+def test_exchanging(files, exchanging):
     mine = identity(files / "staged")
     do(ops.Exchange(str(files / "staged"), str(files / "a"), identity(files / "a")))
     assert identity(files / "a") == mine
     assert os.listdir(files) == ["a"]
 
 
-def test_exchanging_what_was_replaced_puts_it_back(files):
+def test_exchanging_what_was_replaced_puts_it_back(files, exchanging):
     theirs = identity(files / "a")
     assert refused(ops.Exchange(str(files / "staged"), str(files / "a"), (0, 0))) == "changed_meanwhile"
     assert identity(files / "a") == theirs
@@ -325,7 +416,7 @@ def test_exchanging_what_was_replaced_puts_it_back(files):
     assert (files / "staged").read_text() == "ours"
 
 
-def test_exchanging_what_went_away(files):
+def test_exchanging_what_went_away(files, exchanging):
     operation = ops.Exchange(str(files / "staged"), str(files / "gone"), (0, 0))
     assert refused(operation) == "changed_meanwhile"
     assert sorted(os.listdir(files)) == ["a", "staged"]

@@ -13,7 +13,7 @@ import subprocess
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import devices
+from ansible_collections.virt.storage.plugins.module_utils.host import devices, signatures
 from ansible_collections.virt.storage.plugins.module_utils.host.users import held
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import BLANK, DATA, NOT_THERE, UNREADABLE
@@ -79,9 +79,9 @@ def test_what_cannot_be_told(device, tmp_path, monkeypatch):
 
         return run
 
-    monkeypatch.setattr(devices, "run", ends(4))
+    monkeypatch.setattr(signatures, "run", ends(4))
     assert content(device) == f"{UNREADABLE}blkid failed"
-    monkeypatch.setattr(devices, "run", ends(8))
+    monkeypatch.setattr(signatures, "run", ends(8))
     assert content(device) == "several signatures"
 
 

@@ -23,7 +23,14 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.host import mounts as mounts_module
 from ansible_collections.virt.storage.plugins.module_utils.host.accounts import group_id, owner_id
 from ansible_collections.virt.storage.plugins.module_utils.host.locks import locked
-from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount, filesystem_of, mounts
+from ansible_collections.virt.storage.plugins.module_utils.host.mounts import (
+    Mount,
+    filesystem_of,
+    mount_at,
+    mounts,
+    mounts_below,
+    mounts_of,
+)
 from ansible_collections.virt.storage.plugins.module_utils.host.run import run
 from ansible_collections.virt.storage.plugins.module_utils.host.users import users_of
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
@@ -220,11 +227,36 @@ def test_mounts_with_odd_names(table):
     ]
 
 
+def test_options_and_numbers_of_mounts(table):
+    found = table[2]
+    assert (found.options, found.super_options) == (("rw", "nosuid"), ("rw",))
+    assert (found.number, found.id, found.parent) == ((254, 1), 31, 22)
+
+
+@pytest.mark.parametrize(
+    ("text", "options"),
+    [
+        ("rw,relatime", ("rw", "relatime")),
+        ('rw,context="u:r:t:s0:c1,c2",seclabel', ("rw", 'context="u:r:t:s0:c1,c2"', "seclabel")),
+        (r"rw,lowerdir=/a\054b:/c\040d", ("rw", "lowerdir=/a,b:/c d")),
+        ("", ()),
+    ],
+)
+def test_options_with_commas(text, options):
+    assert mounts_module._options(text) == options
+
+
+def mount(number, parent, point, source="s", root="/"):
+    return Mount(root, point, "ext4", source, (), (), (0, number), number, parent)
+
+
 TABLE = [
-    Mount("/", "/", "ext4", "a"),
-    Mount("/", "/srv", "xfs", "b"),
-    Mount("/", "/srv/deep", "tmpfs", "c"),
-    Mount("/", "/srv", "btrfs", "d"),
+    mount(20, 1, "/", "a"),
+    mount(21, 20, "/srv", "b"),
+    mount(22, 21, "/srv/deep", "c"),
+    mount(23, 21, "/srv", "d"),
+    mount(24, 20, "/mnt", "e"),
+    mount(25, 24, "/mnt/deep", "f"),
 ]
 
 
@@ -236,13 +268,38 @@ TABLE = [
         ("/srv", "d"),
         ("/srv/x", "d"),
         ("/srvx", "a"),
-        ("/srv/deep", "c"),
-        ("/srv/deep/x/y", "c"),
-        ("/srv/deeper", "d"),
+        ("/srv/deep", "d"),  # what was mounted there is covered
+        ("/mnt/deep", "f"),
+        ("/mnt/deep/x/y", "f"),
+        ("/mnt/deeper", "e"),
     ],
 )
-def test_which_mount_holds_a_path(path, source):
-    assert filesystem_of(path, TABLE).source == source
+@pytest.mark.parametrize("turn", [1, -1])
+def test_which_mount_holds_a_path(path, source, turn):
+    assert filesystem_of(path, TABLE[::turn]).source == source
+
+
+@pytest.mark.parametrize(("path", "source"), [("/srv", "d"), ("/mnt", "e"), ("/srv/deep", None), ("/mnt/x", None)])
+def test_what_is_mounted_at_a_path(path, source):
+    found = mount_at(path, TABLE)
+    assert (found.source if found else None) == source
+
+
+def test_in_a_changed_root_no_mount_is_at_the_top():
+    assert filesystem_of("/srv/x", TABLE[1:2]).source == "b"
+    assert filesystem_of("/x", TABLE[1:2]) is None
+
+
+def test_mounts_of_a_source_or_device():
+    assert [found.point for found in mounts_of("e", TABLE)] == ["/mnt"]
+    assert [found.point for found in mounts_of((0, 22), TABLE)] == ["/srv/deep"]
+    assert mounts_of("nothing", TABLE) == []
+
+
+def test_mounts_below_a_mount():
+    assert [found.source for found in mounts_below(TABLE[1], TABLE)] == ["c", "d"]
+    assert [found.source for found in mounts_below(TABLE[0], TABLE)] == ["b", "e", "c", "d", "f"]
+    assert mounts_below(TABLE[5], TABLE) == []
 
 
 def test_without_mounts_none_holds_it():
@@ -369,7 +426,7 @@ def test_the_locks_of_qemu(image, monkeypatch, kind, byte, seen, writes):
     """A holder whose process can't be seen, as one in another pid namespace."""
     from ansible_collections.virt.storage.plugins.module_utils.host import users as users_module
 
-    monkeypatch.setattr(users_module, "_open_files", lambda unseen: iter(()))
+    monkeypatch.setattr(users_module.Processes, "files", lambda self: [])
     with child(LOCK, image, kind, byte):
         assert [each for each, _who in users(image)] == (["lock"] if seen else [])
         assert [each for each, _who in users(image, writers_only=True)] == (["lock"] if writes else [])

@@ -24,7 +24,8 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     Usage,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceHost
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.tables import Table
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent, Volume
 from ansible_collections.virt.storage.plugins.module_utils.report.records import (
     POOL_FIELDS,
     VOLUME_FIELDS,
@@ -424,12 +425,14 @@ def test_the_fields_that_records_can_have():
         POOL, cow=False, mount_options=("ro",), config_options=(("a", "b"),), refresh_allocation="capacity"
     )  # fmt: skip
     unseen = Storage(UNSEEN, permissions=everything)
-    seen = pool_record(Found("p", pool, current=unseen, active=True, usage=Usage(3, 1, 2)))
+    table = Table("gpt", "/dev/sdx", "sdx", 512, 17408, 1 << 30)
+    seen = pool_record(Found("p", pool, current=unseen, active=True, usage=Usage(3, 1, 2), table=table))
     unread = pool_record(Found("p", pool, started=True, current=Storage(UNKNOWN_STORAGE)))
     assert {*seen, *unread} == set(POOL_FIELDS)
     volume = Volume(
         "v", permissions=everything, backing=Backing("/b"), compat="1.1", cluster_size=65536, lazy_refcounts=False,
-        extended_l2=True, data_file="/d", encrypted=True, link_target="/t", problem="odd",
+        thin_pool="t", extended_l2=True, data_file="/d", encrypted=True, link_target="/t", problem="odd",
+        extents=(Extent("/dev/sdx", 0, 1),),
     )  # fmt: skip
     assert set(volume_record(volume)) == set(VOLUME_FIELDS)
     assert len(set(POOL_FIELDS)) == len(POOL_FIELDS)

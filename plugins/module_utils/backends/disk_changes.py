@@ -1,0 +1,176 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Partition tables and partitions, changed: dos and gpt by sfdisk, which makes a partition with its number, place and
+type in one write; other labels, and new tables, by parted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Callable
+
+from ..host.partitions import PARTED, PARTED_LABELS, SFDISK
+from ..model.change import Change
+from ..model.found import Found
+from ..model.operations import ChangeTable, Step
+from ..model.tables import DOS, GPT, Table, type_of
+from ..model.volume import Volume
+
+_MIB = 1 << 20
+# Where signatures are: 4 MiB and a bit from the start (the last copy of a LUKS2 header), 1 MiB before the end.
+_HEAD, _TAIL = 5 * _MIB, _MIB
+_SIZE_IN_IDENTITY = 2  # behind major and minor number: host/block.py
+# udev is not to look, and the kernel is told by us; --force: partitions beside it may be in use.
+_SFDISK = (
+    "sfdisk", "--quiet", "--force", "--no-reread", "--no-tell-kernel", "--wipe", "never", "--wipe-partitions", "never",
+)  # fmt: skip
+_PARTED = ("parted", "--script", "--align", "none")
+
+
+def _ends(start: int, end: int) -> tuple[tuple[int, int], ...]:
+    head = min(_HEAD, end - start)
+    tail = max(start + head, end - _TAIL)
+    return tuple((offset, size) for offset, size in ((start, head), (tail, end - tail)) if size > 0)
+
+
+def lower_pool(change: Change, found: Found) -> list[Any]:
+    if change.action not in ("build", "delete") or not change.part:
+        return []
+    source = change.wanted.source.devices[0]
+    node, identity = next((each.path, each.expected) for each in change.requires if each.kind == "device")
+    size = identity[_SIZE_IN_IDENTITY]
+    operation = ChangeTable(node, identity, clear=_ends(0, size), separator=source.part_separator)
+    if change.action == "delete":
+        return [operation]
+    label = dict(change.after or {})[change.part]["label"]
+    made = ("mklabel", PARTED_LABELS.get(label, label))
+    return [operation._replace(argv=(*_PARTED, node, *made), made=label, package=PARTED)]
+
+
+def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> Sequence[Step]:
+    """One after the other: they all change one table."""
+    table = found.table
+    if table is None:
+        return [Step((), change) for change in changes]
+    lowering = _Lowering(found, table)
+    steps: list[Step] = []
+    for change in changes:
+        otherwise = instead(change)
+        operations = lowering.lower(change) if otherwise is None else otherwise
+        steps.append(Step(tuple(operations), change, (len(steps) - 1,) if steps else ()))
+    return _settling(steps)
+
+
+def _settling(steps: list[Step]) -> list[Step]:
+    """The last change of the table waits for udev, for all of them."""
+    for index in range(len(steps) - 1, -1, -1):
+        operations = steps[index].operations
+        if operations and isinstance(operations[-1], ChangeTable):
+            last = operations[-1]._replace(settle=True)
+            steps[index] = steps[index]._replace(operations=(*operations[:-1], last))
+            break
+    return steps
+
+
+def _place(volume: Volume, table: Table) -> tuple[int, int, int]:
+    extent = volume.extents[0]
+    return (table.number(volume.name) or 0, extent.start, extent.end)
+
+
+class _Lowering:
+    def __init__(self, found: Found, table: Table) -> None:
+        pool = found.definition or found.live
+        source = None if pool is None else (pool.source.devices or (None,))[0]
+        separator = None if source is None else source.part_separator
+        self.found, self.table = found, table
+        self.operation = ChangeTable(
+            table.device, table.identity, label=table.label, made=table.label, separator=separator
+        )
+
+    def lower(self, change: Change) -> list[Any]:
+        if change.action == "clean":
+            return [self.operation]
+        if not change.wanted.extents:
+            return []
+        return [_LOWER[change.action](self, change)]
+
+    def _unit(self, offset: int) -> int:
+        return offset // self.table.sector
+
+    def _entry(self, number: int, start: int, end: int, kind: str | None) -> str:
+        first, size = self._unit(start), self._unit(end - start)
+        return f"{self.table.name(number)} : start={first}, size={size}" + (f", type={kind}" if kind else "")
+
+    def create(self, change: Change) -> ChangeTable:
+        volume: Volume = change.wanted
+        number, start, end = _place(volume, self.table)
+        kind = type_of(self.table.label, volume.format)
+        operation = self._filled(volume, start, end)
+        if self.table.label in (DOS, GPT):
+            return operation._replace(
+                argv=(*_SFDISK, "--append", self.table.device),
+                script=self._entry(number, start, end, kind),
+                package=SFDISK,
+            )
+        made = ("mkpart", *_WORDS[self.table.label], f"{start}B", f"{end - 1}B")
+        return operation._replace(argv=(*_PARTED, self.table.device, *made), package=PARTED)
+
+    def _filled(self, volume: Volume, start: int, end: int) -> ChangeTable:
+        """Cleared, and filled with its content, before it is a partition: it appears whole or not at all."""
+        clear = () if volume.format == "extended" else _ends(start, end)
+        operation = self.operation._replace(free=(start, end), clear=clear, at=start)
+        content = volume.content
+        if content is None:
+            return operation
+        if content.data is not None:
+            return operation._replace(content=content.data)
+        from ..images.qemu_img import convert_into
+
+        if content.path is None or content.format is None:
+            return operation
+        return operation._replace(content=convert_into(content.path, content.format, self.table.device, start, end))
+
+    def recreate(self, change: Change) -> ChangeTable:
+        volume: Volume = change.wanted
+        number, start, end = _place(volume, self.table)
+        old = self.table.by_number(number)
+        was = () if old is None else ((old.number, old.start, old.end),)
+        return self._filled(volume, start, end)._replace(
+            argv=(*_SFDISK, "-N", str(number), self.table.device),
+            script=self._entry(number, start, end, type_of(self.table.label, volume.format)).partition(": ")[2],
+            was=was,
+            package=SFDISK,
+        )
+
+    def delete(self, change: Change) -> ChangeTable:
+        place = _place(change.wanted, self.table)
+        argv: tuple[str, ...] = (*_SFDISK, "--delete", self.table.device, str(place[0]))
+        if self.table.label not in (DOS, GPT):
+            argv = (*_PARTED, self.table.device, "rm", str(place[0]))
+        package = SFDISK if self.table.label in (DOS, GPT) else PARTED
+        return self.operation._replace(argv=argv, was=(place,), package=package)
+
+    def resize(self, change: Change) -> ChangeTable:
+        volume: Volume = change.wanted
+        number, start, end = _place(volume, self.table)
+        size = volume.capacity or 0
+        return self.operation._replace(
+            argv=(*_SFDISK, "-N", str(number), self.table.device),
+            script=f"start={self._unit(start)}, size={self._unit(size)}",
+            was=((number, start, end),),
+            free=(start, start + size),
+            package=SFDISK,
+        )
+
+
+# What parted has to be told of a new partition, beside its place: a kind, a name, a filesystem.
+_WORDS = {"bsd": ("ext2",), "mac": ("ext2",), "dvh": ("primary", "ext2")}
+_LOWER = {
+    "create": _Lowering.create,
+    "recreate": _Lowering.recreate,
+    "delete": _Lowering.delete,
+    "resize": _Lowering.resize,
+}

@@ -1,0 +1,342 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Filesystem pools: a filesystem on a block device, mounted on the pool's path (formatstorage: "Filesystem pool").
+
+What is on the device is asked of libblkid, by all of its signatures, and never taken for empty where it can't be told.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from ..host.block import Device
+from ..host.mounts import Mount
+from ..host.paths import resolved
+from ..model.change import Change, Condition
+from ..model.errors import StorageError
+from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, User
+from ..model.goal import Scope
+from ..model.pool import Pool
+from ..model.sources import tag_of_path
+from . import filetree, mounted
+from .filesystems import FILESYSTEMS, Filesystem, by_signature
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+    from ..host.notes import Notes
+    from ..host.signatures import Content
+
+FILESYSTEM = "filesystem"
+_AUTO = "auto"
+_OWN = (mounted.LOST_AND_FOUND,)
+_BY_CONTENT = ("UUID", "LABEL")  # what is gone once something else is made there
+
+busy = mounted.busy
+
+
+class _Source(NamedTuple):
+    """The device that a pool names, or why there is none. ``text`` is how it is named."""
+
+    text: str
+    device: Device | None
+    problem: Problem | None
+
+
+def observe(pool: Pool, look: Look, holds: bool) -> Storage:
+    source = _source(pool, look)
+    place = mounted.place_of(pool, look, _is_mount_of(source))
+    part, read_only, known, mark = _filesystem(pool, source, place, look, holds)
+    storage = mounted.observe(pool, place, look, holds, source.text, parts=(part,), own=_OWN)
+    if storage.up:
+        fixed = "it is mounted from a filesystem that has none" if by_signature(storage.filesystem).fixed else ""
+        return replace(storage, mark=mark, fixed=fixed, requires=part.requires[:1])
+    fixed = "what is mounted there is read-only" if read_only else ""
+    fixed = f"{known.signature} has none" if known is not None and known.fixed else fixed
+    same = 2 if part.kind == READY else 1  # else it gets its content in the same task
+    return replace(
+        storage,
+        mark=mark,
+        fixed=fixed,
+        read_only=read_only,
+        requires=part.requires[:same],
+        filesystem="" if known is None else known.kernel,
+    )
+
+
+def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
+    """A filesystem's own directory is no volume."""
+    found = filetree.observe_volumes(found, scope, look)
+    if scope.volumes is None and mounted.LOST_AND_FOUND in found.volumes:
+        volumes = {name: volume for name, volume in found.volumes.items() if name != mounted.LOST_AND_FOUND}
+        return replace(found, volumes=volumes)
+    return found
+
+
+# --- the device ------------------------------------------------------------------------------------------------------
+
+
+def _source(pool: Pool, look: Look) -> _Source:
+    devices = pool.source.devices or ()
+    if len(devices) != 1:
+        what = f"{len(devices)} devices are named, and a filesystem is on one"
+        return _Source("its device", None, Problem("invalid_option", what, "Name one device."))
+    text = devices[0].path
+    from ..host.sources import resolve
+
+    tag = tag_of_path(text)
+    try:
+        device = resolve("=".join(tag) if tag else text, look)
+        if device.size:
+            return _Source(text, device, None)
+        return _Source(
+            text, None, Problem("source_missing", f"{text} is empty: no disk is in it", "Name what is there.")
+        )
+    except StorageError as error:
+        return _Source(text, None, Problem(error.code, error.message, error.hint))
+
+
+def _is_mount_of(source: _Source) -> Callable[[Mount], bool]:
+    """Whether a mount is that of the device: by its number, and of btrfs, whose mounts have numbers of their own, by
+    the device that it was mounted from. Of a device that went away only the name is left.
+    """
+    device = source.device
+
+    def is_it(mount: Mount) -> bool:
+        if device is None:
+            return mount.source in (source.text, os.path.realpath(source.text))
+        if mount.number == device.number:
+            return mount.root == "/"
+        return mount.fstype == "btrfs" and _number(mount.source) == device.number
+
+    return is_it
+
+
+def _number(path: str) -> tuple[int, int] | None:
+    try:
+        number = os.stat(path).st_rdev
+    except OSError:
+        return None
+    return (os.major(number), os.minor(number))
+
+
+# --- the filesystem --------------------------------------------------------------------------------------------------
+
+
+def _filesystem(
+    pool: Pool, source: _Source, place: mounted.Place, look: Look, holds: bool
+) -> tuple[Part, bool, Filesystem | None, str]:
+    """The filesystem as a part; whether it can only be read; what it is or will be, if that is known; and its UUID."""
+    wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
+    named = f"{_article(pool.source.format)} filesystem" if wanted else "a filesystem"
+    what = f"{named} on {source.text}"
+    device = source.device
+    if place.up and place.mount is not None and _fits_mount(place.mount, wanted) and not holds:
+        same = () if device is None else (Condition("device", device.node, device.identity),)
+        return _ready(what, pool, source, place.mount.fstype, same), False, wanted, ""
+    if device is None:
+        problem = source.problem
+        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, problem.what if problem else "", problem), False, wanted, ""
+    from ..host.signatures import content_at
+
+    content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
+    requires = (
+        Condition("device", device.node, device.identity),
+        Condition("signatures", device.node, content.facts),
+        Condition("device_unused", device.node),
+    )
+    if content.problem:
+        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}"), False, wanted, ""
+    found = _single(content, wanted)
+    if found is not None:
+        mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
+        part = _ready(what, pool, source, found.signature, requires)
+        if not place.up:
+            part = replace(part, users=_users(device, content, look), problem=_unmountable(found))
+        return part, found.read_only or device.read_only, found, mark
+    part = _not_it(what, pool, source, device, content, wanted, look)
+    return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
+
+
+def _article(name: str | None) -> str:
+    return f"{'an' if (name or '')[:1] in 'aeiox' else 'a'} {name}"
+
+
+def _fits_mount(mount: Mount, wanted: Filesystem | None) -> bool:
+    return wanted is None or mount.fstype == wanted.kernel
+
+
+def _single(content: Content, wanted: Filesystem | None) -> Filesystem | None:
+    """The filesystem that is there, if it is the wanted one and there is nothing else."""
+    names = content.names
+    if wanted is None:
+        of_files = [each.name for each in content.signatures if each.usage == "filesystem"]
+        first = [name for name in ("iso9660", "udf") if name in of_files] or of_files
+        wanted = by_signature(first[0]) if first and not first[0].endswith("_member") else None
+    if wanted is None or wanted.signature not in names:
+        return None
+    return wanted if all(name == wanted.signature or name in wanted.also for name in names) else None
+
+
+def _ready(what: str, pool: Pool, source: _Source, name: str, requires: tuple[Condition, ...]) -> Part:
+    declared = pool.source.format or _AUTO
+    shown = declared if declared != _AUTO else name
+    return Part(
+        FILESYSTEM,
+        what,
+        READY,
+        requires=requires,
+        removable=True,
+        deleting=f"erase the {shown} filesystem on {source.text}",
+        facts={"format": shown},
+    )
+
+
+def _not_it(
+    what: str, pool: Pool, source: _Source, device: Device, content: Content, wanted: Filesystem | None, look: Look
+) -> Part:
+    """Something else than the wanted filesystem, or nothing. What is only left of our own making counts as nothing."""
+    begun = content.data and look.made(making_key(device.node, device.identity)) is not None
+    held = "" if begun else content.text
+    why = f"{source.text} holds {held}" if held else f"{source.text} is empty"
+    problem = _unmakeable(pool, source, device, wanted)
+    kind = FOREIGN if content.signatures else ABSENT
+    tag = tag_of_path(source.text)
+    if problem is not None:
+        part = Part(FILESYSTEM, what, kind, why, problem if kind == ABSENT else None)
+    elif tag is not None and tag[0] in _BY_CONTENT:
+        part = Part(FILESYSTEM, what, kind, f"{why}, which is what {source.text} is named after")
+    else:
+        part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
+    facts = {"format": pool.source.format}
+    return replace(part, facts=facts, users=_users(device, content, look), making=_making(what, held))
+
+
+def _making(what: str, held: str) -> str:
+    return f"make {what}" + (f", over {held}" if held else "")
+
+
+def _unmakeable(pool: Pool, source: _Source, device: Device, wanted: Filesystem | None) -> Problem | None:
+    """Why the wanted filesystem can't be made."""
+    if wanted is None:
+        what = f"{source.text} holds no filesystem, and nothing says as what to format it"
+        return Problem("missing_option", what, "Give source.format, such as ext4 or xfs.")
+    if not wanted.making:
+        what = f"{source.text} holds no {pool.source.format}, and Linux has no tool that makes one"
+        return Problem("not_supported", what, "Name a device that holds one, or another source.format.")
+    if device.read_only:
+        return Problem(
+            "not_writable", f"{source.text} is read-only", "Make it writable (blockdev --setrw), or name another."
+        )
+    return _unmountable(wanted)
+
+
+def _unmountable(found: Filesystem) -> Problem | None:
+    from ..host.kernel import mounts_type
+
+    if mounts_type(found.kernel):
+        return None
+    what = f"the kernel of this host can't mount {found.kernel}: it has no such module"
+    return Problem("not_supported", what, "Install the module for the running kernel, or name another source.format.")
+
+
+def _users(device: Device, content: Content, look: Look) -> tuple[User, ...]:
+    """Who has the device, but for the running pool that goes before; a volume group with nothing active is seen only by
+    LVM.
+    """
+    from ..host.device_users import lasting_users
+
+    leaving = User("mount", resolved(look.leaving, look.mounts()))
+    users = [user for user in lasting_users(device)[0] if user != leaving]
+    if not users and "LVM2_member" in content.names:
+        users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
+    return tuple(users)
+
+
+def _groups(device: Device, look: Look) -> list[str]:
+    argv = ("pvs", "--reportformat", "json", "-o", "vg_name", "--", device.node)
+    try:
+        told = look.json(argv, "lvm2")
+    except StorageError:
+        return []
+    rows = told["report"][0]["pv"] if told else []
+    return [row["vg_name"] for row in rows if row["vg_name"]]
+
+
+# --- changing --------------------------------------------------------------------------------------------------------
+
+
+def making_key(node: str, identity: tuple) -> str:
+    """What the note is called that a filesystem is being made on a device: it tells the device after a boot, too."""
+    _major, _minor, size, start, _sequence, wwn, serial, dm_uuid = identity
+    return f"making {wwn or serial or dm_uuid or node} {start} {size}"
+
+
+def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> list[Any]:
+    """Where a filesystem has no owners and modes, none are given to new files."""
+    steps = filetree.lower_volumes(changes, found, instead)
+    if not by_signature(found.storage.filesystem).fixed:
+        return steps
+    from ..model.operations import OpenStaging, SetPermissions
+
+    def fitted(operations: Sequence[Any]) -> tuple[Any, ...]:
+        kept = [operation for operation in operations if not isinstance(operation, SetPermissions)]
+        return tuple(each._replace(shared=True) if isinstance(each, OpenStaging) else each for each in kept)
+
+    return [step._replace(operations=fitted(step.operations)) for step in steps]
+
+
+def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
+    if change.part == FILESYSTEM:
+        return _make(change, found, notes) if change.action == "build" else [_wipe(_node(found))]
+    operations = mounted.lower(change, found, notes, lambda pool: _mount(pool, found))
+    made = any(part.name == FILESYSTEM and part.kind != READY for part in found.storage.parts)
+    if change.action == "start" and operations and made and change.wanted.cow is False:
+        from ..model.operations import SetNocow
+
+        operations.append(SetNocow(change.wanted.path))
+    return operations
+
+
+def _node(found: Found) -> str:
+    """The kernel's name of the device that was looked at. That it is still that one is a condition of the change."""
+    return _device_condition(found).path
+
+
+def _device_condition(found: Found) -> Condition:
+    for part in found.storage.parts:
+        if part.name == FILESYSTEM and part.requires:
+            return part.requires[0]
+    return Condition("device", "")
+
+
+def _wipe(node: str) -> Any:
+    from ..model.operations import Run
+
+    return Run(("wipefs", "--all", "--quiet", "--", node), mounted.PACKAGE)
+
+
+def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
+    from ..model import operations as ops
+
+    device, wanted = _device_condition(found), FILESYSTEMS[change.wanted.source.format]
+    node, record = device.path, notes.record_path(making_key(device.path, device.expected))
+    return [
+        ops.WriteFile(record, f"{change.subject.pool}\n"),
+        *([_wipe(node)] if change.destroys else []),
+        ops.Run((*wanted.making, node), wanted.package),
+        ops.Remove(record),
+    ]
+
+
+def _mount(pool: Pool, found: Found) -> list[Any]:
+    wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
+    read_only = ("ro",) if found.storage.read_only else ()
+    options = (*mounted.OPTIONS, *read_only, *(pool.mount_options or ()))
+    node = _node(found) or (pool.source.devices or ())[0].path
+    return [mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")]

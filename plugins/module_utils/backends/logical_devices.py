@@ -1,0 +1,248 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The devices of a volume group: those that it has, those that it is to be built of, and what is on them."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from ..host.block import Device
+from ..model.change import Condition
+from ..model.errors import StorageError
+from ..model.found import ABSENT, BLANK, FOREIGN, READY, UNKNOWN_STORAGE, Part, Problem, User
+from ..model.pool import Pool
+from . import lvm_report as lvm
+from .logical import GROUP
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+
+LABELS = "physical volumes"
+_MEMBER = "LVM2_member"
+_NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[a-zA-Z0-9+_.-]{1,127}\Z", re.ASCII)  # lvm(8): valid names
+_DEVICES_FILE = "devices/system.devices"
+_INNER = {"dm": "another logical volume", "loop": "a file"}
+
+
+def _declared(pool: Pool) -> list[str]:
+    return [device.path for device in pool.source.devices or ()]
+
+
+def _resolved(paths: list[str], look: Look) -> tuple[dict[str, Device], list[Problem]]:
+    """The devices that are there, by how they are declared, and what is wrong with the others."""
+    from ..host.sources import resolve
+
+    devices: dict[str, Device] = {}
+    problems = []
+    for path in paths:
+        try:
+            device = resolve(path, look)
+        except StorageError as error:
+            if error.code == "deadline":
+                raise
+            problems.append(Problem(error.code, error.message, error.hint))
+            continue
+        if any(device.number == other.number for other in devices.values()):
+            problems.append(Problem("source_conflict", f"{path} is declared twice", "Name each device once."))
+        else:
+            devices[path] = device
+    return devices, problems
+
+
+def nodes(numbers: Iterable[tuple[int, int]]) -> list[str]:
+    """What the kernel calls these devices, sorted."""
+    from ..host.block import device_of
+
+    found = []
+    for number in numbers:
+        with suppress(StorageError):
+            found.append(device_of(number).node)
+    return sorted(found)
+
+
+# --- a group that is there -------------------------------------------------------------------------------------------
+
+
+def joined(
+    group: lvm.Group, pool: Pool, told: lvm.Report, look: Look
+) -> tuple[tuple[Part, ...], tuple[str, ...], Problem | None]:
+    """A part for each declared device, be it in the group or to join it; what else is to be said; and why it is not the
+    group that is meant.
+    """
+    paths = _declared(pool)
+    devices, problems = _resolved(paths, look)
+    numbers = {device.number for device in group.devices}
+    members = [path for path, device in devices.items() if device.number in numbers]
+    wanted = {device.number for device in devices.values()}
+    strangers = [device.path for device in group.devices if device.path and device.number not in wanted]
+    if not paths:
+        return (), (), _inside(group, look)
+    if not members and not group.missing:
+        problem = Problem(
+            "storage_foreign",
+            f"the volume group {group.name} is there on other devices: {', '.join(strangers)}",
+            "Declare its own devices (or none), or another name.",
+        )
+        return (), (), problem
+    parts = [
+        Part(f"device {path}", path, READY, facts={"device": path})
+        if path in members
+        else _joining(path, device, group.name, told, look)
+        for path, device in devices.items()
+    ]
+    parts += [Part(LABELS, "its devices", ABSENT, problem=problem) for problem in problems]
+    remark = f"volume group {group.name} keeps devices that are not declared: {', '.join(strangers)}"
+    return tuple(parts), (remark,) if strangers else (), None
+
+
+def _joining(path: str, device: Device, name: str, told: lvm.Report, look: Look) -> Part:
+    kind, why, destroys, problem, users, conditions = _content(path, device, told, look)
+    return Part(
+        f"device {path}",
+        f"{path} as a device of the volume group {name}",
+        kind,
+        why,
+        problem,
+        destroys,
+        conditions,
+        users,
+        making=f"extend the volume group {name} to {path}",
+        facts={"device": path},
+    )
+
+
+def _inside(group: lvm.Group, look: Look) -> Problem | None:
+    """A group whose devices are volumes or files of this host may be a guest's own, seen from outside: it is taken
+    only by who names its devices.
+    """
+    from ..host.block import device_of
+
+    for member in group.devices:
+        try:
+            device = device_of(member.number)
+        except StorageError:
+            continue
+        kind = _INNER.get(device.kind, "")
+        if device.kind == "dm" and not device.dm_uuid.startswith("LVM-"):
+            kind = ""
+        if device.node.startswith("/dev/zd"):
+            kind = "a volume of ZFS"
+        if kind:
+            return Problem(
+                "vg_inside_volume",
+                f"the volume group {group.name} is on {member.path}, which is {kind}: it may be a guest's own",
+                "If it is this host's, say so by naming its devices (source.devices).",
+            )
+    return None
+
+
+# --- a group that is not there ---------------------------------------------------------------------------------------
+
+
+def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple[Part, ...]:
+    what, paths = f"the volume group {name}", _declared(pool)
+    if not paths:
+        hint = "Give source.devices to make it" + (f", or show LVM where it is: {_SHOW}." if _hiding() else ".")
+        return (Part(GROUP, what, ABSENT, problem=Problem("source_missing", f"there is no {what[4:]} here", hint)),)
+    problem = _name_problem(name)
+    devices, problems = _resolved(paths, look)
+    if problem is not None or problems:
+        return (Part(GROUP, what, ABSENT, problem=problem or problems[0]),)
+    looked = {path: _content(path, device, told, look) for path, device in devices.items()}
+    lost = [f"{path}: {each[1]}" for path, each in looked.items() if each[0] == FOREIGN]
+    blind = [f"{path}: {each[1]}" for path, each in looked.items() if each[0] == UNKNOWN_STORAGE]
+    group = Part(
+        GROUP,
+        what,
+        UNKNOWN_STORAGE if blind else FOREIGN if lost else ABSENT,
+        "; ".join(blind or lost),
+        next((each[3] for each in looked.values() if each[3] is not None), None),
+        " and ".join(each[2] for each in looked.values() if each[2]),
+        tuple(condition for each in looked.values() for condition in each[5]),
+        tuple(user for each in looked.values() for user in each[4]),
+        making=f"make {what} of {', '.join(paths)}",
+        facts={"devices": sorted(device.node for device in devices.values())},
+    )
+    labels = sorted(device.node for device in devices.values() if _orphan(device, told))
+    if not labels:
+        return (group,)
+    return (
+        group,
+        Part(
+            LABELS,
+            f"the labels of {', '.join(labels)}",
+            READY,
+            removable=True,
+            deleting=f"remove the labels of {', '.join(labels)}, which an interrupted task left",
+            facts={"devices": labels},
+        ),
+    )
+
+
+_SHOW = "lvmdevices --adddev DEVICE"
+
+
+def _name_problem(name: str) -> Problem | None:
+    if _NAME.match(name) and not os.path.lexists(f"/dev/{name}"):
+        return None
+    why = "is a name in /dev already" if _NAME.match(name) else "is no name that LVM takes"
+    return Problem("invalid_name", f"source.name: {name!r} {why}", "Letters, digits and + _ . - make another name.")
+
+
+def _hiding() -> bool:
+    """Whether LVM looks at the devices of its file only (lvmdevices(8))."""
+    return os.path.exists(os.path.join(os.environ.get("LVM_SYSTEM_DIR") or "/etc/lvm", _DEVICES_FILE))
+
+
+def _orphan(device: Device, told: lvm.Report) -> bool:
+    return any(
+        each.number == device.number and not each.group and not each.used and not each.copy for each in told.devices
+    )
+
+
+_Content = tuple[str, str, str, "Problem | None", tuple[User, ...], tuple[Condition, ...]]
+
+
+def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Content:
+    """Kind, why, what would be lost, what stands against it, users, and what must still hold when it is taken."""
+    from ..host.conditions import holds, is_device
+    from ..host.device_users import users_of_device
+    from ..host.signatures import content_at
+
+    member = next((each for each in told.devices if each.number == device.number), None)
+    if member is not None and member.group:
+        user = User("holder", f"volume group {member.group}")
+        return ABSENT, "", "", None, (user,), ()
+    users = users_of_device(device)[0]
+    content = content_at(device.node, look.left(path))
+    if content.problem:
+        return UNKNOWN_STORAGE, f"can't be read ({content.problem})", "", None, users, ()
+    conditions = (
+        is_device(device),
+        holds(device.node, content),
+    )
+    names = set(content.names)
+    if device.read_only:
+        problem = Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
+        return ABSENT, "", "", problem, users, conditions
+    if member is None and _MEMBER in names:
+        why = "its devices file, or a filter" if _hiding() else "a filter, or another one like it"
+        problem = Problem(
+            "vg_hidden",
+            f"{path} is a physical volume that LVM does not show: {why} hides it",
+            f"See what is on it (lvmdevices --adddev {device.node}), or remove its label (wipefs -a {device.node}).",
+        )
+        return FOREIGN, "is a physical volume", "", problem, users, conditions
+    if _orphan(device, told) and names <= {_MEMBER}:
+        return ABSENT, "", "", None, users, conditions
+    text = content.text
+    if text == BLANK:
+        return ABSENT, "", "", None, users, conditions
+    return FOREIGN, f"holds {text}", f"what {path} holds ({text})", None, users, conditions

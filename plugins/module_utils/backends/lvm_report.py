@@ -1,0 +1,214 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What LVM says of its groups, devices and volumes: all of it with one call (lvm-fullreport(8), lvmreport(7))."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..model.errors import StorageError
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+
+PACKAGE = "package lvm2"
+_FIELDS = {
+    "vg": "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_exported,vg_clustered,vg_lock_type,vg_permissions,"
+    "vg_missing_pv_count",
+    "pv": "pv_name,pv_uuid,vg_name,vg_uuid,pv_major,pv_minor,pv_missing,pv_in_use",
+    "lv": "lv_name,lv_uuid,lv_size,lv_attr,origin,origin_size,pool_lv,data_percent,lv_tags",
+    "seg": "lv_uuid,segtype,seg_size,devices",
+    "pvseg": "pvseg_start",
+}
+_NO_SEGMENTS = ("-S", "pvseg_start=-1")
+_COPY = re.compile(r"Not using device (\S+) for PV (\S+?)\.?\Z")
+_DEVICE = re.compile(r"(.*)\((\d+)\)\Z", re.DOTALL)
+THIN_POOL, THIN, SNAPSHOT, MERGING = "t", "V", "s", "S"
+
+
+class Device(NamedTuple):
+    """A physical volume. ``path`` is empty where it is not there. ``used``: it says of itself that it is part of a
+    group. ``copy``: another device that says of itself that it is the same one.
+    """
+
+    path: str
+    uuid: str
+    group: str
+    number: tuple[int, int]
+    missing: bool
+    copy: str
+    used: bool
+
+
+class Segment(NamedTuple):
+    """``places``: devices or other volumes, with the first of their extents."""
+
+    kind: str
+    size: int
+    places: tuple[tuple[str, int], ...]
+
+
+class Logical(NamedTuple):
+    """A logical volume; hidden ones are not reported. ``attributes`` are those of lvs(8), bytes are sizes; the virtual
+    size of a snapshot is that of its origin. ``percent`` of it is allocated, None where that is not known.
+    """
+
+    name: str
+    uuid: str
+    size: int
+    attributes: str
+    origin: str
+    origin_size: int
+    pool: str
+    percent: float | None
+    tags: tuple[str, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def kind(self) -> str:
+        return self.attributes[:1]
+
+    @property
+    def active(self) -> bool:
+        return self.attributes[4:5] not in ("-", "X", "")
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is a snapshot that overflowed."""
+        return self.attributes[4:5] in ("I", "S")
+
+    @property
+    def opened(self) -> bool:
+        return self.attributes[5:6] == "o"
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it is not activated with its group."""
+        return self.attributes[9:10] == "k"
+
+    @property
+    def partial(self) -> bool:
+        return self.attributes[8:9] == "p"
+
+
+class Group(NamedTuple):
+    """A volume group; sizes in bytes. ``shared``: other hosts have it too. ``missing``: how many devices are."""
+
+    name: str
+    uuid: str
+    size: int
+    free: int
+    extent: int
+    exported: bool
+    shared: bool
+    writable: bool
+    missing: int
+    devices: tuple[Device, ...]
+    volumes: tuple[Logical, ...]
+
+
+class Report(NamedTuple):
+    groups: tuple[Group, ...]
+    devices: tuple[Device, ...]
+
+
+def report(look: Look) -> Report:
+    """All groups that LVM shows on this host, devices without one included. Hints of an earlier scan are not believed.
+    Raises ``tool_missing``, ``command_failed`` or ``deadline``.
+    """
+    argv = ["lvm", "fullreport", "--nohints", "--reportformat", "json", "--units", "b", "--nosuffix"]
+    for kind, fields in _FIELDS.items():
+        argv += ["--configreport", kind, "-o", fields]
+    argv += _NO_SEGMENTS
+    parsed: Report = look.once("lvm", lambda: _ask(argv, look))
+    return parsed
+
+
+def _ask(argv: Sequence[str], look: Look) -> Report:
+    import json
+
+    from ..host.run import failure, finish
+
+    ended = finish(argv, timeout=look.left("lvm"), package=PACKAGE)
+    if ended.status != 0:
+        raise failure("lvm", ended.command, ended.status, ended.stderr.strip())
+    try:
+        return parse(json.loads(ended.stdout or "null"), ended.stderr.splitlines())
+    except (ValueError, KeyError, AttributeError) as error:
+        what = f"lvm printed what is no report: {error}"
+        raise StorageError("command_failed", what, subject="lvm", command=ended.command) from None
+
+
+def parse(told: Any, warnings: Sequence[str] = ()) -> Report:
+    """Of the JSON of a full report, which has no word of copies of a device: only a warning tells of them."""
+    copies = {match.group(2): match.group(1) for match in map(_COPY.search, warnings) if match is not None}
+    groups: list[Group] = []
+    devices: list[Device] = []
+    for part in (told or {}).get("report", ()):
+        members = tuple(_device(row, copies) for row in part.get("pv", ()))
+        devices += members
+        segments: dict[str, list[Segment]] = {}
+        for row in part.get("seg", ()):
+            segments.setdefault(row["lv_uuid"], []).append(_segment(row))
+        volumes = tuple(_logical(row, segments) for row in part.get("lv", ()))
+        groups += [_group(row, members, volumes) for row in part.get("vg", ()) if row["vg_uuid"]]
+    return Report(tuple(groups), tuple(devices))
+
+
+def _number(text: str) -> int:
+    return int(text) if text.lstrip("-").isdigit() else 0
+
+
+def _device(row: dict[str, str], copies: dict[str, str]) -> Device:
+    return Device(
+        row["pv_name"] if row["pv_name"].startswith("/") and not row["pv_missing"] else "",
+        row["pv_uuid"],
+        row["vg_name"],
+        (_number(row["pv_major"]), _number(row["pv_minor"])),
+        bool(row["pv_missing"]),
+        copies.get(row["pv_uuid"], ""),
+        bool(row["pv_in_use"]),
+    )
+
+
+def _segment(row: dict[str, str]) -> Segment:
+    matches = [_DEVICE.match(text) for text in row["devices"].split(",")]
+    places = tuple((match.group(1), int(match.group(2))) for match in matches if match is not None)
+    return Segment(row["segtype"], _number(row["seg_size"]), places)
+
+
+def _logical(row: dict[str, str], segments: dict[str, list[Segment]]) -> Logical:
+    percent = row["data_percent"]
+    return Logical(
+        row["lv_name"],
+        row["lv_uuid"],
+        _number(row["lv_size"]),
+        row["lv_attr"],
+        row["origin"],
+        _number(row["origin_size"]),
+        row["pool_lv"],
+        float(percent) if percent else None,
+        tuple(filter(None, row["lv_tags"].split(","))),
+        tuple(segments.get(row["lv_uuid"], ())),
+    )
+
+
+def _group(row: dict[str, str], devices: tuple[Device, ...], volumes: tuple[Logical, ...]) -> Group:
+    return Group(
+        row["vg_name"],
+        row["vg_uuid"],
+        _number(row["vg_size"]),
+        _number(row["vg_free"]),
+        _number(row["vg_extent_size"]),
+        bool(row["vg_exported"]),
+        bool(row["vg_clustered"]) or row["vg_lock_type"] not in ("", "none"),
+        row["vg_permissions"] != "read-only",
+        _number(row["vg_missing_pv_count"]),
+        devices,
+        volumes,
+    )

@@ -1,0 +1,205 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Pools that are mounted on their path: what they share, whatever it is that is mounted.
+
+Only the mount table says whether a pool is up. Nothing is asked of a mount point that may hang, and nothing is written
+into one on which nothing is mounted.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Callable, NamedTuple
+
+from ..host.mounts import Mount, mount_at
+from ..host.paths import resolved
+from ..model.change import BRING_UP, TAKE_DOWN, Change, Condition
+from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, User
+from ..model.pool import Pool
+from . import filetree
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+    from ..host.notes import Notes
+
+DIRECTORY = "directory"  # the name of the part that something is mounted on
+OPTIONS = ("nodev", "nosuid", "noexec")  # what libvirt mounts with on Linux, before what a pool says
+PACKAGE = "util-linux"
+LOST_AND_FOUND = "lost+found"  # a filesystem's own, where it is empty: mke2fs(8)
+
+
+class Place(NamedTuple):
+    """Where a pool is to be mounted. ``mount`` is the topmost one there, ``up``: it is that of the pool's source.
+    ``leaving``: it is that of the running pool, which goes before another takes its place. ``path`` has symbolic links
+    followed, ``note`` is that of a mount point that we made.
+    """
+
+    path: str
+    mount: Mount | None
+    up: bool
+    leaving: bool
+    note: str | None
+
+
+def place_of(pool: Pool, look: Look, is_source: Callable[[Mount], bool]) -> Place:
+    """Looks at the mount table only."""
+    declared = pool.path or ""
+    path = resolved(declared, look.mounts()) if declared else ""
+    mount = mount_at(path, look.mounts()) if path else None
+    leaving = mount is not None and bool(look.leaving) and path == resolved(look.leaving, look.mounts())
+    up = mount is not None and not leaving and is_source(mount)
+    return Place(path, mount, up, leaving, look.made(declared) if declared else None)
+
+
+def observe(
+    pool: Pool,
+    place: Place,
+    look: Look,
+    holds: bool,
+    source: str,
+    may_hang: bool = False,
+    parts: tuple[Part, ...] = (),
+    own: tuple[str, ...] = (),
+) -> Storage:
+    """The storage of a mounted pool. ``source`` says in words what is mounted, ``parts`` are what must be there beside
+    the mount point. ``own``: what a filesystem has of its own: empty directories of these names are no content.
+    """
+    directory = _mount_point(pool, place)
+    whole = (directory, *parts)
+    path = pool.path
+    bring_up, take_down = f"mount {source} on {path}", f"unmount {path}"
+    if not place.up or place.mount is None:
+        kind, why = _state_of(whole)
+        return Storage(
+            kind,
+            path,
+            why,
+            made=place.note is not None,
+            parts=whole,
+            up=False,
+            bring_up=bring_up,
+            take_down=take_down,
+        )
+    inside = _inside(pool, place.mount, holds, look, may_hang)
+    read_only = "ro" in place.mount.options or "ro" in place.mount.super_options
+    held = tuple(name for name in inside.holds if not (name in own and _is_empty(os.path.join(path or "", name))))
+    return replace(
+        inside,
+        holds=held,
+        made=place.note is not None,
+        mount_point=True,
+        read_only=inside.read_only or read_only,
+        filesystem=place.mount.fstype,
+        parts=inside.parts or whole,
+        bring_up=bring_up,
+        take_down=take_down,
+    )
+
+
+def _state_of(parts: tuple[Part, ...]) -> tuple[str, str]:
+    """Kind and reason of what is not mounted: it is there when all is there that can't be made anew without loss."""
+    for kind in (FOREIGN, UNKNOWN_STORAGE):
+        for part in parts:
+            if part.kind == kind:
+                return kind, part.why
+    holding = [part for part in parts if part.name != DIRECTORY] or list(parts)
+    absent = next((part for part in holding if part.kind != READY), None)
+    return (READY, "") if absent is None else (ABSENT, absent.why)
+
+
+def _inside(pool: Pool, mount: Mount, holds: bool, look: Look, may_hang: bool) -> Storage:
+    """The root of what is mounted."""
+    path = pool.path or ""
+    if may_hang and not look.servers.answers(mount):
+        problem = look.servers.problem(mount)
+        part = Part(DIRECTORY, f"the directory {path}", UNKNOWN_STORAGE, problem.what, problem)
+        return Storage(UNKNOWN_STORAGE, path, problem.what, parts=(part,))
+    try:
+        found = filetree.observe_directory(path, None, holds)
+    except OSError as error:
+        return Storage(UNKNOWN_STORAGE, path, error.strerror or str(error))
+    return found if found.kind == READY else replace(found, kind=UNKNOWN_STORAGE)
+
+
+def _is_empty(path: str) -> bool:
+    try:
+        return not os.path.islink(path) and not os.listdir(path)
+    except OSError:
+        return False
+
+
+def _mount_point(pool: Pool, place: Place) -> Part:
+    """The directory that the pool is mounted on, as if our mount were gone. One that is covered can't be looked at: its
+    note tells which one it is, and that is held against it when it is removed.
+    """
+    path, what = pool.path or "", f"the directory {pool.path}"
+    inode = filetree.noted_inode(place.note)
+    requires = () if inode is None else _identity(place, inode)
+    if place.up or place.leaving:
+        return _part(what, READY, bool(requires), requires)
+    if place.mount is not None:
+        return Part(DIRECTORY, what, FOREIGN, f"a mount of {place.mount.source} ({place.mount.fstype})")
+    there = filetree.observe_directory(path, place.note, False)
+    removable = there.made and bool(requires) if there.kind == READY else there.made
+    return _part(what, there.kind, removable, requires, there.why)
+
+
+def _part(what: str, kind: str, removable: bool, requires: tuple[Condition, ...], why: str = "") -> Part:
+    return Part(DIRECTORY, what, kind, why, requires=requires, removable=removable, deleting=f"remove {what}")
+
+
+def _identity(place: Place, inode: int) -> tuple[Condition, ...]:
+    """The directory below a mount is on the same filesystem as the one that it is in."""
+    try:
+        device = os.stat(os.path.dirname(place.path)).st_dev
+    except OSError:
+        return ()
+    return (Condition("identity", place.path, (device, inode)),)
+
+
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
+    """Who keeps it from being unmounted."""
+    from ..host.mount_users import users_of_mount
+
+    mount = mount_at(resolved(storage.path or "", look.mounts()), look.mounts())
+    return () if mount is None else users_of_mount(mount)[0]
+
+
+def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool], list[Any]]) -> list[Any]:
+    """The operations on the mount point and on what is mounted there; ``mounting`` gives those that mount it."""
+    from ..model.operations import Run, SetPermissions
+
+    pool: Pool = change.wanted
+    if change.action == "start":
+        permissions = pool.permissions
+        operations = mounting(pool) if BRING_UP in change.may else []
+        declared = (permissions.mode, permissions.owner, permissions.group)
+        if operations and declared != (None, None, None) and not found.storage.fixed:
+            operations.append(SetPermissions(pool.path or "", *declared, follow=True))
+        return operations
+    if change.action == "stop":
+        path = pool.path or ""
+        late = (
+            f"If its server is dead for good, umount -f {path} gives up what was not written there, and "
+            f"umount -l {path} hides it until nobody uses it any more; then run the task again."
+        )
+        unmount = Run(("umount", "--", path), PACKAGE, bounded=True, late=late, lets_go=True, unmounts=path)
+        return [unmount] if TAKE_DOWN in change.may else []
+    if change.action == "permissions" or change.part == DIRECTORY:
+        from .filetree_changes import lower_directory
+
+        return lower_directory(change, notes)
+    return []
+
+
+def mount(fstype: str, options: tuple[str, ...], source: str, target: str) -> Any:
+    """The operation that mounts; without a type mount finds out itself."""
+    from ..model.operations import Run
+
+    kind = ("-t", fstype) if fstype else ()
+    chosen = ("-o", ",".join(options)) if options else ()
+    return Run(("mount", *kind, *chosen, "--", source, target), PACKAGE, bounded=True, leaves=True)

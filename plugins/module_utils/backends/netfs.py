@@ -1,0 +1,278 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Pools on a filesystem of a server: an NFS export, a Gluster volume, a CIFS share (formatstorage: "Network filesystem
+pool").
+
+The mount table is all that is looked at to tell whether a pool is up; what is mounted is touched once it has answered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from ..host.files import read_small_file
+from ..host.mounts import Mount, unescaped
+from ..model.change import Change
+from ..model.found import Found, Storage, User
+from ..model.pool import Pool
+from . import filetree, mounted
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+    from ..host.notes import Notes
+
+NFS, GLUSTERFS, CIFS, AUTO = "nfs", "glusterfs", "cifs", "auto"
+_TYPES = {NFS: ("nfs", "nfs4"), GLUSTERFS: ("fuse.glusterfs",), CIFS: ("cifs", "smb3")}
+_PACKAGES = {
+    NFS: "nfs-common on Debian and Ubuntu, nfs-utils on Fedora, RHEL and Arch Linux, nfs-client on SUSE",
+    GLUSTERFS: "glusterfs-client on Debian and Ubuntu, glusterfs-fuse on Fedora and RHEL, glusterfs on SUSE and Arch "
+    "Linux",
+    CIFS: "cifs-utils",
+}
+# mount.cifs(8): options that say who connects; without any of them it is a guest, as libvirt has it.
+_WHO = ("user", "username", "cred", "credentials", "guest", "sec", "cruid")
+# Options with which CIFS has the owners and modes of the server.
+_WITH_OWNERS = ("unix", "posix", "posixpaths", "cifsacl", "modefromsid", "idsfromsid")
+_FIXED = "a CIFS share shows what it is mounted with"
+_SECONDS_FOR_NAMES = 5.0
+_NFS_PORT = 2049
+_TOLD = "/run/mount/utab"
+
+
+def observe(pool: Pool, look: Look, holds: bool) -> Storage:
+    path = pool.path or ""
+    place = mounted.place_of(pool, look, lambda mount: is_source(mount, pool, look))
+    silent = look.servers.silent(path) if path else None
+    if silent is not None and silent.point != place.path:
+        return filetree.silent(path, look) or Storage("unknown", path)
+    storage = mounted.observe(pool, place, look, holds, _words(pool), may_hang=True)
+    return replace(storage, fixed=_FIXED) if _shows_all_alike(pool, place.mount if place.up else None) else storage
+
+
+def _shows_all_alike(pool: Pool, mount: Mount | None) -> bool:
+    """Whether owners and modes are those of the mount (mount.cifs(8): File and Directory Ownership and Permissions). Of
+    what is not mounted yet its options are taken at their word.
+    """
+    if mount is not None and mount.fstype not in _TYPES[CIFS]:
+        return False
+    if mount is None and _format(pool) != CIFS:
+        return False
+    options = mount.super_options if mount is not None else pool.mount_options or ()
+    return not any(option in _WITH_OWNERS for option in options)
+
+
+def observe_volumes(found: Found, scope: Any, look: Look) -> Found:
+    return filetree.observe_volumes(found, scope, look)
+
+
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
+    return mounted.busy(pool, storage, look)
+
+
+def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
+    return mounted.lower(change, found, notes, mounting)
+
+
+lower_volumes = filetree.lower_volumes
+
+
+# --- what is mounted -------------------------------------------------------------------------------------------------
+
+
+def _host(pool: Pool) -> str:
+    return pool.source.hosts[0].name if pool.source.hosts else ""
+
+
+def _format(pool: Pool) -> str:
+    return pool.source.format or AUTO
+
+
+def _directory(pool: Pool) -> str:
+    return (pool.source.dir or "").strip("/")
+
+
+def _words(pool: Pool) -> str:
+    return source_of(pool, NFS if _format(pool) == AUTO else _format(pool))
+
+
+def source_of(pool: Pool, kind: str) -> str:
+    """What mount is told to mount, in the words of each kind: nfs(5), mount.glusterfs(8), mount.cifs(8)."""
+    host = _host(pool)
+    if kind == CIFS:
+        return f"//{host}/{_directory(pool)}"
+    if kind == GLUSTERFS:
+        return f"{host}:/{_directory(pool)}"  # it takes an address of IPv6 without brackets only
+    bracketed = f"[{host}]" if ":" in host else host
+    return f"{bracketed}:{pool.source.dir or '/'}"
+
+
+class _Shown(NamedTuple):
+    """A source as the mount table shows it, taken apart."""
+
+    host: str
+    directory: str
+
+
+def _shown(mount: Mount, kind: str) -> _Shown:
+    source = mount.source
+    if kind == CIFS:
+        host, _slash, directory = source.replace("\\", "/").lstrip("/").partition("/")
+    elif kind == NFS and source.startswith("["):
+        host, _colon, directory = source[1:].partition("]:")
+    elif kind == NFS:
+        host, _colon, directory = source.partition(":")
+    else:
+        host, _colon, directory = source.rpartition(":")
+    return _Shown(host, _plain(directory, kind))
+
+
+def _plain(directory: str, kind: str) -> str:
+    """One form of what means the same: slashes, and in names of shares the case of letters."""
+    names = [name for name in directory.split("/") if name]
+    if kind == CIFS and names:
+        names[0] = names[0].casefold()
+    return "/".join(names)
+
+
+def is_source(mount: Mount, pool: Pool, look: Look) -> bool:
+    """Whether that is mounted from the source of the pool."""
+    for kind in _kinds(pool):
+        if mount.fstype in _TYPES[kind]:
+            shown = _shown(mount, kind)
+            return shown.directory == _plain(pool.source.dir or "", kind) and _same_host(shown.host, pool, mount, look)
+    return False
+
+
+def _kinds(pool: Pool) -> tuple[str, ...]:
+    """The kinds of servers that may be meant. A version is one of NFS."""
+    if _format(pool) != AUTO:
+        return (_format(pool),)
+    return (NFS,) if pool.source.protocol_version else (NFS, GLUSTERFS, CIFS)
+
+
+def _same_host(shown: str, pool: Pool, mount: Mount, look: Look) -> bool:
+    """By name; else by address: that which the mount is of, as its options tell, or which the shown name has."""
+    declared = _host(pool)
+    if _plain_host(shown) == _plain_host(declared):
+        return True
+    addresses = {_address(option[len("addr=") :]) for option in mount.super_options if option.startswith("addr=")}
+    theirs = addresses or _addresses(shown, look)
+    return bool(theirs & _addresses(declared, look)) or _was_told(pool, mount)
+
+
+def _was_told(pool: Pool, mount: Mount) -> bool:
+    """Whether mount(8) noted that it was told this host there. Of a server that is known by several addresses NFS shows
+    the one by which it was mounted first (fs/nfs/nfs4client.c: trunking).
+    """
+    if mount.fstype != "nfs4":
+        return False
+    for line in (read_small_file(_TOLD) or b"").decode("utf-8", "surrogateescape").splitlines():
+        noted = dict(word.partition("=")[::2] for word in line.split(" "))
+        if unescaped(noted.get("TARGET", "")) == mount.point:
+            told = _shown(mount._replace(source=unescaped(noted.get("SRC", ""))), NFS)
+            same = told.directory == _plain(pool.source.dir or "", NFS)
+            return same and _plain_host(told.host) == _plain_host(_host(pool))
+    return False
+
+
+def _plain_host(text: str) -> str:
+    return text.strip("[]").rstrip(".").casefold()
+
+
+def _address(text: str) -> str:
+    """One form of an address; the text itself where it is none."""
+    import socket
+
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_ntop(family, socket.inet_pton(family, text.strip("[]")))
+        except OSError:
+            continue
+    return text
+
+
+def _addresses(name: str, look: Look) -> frozenset[str]:
+    """Those of a name. Who resolves names may be as dead as the server, so that it is a child who asks."""
+    from ..host.patience import in_child
+
+    plain = _address(name)
+    if ":" in plain or plain.replace(".", "").isdigit():
+        return frozenset({plain})
+    told = look.once(("addresses", name), lambda: in_child(lambda: _resolve(name), _SECONDS_FOR_NAMES)) or ()
+    return frozenset(map(_address, told))
+
+
+def _resolve(name: str) -> list[str]:
+    import socket
+
+    try:
+        found = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return sorted({str(each[4][0]) for each in found})
+
+
+# --- mounting --------------------------------------------------------------------------------------------------------
+
+
+def mounting(pool: Pool) -> list[Any]:
+    """The operation that mounts: NFS first where nobody said what it is, then Gluster, then CIFS, as each says no."""
+    from ..model.operations import FirstOf
+
+    kinds = [kind for kind in _kinds(pool) if _may_be(pool, kind)]
+    if len(kinds) == 1:
+        return [_attempt(pool, kinds[0])]
+    attempts = [_attempt(pool, kind) for kind in kinds]
+    attempts[0] = attempts[0]._replace(asks=(_host(pool), _NFS_PORT))
+    return [FirstOf(tuple(attempts))]
+
+
+def _may_be(pool: Pool, kind: str) -> bool:
+    """Volumes of Gluster have plain names."""
+    return _format(pool) != AUTO or kind != GLUSTERFS or "/" not in _directory(pool)
+
+
+def _attempt(pool: Pool, kind: str) -> Any:
+    source, target = source_of(pool, kind), pool.path or ""
+    operation = mounted.mount(kind, options_of(pool, kind), source, target)
+    return operation._replace(
+        package=_PACKAGES[kind],
+        helper=f"mount.{kind}",
+        credentials=_credentials(pool, kind),
+        late=f"See whether {_host(pool)} is up and can be reached, or give the task a longer timeout.",
+    )
+
+
+def options_of(pool: Pool, kind: str) -> tuple[str, ...]:
+    """In libvirt's order: its own, those of the kind, then the pool's, which so have the last word."""
+    own = pool.mount_options or ()
+    if kind == NFS:
+        more: tuple[str, ...] = (f"nfsvers={pool.source.protocol_version}",) if pool.source.protocol_version else ()
+    elif kind == GLUSTERFS:
+        more = ("direct-io-mode=1",)
+        if ":" in _host(pool):
+            more += ("xlator-option=transport.address-family=inet6",)
+    else:
+        named = pool.login is not None or any(option.partition("=")[0] in _WHO for option in own)
+        more = () if named else ("guest",)
+        if pool.login is not None:
+            from ..model.operations import CREDENTIALS
+
+            more = (CREDENTIALS,)
+        more += ("nobrl",)  # QEMU writes to bytes that it has locked, which CIFS then lets nobody do
+    return (*mounted.OPTIONS, *more, *own)
+
+
+def _credentials(pool: Pool, kind: str) -> Any:
+    """What mount.cifs(8) reads from its file of credentials."""
+    if kind != CIFS or pool.login is None:
+        return None
+    from ..model.operations import Secret
+
+    domain, separator, name = pool.login.username.rpartition("\\")
+    lines = [f"username={name}", f"password={pool.login.secret}", *([f"domain={domain}"] if separator else [])]
+    return Secret("\n".join([*lines, ""]))

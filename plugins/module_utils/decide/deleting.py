@@ -1,0 +1,207 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Deleting a pool: its volumes first, while they can be looked at, then the storage itself, last its definition."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from typing import Any
+
+from ..model.change import Change
+from ..model.definition import defined
+from ..model.errors import StorageError
+from ..model.found import ABSENT, FOREIGN, READY, UNSEEN, Found, Part
+from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
+from ..model.pool import Pool, Source
+from ..model.volume import Volume
+from .building import DIRECTORY, parts_of, unreadable
+from .decision import clean
+from .destroying import delete
+from .guards import guard_unused
+from .pools import change_of, stop, subject_of, undefine
+from .task import VolumesTask
+
+_LISTED = 10
+
+
+def delete_pool(goal: PoolGoal, found: Found) -> list[Change]:
+    """The changes that destroy the storage and take its definition away. Raises where more would be lost than said."""
+    existing = found.definition or found.live
+    if found.storage.kind == UNSEEN:
+        from .unseen_pools import delete_unseen
+
+        return [*delete_unseen(goal, found, existing, stop(goal, found)), *undefine(goal, found)]
+    _check_storage(goal, found, existing)
+    changes: list[Change] = []
+    if found.storage.open:
+        changes += clean(goal.pool.name, found)
+        changes += _delete_contents(goal, found, defined=existing is not None)
+    return [
+        *changes,
+        *stop(goal, found, deleting=True),
+        *_delete_parts(goal, found, existing),
+        *undefine(goal, found),
+    ]
+
+
+def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
+    storage, subject = found.storage, str(subject_of(goal))
+    if storage.kind == FOREIGN:
+        raise StorageError(
+            "storage_foreign",
+            f"{storage.path or goal.pool.path} is {storage.why}",
+            subject=subject,
+            hint="Undefine the pool without touching it (state: absent).",
+        )
+    if storage.kind not in (READY, ABSENT):
+        if storage.problem is not None:
+            raise StorageError(storage.problem.code, storage.problem.what, subject=subject, hint=storage.problem.hint)
+        raise unreadable(goal, storage.path, storage.why)
+    hidden = storage.kind == READY and not storage.up and found.row.file_tree and not storage.emptied
+    if hidden and existing is not None:
+        raise StorageError(
+            "pool_inactive",
+            f"pool {goal.pool.name} is not active: what it holds can't be looked at, and so would be lost unseen",
+            subject=subject,
+            hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
+        )
+    if existing is None:
+        _check_nothing_of_others(goal, found)
+
+
+def _check_nothing_of_others(goal: PoolGoal, found: Found) -> None:
+    """What is there without a definition is nothing that an earlier task left: the definition goes last."""
+    left = [part for part in found.storage.parts if part.name != DIRECTORY and part.kind == READY and part.removable]
+    if left:
+        raise StorageError(
+            "pool_undefined",
+            f"no pool {goal.pool.name} is defined, and {left[0].what} is there",
+            subject=str(subject_of(goal)),
+            hint="If that is the pool's, define it first (state: present), then delete it.",
+        )
+
+
+def _delete_parts(goal: PoolGoal, found: Found, existing: Pool | None) -> list[Change]:
+    """What the pool was built of goes in reverse order; a directory only where we made it, or the note of it where an
+    interrupted task got no further.
+    """
+    changes = []
+    for part in reversed(parts_of(found.storage)):
+        there = part.kind == READY
+        if part.removable and (there or part.name == DIRECTORY):
+            changes.append(_delete_part(part, goal, found, existing, there))
+    return changes
+
+
+def _delete_part(part: Part, goal: PoolGoal, found: Found, existing: Pool | None, there: bool) -> Change:
+    key = "target" if part.name == DIRECTORY else part.name
+    what = part.what
+    if found.row.whole and found.volumes and part.name != DIRECTORY:
+        what += f" with {listing(found.volumes)}"
+    return change_of(
+        goal,
+        "delete",
+        (part.deleting or f"remove {what}") if there else f"forget {what}",
+        {key: dict(part.facts or {}) if there else None},
+        {key: None},
+        replace(existing or goal.pool, path=found.storage.path),
+        destroys=what if there else "",
+        requires=part.requires if there else (),
+        part=part.name,
+    )
+
+
+def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
+    declared = defined(goal.pool)
+    if found.live is not None and found.started and found.live.path != existing.path:
+        raise StorageError(
+            "restart_needed",
+            f"pool {declared.name} runs on {found.live.path}, and its definition says {existing.path} from its next "
+            "start on: nothing is deleted",
+            subject=str(subject_of(goal)),
+            hint="Stop it first (state: inactive), then say what is to be deleted.",
+        )
+    same_file = found.storage.same_as(found.current)
+    same_path = declared.path in (None, existing.path) or same_file
+    other = [
+        name
+        for name in (field.name for field in fields(Source))
+        if getattr(declared.source, name) not in (None, getattr(existing.source, name))
+    ]
+    if not same_path or other:
+        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on another {', '.join(other)}"
+        raise StorageError(
+            "identity_change",
+            f"pool {goal.pool.name} lives {lives}: nothing is deleted",
+            subject=str(subject_of(goal)),
+            hint="Name the path and source that the pool has.",
+        )
+
+
+def listing(names: Any) -> str:
+    names = sorted(names)
+    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
+    return ", ".join(names[:_LISTED]) + more
+
+
+def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change]:
+    if not found.storage.holds:
+        return []
+    subject, path = str(subject_of(goal)), found.storage.path
+    if not defined:
+        raise StorageError(
+            "pool_undefined",
+            f"no pool {goal.pool.name} is defined, and {path} holds {listing(found.storage.holds)}",
+            subject=subject,
+            hint="If that is the pool's, define it first (state: present), then delete it.",
+        )
+    strange = [name for name in found.storage.holds if not _is_plain_volume(found, name)]
+    if strange:
+        raise StorageError(
+            "pool_foreign_content",
+            f"{path} holds what is not a volume: {listing(strange)}",
+            subject=subject,
+            hint="Move it away first, or undefine the pool and keep everything (state: absent).",
+        )
+    if found.row.whole:
+        check_whole(goal, found)
+        return []
+    return delete_listed(goal, found)
+
+
+def check_whole(goal: PoolGoal, found: Found) -> None:
+    """Raises where volumes that go with their pool as one may not."""
+    if "nonempty" not in goal.allow:
+        delete_listed(goal, found)  # refuses
+    guard_all(goal, found, "deleted")
+
+
+def guard_all(goal: PoolGoal, found: Found, doing: str) -> None:
+    """Raises where a volume is in use, unless that is allowed."""
+    entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
+    task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
+    for name in found.volumes:
+        users = found.users.get(name, ())
+        guard_unused(str(task.subject(name)), users, goal.allow, doing, task, "in_use", name)
+
+
+def delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
+    if "nonempty" not in goal.allow:
+        raise StorageError(
+            "pool_nonempty",
+            f"{found.storage.path or f'pool {goal.pool.name}'} still holds {len(found.volumes)} volumes, "
+            f"which would be lost: {listing(found.volumes)}",
+            subject=str(subject_of(goal)),
+            hint="Delete them first, or add allow: [nonempty].",
+        )
+    entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
+    task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
+    return [change for name in task.doomed for change in delete(task.goal.by_name[name], task, backing_word="in_use")]
+
+
+def _is_plain_volume(found: Found, name: str) -> bool:
+    volume = found.volumes.get(name)
+    return volume is not None and found.is_volume(volume)

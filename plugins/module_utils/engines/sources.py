@@ -1,0 +1,147 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Looking for what pools could be made from: with this host's own tools, or by asking a daemon."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+from ..host.clock import Deadline
+from ..host.daemon import Daemon
+from ..libvirt_xml.guests import GuestDisks
+from ..model.discovery import ANY_FORMAT, CIFS, Discovery, FoundSource, Query, Unanswered
+from ..model.errors import StorageError
+from ..model.pool import Pool, Source, SourceHost
+from ..model.types import POOL_TYPES
+
+# What a daemon can look for (libvirt, storage driver: findPoolSources).
+_DAEMON_FINDS = ("netfs", "gluster", "logical")
+# What is on devices of this host, which guests may have too.
+ON_DEVICES = ("fs", "disk", "logical")
+
+
+def look_here(query: Query, deadline: Deadline) -> Discovery:
+    """Raises StorageError where nothing could be looked at."""
+    if query.type == "logical":
+        from ..backends import logical_sources
+
+        return logical_sources.look(deadline)
+    if query.type in ("fs", "disk"):
+        from ..backends import device_sources
+
+        return device_sources.look(query.type, deadline)
+    from ..backends import netfs_sources
+
+    return netfs_sources.look(query, deadline)
+
+
+def settled(
+    query: Query,
+    discovery: Discovery,
+    pools: Iterable[Pool],
+    guests: Iterable[GuestDisks] = (),
+    unread: Iterable[str] = (),
+) -> Discovery:
+    """With the pools of the host, guests that have a device as a disk, and what all devices are that are named
+    anywhere.
+    """
+    pools = tuple(pools)
+    named = {device.path for pool in pools for device in pool.source.devices or ()}
+    named.update(device.path for found in discovery.sources for device in found.source.devices or ())
+    paths = {path for path in {*named, *query.paths} if path.startswith("/")}
+    resolved = {**{path: os.path.realpath(path) for path in paths}, **discovery.resolved}
+    disks = {os.path.realpath(path): guest.name for guest in guests for path in guest.paths if path.startswith("/dev/")}
+    sources = tuple(_with_guests(found, disks) for found in discovery.sources)
+    return replace(discovery, sources=sources, pools=pools, unread=tuple(unread), resolved=resolved)
+
+
+def _with_guests(found: FoundSource, disks: Mapping[str, str]) -> FoundSource:
+    guests = dict.fromkeys(f"a disk of guest {disks[path]}" for path in found.devices if path in disks)
+    return replace(found, users=(*found.users, *guests)) if guests else found
+
+
+# --- through a daemon ------------------------------------------------------------------------------------------------
+
+
+def look_through(query: Query, daemon: Daemon, deadline: Deadline, at_hand: bool, supported: bool) -> Discovery:
+    """What the daemon finds; what it can't look for, or has no driver for, is looked for here, where that is the same.
+    Raises ``daemon_cannot`` where it is not.
+    """
+    if query.type not in _DAEMON_FINDS or not supported:
+        if not at_hand:
+            raise _cannot(query.type, daemon.uri)
+        return look_here(query, deadline)
+    if query.type == "logical":
+        return _groups(daemon, at_hand)
+    return _of_servers(query, daemon, deadline, at_hand)
+
+
+def _cannot(what: str, uri: str) -> StorageError:
+    return StorageError(
+        "daemon_cannot",
+        f"the daemon of {uri} can't look for sources of {what}, and nobody else can see them from here",
+        subject=uri,
+        hint="Run the task on the daemon's own host (uri: auto there).",
+    )
+
+
+def _groups(daemon: Daemon, at_hand: bool) -> Discovery:
+    from ..host.nested import holds_guests
+
+    sources = []
+    for source in _told(daemon, "logical", None):
+        paths = [device.path for device in source.devices or ()]
+        if at_hand and any(holds_guests(path) for path in paths):
+            continue
+        devices = tuple(os.path.realpath(path) if at_hand else path for path in paths)
+        sources.append(FoundSource(source, devices=devices, group=source.name, kind="group"))
+    return Discovery(tuple(sources))
+
+
+def _told(daemon: Daemon, kind: str, host: str | None) -> tuple[Source, ...]:
+    from ..libvirt_xml.sources import parse_sources, render_query
+
+    row = POOL_TYPES[kind]
+    query = None if host is None else render_query(Source(hosts=(SourceHost(host),)), row)
+    return parse_sources(daemon.find_sources(kind, query), row)
+
+
+def _of_servers(query: Query, daemon: Daemon, deadline: Deadline, at_hand: bool) -> Discovery:
+    """The daemon knows NFS and Gluster; of CIFS is asked from here."""
+    by_daemon = tuple(protocol for protocol in query.formats if protocol != CIFS)
+    if not by_daemon and not at_hand:
+        raise _cannot("CIFS", daemon.uri)
+    found = _by_daemon(query, daemon, deadline, by_daemon) if by_daemon else Discovery(answered=False)
+    if CIFS not in query.formats or not at_hand:
+        return found
+    here = look_here(replace(query, formats=(CIFS,)), deadline)
+    return replace(
+        here,
+        sources=(*found.sources, *here.sources),
+        unanswered=(*found.unanswered, *here.unanswered),
+        answered=found.answered or here.answered,
+    )
+
+
+def _by_daemon(query: Query, daemon: Daemon, deadline: Deadline, protocols: tuple[str, ...]) -> Discovery:
+    """One host after the other: the daemon has one connection. What it found by a protocol that was not asked for is
+    left out.
+    """
+    sources: list[FoundSource] = []
+    unanswered: list[Unanswered] = []
+    for host in query.hosts:
+        daemon.timeout = deadline.left
+        try:
+            told = _told(daemon, query.type, host)
+        except StorageError as error:
+            if error.code not in ("daemon_failed", "deadline"):
+                raise
+            unanswered.append(Unanswered(host, protocols[0] if len(protocols) == 1 else "", error))
+            continue
+        sources += [FoundSource(source) for source in told if source.format in (*ANY_FORMAT, *protocols)]
+    return Discovery(tuple(sources), tuple(unanswered), len(query.hosts) > len(unanswered))

@@ -1,0 +1,134 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What must still hold of a device or a mount just before something is destroyed: made when it is looked at, checked
+again under the lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Callable
+
+from ..model.change import Condition
+from ..model.errors import StorageError
+from ..model.found import User
+from .block import Device, device_at
+from .mounts import Mount, mount_at, mounts
+from .processes import Processes
+from .signatures import Content
+
+_REPLACED = "was replaced or went away"
+
+
+def is_device(device: Device) -> Condition:
+    """Its path still leads to this device, of the same size."""
+    return Condition("device", device.path, device.identity)
+
+
+def holds(path: str, content: Content) -> Condition:
+    """The device has the same signatures, or still none."""
+    return Condition("signatures", path, content.facts)
+
+
+def region_holds(path: str, offset: int, size: int, content: Content) -> Condition:
+    """The same of a part of it."""
+    return Condition("region", path, (offset, size, *content.facts))
+
+
+def is_mounted(point: str, mount: Mount | None) -> Condition:
+    """At the point there is still this mount, or still none."""
+    return Condition("mount", point, _facts(mount))
+
+
+def device_unused(path: str, but: Iterable[User] = ()) -> Condition:
+    """Nobody uses the device but those."""
+    return Condition("device_unused", path, tuple(sorted(map(str, but))))
+
+
+def mount_unused(point: str, but: Iterable[User] = ()) -> Condition:
+    """Nobody uses what is mounted at the point but those."""
+    return Condition("mount_unused", point, tuple(sorted(map(str, but))))
+
+
+def _facts(mount: Mount | None) -> tuple:
+    return () if mount is None else (mount.id, *mount.number, mount.root, mount.fstype, mount.source)
+
+
+class Checks:
+    """Made anew for each time that conditions are checked: what the processes do is read once for all of them."""
+
+    def __init__(self, timeout: float) -> None:
+        self._timeout = timeout
+        self._processes = Processes()
+        self._kinds: dict[str, Callable[[Condition], str]] = {
+            "device": self._device,
+            "content": self._content,
+            "signatures": self._signatures,
+            "region": self._region,
+            "mount": self._mount,
+            "device_unused": self._device_unused,
+            "mount_unused": self._mount_unused,
+        }
+
+    def broken(self, condition: Condition) -> str:
+        """What became of it, as "was replaced" in words for ``changed_meanwhile``; empty while it holds."""
+        try:
+            return self._kinds[condition.kind](condition)
+        except StorageError as error:
+            if error.code == "source_missing":
+                return _REPLACED if condition.expected else ""  # a volume that was not active, and still is not
+            return f"can't be looked at ({error.message})"
+
+    @staticmethod
+    def _device(condition: Condition) -> str:
+        return "" if device_at(condition.path).identity == condition.expected else _REPLACED
+
+    def _signatures(self, condition: Condition) -> str:
+        from .signatures import content_at
+
+        found = content_at(condition.path, self._timeout)
+        return "" if found.facts == condition.expected and not found.problem else _now(found)
+
+    def _content(self, condition: Condition) -> str:
+        from .devices import content_of
+
+        found = content_of(condition.path, self._timeout)
+        return "" if (found,) == condition.expected else f"got other content: {found or 'nothing but zeros'}"
+
+    def _region(self, condition: Condition) -> str:
+        from .signatures import region_at
+
+        offset, size, *facts = condition.expected
+        found = region_at(condition.path, self._timeout, offset, size)
+        return "" if found.facts == tuple(facts) and not found.problem else _now(found)
+
+    @staticmethod
+    def _mount(condition: Condition) -> str:
+        found = mount_at(condition.path, mounts())
+        if _facts(found) == condition.expected:
+            return ""
+        return "was unmounted" if found is None else f"got {found.source} mounted on it"
+
+    def _device_unused(self, condition: Condition) -> str:
+        from .device_users import lasting_users
+
+        return _taken(lasting_users(device_at(condition.path), self._processes)[0], condition)
+
+    def _mount_unused(self, condition: Condition) -> str:
+        from .mount_users import users_of_mount
+
+        mount = mount_at(condition.path, mounts())
+        users = () if mount is None else users_of_mount(mount, self._processes, self._timeout)[0]
+        return _taken(users, condition)
+
+
+def _taken(users: Iterable[User], condition: Condition) -> str:
+    new = [str(user) for user in users if str(user) not in condition.expected]
+    return f"was taken into use by {new[0]}" if new else ""
+
+
+def _now(found: Content) -> str:
+    return f"got other content: {found.text or 'nothing but zeros'}"

@@ -1,0 +1,154 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Who uses a block device now: mounts, swap, what is built on it, and processes, of its partitions too."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Iterator
+
+from ..model.found import User
+from .block import Device, by_name, device_at, holder_names_of, is_partition_of, name_of
+from .processes import Processes, process_user
+from .users import held, loops, qemu_lock, swaps
+
+_LOOKS, _MOMENT = 8, 0.25  # seconds: who still has it open after these means to keep it
+_HELD = "the kernel: it is mounted, swapped to, or part of another device"
+# Prefixes of device-mapper's uuids (lvm2, cryptsetup, multipath-tools, dmraid, stratis).
+_MAPPED = (
+    ("LVM-", "volume group"),
+    ("CRYPT-", "dm-crypt"),
+    ("mpath-", "multipath map"),
+    ("DMRAID-", "dmraid set"),
+    ("stratis-", "stratis"),
+)
+
+
+def users_of_device(device: Device, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """The users, and what could not be looked at. A member of a volume group with no active volume, or of an array that
+    is not assembled, has no users: only its signature tells.
+    """
+    processes = processes or Processes()
+    family = _family(device)
+    numbers = {member.number: member for member in family}
+    found: dict[User, None] = {}
+    for source in (_built(device, family), _mounts(numbers, device, processes), _swaps(numbers, device)):
+        found.update(dict.fromkeys(source))
+    for file in processes.files():
+        if "/dev/" in file.shown:
+            member = numbers.get(_number(file.link) or (-1, -1))
+            if member is not None:
+                user = process_user(file.pid)
+                found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
+    unseen = set(processes.unseen)
+    if not found:
+        found.update(dict.fromkeys(_last_word(device, unseen)))
+    return tuple(found), tuple(sorted(unseen))
+
+
+def _family(device: Device) -> list[Device]:
+    """The device, its partitions, and all that is built on any of them, loop devices included."""
+    attached = [(node, _number(path)) for node, path in loops() if path.startswith("/dev/")]
+    family = {device.number: device}
+    waiting = [device]
+    while waiting:
+        below = waiting.pop(0)
+        names = [*holder_names_of(below), *(name_of(node) for node in below.partitions)]
+        names += [name_of(node) for node, number in attached if number == below.number]
+        for above in filter(None, map(by_name, names)):
+            if above.number not in family:
+                family[above.number] = above
+                waiting.append(above)
+    return list(family.values())
+
+
+def _built(device: Device, family: list[Device]) -> Iterator[User]:
+    """What stands on it; partitions by themselves are no users."""
+    for above in family:
+        if above is not device and not is_partition_of(above, family):
+            yield User("loop" if above.kind == "loop" else "holder", described(above))
+
+
+def described(above: Device) -> str:
+    """A device in the words of those who made it."""
+    if above.kind == "md":
+        return f"mdraid {above.node}"
+    if above.kind == "loop":
+        return above.node
+    mapped = f"/dev/mapper/{above.dm_name}"
+    for prefix, what in _MAPPED:
+        if above.dm_uuid.startswith(prefix):
+            return f"{what} {_group(above.dm_name) if prefix == 'LVM-' else above.dm_name} ({mapped})"
+    return f"device-mapper {mapped}" if above.kind == "dm" else above.node
+
+
+def _group(dm_name: str) -> str:
+    """The volume group in the name that LVM gives (dm_build_dm_name of libdevmapper: a hyphen is doubled)."""
+    return dm_name.replace("--", "\0").split("-")[0].replace("\0", "-")
+
+
+def _of(member: Device, device: Device) -> str:
+    return "" if member is device else f" of {member.node}"
+
+
+def _mounts(numbers: dict[tuple[int, int], Device], device: Device, processes: Processes) -> Iterator[User]:
+    told = set()
+    for pid, table in processes.tables().values():
+        for mount in table:
+            number = mount.number
+            if number[0] == 0 and mount.source.startswith("/dev/"):  # btrfs; one of its devices
+                number = _number(mount.source) or number
+            member = numbers.get(number)
+            if member is not None and mount.point not in told:
+                told.add(mount.point)
+                where = "" if pid == "self" else f" as process {pid} sees it"
+                yield User("mount", f"{mount.point}{_of(member, device)}{where}")
+
+
+def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[User]:
+    for path in swaps():
+        member = numbers.get(_number(path) or (-1, -1)) if path.startswith("/dev/") else None
+        if member is not None:
+            yield User("swap", path)
+
+
+def _last_word(device: Device, unseen: set[str]) -> Iterator[User]:
+    """What nothing above explains: open(2) with O_EXCL, which the kernel refuses for what it uses itself."""
+    if held(device.path):
+        yield User("holder", _HELD)
+        return
+    if not os.access(device.path, os.R_OK):
+        unseen.add(f"whether the kernel uses {device.path}")
+    lock = qemu_lock(device.path, False)
+    if lock is not None:
+        yield lock
+
+
+def _number(path: str) -> tuple[int, int] | None:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
+
+
+def users_of_path(path: str, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """The same of the device at a path."""
+    return users_of_device(device_at(path), processes)
+
+
+def lasting_users(device: Device, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """The same without those that only look into it for a moment, as udev, blkid and LVM do with every device."""
+    found, unseen = users_of_device(device, processes)
+    for _again in range(_LOOKS):
+        if not found or any(user.kind != "process" for user in found):
+            break
+        time.sleep(_MOMENT)
+        again, _unseen = users_of_device(device)
+        found = again if any(user.kind != "process" for user in again) else tuple(u for u in found if u in again)
+    return found, unseen

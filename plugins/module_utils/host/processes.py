@@ -1,0 +1,107 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""All processes' open files, directories and mount tables, read once (proc_pid_fd(5), proc_pid_mountinfo(5))."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+from ..model.found import User
+from .mounts import Mount, mounts
+
+_OTHERS = "open files of other users' processes"
+_PLACES = ("cwd", "root", "exe")
+
+
+class OpenFile(NamedTuple):
+    """``link`` is the path of the descriptor in /proc, ``shown`` what it points to as the kernel shows it: never opened
+    up here, since it may be on a server that is dead.
+    """
+
+    pid: str
+    link: str
+    shown: str
+
+
+class Processes:
+    """Every process but this one. Lists are made when they are first asked for and stay as they were."""
+
+    def __init__(self) -> None:
+        self.unseen: set[str] = set()
+        self._files: list[OpenFile] | None = None
+        self._tables: dict[str, tuple[str, list[Mount]]] | None = None
+        self._namespaces: dict[str, str] = {}
+
+    @staticmethod
+    def pids() -> list[str]:
+        own = str(os.getpid())
+        return [name for name in os.listdir("/proc") if name.isdigit() and name != own]
+
+    def files(self) -> list[OpenFile]:
+        """All open descriptors."""
+        if self._files is None:
+            self._files = [file for pid in self.pids() for file in self._descriptors(pid)]
+        return self._files
+
+    def _descriptors(self, pid: str) -> list[OpenFile]:
+        directory = f"/proc/{pid}/fd"
+        try:
+            names = os.listdir(directory)
+        except PermissionError:
+            self.unseen.add(_OTHERS)
+            return []
+        except OSError:
+            return []
+        links = (f"{directory}/{name}" for name in names)
+        return [OpenFile(pid, link, shown) for link in links for shown in _target(link)]
+
+    def places(self) -> list[OpenFile]:
+        """Working directories, roots and programs of all processes."""
+        links = ((pid, f"/proc/{pid}/{name}") for pid in self.pids() for name in _PLACES)
+        return [OpenFile(pid, link, shown) for pid, link in links for shown in _target(link)]
+
+    def tables(self) -> dict[str, tuple[str, list[Mount]]]:
+        """For each mount namespace one of its processes and the mounts that it sees; "self" is ours (namespaces(7))."""
+        if self._tables is None:
+            found = {"self": ("self", mounts())}
+            ours = _target("/proc/self/ns/mnt")
+            for pid in self.pids():
+                for name in _target(f"/proc/{pid}/ns/mnt"):
+                    namespace = "self" if (name,) == ours else name
+                    if namespace in found or _add_table(found, namespace, pid):
+                        self._namespaces[pid] = namespace
+            self._tables = found
+        return self._tables
+
+    def table_of(self, pid: str) -> list[Mount]:
+        """The mounts that a process sees; ours where that can't be told."""
+        tables = self.tables()
+        return tables.get(self._namespaces.get(pid, "self"), tables["self"])[1]
+
+
+def _add_table(tables: dict[str, tuple[str, list[Mount]]], namespace: str, pid: str) -> bool:
+    try:
+        tables[namespace] = (pid, mounts(pid))
+    except (OSError, ValueError):
+        return False
+    return True
+
+
+def _target(link: str) -> tuple[str, ...]:
+    try:
+        return (os.readlink(link),)
+    except OSError:
+        return ()
+
+
+def process_user(pid: str) -> User:
+    try:
+        with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as file:
+            name = file.read().strip()
+    except OSError:
+        name = "?"
+    return User("process", f"{name} (pid {pid})")

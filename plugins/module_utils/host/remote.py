@@ -1,0 +1,106 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""What is mounted from servers, and which of these do not answer: nothing on those is touched, since whoever touches it
+may hang for good.
+"""
+
+from __future__ import annotations
+
+from threading import Thread
+
+from ..model.errors import StorageError
+from ..model.found import Problem
+from .mounts import Mount, mounts
+from .paths import walk
+
+# Filesystems that ask somebody else: servers, and processes of this host (FUSE).
+_REMOTE = (
+    "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "9p", "virtiofs", "lustre", "gpfs",
+    "beegfs", "glusterfs", "orangefs", "fuse",
+)  # fmt: skip
+_AT_ONCE = 64  # so many are asked together; of more than that each is asked by itself
+
+
+def is_remote(fstype: str) -> bool:
+    """Whether a filesystem of this type may hang because somebody does not answer."""
+    return fstype in _REMOTE or fstype.startswith("fuse.")
+
+
+class Servers:
+    """Whether what is mounted answers. All are asked together, the first time that it matters, so that several dead
+    ones take no longer than one; what did not answer once is not asked again.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._table: list[Mount] | None = None
+        self._asked: dict[tuple[int, int], Thread] = {}
+        self._silent: dict[tuple[int, int], bool] = {}
+
+    def look_again(self) -> None:
+        """Something may have been mounted or unmounted."""
+        self._table = None
+
+    def table(self) -> list[Mount]:
+        if self._table is None:
+            self._table = mounts()
+        return self._table
+
+    def silent(self, path: str) -> Mount | None:
+        """The mount that a path leads into and that does not answer; None where it can be touched."""
+        return self._walk(path)[1]
+
+    def resolved(self, path: str) -> str:
+        """An absolute path with symbolic links followed, as far as that can be told without asking who is dead."""
+        return self._walk(path)[0]
+
+    def check(self, path: str, subject: str) -> None:
+        """Raises ``deadline`` where a path leads into what does not answer."""
+        mount = self.silent(path)
+        if mount is not None:
+            raise StorageError("deadline", not_answering(mount, self.timeout), subject=subject, hint=_HINT)
+
+    def problem(self, mount: Mount) -> Problem:
+        return Problem("deadline", not_answering(mount, self.timeout), _HINT)
+
+    def answers(self, mount: Mount) -> bool:
+        """Whether it answers; it is asked only once."""
+        if not is_remote(mount.fstype):
+            return True
+        if mount.number not in self._silent:
+            self._ask(mount)
+        return not self._silent[mount.number]
+
+    def _ask(self, mount: Mount) -> None:
+        if not self._asked:
+            others = {other.number: other for other in self.table() if is_remote(other.fstype)}
+            for other in list(others.values())[:_AT_ONCE]:
+                self._begin(other)
+        if mount.number not in self._asked:
+            self._begin(mount)
+        self._asked[mount.number].join()
+
+    def _begin(self, mount: Mount) -> None:
+        from .patience import answers
+
+        def ask() -> None:
+            self._silent[mount.number] = answers(mount.point, self.timeout) is None
+
+        self._asked[mount.number] = Thread(target=ask, daemon=True)
+        self._asked[mount.number].start()
+
+    def _walk(self, path: str) -> tuple[str, Mount | None]:
+        return walk(path, self.table(), self._is_silent)
+
+    def _is_silent(self, mount: Mount) -> bool:
+        return not self.answers(mount)
+
+
+_HINT = "See whether the server is up and can be reached, or give the task a longer timeout."
+
+
+def not_answering(mount: Mount, timeout: float) -> str:
+    return f"{mount.source}, mounted on {mount.point}, did not answer within {timeout:g} s"

@@ -1,0 +1,63 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Records of what pools could be made from. ``source`` is in the words of the option of storage_pool."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..model.discovery import FoundSource, Unanswered
+from ..model.pool import Source, SourceHost
+
+# What a record can have. The documentation of the module lists the same.
+SOURCE_FIELDS = (
+    "type", "source", "free", "why_not", "kind", "path", "size", "available", "content", "label", "uuid", "volumes",
+    "clients", "comment",
+)  # fmt: skip
+_FACTS = SOURCE_FIELDS[4:]
+
+
+def source_record(kind: str, found: FoundSource) -> dict[str, Any]:
+    record: dict[str, Any] = {"type": kind, "source": as_option(found.source), "free": found.free}
+    if not found.free:
+        record["why_not"] = list(found.why_not)
+    for name in _FACTS:
+        value = getattr(found, name)
+        if value is not None:
+            record[name] = list(value) if isinstance(value, tuple) else value
+    return record
+
+
+def as_option(source: Source) -> dict[str, Any]:
+    """One host or device is said as such; several are a list."""
+    option: dict[str, Any] = {}
+    for one, many, texts in (
+        ("host", "hosts", [_host(host) for host in source.hosts or ()]),
+        ("device", "devices", [device.path for device in source.devices or ()]),
+    ):
+        if texts:
+            option.update({one: texts[0]} if len(texts) == 1 else {many: texts})
+    for name in ("dir", "name", "initiator", "format"):
+        if getattr(source, name) is not None:
+            option[name] = getattr(source, name)
+    return option
+
+
+def _host(host: SourceHost) -> str:
+    if host.port is None:
+        return host.name
+    return f"[{host.name}]:{host.port}" if ":" in host.name else f"{host.name}:{host.port}"
+
+
+def missing_record(source: Source, why: str) -> dict[str, Any]:
+    return {"source": as_option(source), "why": why}
+
+
+def unanswered_record(silent: Unanswered) -> dict[str, Any]:
+    """A server, and the protocol that it was asked by; or a device."""
+    if silent.host.startswith("/"):
+        return {"device": silent.host, **silent.error.as_dict()}
+    return {"host": silent.host, "format": silent.format, **silent.error.as_dict()}

@@ -1,0 +1,293 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Disk pools on loop devices: partitions that the kernel really makes."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from .disk_scenarios import (
+    MIB,
+    Disk,
+    code,
+    converges,
+    dos_life,
+    gpt_life,
+    in_use,
+    ok,
+    pool_of,
+    refuses,
+    run,
+    table,
+)
+
+pytestmark = [
+    pytest.mark.root,
+    pytest.mark.needs_ansible,
+    pytest.mark.skipif(shutil.which("parted") is None, reason="parted is not installed"),
+]
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def loop(tmp_path) -> Iterator[Callable[..., Disk]]:
+    """Makes loop devices on sparse files."""
+    made: list[str] = []
+
+    def make(size=128 * MIB, partitions=True, sector=512) -> Disk:
+        file = tmp_path / f"device{len(made)}"
+        file.touch()
+        os.truncate(file, size)
+        scan = ["--partscan"] if partitions else []
+        node = run("losetup", "--find", "--show", "--sector-size", sector, *scan, file)
+        made.append(node)
+        return Disk(node, node, os.path.basename(node) + "p")
+
+    yield make
+    for device in made:
+        run("losetup", "--detach", device)
+
+
+@pytest.fixture
+def disk(loop) -> Disk:
+    return loop()
+
+
+def test_a_gpt_disk(host, disk):
+    gpt_life(host, disk)
+
+
+def test_a_dos_disk(host, disk):
+    dos_life(host, disk)
+
+
+def test_sectors_of_4096_bytes(host, loop):
+    gpt_life(host, loop(sector=4096))
+
+
+def test_what_is_in_use_stays(host, disk, tmp_path):
+    in_use(host, disk, tmp_path)
+
+
+@pytest.mark.parametrize("label", ["bsd", "dvh", "mac", "pc98", "sun"])
+def test_other_labels(host, disk, label):
+    """Tables are made and adopted; partitions where they need not be whole cylinders."""
+    pool = pool_of(disk, label)
+    converges(host.pool, **pool)
+    shown = run("parted", "--script", "--machine", disk.node, "print").splitlines()[1]
+    assert shown.split(":")[5] == label
+    number = 2 if label == "mac" else 1
+    volume = {"pool": "cut", "name": disk.name(number), "capacity": "8MiB"}
+    if label in ("pc98", "sun"):
+        refuses(host.volume, "not_supported", **volume)
+        assert not Path(disk.path(1)).exists()
+    else:
+        converges(host.volume, **volume)
+        assert int(run("blockdev", "--getsize64", disk.path(number))) == 8 * MIB
+        refuses(host.volume, "volume_differs", **{**volume, "capacity": "16MiB"})
+        refuses(host.volume, "format_unsupported", **{**volume, "name": disk.name(number + 1), "format": "fat32"})
+        converges(host.volume, pool="cut", name=disk.name(number), state="absent")
+        assert not Path(disk.path(number)).exists()
+    refuses(host.pool, "restart_needed", **pool_of(disk, "gpt"))
+    ok(host.pool(name="cut", state="absent"))
+    refuses(host.pool, "storage_foreign", **pool_of(disk, "gpt"))
+    converges(host.pool, **pool_of(disk, "gpt"), allow=["overwrite"])
+
+
+def test_a_table_that_is_no_partition_table(host, disk):
+    refuses(host.pool, "not_supported", **pool_of(disk, "lvm2"))
+
+
+def test_what_is_on_the_disk_is_not_lost_unsaid(host, disk):
+    for make in (["mkfs.ext4", "-q"], ["mkswap"]):
+        run(*make, disk.node)
+        refuses(host.pool, "storage_foreign", **pool_of(disk))
+        refuses(host.pool, "storage_foreign", **pool_of(disk), allow=["overwrite"], build="never")
+        run("wipefs", "--all", disk.node)
+        run("dd", "if=/dev/zero", f"of={disk.node}", "bs=1M", "count=128", "status=none", check=False)
+    run("dd", "if=/dev/urandom", f"of={disk.node}", "bs=1M", "count=1", "seek=60", "status=none", "conv=fsync")
+    assert "without a signature" in refuses(host.pool, "storage_foreign", **pool_of(disk))["message"]
+    made = converges(host.pool, **pool_of(disk), allow=["overwrite"])
+    assert "without a signature" in made["plan"][1]["destroys"]
+
+
+def test_a_table_of_another_kind_is_foreign(host, disk):
+    run(
+        "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"
+    )
+    error = refuses(host.pool, "storage_foreign", **pool_of(disk, "dos"))
+    assert f"{disk.name(1)}, {disk.name(2)}" in error["message"]
+    adopted = converges(host.pool, **pool_of(disk))
+    assert [entry["action"] for entry in adopted["plan"]] == ["define", "start"]
+    assert host.pool_info()[0]["partition_table"] == "gpt"
+    ok(host.pool(name="cut", state="absent"))
+    made = converges(host.pool, **pool_of(disk, "dos"), allow=["overwrite"])
+    assert disk.name(2) in made["plan"][1]["destroys"]
+    assert not Path(disk.path(1)).exists()
+    assert run("wipefs", "--noheadings", "--output", "TYPE", disk.node) == "dos"
+
+
+def test_odd_partitions_are_as_they_are(host, disk):
+    run(
+        "parted",
+        "--script",
+        "--align",
+        "none",
+        disk.node,
+        "mklabel",
+        "msdos",
+        "mkpart",
+        "primary",
+        "fat16",
+        "63s",
+        "16064s",
+    )
+    ok(host.pool(**pool_of(disk)))
+    size = (16064 - 63 + 1) * 512
+    for capacity in (size, size - 1000, size - MIB + 1):
+        assert not ok(host.volume(pool="cut", name=disk.name(1), capacity=str(capacity)))["changed"]
+    refuses(host.volume, "shrink_refused", pool="cut", name=disk.name(1), capacity=str(size - MIB))
+    converges(host.volume, pool="cut", name=disk.name(1), capacity=str(size + 1))
+    assert table(disk)[1].start == 63 * 512
+    assert host.volume_info()[0]["format"] == "fat16"
+
+
+def test_devices_that_can_not_be_cut(host, disk, loop, tmp_path):
+    error = refuses(host.pool, "not_supported", **pool_of(loop(partitions=False)))
+    assert "--partscan" in error["hint"]
+    ok(host.pool(**pool_of(disk)))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))
+    part = {"name": "part", "type": "disk", "path": "/dev"}
+    refuses(host.pool, "storage_foreign", **part, source={"device": disk.path(1)})
+    refuses(host.pool, "storage_foreign", **part, source={"device": str(tmp_path)})
+    missing = {**part, "source": {"device": "/dev/nosuch"}}
+    assert code(host.pool(**missing)) == "source_missing"
+    assert ok(host.pool(check=True, **missing))["changed"]
+    refuses(host.pool, "source_conflict", **part, source={"device": disk.node})
+
+
+def test_links_of_the_target(host, disk, tmp_path):
+    links = tmp_path / "by-id"
+    links.mkdir()
+    (links / "mine").symlink_to(disk.node)
+    for number in (1, 2):
+        (links / f"mine-part{number}").symlink_to(disk.path(number))
+    pool = {**pool_of(disk), "path": str(links), "source": {"device": str(links / "mine")}}
+    converges(host.pool, **pool)
+    converges(host.volume, pool="cut", name=disk.name(1), capacity="8MiB")
+    record = host.volume_info(pool="cut")[0]
+    assert (record["name"], record["path"]) == (disk.name(1), str(links / "mine-part1"))
+    assert record["key"] == record["path"]
+    converges(host.volume, pool="cut", name=disk.name(1), state="absent")
+
+
+def test_content(host, disk, tmp_path):
+    """Written before the partition is there."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    converges(host.volume, pool="cut", name=disk.name(1), source={"content": "some text"})
+    assert Path(disk.path(1)).read_bytes()[:10] == b"some text\0"
+    assert ok(host.volume(pool="cut", name=disk.name(1), source={"content": "some text"}))["changed"] is False
+    image = tmp_path / "image.qcow2"
+    run("qemu-img", "create", "-q", "-f", "qcow2", image, "16M")
+    run("qemu-io", "-c", "write -P 7 1M 3M", image)
+    converges(host.volume, pool="cut", name=disk.name(2), source={"path": str(image)})
+    assert run("qemu-img", "compare", "-f", "qcow2", "-F", "raw", image, disk.path(2)) == "Images are identical."
+    converges(host.volume, pool="cut", name=disk.name(3), source={"volume": disk.name(2)}, format="linux-lvm")
+    assert run("qemu-img", "compare", "-f", "raw", "-F", "raw", disk.path(3), disk.path(2)) == "Images are identical."
+    refuses(
+        host.volume, "capacity_too_small", pool="cut", name=disk.name(4), source={"path": str(image)}, capacity="8M"
+    )
+    made = host.volume(pool="cut", name=disk.name(3), recreate="always", capacity="24M")
+    assert "content" in ok(made)["plan"][0]["destroys"]
+    assert table(disk)[3].size == 24 * MIB
+    assert not any(Path(disk.path(3)).read_bytes()[:MIB])
+
+
+def test_what_volumes_of_a_disk_can_not_have(host, disk):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    volume = {"pool": "cut", "name": disk.name(1), "capacity": "8MiB"}
+    refuses(host.volume, "invalid_option", **volume, mode="0640")
+    refuses(host.volume, "format_unsupported", **volume, format="qcow2")
+    refuses(host.volume, "format_unsupported", **volume, format="fat16")
+    refuses(host.volume, "format_unsupported", **volume, format="extended")
+    refuses(host.volume, "invalid_name", **{**volume, "name": "data"})
+    refuses(host.volume, "invalid_name", **{**volume, "name": disk.name(129)})
+    refuses(host.volume, "capacity_missing", pool="cut", name=disk.name(1))
+
+
+def test_members_and_guests_keep_a_partition(host, disk, tmp_path):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    volumes = [{"name": disk.name(number), "capacity": "16MiB"} for number in (1, 2)]
+    ok(host.volume(pool="cut", volumes=volumes))
+    if shutil.which("pvcreate"):
+        run("pvcreate", "-qq", disk.path(1), check=False)
+        error = refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(1), state="absent")
+        assert "physical volume" in error["message"]
+    guests = host.root / "etc/libvirt/qemu"
+    guests.mkdir(parents=True)
+    disk_xml = f"<disk type='block'><source dev='{disk.path(2)}'/><target dev='vda'/></disk>"
+    (guests / "g.xml").write_text(f"<domain type='kvm'><name>g</name><devices>{disk_xml}</devices></domain>")
+    assert "guest g" in refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), state="absent")["message"]
+
+
+def test_the_kernel_is_told_again(host, disk):
+    """A table that was written, by a task that did not get further."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))
+    run("partx", "--delete", disk.node)
+    assert [record["name"] for record in host.volume_info(pool="cut")] == [disk.name(1)]
+    converges(host.volume, pool="cut", name=disk.name(1), capacity="8MiB")
+    table(disk)
+
+
+_PROGRAM = """
+import json, sys
+sys.path[:0] = [{root!r}, {collections!r}]
+from tests.integration.calling import call
+print(json.dumps(call(**json.loads(sys.argv[1]))))
+"""
+
+
+def test_killed_at_any_point(host, disk):
+    """The next run completes, and each partition has all that it is to have, or is not there."""
+    text = _PROGRAM.format(root=str(ROOT), collections=str(ROOT / ".cache/collections"))
+    chance = random.Random(5)
+    pool = pool_of(disk)
+    numbers = [1, 2, 3, 5, 6]
+    volumes = [
+        {"name": disk.name(number), "source": {"content": f"text {number}"}} for number in numbers if number != 3
+    ]
+    volumes.append({"name": disk.name(3), "capacity": "30MiB", "format": "extended"})
+    tasks = [
+        {"module": "storage_pool", **pool, "allow": ["overwrite"], "uri": host.uri},
+        {"module": "storage_volume", "pool": "cut", "volumes": volumes, "uri": host.uri},
+    ]
+    killed = 0
+    for _round in range(10):
+        for task in tasks:
+            child = subprocess.Popen(
+                [sys.executable, "-c", text, json.dumps(task)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
+            time.sleep(chance.uniform(0.3, 0.75))
+            child.send_signal(signal.SIGKILL)
+            killed += child.wait() == -signal.SIGKILL
+            for number in (1, 2, 5, 6):
+                if Path(disk.path(number)).exists():
+                    assert Path(disk.path(number)).read_bytes()[:7] == f"text {number}\0".encode()[:7]
+        ok(host.pool(**pool, allow=["overwrite"]))
+        ok(host.volume(pool="cut", volumes=volumes))
+        assert not ok(host.volume(pool="cut", volumes=volumes))["changed"]
+        assert sorted(table(disk)) == numbers
+        converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+    assert killed

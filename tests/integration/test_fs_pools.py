@@ -1,0 +1,461 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Filesystem pools on loop devices, with the filesystems that this kernel mounts; findmnt, blkid and stat judge."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .conftest import Host
+from .crash_support import MIB, done, refused, unchanged
+
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(120)]
+
+
+def run(*words: object, check: bool = True) -> str:
+    return subprocess.run(list(map(str, words)), check=check, capture_output=True, text=True).stdout.strip()
+
+
+def _can_mount() -> str:
+    if os.geteuid() != 0 or not Path("/dev/loop-control").exists():
+        return "no loop devices here"
+    known = Path("/proc/filesystems").read_text(encoding="ascii").split()
+    return "" if "ext4" in known else "the kernel mounts no ext4"
+
+
+if _can_mount():
+    pytest.skip(_can_mount(), allow_module_level=True)
+
+
+class Disk:
+    """A loop device of the test's own, and where its pool is mounted."""
+
+    def __init__(self, host: Host, top: Path, size: int) -> None:
+        self.host, self.top, self.file = host, top, top / "disk.img"
+        with self.file.open("wb") as file:
+            file.truncate(size)
+        self.device = run("losetup", "--find", "--show", self.file)
+        self.path = top / "pool"
+
+    def pool(self, check: bool = False, **params: Any) -> dict[str, Any]:
+        source = {"device": self.device, "format": params.pop("format", "ext4")}
+        declared = {"name": "p", "type": "fs", "path": str(self.path), "source": source}
+        return self.host.pool(check, **{**declared, **params})
+
+    def mounted(self) -> dict[str, str]:
+        """What findmnt says of the path, empty where nothing is mounted there."""
+        said = run("findmnt", "--json", "--mountpoint", self.path, check=False)
+        return json.loads(said)["filesystems"][0] if said else {}
+
+    def content(self) -> str:
+        return run("blkid", "-p", "-o", "value", "-s", "TYPE", self.device, check=False)
+
+    def close(self) -> None:
+        for _again in range(3):
+            run("umount", self.path, check=False)
+            run("umount", self.top / "elsewhere", check=False)
+        run("blockdev", "--setrw", self.device, check=False)
+        run("swapoff", self.device, check=False)
+        run("losetup", "--detach", self.device, check=False)
+
+
+@contextlib.contextmanager
+def a_disk(host: Host, top: Path, size: int = 64 * MIB) -> Iterator[Disk]:
+    host.root.mkdir(parents=True, exist_ok=True)
+    made = Disk(host, top, size)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture
+def disk(host: Host, tmp_path: Path) -> Iterator[Disk]:
+    with a_disk(host, tmp_path) as made:
+        yield made
+
+
+def same_plan(disk: Disk, **params: Any) -> dict[str, Any]:
+    """Check mode, then the real run, which must do just what was announced; then again, which must do nothing."""
+    before = (disk.mounted(), disk.content(), sorted(os.listdir(disk.top)))
+    planned = disk.pool(check=True, **params)
+    assert (disk.mounted(), disk.content(), sorted(os.listdir(disk.top))) == before
+    result = disk.pool(**params)
+    assert not result.get("failed"), result
+    assert (planned["changed"], _plain(planned["plan"])) == (result["changed"], _plain(result["plan"]))
+    assert not [text for text in result["warnings"] if text.startswith("verification")], result["warnings"]
+    unchanged(disk.pool(**params))
+    return result
+
+
+def _plain(plan: Any) -> Any:
+    return [(entry["action"], entry["summary"], entry.get("destroys"), entry.get("commands")) for entry in plan]
+
+
+KINDS = [("ext2", 64), ("ext3", 64), ("ext4", 64), ("xfs", 320), ("btrfs", 128)]
+
+
+@pytest.mark.parametrize(("kind", "size"), KINDS)
+def test_a_filesystem_is_made_mounted_adopted_and_deleted(host, tmp_path, kind, size):
+    with a_disk(host, tmp_path, size * MIB) as disk:
+        made = same_plan(disk, format=kind, mode="0750", owner="65534")
+        assert disk.content() == kind
+        found = disk.mounted()
+        assert (found["source"], found["fstype"]) == (disk.device, kind)
+        assert {"nodev", "nosuid", "noexec"} <= set(found["options"].split(","))
+        status = os.stat(disk.path)
+        assert (status.st_mode & 0o7777, status.st_uid) == (0o750, 65534)
+        assert (made["pool"]["state"], made["pool"]["mode"]) == ("active", "0750")
+        size_told = os.statvfs(disk.path)
+        assert made["pool"]["capacity"] == size_told.f_blocks * size_told.f_frsize
+
+        done(host.volume(pool="p", name="a.raw", capacity="1M"))
+        assert [volume["name"] for volume in host.volume_info(pool="p")] == ["a.raw"]
+        assert (disk.path / "a.raw").stat().st_size == MIB
+
+        same_plan(disk, format=kind, state="inactive")
+        assert not disk.mounted()
+        assert os.listdir(disk.path) == []
+        refused(host.volume(pool="p", name="b.raw", capacity="1M"), "pool_inactive")
+        assert os.listdir(disk.path) == []
+        same_plan(disk, format=kind)
+        assert (disk.path / "a.raw").stat().st_size == MIB
+
+        refused(disk.pool(format=kind, state="deleted"), "pool_nonempty")
+        gone = disk.pool(format=kind, state="deleted", allow=["nonempty"])
+        assert any(kind in entry["destroys"] for entry in done(gone)["plan"])
+        assert (disk.mounted(), disk.content(), disk.path.exists()) == ({}, "", False)
+        unchanged(disk.pool(format=kind, state="deleted"))
+
+
+def test_mount_options_and_their_change(disk):
+    same_plan(disk, mount_options=["noatime"])
+    assert "noatime" in disk.mounted()["options"]
+    refused(disk.pool(mount_options=["nodiratime"]), "restart_needed")
+    same_plan(disk, mount_options=["nodiratime"], allow=["restart"])
+    assert "nodiratime" in disk.mounted()["options"]
+    assert "noatime" not in disk.mounted()["options"].split(",")
+
+
+def test_a_pool_moves_to_another_path(disk, tmp_path):
+    same_plan(disk)
+    (disk.path / "kept").write_text("x")
+    other = tmp_path / "other"
+    disk.pool(check=True, path=str(other), allow=["restart"])
+    result = disk.pool(path=str(other), allow=["restart"])
+    try:
+        done(result)
+        assert (other / "kept").read_text() == "x"
+        assert not disk.mounted()
+    finally:
+        run("umount", other, check=False)
+
+
+def test_what_is_mounted_by_hand_is_adopted_and_released(disk):
+    run("mkfs.ext4", "-q", disk.device)
+    disk.path.mkdir()
+    run("mount", disk.device, disk.path)
+    result = same_plan(disk, format="auto")
+    assert [entry["action"] for entry in result["plan"]] == ["define", "start"]
+    same_plan(disk, format="auto", state="inactive")
+    assert disk.mounted()
+    same_plan(disk, format="auto")
+    refused(disk.pool(format="auto", state="deleted"), "pool_adopted")
+    done(disk.pool(format="auto", state="inactive", allow=["stop_adopted"]))
+    assert not disk.mounted()
+    assert disk.path.is_dir()
+    unchanged(disk.pool(format="auto", state="inactive", allow=["stop_adopted"]))
+
+
+def test_a_pool_is_only_active_while_it_is_mounted(disk):
+    same_plan(disk)
+    run("umount", disk.path)
+    (record,) = disk.host.pool_info(name="p")
+    assert record["state"] == "inactive"
+    refused(disk.host.volume(pool="p", name="a", capacity="1M"), "pool_inactive")
+    assert os.listdir(disk.path) == []
+    same_plan(disk)
+    assert disk.mounted()
+
+
+def test_a_mount_of_something_else_is_in_the_way(disk):
+    disk.path.mkdir()
+    run("mount", "-t", "tmpfs", "none", disk.path)
+    error = refused(disk.pool(), "storage_foreign")
+    assert "tmpfs" in error["message"]
+    assert disk.content() == ""
+
+
+def test_nothing_says_as_what_to_format(disk):
+    refused(disk.pool(format="auto"), "missing_option")
+    assert disk.content() == ""
+
+
+def make(*words: object) -> Any:
+    return lambda disk: run(*[disk.device if word is DEVICE else word for word in words])
+
+
+def write(offset: int, data: bytes) -> Any:
+    def put(disk: Disk) -> None:
+        with open(disk.device, "r+b") as file:
+            file.seek(offset)
+            file.write(data)
+
+    return put
+
+
+def both(*makers: Any) -> Any:
+    return lambda disk: [maker(disk) for maker in makers]
+
+
+DEVICE = object()
+SIZE = 64 * MIB
+# Content that no tool here makes is put there as libblkid looks for it.
+FOREIGN = {
+    "ext2": make("mkfs.ext2", "-q", DEVICE),
+    "vfat": make("mkfs.vfat", "-I", DEVICE),
+    "btrfs": make("mkfs.btrfs", "-q", "--mixed", DEVICE),
+    "iso9660": write(32768, b"\x01CD001\x01" + bytes(2041) + b"\xffCD001\x01"),
+    "squashfs": write(0, b"hsqs" + bytes(24) + b"\x04\x00\x00\x00" + bytes(64)),
+    "gpt": make("parted", "-s", DEVICE, "mklabel", "gpt"),
+    "dos": make("parted", "-s", DEVICE, "mklabel", "msdos"),
+    "sun": make("parted", "-s", DEVICE, "mklabel", "sun"),
+    "bsd": make("parted", "-s", DEVICE, "mklabel", "bsd"),
+    "swap": make("mkswap", DEVICE),
+    "LVM2_member": write(512, b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"),
+    "linux_raid_member at the end": None,
+    "crypto_LUKS": write(0, b"LUKS\xba\xbe\x00\x01" + bytes(584)),
+    "zfs_member": None,
+    "bcache": None,
+    "two at once": both(make("mkfs.ext4", "-q", DEVICE), write(0, b"hsqs" + bytes(24) + b"\x04")),
+    "data at the start": write(0, b"precious"),
+    "data in the middle": write(SIZE // 2, os.urandom(4 * MIB)),
+    "data at the end": write(SIZE - 8, b"precious"),
+}
+
+
+def put_raid(disk: Disk) -> None:
+    """The superblock of version 0.90, in the last 128 KiB (md(4))."""
+    block = bytearray(4096)
+    words = {0: 0xA92B4EFC, 1: 0, 2: 90, 5: 0x11111111, 7: 1, 8: 31, 9: 2, 10: 2, 13: 0x22222222, 14: 0x33333333}
+    for index, value in words.items():
+        block[index * 4 : index * 4 + 4] = value.to_bytes(4, "little")
+    write((SIZE & ~0xFFFF) - 0x10000, bytes(block))(disk)
+
+
+def put_zfs(disk: Disk) -> None:
+    """Uberblocks in the first label."""
+    for number in range(8):
+        write(128 * 1024 + number * 1024, (0x00BAB10C).to_bytes(8, "little"))(disk)
+
+
+def put_bcache(disk: Disk) -> None:
+    import struct
+
+    magic = bytes.fromhex("c68573f64e1a45ca8265f57f48ba6d81")
+    block = bytearray(4096)
+    struct.pack_into("<QQQ16s", block, 0, 0, 8, 1, magic)
+    write(4096, bytes(block))(disk)
+
+
+FOREIGN.update({"linux_raid_member at the end": put_raid, "zfs_member": put_zfs, "bcache": put_bcache})
+
+
+@pytest.mark.parametrize("kind", list(FOREIGN))
+def test_nothing_is_formatted_that_nobody_allowed_to_be_lost(disk, kind):
+    FOREIGN[kind](disk)
+    before = disk.file.read_bytes()
+    for check in (True, False):
+        refused(disk.pool(check=check), "storage_foreign")
+    assert disk.file.read_bytes() == before
+    if kind in ("gpt", "two at once", "data in the middle", "linux_raid_member at the end"):
+        same_plan(disk, allow=["overwrite"])
+        assert disk.content() == "ext4"
+        assert run("wipefs", "--no-act", "--noheadings", "--output", "TYPE", disk.device).split() == ["ext4"]
+
+
+def test_a_device_that_is_used_elsewhere_is_left_alone(disk, tmp_path):
+    run("mkfs.ext4", "-q", disk.device)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run("mount", disk.device, elsewhere)
+    for params in ({}, {"allow": ["overwrite"], "format": "ext3"}):
+        error = refused(disk.pool(**params), "device_in_use")
+        assert str(elsewhere) in error["message"]
+
+
+def test_a_busy_pool_says_by_whom(disk):
+    same_plan(disk)
+    program = "import sys; file = open(sys.argv[1], 'w'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, disk.path / "held"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "open\n"
+        for check in (True, False):
+            error = refused(disk.pool(check=check, state="inactive"), "pool_in_use")
+            assert str(holder.pid) in error["message"]
+        holder.stdin.close()
+    done(disk.pool(state="inactive"))
+
+
+def test_a_source_by_uuid_and_by_label(disk, host):
+    run("mkfs.ext4", "-q", "-L", "my disk", disk.device)
+    uuid = run("blkid", "-p", "-o", "value", "-s", "UUID", disk.device)
+    for device in (f"UUID={uuid}", "LABEL=my disk"):
+        done(disk.pool(source={"device": device}))
+        assert disk.mounted()["source"] == disk.device
+        unchanged(disk.pool(source={"device": device}))
+        done(disk.pool(state="absent", source={"device": device}))
+        assert not disk.mounted()
+    copy = disk.top / "copy.img"
+    copy.write_bytes(disk.file.read_bytes())
+    twin = run("losetup", "--find", "--show", copy)
+    try:
+        error = refused(disk.pool(source={"device": f"UUID={uuid}"}), "source_conflict")
+        assert twin in error["message"]
+        assert disk.device in error["message"]
+    finally:
+        run("losetup", "--detach", twin)
+
+
+def test_a_device_that_went_away(disk):
+    same_plan(disk)
+    done(disk.pool(state="inactive"))
+    gone = disk.top / "no-such-device"
+    refused(
+        disk.pool(name="q", path=str(disk.top / "q"), source={"device": str(gone), "format": "ext4"}), "source_missing"
+    )
+    run("losetup", "--detach", disk.device)
+    error = refused(disk.pool(), "source_missing")
+    assert disk.device in error["message"]
+    refused(disk.pool(state="deleted"), "source_missing")
+
+
+def test_another_filesystem_than_the_one_declared(disk):
+    same_plan(disk)
+    done(disk.pool(state="inactive"))
+    run("mkfs.ext2", "-q", "-F", disk.device)
+    refused(disk.pool(), "storage_foreign")
+    assert disk.content() == "ext2"
+
+
+def test_a_read_only_device_gives_a_read_only_pool(disk):
+    run("mkfs.ext4", "-q", disk.device)
+    run("blockdev", "--setro", disk.device)
+    same_plan(disk)
+    assert "ro" in disk.mounted()["options"].split(",")
+    refused(disk.host.volume(pool="p", name="a", capacity="1M"), "not_writable")
+    same_plan(disk, state="inactive")
+
+
+def test_what_nothing_makes_is_refused(disk):
+    for kind in ("ufs", "vmfs", "gfs", "iso9660"):
+        refused(disk.pool(format=kind), "not_supported")
+    assert disk.content() == ""
+
+
+def test_lost_and_found_is_the_filesystems_own_while_it_is_empty(disk):
+    same_plan(disk)
+    assert disk.host.volume_info(pool="p") == []
+    (disk.path / "lost+found" / "#11").write_text("found")
+    refused(disk.pool(state="deleted", allow=["nonempty"]), "pool_foreign_content")
+    (disk.path / "lost+found" / "#11").unlink()
+    done(disk.pool(state="deleted"))
+
+
+def test_who_only_looks_into_a_device_for_a_moment_is_no_user(disk):
+    program = "import sys, time; file = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(1)"
+    with subprocess.Popen([sys.executable, "-c", program, disk.device], stdout=subprocess.PIPE, text=True) as looker:
+        assert looker.stdout.readline() == "open\n"
+        done(disk.pool())
+    done(disk.pool(state="deleted"))
+
+
+def test_who_keeps_a_device_open_is_named(disk):
+    program = "import sys; file = open(sys.argv[1], 'rb'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen(
+        [sys.executable, "-c", program, disk.device], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as holder:
+        assert holder.stdout.readline() == "open\n"
+        error = refused(disk.pool(), "device_in_use")
+        assert str(holder.pid) in error["message"]
+        holder.stdin.close()
+
+
+# -- killed -------------------------------------------------------------------------------------------------------
+
+_KILLED = """
+import json, os, sys
+sys.path[:0] = json.loads(sys.argv[3])
+from ansible_collections.virt.storage.plugins.module_utils.host import apply
+left = [int(sys.argv[1])]
+plain = apply.Applier.apply
+def killed(self, operation):
+    if not left[0]:
+        os.kill(os.getpid(), 9)
+    left[0] -= 1
+    plain(self, operation)
+apply.Applier.apply = killed
+from tests.integration.calling import call
+call("storage_pool", **json.loads(sys.argv[2]))
+"""
+_REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def killed_after(count: int, disk: Disk, **params: Any) -> bool:
+    """Whether a run was killed before its operation of this number; else it came to its end."""
+    source = {"device": disk.device, "format": "ext4"}
+    declared = {"uri": disk.host.uri, "name": "p", "type": "fs", "path": str(disk.path), "source": source, **params}
+    argv = [sys.executable, "-c", _KILLED, str(count), json.dumps(declared), json.dumps([str(_REPOSITORY), *sys.path])]
+    child = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert child.returncode in (0, -9), child.stderr
+    return child.returncode == -9
+
+
+@pytest.mark.parametrize("first", [0, 1, 2])
+def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_path, first):
+    """Making and deleting a pool, killed before every third operation, beginning with the first ones."""
+    for number in range(first, 40, 3):
+        with a_disk(host, tmp_path, 16 * MIB) as disk:
+            going_up = killed_after(number, disk)
+            made = disk.pool()
+            assert not made.get("failed"), (number, made["error"])
+            assert (disk.content(), bool(disk.mounted())) == ("ext4", True), number
+            unchanged(disk.pool())
+            done(host.volume(pool="p", name="a", capacity="1M"))
+            words = ["nonempty", "stop_adopted"]  # killed right after it was mounted, it counts as adopted
+            going_down = killed_after(number, disk, state="deleted", allow=words)
+            gone = disk.pool(state="deleted", allow=words)
+            assert not gone.get("failed"), (number, gone["error"])
+            assert (disk.content(), bool(disk.mounted()), disk.path.exists()) == ("", False, False), number
+            unchanged(disk.pool(state="deleted", allow=words))
+            if not going_up and not going_down:
+                return
+    raise AssertionError("it never came to its end")
+
+
+def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk):
+    """mkfs itself is killed: what it wrote by then has no signature yet, and was not there before."""
+    directory = disk.top / "bin"
+    directory.mkdir()
+    tool = directory / "mkfs.ext4"
+    tool.write_text('#!/bin/sh\nfor device; do :; done\nprintf half >"$device"\nkill -9 $PPID\n')
+    tool.chmod(0o755)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{directory}:{path}"
+    try:
+        assert killed_after(1000, disk)
+    finally:
+        os.environ["PATH"] = path
+    assert disk.file.read_bytes()[:4] == b"half"
+    done(disk.pool())
+    assert disk.content() == "ext4"

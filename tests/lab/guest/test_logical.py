@@ -1,0 +1,319 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Logical pools on real volume groups, judged by LVM's own tools and by the guest's libvirtd."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .hosts import Host, run, run_json
+
+MIB = 2**20
+GROUP = "vgt"
+_CONFIG = Path("/etc/lvm/lvm.conf")
+_SYSTEM_DEVICES = Path("/etc/lvm/devices/system.devices")
+
+
+def clean() -> None:
+    _SYSTEM_DEVICES.unlink(missing_ok=True)
+    for row in report("vgs", "vg_uuid,vg_name", "vg"):
+        run("vgimport", row["vg_name"], check=False)
+        run("vgremove", "-ff", "-y", "--select", f"vg_uuid={row['vg_uuid']}", check=False)
+    for row in report("pvs", "pv_name", "pv"):
+        run("pvremove", "-ff", "-y", row["pv_name"], check=False)
+
+
+@pytest.fixture
+def empty(disks: list[str]) -> Iterator[list[str]]:
+    """The disks, from which volume groups are taken after the test."""
+    yield disks
+    clean()
+
+
+@pytest.fixture
+def loops(tmp_path: Path) -> Iterator[list[str]]:
+    """Three loop devices of 64 MiB."""
+    nodes = []
+    for name in "abc":
+        run("truncate", "-s", "64M", str(tmp_path / name))
+        nodes.append(run("losetup", "--find", "--show", str(tmp_path / name)).strip())
+    yield nodes
+    clean()
+    for node in nodes:
+        run("losetup", "-d", node, check=False)
+
+
+def report(tool: str, fields: str, kind: str, *words: str) -> list[dict[str, str]]:
+    return run_json(tool, "--units", "b", "--nosuffix", "--reportformat", "json", "-o", fields, *words)["report"][0][
+        kind
+    ]
+
+
+def lvs(group: str = GROUP) -> dict[str, dict[str, str]]:
+    rows = report("lvs", "lv_name,lv_size,lv_attr,origin,pool_lv,lv_uuid,lv_tags,segtype", "lv", group)
+    return {row["lv_name"]: row for row in rows}
+
+
+def sizes(group: str = GROUP) -> dict[str, int]:
+    """MiB."""
+    return {name: int(row["lv_size"]) // MIB for name, row in lvs(group).items()}
+
+
+def declared(devices: list[str], **more: Any) -> dict[str, Any]:
+    return {"name": GROUP, "type": "logical", "source": {"devices": devices}, **more}
+
+
+def done(result: dict[str, Any], changed: bool = True) -> dict[str, Any]:
+    assert not result.get("failed"), result
+    assert result["changed"] is changed, result["plan"]
+    assert not [text for text in result["warnings"] if "should be" in text], result["warnings"]
+    return result
+
+
+def same(host: Host, kind: str, **params: Any) -> dict[str, Any]:
+    """Done, after check mode has said the same; a second run does nothing."""
+    act = getattr(host, kind)
+    foreseen = act(check=True, **params)
+    result = done(act(**params))
+    assert foreseen["plan"] == result["plan"]
+    assert foreseen["diff"]["before"] == result["diff"]["before"]
+    assert done(act(**params), changed=False)["plan"] == []
+    return result
+
+
+def refused(result: dict[str, Any], code: str) -> dict[str, Any]:
+    assert result.get("failed"), result
+    assert (result["error"]["code"], result["changed"]) == (code, False), result["error"]
+    return result["error"]
+
+
+VOLUMES = [
+    {"name": "plain", "capacity": "10M"},
+    {"name": "tp", "capacity": "64M", "format": "thin-pool"},
+    {"name": "thin", "capacity": "100M", "options": {"thin_pool": "tp"}},
+    {"name": "thinsnap", "backing": "thin"},
+    {"name": "snap", "backing": {"volume": "plain"}, "allocation": "8M"},
+]
+
+
+def test_built_used_deleted(host: Host, empty: list[str]) -> None:
+    assert same(host, "pool", **declared(empty[:2]))["pool"]["state"] == "active"
+    made = same(host, "volume", pool=GROUP, volumes=VOLUMES)
+    assert any("promised" in text for text in made["warnings"])
+    assert sizes() == {"plain": 12, "tp": 64, "thin": 100, "thinsnap": 100, "snap": 8}
+    found = lvs()
+    assert {name: (found[name]["origin"], found[name]["pool_lv"]) for name in ("thin", "thinsnap", "snap")} == {
+        "thin": ("", "tp"),
+        "thinsnap": ("thin", "tp"),
+        "snap": ("plain", ""),
+    }
+    refused(host.volume(pool=GROUP, name="plain", state="absent"), "volume_backing")
+    refused(host.volume(pool=GROUP, name="plain", state="absent", allow=["backing"]), "volume_backing")
+    refused(host.volume(pool=GROUP, name="tp", state="absent"), "volume_backing")
+    refused(host.volume(pool=GROUP, name="plain", capacity="40M"), "volume_backing")
+    refused(host.volume(pool=GROUP, name="tp", capacity="32M", format="thin-pool", allow=["shrink"]), "volume_differs")
+    refused(host.volume(pool=GROUP, name="sparse", capacity="40M", allocation="0"), "invalid_option")
+    refused(host.volume(pool=GROUP, name="x_tdata", capacity="4M"), "invalid_name")
+    refused(host.volume(pool=GROUP, name="huge", capacity="1T"), "no_space")
+    refused(host.pool(**declared(empty[:2], state="deleted")), "pool_nonempty")
+    gone = done(host.pool(**declared(empty[:2], state="deleted", allow=["nonempty"])))
+    order = [step["subject"] for step in gone["plan"] if step["action"] == "delete"]
+    assert {"volume vgt/snap", "volume vgt/tp"} < set(order)
+    assert report("vgs", "vg_name", "vg") == []
+    assert report("pvs", "pv_name", "pv") == []
+    done(host.pool(**declared(empty[:2], state="deleted", allow=["nonempty"])), changed=False)
+
+
+def _volume_xml(name: str) -> dict[str, Any]:
+    root = ElementTree.fromstring(run("virsh", "vol-dumpxml", "--pool", GROUP, name))
+    return facts_of(root)
+
+
+def facts_of(root: ElementTree.Element) -> dict[str, Any]:
+    extents = [
+        (device.get("path"), extent.get("start"), extent.get("end"))
+        for device in root.iterfind("source/device")
+        for extent in device.iterfind("extent")
+    ]
+    texts = ("name", "key", "capacity", "allocation", "target/path", "target/permissions/mode", "backingStore/path")
+    return {"extents": extents, **{name: root.findtext(name) for name in texts}}
+
+
+def test_like_the_daemon(system_host: Host, daemon_host: Host, empty: list[str]) -> None:
+    """The same group by libvirtd: what it shows of pool and volumes is equal; it leaves out thin volumes."""
+    run("vgcreate", GROUP, *empty[:2])
+    run("lvcreate", "-y", "-L", "12M", "-n", "plain", GROUP)
+    run("lvcreate", "-y", "-L", "16M", "-i2", "-n", "striped", GROUP)
+    run("lvcreate", "-y", "-s", "-L", "8M", "-n", "snap", f"{GROUP}/plain")
+    run("lvcreate", "-y", "-an", "-Zn", "-L", "8M", "-n", "off", GROUP)
+    done(system_host.pool(name=GROUP, type="logical"))
+    run("virsh", "pool-define-as", GROUP, "logical", check=False)
+    run("systemctl", "restart", "libvirtd")
+    ours = {record["name"]: record for record in system_host.volume_info(pool=GROUP, xml=True)}
+    (pool,) = system_host.pool_info(name=GROUP)
+    info = ElementTree.fromstring(run("virsh", "pool-dumpxml", GROUP))
+    assert run("virsh", "pool-list", "--name").split() == [GROUP]
+    assert {name: str(pool[name]) for name in ("capacity", "allocation", "available")} == {
+        name: info.findtext(name) for name in ("capacity", "allocation", "available")
+    }
+    theirs = [line.split()[0] for line in run("virsh", "vol-list", GROUP).splitlines()[2:] if line]
+    assert sorted(theirs) == ["plain", "snap", "striped"]
+    assert sorted(ours) == ["off", "plain", "snap", "striped"]
+    for name in theirs:
+        assert facts_of(ElementTree.fromstring(ours[name]["xml"])) == _volume_xml(name)
+    done(system_host.pool(name=GROUP, state="absent"))
+    assert lvs()["plain"]["lv_attr"][4] == "a"
+
+
+def test_resized_filled_in_use(host: Host, empty: list[str], tmp_path: Path) -> None:
+    done(host.pool(**declared(empty[:1])))
+    image = tmp_path / "image"
+    image.write_bytes(os.urandom(5 * MIB))
+    run("qemu-img", "convert", "-O", "qcow2", str(image), f"{image}.qcow2")
+    same(
+        host,
+        "volume",
+        pool=GROUP,
+        volumes=[
+            {"name": "raw", "source": {"path": str(image)}},
+            {"name": "cow", "source": {"path": f"{image}.qcow2"}, "capacity": "20M"},
+            {"name": "text", "source": {"content": "hello"}, "capacity": "4M"},
+            {"name": "copy", "source": {"volume": "raw"}},
+        ],
+    )
+    assert sizes() == {"raw": 8, "cow": 20, "text": 4, "copy": 8}
+    for name in ("raw", "cow", "copy"):
+        run("cmp", "-n", str(5 * MIB), str(image), f"/dev/{GROUP}/{name}")
+    assert Path(f"/dev/{GROUP}/text").read_bytes().startswith(b"hello")
+    run("mkfs.ext4", "-q", f"/dev/{GROUP}/cow")
+    run("mount", f"/dev/{GROUP}/cow", "/mnt")
+    try:
+        same(host, "volume", pool=GROUP, name="cow", capacity="29M")
+        assert "/mnt" in refused(host.volume(pool=GROUP, name="cow", state="absent"), "volume_in_use")["message"]
+        smaller = {"pool": GROUP, "name": "cow", "capacity": "8M"}
+        refused(host.volume(**smaller), "shrink_refused")
+        refused(host.volume(**smaller, allow=["shrink"]), "volume_in_use")
+        busy = refused(host.pool(name=GROUP, state="inactive"), "pool_in_use")
+        assert "/mnt" in busy["message"]
+    finally:
+        run("umount", "/mnt")
+    same(host, "volume", pool=GROUP, name="copy", capacity="4M", allow=["shrink"])
+    assert sizes() == {"raw": 8, "cow": 32, "text": 4, "copy": 4}
+    same(host, "pool", name=GROUP, state="inactive")
+    assert {row["lv_attr"][4] for row in lvs().values()} == {"-"}
+    same(host, "pool", name=GROUP)
+    assert {row["lv_attr"][4] for row in lvs().values()} == {"a"}
+
+
+def test_adopted_extended_overwritten(host: Host, empty: list[str]) -> None:
+    run("vgcreate", GROUP, empty[0])
+    run("lvcreate", "-y", "-L", "4M", "-n", "theirs", GROUP)
+    same(host, "pool", name=GROUP, type="logical")
+    done(host.pool(name=GROUP, state="inactive"))
+    assert lvs()["theirs"]["lv_attr"][4] == "a"
+    refused(host.pool(**declared([empty[1]])), "storage_foreign")
+    run("mkfs.ext4", "-q", empty[1])
+    refused(host.pool(**declared(empty[:2])), "storage_foreign")
+    same(host, "pool", **declared(empty[:2], allow=["overwrite"]))
+    assert len(report("pvs", "pv_name", "pv")) == 2
+    fewer = done(host.pool(**declared(empty[:1])))
+    assert any("not declared" in text for text in fewer["warnings"])
+    assert len(report("pvs", "pv_name", "pv")) == 2
+    other = {"name": "other", "type": "logical", "source": {"name": "vgo", "device": empty[1]}}
+    refused(host.pool(**other), "device_in_use")
+    run("sgdisk", "-n", "1:0:0", empty[2], check=False) or run("sfdisk", empty[2], text=",,L\n")
+    refused(host.pool(**{**other, "source": {"name": "vgo", "device": empty[2]}}), "storage_foreign")
+    refused(host.pool(name="none", type="logical"), "source_missing")
+
+
+def test_in_the_way(host: Host, loops: list[str]) -> None:
+    """Groups that are not taken, and what is said of them."""
+    run("vgcreate", GROUP, *loops[:2])
+    refused(host.pool(name=GROUP, type="logical"), "vg_inside_volume")
+    done(host.pool(**declared(loops[:2], state="present")))
+    run("vgexport", GROUP)
+    refused(host.pool(name=GROUP), "vg_exported")
+    run("vgimport", GROUP)
+    run("dd", f"if={loops[0]}", f"of={loops[2]}", "bs=1M", "status=none")
+    assert "vgimportclone" in refused(host.pool(name=GROUP), "vg_duplicate")["hint"]
+    run("wipefs", "-a", loops[2])
+    done(host.pool(name=GROUP))
+    run("losetup", "-d", loops[0])
+    lost = refused(host.volume(pool=GROUP, name="v", capacity="4M"), "vg_partial")
+    assert report("vgs", "vg_missing_pv_count", "vg")[0]["vg_missing_pv_count"] == "1", lost
+    (record,) = host.pool_info(name=GROUP)
+    assert record["error"]["code"] == "vg_partial"
+    done(host.pool(name=GROUP, state="absent"))
+
+
+def test_two_of_one_name(host: Host, loops: list[str]) -> None:
+    run("vgcreate", GROUP, loops[0])
+    uuid = report("vgs", "vg_uuid", "vg")[0]["vg_uuid"]
+    run("losetup", "-d", loops[0])
+    run("vgcreate", GROUP, loops[1])
+    back = f"{os.path.dirname(run('losetup', '-n', '-O', 'BACK-FILE', loops[1]).strip())}/a"
+    run("losetup", loops[0], back)
+    run("pvscan", "--cache", check=False)
+    assert uuid in refused(host.pool(**declared(loops[:1])), "vg_duplicate")["message"]
+
+
+def test_devices_file(host: Host, empty: list[str], request: pytest.FixtureRequest) -> None:
+    """What the devices file hides is neither taken nor overwritten; what we make gets into it."""
+    _SYSTEM_DEVICES.parent.mkdir(exist_ok=True)
+    run("vgcreate", "hidden", empty[0])
+    config = _CONFIG.read_text(encoding="utf-8")
+    request.addfinalizer(lambda: _CONFIG.write_text(config, encoding="utf-8"))
+    _CONFIG.write_text(f"{config}\ndevices/use_devicesfile=1\n", encoding="utf-8")
+    run("lvm", "lvmdevices", "--yes", "--adddev", empty[1])
+    run("vgcreate", "seen", empty[1])
+    assert [row["vg_name"] for row in report("vgs", "vg_name", "vg")] == ["seen"]
+    over = declared(empty[:1], allow=["overwrite"])
+    assert "lvmdevices --adddev" in refused(host.pool(**over), "vg_hidden")["hint"]
+    assert "lvmdevices" in refused(host.pool(name="hidden", type="logical"), "source_missing")["hint"]
+    same(host, "pool", **declared(empty[2:3]))
+    assert os.path.realpath(empty[2]) in run("lvm", "lvmdevices")
+
+
+_RUN = """
+import json, sys
+from tests.integration.calling import call
+print(json.dumps([call(module, **params) for module, params in json.loads(sys.argv[1])]))
+"""
+
+
+@pytest.mark.parametrize("kills", [(1, 3, 5, 8)])
+def test_killed(host: Host, empty: list[str], tmp_path: Path, kills: tuple[int, ...]) -> None:
+    """Killed at the nth command of LVM, the next run completes the work and nothing is left over."""
+    import json
+
+    tools = tmp_path / "bin"
+    tools.mkdir()
+    for name in ("vgcreate", "lvcreate", "lvrename", "vgchange", "vgextend"):
+        script = tools / name
+        script.write_text(
+            f'#!/bin/sh\necho x >> {tmp_path}/count\n/usr/sbin/{name} "$@"\nended=$?\n'
+            f'[ "$(wc -l < {tmp_path}/count)" = "$KILL" ] && kill -9 $PPID\nexit $ended\n'
+        )
+        script.chmod(0o755)
+    volumes = [{"name": "a", "capacity": "8M"}, {"name": "b", "backing": "a", "allocation": "4M"}]
+    tasks = [
+        ("storage_pool", {"uri": host.uri, **declared(empty[:1])}),
+        ("storage_volume", {"uri": host.uri, "pool": GROUP, "volumes": volumes}),
+    ]
+    for kill in (*kills, 0):
+        (tmp_path / "count").write_text("")
+        environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "KILL": str(kill)}
+        words = ["python3", "-c", _RUN, json.dumps(tasks)]
+        ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+        assert ended.returncode in (0, -9), ended.stderr
+    results = json.loads(ended.stdout)
+    assert not any(result.get("failed") for result in results), results
+    assert {name: row["origin"] for name, row in lvs().items()} == {"a": "", "b": "a"}
+    done(host.volume(pool=GROUP, volumes=volumes), changed=False)

@@ -1,0 +1,117 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What was reported done outlives a power cut: pools of four types, their volumes, and what is in these."""
+
+from __future__ import annotations
+
+import json
+
+from lab.guests import Guest
+
+from .conftest import Ansible, Played
+
+DISK = "/dev/disk/by-id/virtio-lab-disk"
+EXPORT = "/srv/export"
+TEXT = "content that was reported to be there"
+
+POOLS = {
+    "vd": {"type": "disk", "path": "/dev", "source": {"device": "{disk}", "format": "gpt"}},
+    "vg": {"type": "logical", "source": {"name": "vg", "devices": [f"{DISK}2", f"{DISK}3"]}},
+    "files": {"type": "fs", "path": "/srv/files", "source": {"device": f"{DISK}4", "format": "ext4"}},
+    "shared": {
+        "type": "netfs",
+        "path": "/srv/shared",
+        "source": {"host": "127.0.0.1", "dir": EXPORT, "format": "nfs"},
+    },
+}
+FILES = [
+    {"name": "text", "capacity": "1MiB", "source": {"content": TEXT}},
+    {"name": "empty", "capacity": "4MiB"},
+    {"name": "image", "capacity": "8MiB", "format": "qcow2"},
+]
+VOLUMES = {
+    "vd": [
+        {"name": "{node}1", "capacity": "16MiB", "source": {"content": TEXT}},
+        {"name": "{node}2", "capacity": "16MiB", "format": "linux-swap"},
+    ],
+    "vg": [{"name": "text", "capacity": "8MiB", "source": {"content": TEXT}}, {"name": "empty", "capacity": "8MiB"}],
+    "files": FILES,
+    "shared": FILES,
+}
+
+# What tools tell, without a word of ours: nothing in it may differ after the cut.
+READ = f"""
+    sfdisk --dump {DISK}1
+    vgs --noheadings -o vg_name,vg_uuid,pv_count; lvs --noheadings -o lv_name,lv_uuid,lv_size
+    blkid -p {DISK}4
+    for file in /srv/files/* /srv/shared/*; do [ ! -f $file ] || stat -c "%n %s %a %u %g" $file; done
+    for image in /srv/files/image /srv/shared/image; do qemu-img check -q -f qcow2 $image && echo $image is whole; done
+    for each in {DISK}1-part1 /dev/vg/text /srv/files/text /srv/shared/text; do head -c {len(TEXT)} $each; echo; done
+    sha256sum /dev/vg/text /dev/vg/empty /srv/files/* /srv/shared/* 2>/dev/null
+    grep -h -e "<uuid>" -e "<name>" /etc/libvirt/storage/*.xml
+"""
+
+
+def _playbook(guest: Guest) -> str:
+    node = guest.text(f"basename $(readlink -f {DISK}1)").strip()
+    common = {"uri": "native:///system", "allow": ["beside_daemon"]}
+    tasks = []
+    for name, pool in POOLS.items():
+        tasks.append({"name": name, "virt.storage.storage_pool": {**common, "name": name, "autostart": True, **pool}})
+    for name, volumes in VOLUMES.items():
+        tasks.append(
+            {"name": f"volumes of {name}", "virt.storage.storage_volume": {**common, "pool": name, "volumes": volumes}}
+        )
+    play = {"hosts": "all", "gather_facts": False, "tasks": tasks}
+    return json.dumps([play]).replace("{disk}", f"{DISK}1").replace("{node}", node)
+
+
+def _changed(played: Played) -> list[str]:
+    """The names of the tasks that changed something."""
+    name, found = "", []
+    for line in played.output.splitlines():
+        if line.startswith("TASK ["):
+            name = line[len("TASK [") :].partition("]")[0]
+        elif line.startswith("changed:"):
+            found.append(name)
+    return found
+
+
+def test_what_was_reported_done_outlives_a_power_cut(guest: Guest, ansible: Ansible) -> None:
+    options = "rw,no_root_squash,insecure,no_subtree_check,fsid=1"
+    guest.run(
+        f"mkdir {EXPORT}; echo '{EXPORT} 127.0.0.1({options})' > /etc/exports.d/lab.exports;"
+        " systemctl start rpcbind nfs-server; sync"
+    )
+    playbook = _playbook(guest)
+    made = ansible.playbook(playbook, [guest])
+    assert made.count(guest, "changed") == len(POOLS) + len(VOLUMES), made.output
+    before = guest.text(READ)
+    assert before.count(TEXT) == 4, before
+
+    _cut_and_boot(guest)
+
+    assert "/srv/files" not in guest.text("cat /proc/mounts")
+    back = ansible.playbook(playbook, [guest])
+    assert not [name for name in _changed(back) if name.startswith("volumes")], back.output
+    assert guest.text(READ) == before
+    assert ansible.playbook(playbook, [guest]).count(guest, "changed") == 0
+
+
+def test_a_cut_right_after_the_last_task(guest: Guest, ansible: Ansible) -> None:
+    """Nothing that looks at what was made, and might so bring it to the disks, comes between."""
+    tasks = json.loads(_playbook(guest))
+    kept = [task for task in tasks[0]["tasks"] if task["name"].rpartition(" ")[2] in ("vd", "vg", "files")]
+    playbook = json.dumps([{**tasks[0], "tasks": kept}])
+    ansible.playbook(playbook, [guest])
+    _cut_and_boot(guest)
+    back = ansible.playbook(playbook, [guest])
+    assert not [name for name in _changed(back) if name.startswith("volumes")], back.output
+    read = f"for each in {DISK}1-part1 /dev/vg/text /srv/files/text; do head -c {len(TEXT)} $each; echo; done"
+    assert guest.text(read) == f"{TEXT}\n" * 3
+
+
+def _cut_and_boot(guest: Guest) -> None:
+    guest.cut_power()
+    guest.boot()
+    guest.run("systemctl start rpcbind nfs-server")

@@ -1,0 +1,277 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filesystem pools: what a device is taken for by what it holds, and how its filesystem is made."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends import filesystems, fs
+from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import FILESYSTEMS, by_signature
+from ansible_collections.virt.storage.plugins.module_utils.host import device_users, kernel, signatures, sources
+from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
+from ansible_collections.virt.storage.plugins.module_utils.host.signatures import Content, Signature
+from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.pool import parse_pool, render_pool
+from ansible_collections.virt.storage.plugins.module_utils.model.change import BRING_UP, Change, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.definition import defined, normal
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ABSENT,
+    FOREIGN,
+    READY,
+    UNKNOWN_STORAGE,
+    Found,
+    User,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
+from ansible_collections.virt.storage.plugins.module_utils.model.sources import tag_of_path, tag_path
+from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
+
+DEVICE = Device("/dev/disk/by-id/x", "/dev/sdx", (8, 16), 1 << 30, 512, False, "disk", serial="S1")
+ROOT = Mount("/", "/", "ext4", "/dev/root", ("rw",), ("rw",), (8, 1), 1, 0)
+PAGE = Path(__file__).resolve().parents[3] / "docs" / "pools" / "fs.md"
+
+
+def holding(*names, usage="filesystem", **more):
+    return Content(tuple(Signature(name, usage=usage, uuid=f"u-{name}") for name in names), **more)
+
+
+BLANK, DATA = Content(), Content(data=True)
+
+
+@pytest.fixture
+def seen(tmp_path, monkeypatch):
+    """What is observed of the pool p at a directory that is not there, on a device with this content."""
+
+    def observe(content=BLANK, kind="ext4", device=DEVICE, users=(), mount=None, holds=False, supported=True):
+        look = Look(5.0, str(tmp_path / "records"), str(tmp_path / "starts"))
+        path = tmp_path / "pool"
+        mounts = [ROOT]
+        if mount is not None:
+            path.mkdir(exist_ok=True)
+            mounts.append(Mount("/", str(path), mount, device.node, ("rw",), ("rw",), device.number, 7, 1))
+        look.once("mounts", lambda: mounts)
+
+        def resolve(text, _look):
+            if device is None:
+                raise StorageError("source_missing", f"there is no {text}", hint="Name what is there.")
+            return device
+
+        monkeypatch.setattr(sources, "resolve", resolve)
+        monkeypatch.setattr(signatures, "content_at", lambda path, seconds: content)
+        monkeypatch.setattr(device_users, "lasting_users", lambda device: (tuple(users), ()))
+        monkeypatch.setattr(kernel, "mounts_type", lambda name: supported)
+        source = Source(devices=(SourceDevice("/dev/disk/by-id/x"),), format=kind)
+        return fs.observe(Pool("p", "fs", path=str(path), source=source), look, holds)
+
+    return observe
+
+
+def part(storage):
+    (found,) = [each for each in storage.parts if each.name == fs.FILESYSTEM]
+    return found
+
+
+# -- the table ----------------------------------------------------------------------------------------------------
+
+
+def test_every_format_has_its_row():
+    row = POOL_TYPES["fs"]
+    assert set(FILESYSTEMS) == {*row.formats, *row.own_formats} - {"auto"}
+    for known in FILESYSTEMS.values():
+        assert bool(known.making) == any(known.packages)
+        assert not known.making or known.package
+
+
+def test_no_tool_is_forced():
+    for known in FILESYSTEMS.values():
+        assert not {"-f", "-F", "--force"} & set(known.making)
+
+
+def test_the_page_names_the_packages():
+    text = PAGE.read_text(encoding="utf-8")
+    for name, known in FILESYSTEMS.items():
+        assert re.search(rf"\| [^|]*{re.escape(name)}", text), name
+        if known.making:
+            line = next(line for line in text.splitlines() if known.making[0] in line and "|" in line)
+            assert line
+            rows = [line for line in text.splitlines() if line.startswith("| mkfs.") and known.making[0] in line]
+            cells = [cell.strip() for cell in rows[0].strip("|").split("|")[1:]]
+            assert tuple(cells) == known.packages
+
+
+def test_what_is_found_only_is_known_too():
+    assert by_signature("hfsplus") is FILESYSTEMS["hfs+"]
+    assert by_signature("squashfs").read_only
+    assert by_signature("ntfs").fixed
+    assert filesystems.by_signature("f2fs").kernel == "f2fs"
+
+
+# -- what a device is taken for -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("content", "kind", "expected"),
+    [
+        (BLANK, "ext4", (ABSENT, "")),
+        (DATA, "ext4", (ABSENT, "data without a signature on /dev/disk/by-id/x")),
+        (holding("ext4"), "ext4", (READY, "")),
+        (holding("ext4"), "auto", (READY, "")),
+        (holding("ntfs"), "auto", (READY, "")),
+        (holding("xfs"), "ext4", (FOREIGN, "xfs on /dev/disk/by-id/x")),
+        (holding("ext4", "xfs"), "ext4", (FOREIGN, "ext4 and xfs on /dev/disk/by-id/x")),
+        (holding("ext4", "xfs"), "auto", (FOREIGN, "")),
+        (holding("LVM2_member", usage="raid"), "auto", (FOREIGN, "")),
+        (holding("zfs_member"), "auto", (FOREIGN, "")),
+        (holding("swap", usage="other"), "xfs", (FOREIGN, "swap on /dev/disk/by-id/x")),
+        (holding("gpt", usage="partition-table"), "xfs", (FOREIGN, "gpt on /dev/disk/by-id/x")),
+        (holding("iso9660", "udf"), "iso9660", (READY, "")),
+        (holding("iso9660", "dos"), "auto", (READY, "")),
+        (holding("hfsplus"), "hfs+", (READY, "")),
+        (holding("ext4"), "vmfs", (FOREIGN, "")),
+        (Content(problem="Input/output error"), "ext4", (UNKNOWN_STORAGE, "")),
+    ],
+)
+def test_what_a_device_is_taken_for(seen, content, kind, expected):
+    storage = seen(content, kind)
+    assert (part(storage).kind, part(storage).destroys) == expected
+    assert storage.kind == expected[0]
+    assert not storage.up
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [("auto", "missing_option"), ("ufs", "not_supported"), ("iso9660", "not_supported")]
+)
+def test_what_can_not_be_made_says_why(seen, kind, code):
+    assert part(seen(BLANK, kind)).problem.code == code
+
+
+def test_what_the_kernel_can_not_mount_is_neither_made_nor_started(seen):
+    for content in (BLANK, holding("ocfs2")):
+        assert part(seen(content, "ocfs2", supported=False)).problem.code == "not_supported"
+
+
+def test_a_device_that_is_read_only_is_not_formatted_and_mounted_read_only(seen):
+    device = DEVICE._replace(read_only=True)
+    assert part(seen(BLANK, device=device)).problem.code == "not_writable"
+    assert seen(holding("ext4"), device=device).read_only
+
+
+def test_a_device_that_is_not_there_is_not_an_empty_one(seen):
+    for device in (None, DEVICE._replace(size=0)):
+        storage = seen(device=device)
+        assert (storage.kind, part(storage).problem.code) == (UNKNOWN_STORAGE, "source_missing")
+
+
+def test_who_has_the_device_is_said(seen):
+    user = User("swap", "/dev/sdx")
+    assert part(seen(holding("swap"), users=[user])).users == (user,)
+    assert part(seen(holding("ext4"), users=[user])).users == (user,)
+
+
+def test_what_a_task_was_making_is_made_again(seen, tmp_path):
+    record = tmp_path / "records"
+    record.mkdir()
+    key = fs.making_key(DEVICE.node, DEVICE.identity)
+    Path(Notes(str(record), "").record_path(key)).write_text("p\n", encoding="ascii")
+    assert (part(seen(DATA)).kind, part(seen(DATA)).destroys) == (ABSENT, "")
+    assert part(seen(holding("xfs"))).destroys  # somebody else's by now
+
+
+def test_what_is_named_after_its_content_is_not_overwritten(tmp_path, seen, monkeypatch):
+    monkeypatch.setattr(fs, "tag_of_path", lambda path: ("LABEL", "x"))
+    assert (part(seen(holding("xfs"))).kind, part(seen(holding("xfs"))).destroys) == (FOREIGN, "")
+
+
+def test_a_mount_is_asked_of_the_table_alone(seen, monkeypatch):
+    storage = seen(Content(problem="not asked"), mount="ext4")
+    assert (storage.up, part(storage).kind, part(storage).facts) == (True, READY, {"format": "ext4"})
+    assert seen(holding("xfs"), "ext4", mount="xfs").parts[1].kind == FOREIGN
+    assert seen(holding("vfat"), "vfat", mount="vfat").fixed
+
+
+# -- lowering -----------------------------------------------------------------------------------------------------
+
+
+def lowered(storage, action, kind="ext4", **more):
+    source = Source(devices=(SourceDevice("/dev/disk/by-id/x"),), format=kind)
+    wanted = Pool("p", "fs", path="/p", source=source, **more.pop("pool", {}))
+    change = Change(Subject("p"), action, "", wanted=wanted, **more)
+    operations = fs.lower(change, Found("p", storage=storage, current=storage), Notes("/made", "/started"))
+    return [operation.command for operation in operations if not hasattr(operation, "text")]
+
+
+def test_old_signatures_are_wiped_first(seen):
+    made = lowered(seen(holding("xfs")), "build", destroys="xfs", part=fs.FILESYSTEM)
+    assert made[:2] == ["wipefs --all --quiet -- /dev/sdx", "mkfs.ext4 -q /dev/sdx"]
+    assert lowered(seen(BLANK), "build", part=fs.FILESYSTEM)[0] == "mkfs.ext4 -q /dev/sdx"
+
+
+def test_it_is_looked_at_again_right_before(seen):
+    kinds = [condition.kind for condition in part(seen(holding("xfs"))).requires]
+    assert kinds == ["device", "signatures", "device_unused"]
+    assert [condition.kind for condition in seen(holding("ext4")).requires] == ["device", "signatures"]
+    assert [condition.kind for condition in seen(BLANK).requires] == ["device"]
+
+
+def test_mounting(seen):
+    may = frozenset({BRING_UP})
+    (command,) = lowered(seen(holding("ext4")), "start", may=may, pool={"mount_options": ("noatime",)})
+    assert command == "mount -t ext4 -o nodev,nosuid,noexec,noatime -- /dev/sdx /p"
+    (command,) = lowered(seen(holding("iso9660"), "auto"), "start", "auto", may=may)
+    assert command == "mount -t auto -o nodev,nosuid,noexec,ro -- /dev/sdx /p"
+    (command,) = lowered(seen(holding("hfsplus"), "hfs+"), "start", "hfs+", may=may)
+    assert command.startswith("mount -t hfsplus ")
+
+
+def test_copying_on_write_is_set_on_a_new_filesystem_only(seen):
+    may = frozenset({BRING_UP})
+    assert lowered(seen(BLANK, "btrfs"), "start", "btrfs", may=may, pool={"cow": False})[-1] == "chattr +C /p"
+    assert len(lowered(seen(holding("btrfs"), "btrfs"), "start", "btrfs", may=may, pool={"cow": False})) == 1
+
+
+def test_deleting_erases_the_signatures(seen):
+    assert lowered(seen(holding("ext4")), "delete", part=fs.FILESYSTEM) == ["wipefs --all --quiet -- /dev/sdx"]
+    assert part(seen(holding("ext4"))).removable
+
+
+# -- names --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("UUID=12-AB", "/dev/disk/by-uuid/12-AB"),
+        ('LABEL="my disk"', r"/dev/disk/by-label/my\x20disk"),
+        ("LABEL=a/b", r"/dev/disk/by-label/a\x2fb"),
+        ("PARTLABEL=Fläche", "/dev/disk/by-partlabel/Fläche"),
+        ("PARTUUID=1", "/dev/disk/by-partuuid/1"),
+    ],
+)
+def test_names_of_content_are_the_links_of_udev(text, path):
+    assert tag_path(text) == path
+    name, value = tag_of_path(path)
+    assert f"{name}={value}" == text.replace('"', "")
+    assert tag_path(path) == path
+
+
+def test_other_paths_are_no_names_of_content():
+    for text in ("/dev/sdb", "/dev/disk/by-id/x", "NAME=x", "/dev/disk/by-uuid", "/dev/disk/by-path/pci"):
+        assert tag_path(text) == text
+        assert tag_of_path(text) is None
+
+
+def test_a_definition_knows_no_format_but_libvirts():
+    pool = normal(Pool("p", "fs", path="/p", source=Source(devices=(SourceDevice("/dev/x"),), format="btrfs")))
+    assert defined(pool).source.format == "auto"
+    text = render_pool(pool)
+    assert "<format type='auto'/>" in text
+    assert parse_pool(text).source.format == "auto"

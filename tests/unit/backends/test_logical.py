@@ -1,0 +1,347 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Volume groups as LVM reports them (a recorded report), decided on, and lowered to its commands."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm_report
+from ansible_collections.virt.storage.plugins.module_utils.backends.logical_changes import lower_pool, lower_volumes
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
+from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal, Scope, VolumeGoal, VolumesGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source
+from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES, THIN_POOL
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent, Volume
+
+MIB = 2**20
+REPORT = json.loads((Path(__file__).parent / "lvm_full_report.json").read_text(encoding="utf-8"))
+POOL = Pool("vg1", "logical", path="/dev/vg1", source=Source(name="vg1"))
+
+
+class Look:
+    """LVM says that; nothing else is asked."""
+
+    def __init__(self, told):
+        self._told = told
+
+    def once(self, key, look):
+        return lvm_report.parse(self._told, self._told.get("warnings", ()))
+
+
+def reported(**group):
+    told = copy.deepcopy(REPORT)
+    told["report"][0]["vg"][0].update(group)
+    return told
+
+
+def storage(told=REPORT, pool=POOL):
+    return logical.observe(pool, Look(told), True)
+
+
+def found(told=REPORT):
+    there = storage(told)
+    base = Found("vg1", POOL, started=True, active=True, storage=there, current=there)
+    return logical.observe_volumes(base, Scope(POOL, volumes=None), Look(told))
+
+
+# --- looking ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_report():
+    told = lvm_report.parse(REPORT)
+    (group,) = told.groups
+    assert (group.name, group.size, group.free, group.extent) == ("vg1", 2139095040, 1979711488, 4 * MIB)
+    assert [device.path for device in group.devices] == ["/dev/vdb", "/dev/vdc"]
+    assert [(device.path, device.group) for device in told.devices][-1] == ("/dev/vdd", "")
+
+
+@pytest.mark.parametrize("told", [None, {}, {"report": []}])
+def test_nothing_reported(told):
+    assert lvm_report.parse(told) == lvm_report.Report((), ())
+
+
+def test_volumes():
+    volumes = found().volumes
+    shown = {name: (v.capacity // MIB, v.allocation // MIB, v.format, v.thin_pool) for name, v in volumes.items()}
+    assert shown == {
+        "l1": (12, 12, None, None),
+        "off": (8, 8, None, None),
+        "sn": (12, 8, None, None),
+        "st": (16, 16, None, None),
+        "th": (500, 0, None, "tp"),
+        "ths": (500, 0, None, "tp"),
+        "tp": (100, 0, THIN_POOL, None),
+    }
+    assert {name: v.backing.path for name, v in volumes.items() if v.backing} == {
+        "sn": "/dev/vg1/l1",
+        "ths": "/dev/vg1/th",
+    }
+    assert volumes["st"].extents == (
+        Extent("/dev/vdb", 12582912, 29360128),
+        Extent("/dev/vdc", 0, 16777216),
+    )
+    assert volumes["st"].key == "sSNC3E-WEGG-4M7I-7O6Y-R9Sf-WyRX-WS3Zs3"
+    assert {v.path for v in volumes.values()} == {f"/dev/vg1/{name}" for name in volumes}
+
+
+def test_a_group_that_is_up():
+    there = storage()
+    assert (there.kind, there.up, there.idle, there.frozen) == (READY, True, False, None)
+    assert there.holds == ("l1", "off", "sn", "st", "th", "ths", "tp")
+
+
+def test_a_group_with_nothing_active():
+    told = reported()
+    for row in told["report"][0]["lv"]:
+        row["lv_attr"] = row["lv_attr"][:4] + "-" + row["lv_attr"][5:]
+    there = storage(told)
+    assert (there.up, there.idle) == (False, True)
+    for row in told["report"][0]["lv"]:
+        row["lv_attr"] = row["lv_attr"][:9] + "k"
+    assert storage(told).up  # none is activated with its group
+    told["report"][0]["lv"] = []
+    assert storage(told).up
+
+
+@pytest.mark.parametrize(
+    ("group", "code"),
+    [
+        ({"vg_exported": "exported"}, "vg_exported"),
+        ({"vg_lock_type": "sanlock"}, "vg_shared"),
+        ({"vg_clustered": "clustered"}, "vg_shared"),
+        ({"vg_missing_pv_count": "1"}, "vg_partial"),
+        ({"vg_permissions": "read-only"}, "vg_read_only"),
+    ],
+)
+def test_groups_of_which_nothing_is_changed(group, code):
+    told = reported(**group)
+    there = storage(told)
+    assert there.frozen.code == code
+    assert there.parts[0].problem.code == code
+    decision = decide_volumes(VolumesGoal("vg1", (VolumeGoal(Volume("new", 4 * MIB)),)), found(told))
+    assert decision.refusal.code == code
+
+
+def test_a_copy_of_a_device():
+    told = reported()
+    uuid = told["report"][0]["pv"][0]["pv_uuid"]
+    told["warnings"] = [f"  WARNING: Not using device /dev/loop2 for PV {uuid}."]
+    assert storage(told).frozen.code == "vg_duplicate"
+    assert "/dev/loop2 of /dev/vdb" in storage(told).frozen.what
+
+
+def test_two_groups_of_one_name():
+    told = reported()
+    told["report"].append(copy.deepcopy(told["report"][0]))
+    told["report"][-1]["vg"][0]["vg_uuid"] = "other"
+    there = storage(told)
+    assert there.kind == UNKNOWN_STORAGE
+    assert there.parts[0].problem.code == "vg_duplicate"
+    assert "other and" in there.why or "and other" in there.why
+
+
+def test_a_group_that_nobody_declared_devices_of():
+    there = storage({"report": []})
+    assert there.parts[0].problem.code == "source_missing"
+    assert not there.up
+
+
+def test_leftovers_are_no_volumes():
+    told = reported()
+    told["report"][0]["lv"][0].update(lv_name="virt-storage.0", lv_tags="virt-storage")
+    told["report"][0]["lv"][1].update(lv_name="virt-storage.1")
+    there = found(told)
+    assert there.leftovers == ("virt-storage.0",)
+    assert "virt-storage.0" not in there.volumes
+    assert "virt-storage.1" in there.volumes
+
+
+def test_what_is_wrong_with_a_volume():
+    told = reported()
+    told["report"][0]["lv"][2]["lv_attr"] = "swi-I-s---"
+    told["report"][0]["lv"][3]["lv_attr"] = "-wi-a---p-"
+    volumes = found(told).volumes
+    assert "lost" in volumes["sn"].problem
+    assert "missing" in volumes["st"].problem
+
+
+# --- deciding and lowering -------------------------------------------------------------------------------------------
+
+
+def entry(name, state="present", recreate="never", allow=(), **declared):
+    return VolumeGoal(Volume(name, **declared), state, recreate, frozenset(allow))
+
+
+def decide(*entries, told=REPORT):
+    return decide_volumes(VolumesGoal("vg1", entries), found(told))
+
+
+def commands(*entries, told=REPORT):
+    decision = decide(*entries, told=told)
+    assert (decision.refusal, decision.missing) == (None, ())
+    steps = lower_volumes(decision.changes, found(told))
+    return [operation.command for step in steps for operation in step.operations]
+
+
+def refused(*entries):
+    with pytest.raises(StorageError) as caught:
+        decide(*entries)
+    return caught.value.code
+
+
+def test_a_plain_volume_is_made_under_another_name():
+    assert commands(entry("new", capacity=10 * MIB)) == [
+        "lvcreate --wipesignatures y --zero y --yes --addtag virt-storage --name virt-storage.0 --extents 3 -- vg1",
+        "lvrename -- vg1 virt-storage.0 new",
+    ]
+
+
+def test_thin_volumes_are_made_at_once():
+    made = commands(
+        entry("t2", capacity=1000 * MIB, thin_pool="tp2"), entry("tp2", capacity=100 * MIB, format=THIN_POOL)
+    )
+    assert [command.split()[-1] for command in made] == ["vg1", "tp2", "vg1/tp2"]
+    assert "--type thin-pool" in made[0]
+    assert f"--type thin --yes --addtag virt-storage --name t2 --virtualsize {1000 * MIB}b" in made[2]
+
+
+def test_promised_space_is_said():
+    decision = decide(entry("t2", capacity=8 * MIB, thin_pool="tp"))
+    assert any("promised" in warning for warning in decision.warnings)
+
+
+def test_snapshots():
+    thin, room, whole = (
+        commands(entry("s", backing=Backing(volume="th")))[0],
+        commands(entry("s", backing=Backing(volume="l1"), allocation=5 * MIB))[0],
+        commands(entry("s", backing=Backing(path="/dev/vg1/l1")))[0],
+    )
+    assert "--setactivationskip n" in thin
+    assert "--extents 2 -- vg1/l1" in room
+    assert "--extents 100%ORIGIN -- vg1/l1" in whole
+
+
+def test_a_volume_with_content():
+    made = commands(entry("c", capacity=4 * MIB, content=Content(data=b"hello")))
+    assert made[1] == "dd of=/dev/vg1/virt-storage.0 bs=1M conv=notrunc,fsync status=none < 5 bytes"
+    assert made[2] == "lvrename -- vg1 virt-storage.0 c"
+
+
+@pytest.mark.parametrize(
+    ("declared", "code"),
+    [
+        (entry("s", capacity=8 * MIB, allocation=0), "invalid_option"),
+        (entry("s", capacity=8 * MIB, thin_pool="l1"), "backing_refused"),
+        (entry("s", backing=Backing(volume="sn")), "backing_refused"),
+        (entry("s", backing=Backing(volume="tp")), "backing_refused"),
+        (entry("s", backing=Backing(path="/srv/base.qcow2")), "backing_refused"),
+        (entry("s", capacity=8 * MIB, backing=Backing(volume="l1")), "invalid_size"),
+        (entry("s", capacity=8 * MIB, format="qcow2"), "format_unsupported"),
+        (entry("s", capacity=8 * MIB, format=THIN_POOL, thin_pool="tp"), "invalid_option"),
+        (entry("s"), "capacity_missing"),
+        (entry("a_tmeta", capacity=MIB), "invalid_name"),
+        (entry("virt-storage.7", capacity=MIB), "invalid_name"),
+        (entry("l1", capacity=40 * MIB), "volume_backing"),
+        (entry("sn", capacity=40 * MIB), "volume_differs"),
+        (entry("tp", capacity=4 * MIB, allow=["shrink"]), "volume_differs"),
+        (entry("l1", capacity=12 * MIB, thin_pool="tp"), "volume_differs"),
+        (entry("l1", capacity=12 * MIB, format=THIN_POOL), "volume_differs"),
+        (entry("st", capacity=2**40), "no_space"),
+    ],
+)
+def test_what_is_refused(declared, code):
+    assert refused(declared) == code
+
+
+def test_what_is_not_there_may_still_be_made():
+    decision = decide(entry("s", capacity=8 * MIB, thin_pool="later"), entry("x", backing=Backing(volume="later2")))
+    assert [error.code for error in decision.missing] == ["backing_missing", "backing_missing"]
+
+
+def test_sizes_within_an_extent_are_met():
+    assert decide(entry("l1", capacity=9 * MIB), entry("th", capacity=497 * MIB)).changes == ()
+
+
+def test_resizing():
+    assert commands(entry("st", capacity=30 * MIB)) == ["lvextend --extents 8 -- vg1/st"]
+    assert commands(entry("off", capacity=4 * MIB, allow=["shrink"])) == [
+        "lvreduce --force --yes --extents 1 -- vg1/off"
+    ]
+    assert commands(entry("th", capacity=2**40)) == ["lvextend --extents 262144 -- vg1/th"]
+
+
+def test_made_anew():
+    made = commands(entry("off", capacity=4 * MIB, recreate="always"))
+    assert [command.split()[0] for command in made] == [
+        "lvcreate",
+        "lvchange",
+        "lvrename",
+        "lvrename",
+        "lvremove",
+    ]
+
+
+def test_leftovers_go_first():
+    told = reported()
+    told["report"][0]["lv"][1].update(lv_name="virt-storage.0", lv_tags="virt-storage")
+    assert commands(entry("new", capacity=MIB), told=told)[0] == "lvremove --yes -- vg1/virt-storage.0"
+
+
+NAMES = {
+    "a": True, "vm1.disk_0+x": True, "snapshot1": False, "pvmove0": False, "-x": False, "..": False, "a b": False,
+    "x_rimage_0": False, "é": False, "a" * 128: False, "virt-storage.0": False, "virt-storage": True,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "taken"), NAMES.items())
+def test_names(name, taken):
+    assert bool(re.match(POOL_TYPES["logical"].names, name, re.ASCII)) is taken
+
+
+def test_a_volume_that_is_not_active_has_no_identity():
+    there = found()
+    assert there.volumes["off"].identity is None
+    assert replace(there, extent=None).granule == 4 * MIB
+
+
+@pytest.mark.parametrize(("state", "code"), [("absent", ""), ("inactive", ""), ("active", "vg_partial")])
+def test_a_partial_group_can_be_let_go(state, code):
+    there = replace(storage(reported(vg_missing_pv_count="1")), ours=True)
+    known = Found("vg1", POOL, live=POOL, started=True, active=True, storage=there, current=there)
+    goal = PoolGoal(Pool("vg1"), state)
+    if code:
+        with pytest.raises(StorageError) as caught:
+            decide_pool(goal, known)
+        assert caught.value.code == code
+    else:
+        assert decide_pool(goal, known).refusal is None
+
+
+def test_the_commands_of_a_group():
+    parts = tuple(replace(part, facts={"devices": ["/dev/vdb", "/dev/vdc"]}) for part in storage().parts)
+    there = Found("vg1", POOL, storage=replace(storage(), parts=parts))
+    content = tuple(Condition("signatures", path, ()) for path in ("/dev/vdb", "/dev/vdc"))
+
+    def lowered(action, **more):
+        change = Change(Subject("vg1"), action, "", wanted=POOL, part=logical.GROUP, **more)
+        return [operation.command for operation in lower_pool(change, there)]
+
+    assert lowered("start") == ["vgchange --activate y -- vg1"]
+    assert lowered("stop") == ["vgchange --activate n -- vg1"]
+    assert lowered("build", requires=content) == ["vgcreate -- vg1 /dev/vdb /dev/vdc"]
+    over = lowered("build", requires=content[:1], destroys="all")
+    assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb"]
+    assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc"]

@@ -1,0 +1,126 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Network filesystems: what is mounted, how it is told from other mounts, and what is kept secret."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends import netfs
+from ansible_collections.virt.storage.plugins.module_utils.host import patience
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import FirstOf
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Login, Pool, Source, SourceHost
+
+
+def pool(kind, host="nas1", directory="/export", **more):
+    source = Source((SourceHost(host),), dir=directory, format=kind, protocol_version=more.pop("version", None))
+    return Pool("p", "netfs", path="/srv/p", source=source, **more)
+
+
+def mount(fstype, source, *options):
+    return Mount("/", "/srv/p", fstype, source, ("rw",), options, (0, 40), 7, 1)
+
+
+@pytest.fixture
+def look(tmp_path, monkeypatch):
+    names = {"nas1": ["192.0.2.1"], "nas1.example": ["192.0.2.1"], "nas6": ["2001:db8::1"], "other": ["192.0.2.9"]}
+    monkeypatch.setattr(netfs, "_resolve", lambda name: names.get(name, []))
+    monkeypatch.setattr(patience, "in_child", lambda function, seconds: function())
+    told = tmp_path / "utab"
+    told.write_text("SRC=[2001:db8::2]:/export TARGET=/srv/p ROOT=/ ATTRS=vers=4.2\n")
+    monkeypatch.setattr(netfs, "_TOLD", str(told))
+    return Look(5.0, str(tmp_path / "records"), str(tmp_path / "starts"))
+
+
+@pytest.mark.parametrize(
+    ("declared", "shown", "same"),
+    [
+        (pool("nfs"), mount("nfs4", "nas1:/export"), True),
+        (pool("nfs"), mount("nfs", "NAS1.:/export/"), True),
+        (pool("nfs", directory="/a//b"), mount("nfs4", "nas1:/a/b"), True),
+        (pool("nfs"), mount("nfs4", "nas1:/export/sub"), False),
+        (pool("nfs"), mount("nfs4", "nas1.example:/export"), True),
+        (pool("nfs"), mount("nfs4", "192.0.2.1:/export", "addr=192.0.2.1"), True),
+        (pool("nfs"), mount("nfs4", "other:/export", "addr=192.0.2.9"), False),
+        (pool("nfs"), mount("nfs4", "nas1:/export", "addr=192.0.2.7"), True),
+        (pool("nfs", "2001:db8::1"), mount("nfs4", "[2001:DB8::1]:/export"), True),
+        (pool("nfs", "2001:db8:0::1"), mount("nfs4", "nas6:/export", "addr=2001:db8::1"), True),
+        (pool("nfs", "2001:db8::2"), mount("nfs4", "192.0.2.1:/export", "addr=192.0.2.1"), True),
+        (pool("nfs", "2001:db8::2"), mount("nfs", "192.0.2.1:/export", "addr=192.0.2.1"), False),
+        (pool("nfs"), mount("cifs", "//nas1/export"), False),
+        (pool("nfs"), mount("ext4", "/dev/sda1"), False),
+        (pool("glusterfs", directory="gv0"), mount("fuse.glusterfs", "nas1:/gv0"), True),
+        (pool("glusterfs", directory="/gv0"), mount("fuse.glusterfs", "nas1:gv0"), True),
+        (pool("glusterfs", "2001:db8::1", "gv0"), mount("fuse.glusterfs", "2001:db8::1:/gv0"), True),
+        (pool("glusterfs", directory="gv0"), mount("fuse.sshfs", "nas1:/gv0"), False),
+        (pool("cifs", directory="Images/a"), mount("cifs", "//NAS1/images/a"), True),
+        (pool("cifs", directory="images/a"), mount("cifs", "//nas1/images/A"), False),
+        (pool("cifs", "2001:db8::1", "images"), mount("cifs", "//2001:db8::1/images"), True),
+        (pool("auto"), mount("nfs4", "nas1:/export"), True),
+        (pool(None, directory="gv0"), mount("fuse.glusterfs", "nas1:/gv0"), True),
+        (pool("auto", directory="share"), mount("smb3", "//nas1/share"), True),
+        (pool("auto", directory="share", version="4.2"), mount("cifs", "//nas1/share"), False),
+    ],
+)
+def test_what_is_the_source(declared, shown, same, look):
+    assert netfs.is_source(shown, declared, look) is same
+
+
+def words(declared):
+    (operation,) = netfs.mounting(declared)
+    return operation.argv
+
+
+@pytest.mark.parametrize(
+    ("declared", "options", "source"),
+    [
+        (pool("nfs"), "nodev,nosuid,noexec", "nas1:/export"),
+        (pool("nfs", version="4.2", mount_options=("ro",)), "nodev,nosuid,noexec,nfsvers=4.2,ro", "nas1:/export"),
+        (pool("nfs", "fd00::5"), "nodev,nosuid,noexec", "[fd00::5]:/export"),
+        (pool("glusterfs", directory="gv0"), "nodev,nosuid,noexec,direct-io-mode=1", "nas1:/gv0"),
+        (
+            pool("glusterfs", "fd00::5", "/gv0"),
+            "nodev,nosuid,noexec,direct-io-mode=1,xlator-option=transport.address-family=inet6",
+            "fd00::5:/gv0",
+        ),
+        (pool("cifs", directory="/pub"), "nodev,nosuid,noexec,guest,nobrl", "//nas1/pub"),
+        (pool("cifs", "fd00::5", "pub"), "nodev,nosuid,noexec,guest,nobrl", "//fd00::5/pub"),
+        (
+            pool("cifs", directory="pub", mount_options=("credentials=/etc/c",)),
+            "nodev,nosuid,noexec,nobrl,credentials=/etc/c",
+            "//nas1/pub",
+        ),
+    ],
+)
+def test_how_it_is_mounted(declared, options, source):
+    assert words(declared) == ("mount", "-t", declared.source.format, "-o", options, "--", source, "/srv/p")
+
+
+def test_auto_tries_nfs_then_gluster_then_cifs():
+    (operation,) = netfs.mounting(pool("auto", directory="gv0"))
+    assert isinstance(operation, FirstOf)
+    assert [attempt.helper for attempt in operation.attempts] == ["mount.nfs", "mount.glusterfs", "mount.cifs"]
+    assert operation.attempts[0].asks == ("nas1", 2049)
+    (operation,) = netfs.mounting(pool("auto", directory="/a/b"))
+    assert [attempt.helper for attempt in operation.attempts] == ["mount.nfs", "mount.cifs"]
+    assert words(pool("auto", version="4.1"))[2] == "nfs"
+
+
+def test_a_password_is_in_no_text_of_an_operation():
+    login = Login("EXAMPLE\\kvm", "pass,word")
+    declared = pool("cifs", directory="pub", login=login)
+    (operation,) = netfs.mounting(declared)
+    assert operation.credentials.data == b"username=kvm\npassword=pass,word\ndomain=EXAMPLE\n"
+    assert "credentials=(private)" in operation.command
+    for text in (repr(operation), operation.command, repr(declared), repr(login), str(operation)):
+        assert "pass,word" not in text
+    (operation,) = netfs.mounting(pool("nfs", login=login))
+    assert operation.credentials is None
+
+
+def test_a_login_makes_no_difference():
+    assert pool("cifs", login=Login("a", "b")) == pool("cifs")

@@ -1,0 +1,214 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Storage that is more than a directory: built part by part, brought up, taken down or only released, deleted."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.model.change import BRING_UP, EMPTIED, TAKE_DOWN, Condition
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ABSENT,
+    FOREIGN,
+    ITSELF,
+    READY,
+    RUNNING,
+    UNKNOWN_STORAGE,
+    Part,
+    Problem,
+    Storage,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceDevice
+
+from .building import UUID, actions, defined, nothing, pool_goal, pool_refused, started, user
+
+DEVICE = Source(devices=(SourceDevice("/dev/sdx"),), format="ext4")
+POOL = Pool("p", "fs", UUID, "/p", source=DEVICE)
+SAME = Condition("content", "/dev/sdx", ("",))
+
+
+def filesystem(kind=READY, **more):
+    return Part(
+        "filesystem", "an ext4 filesystem on /dev/sdx", kind, **{"removable": True, "requires": (SAME,), **more}
+    )
+
+
+def directory(kind=READY, **more):
+    return Part("directory", "the directory /p", kind, **more)
+
+
+def storage(*parts, up=False, **more):
+    """That of a filesystem pool: what its parts are, it is as a whole."""
+    parts = parts or (filesystem(), directory())
+    kinds = [part.kind for part in parts]
+    kind = next((bad for bad in (FOREIGN, UNKNOWN_STORAGE, ABSENT) if bad in kinds), READY)
+    words = {"bring_up": "mount /dev/sdx on /p", "take_down": "unmount /p"}
+    return Storage(kind, "/p", parts=parts, up=up, **{**words, **more})
+
+
+def goal(state="active", **more):
+    return pool_goal(state, **{"type": "fs", "path": "/p", "source": DEVICE, **more})
+
+
+def change(decision, action, part=""):
+    (found,) = [each for each in decision.changes if each.action == action and each.part == part]
+    return found
+
+
+# -- building -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_missing_is_made_part_by_part():
+    made = decide_pool(goal(), nothing(storage(filesystem(ABSENT), directory(ABSENT))))
+    assert actions(made) == ["define", "build", "build", "start"]
+    first = change(made, "build", "filesystem")
+    assert (first.destroys, first.requires, first.before, first.after) == (
+        "",
+        (SAME,),
+        {"filesystem": None},
+        {"filesystem": {}},
+    )
+    assert change(made, "build", "directory").after == {"directory": {}}  # the mode is that of what is mounted on it
+    assert change(made, "start").may == {BRING_UP}
+
+
+def test_what_is_there_is_adopted():
+    made = decide_pool(goal(), nothing(storage()))
+    assert actions(made) == ["define", "start"]
+    assert change(made, "start").summary == "pool p: start it: mount /dev/sdx on /p"
+    up = decide_pool(goal(), nothing(storage(up=True)))
+    assert (change(up, "start").may, actions(up)) == (frozenset(), ["define", "start"])
+
+
+@pytest.mark.parametrize("state", ["present", "inactive"])
+def test_nothing_is_built_that_is_not_started(state):
+    assert actions(decide_pool(goal(state), nothing(storage(filesystem(ABSENT))))) == ["define"]
+
+
+def test_something_else_is_only_overwritten_with_a_word():
+    other = storage(filesystem(FOREIGN, why="/dev/sdx holds xfs", destroys="xfs on /dev/sdx"), directory())
+    refused = pool_refused(goal(), nothing(other))
+    assert refused.code == "storage_foreign"
+    assert "xfs" in refused.message
+    assert "overwrite" in refused.hint
+    made = decide_pool(goal(allow=["overwrite"]), nothing(other))
+    assert change(made, "build", "filesystem").destroys == "xfs on /dev/sdx"
+    assert pool_refused(goal(allow=["overwrite"], build="never"), nothing(other)).code == "storage_foreign"
+
+
+def test_what_nothing_can_be_made_of():
+    other = storage(filesystem(FOREIGN, why="a partition table of another kind"), directory())
+    assert pool_refused(goal(allow=["overwrite"]), nothing(other)).code == "storage_foreign"
+
+
+def test_unsigned_content_of_what_is_not_built_yet():
+    dirty = storage(filesystem(ABSENT, why="/dev/sdx holds data", destroys="data without a signature"), directory())
+    assert pool_refused(goal(), nothing(dirty)).code == "storage_foreign"
+    assert "build" in actions(decide_pool(goal(allow=["overwrite"]), nothing(dirty)))
+
+
+def test_what_is_in_use_is_neither_built_nor_started():
+    used = storage(filesystem(users=(user("mount", "/mnt"),)), directory())
+    error = pool_refused(goal(), defined(used, POOL))
+    assert error.code == "device_in_use"
+    assert "mount /mnt" in error.message
+    assert pool_refused(goal(), nothing(storage(filesystem(ABSENT, users=(user("swap"),))))).code == "device_in_use"
+    assert actions(decide_pool(goal("present"), defined(used, POOL))) == []
+
+
+def test_problems():
+    gone = storage(filesystem(ABSENT, problem=Problem("source_missing", "/dev/sdx is not there", "Name another.")))
+    made = decide_pool(goal(), nothing(gone))
+    assert [error.code for error in made.missing] == ["source_missing"]
+    strange = storage(filesystem(ABSENT, problem=Problem("not_supported", "no such thing", "Don't.")))
+    assert pool_refused(goal(), nothing(strange)).code == "not_supported"
+
+
+def test_never_built():
+    made = decide_pool(goal(build="never"), nothing(storage(filesystem(ABSENT), directory())))
+    assert [error.code for error in made.missing] == ["source_missing"]
+    assert "build" not in actions(made)
+
+
+# -- stopping -----------------------------------------------------------------------------------------------------
+
+RUNNING_OURS = storage(up=True, ours=True)
+RUNNING_ADOPTED = storage(up=True)
+
+
+@pytest.mark.parametrize("state", ["inactive", "absent"])
+def test_only_what_we_brought_up_is_taken_down(state):
+    found = started(RUNNING_OURS, POOL)
+    assert pool_at_stake(goal(state), found) == {ITSELF: RUNNING}
+    assert change(decide_pool(goal(state), found), "stop").may == {TAKE_DOWN}
+    adopted = started(RUNNING_ADOPTED, POOL)
+    assert pool_at_stake(goal(state), adopted) == {}
+    released = change(decide_pool(goal(state), adopted), "stop")
+    assert (released.may, released.after) == (frozenset(), {"state": "inactive"})
+    assert "up before" in released.summary
+    allowed = goal(state, allow=["stop_adopted"])
+    assert change(decide_pool(allowed, adopted), "stop").may == {TAKE_DOWN}
+
+
+def test_a_busy_pool_is_not_taken_down():
+    busy = replace(RUNNING_OURS, busy=tuple(user("process", f"qemu (pid {number})") for number in range(7)))
+    error = pool_refused(goal("inactive"), started(busy, POOL))
+    assert error.code == "pool_in_use"
+    assert "qemu (pid 4) and 2 more" in error.message
+    adopted = replace(busy, ours=False)
+    assert actions(decide_pool(goal("inactive"), started(adopted, POOL))) == ["stop"]
+
+
+def test_a_restart_brings_up_again_what_it_took_down():
+    options = goal(mount_options=("noatime",), allow=["restart"])
+    made = decide_pool(options, started(RUNNING_OURS, POOL))
+    assert actions(made) == ["stop", "redefine", "start"]
+    assert change(made, "start").may == {BRING_UP}
+    assert pool_refused(options, started(RUNNING_ADOPTED, POOL)).code == "pool_adopted"
+
+
+# -- deleting -----------------------------------------------------------------------------------------------------
+
+
+def test_deleting_goes_from_the_inside_out():
+    found = started(replace(RUNNING_OURS, parts=(filesystem(), directory(removable=True))), POOL)
+    made = decide_pool(goal("deleted"), found)
+    assert [(each.action, each.part) for each in made.changes] == [
+        ("stop", ""),
+        ("delete", "directory"),
+        ("delete", "filesystem"),
+        ("undefine", ""),
+    ]
+    assert change(made, "stop").may == {TAKE_DOWN, EMPTIED}
+    assert change(made, "delete", "filesystem").destroys == "an ext4 filesystem on /dev/sdx"
+    assert change(made, "delete", "filesystem").requires == (SAME,)
+
+
+def test_what_is_down_can_only_be_deleted_when_it_is_known_to_be_empty():
+    assert pool_refused(goal("deleted"), defined(storage(), POOL)).code == "pool_inactive"
+    emptied = defined(storage(emptied=True), POOL)
+    assert actions(decide_pool(goal("deleted"), emptied)) == ["delete", "undefine"]
+
+
+def test_what_was_up_before_is_not_deleted_without_a_word():
+    assert pool_refused(goal("deleted"), started(RUNNING_ADOPTED, POOL)).code == "pool_adopted"
+    allowed = goal("deleted", allow=["stop_adopted"])
+    assert actions(decide_pool(allowed, started(RUNNING_ADOPTED, POOL))) == ["stop", "delete", "undefine"]
+
+
+def test_what_nobody_defined_is_not_deleted():
+    assert pool_refused(goal("deleted"), nothing(storage())).code == "pool_undefined"
+    assert actions(decide_pool(goal("deleted"), nothing(storage(filesystem(ABSENT), directory())))) == []
+
+
+def test_permissions_are_those_of_what_is_mounted():
+    wanted = goal(permissions=Permissions(0o750))
+    made = decide_pool(wanted, nothing(storage()))
+    assert change(made, "start").after == {"state": "active", "target": {"mode": "0750"}}
+    up = storage(up=True, ours=True, permissions=Permissions(0o755, 0, 0))
+    assert actions(decide_pool(wanted, started(up, replace(POOL, permissions=Permissions(0o750))))) == ["permissions"]

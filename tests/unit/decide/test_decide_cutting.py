@@ -1,0 +1,132 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Partitions decided on: places, numbers, growth, and whose names change with one that goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes, volumes_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Found, Storage, Usage, User
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import VolumeGoal, VolumesGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
+from ansible_collections.virt.storage.plugins.module_utils.model.tables import ALIGNMENT, Partition, Table, format_of
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Extent, Volume
+
+MIB = 2**20
+POOL = Pool("cut", "disk", path="/dev", source=Source(devices=(SourceDevice("/dev/sdb"),)))
+
+
+def found(*partitions: Partition, label="dos", users=None, remains=None) -> Found:
+    table = Table(label, "/dev/sdb", "sdb", 512, 1024, 256 * MIB, tuple(sorted(partitions)))
+    volumes = {
+        table.name(each.number): Volume(
+            table.name(each.number),
+            each.size,
+            each.size,
+            format_of(label, each.type),
+            type="block",
+            path=f"/dev/sdb{each.number}",
+            identity=(8, each.number),
+            extents=(Extent("/dev/sdb", each.start, each.end),),
+        )
+        for each in partitions
+    }
+    storage = Storage(READY, "/dev")
+    return Found(
+        "cut", POOL, live=POOL, started=True, active=True, storage=storage, current=storage, volumes=volumes,
+        usage=Usage(256 * MIB, 0, 256 * MIB), extent=ALIGNMENT, table=table, users=users or {}, remains=remains or {},
+    )  # fmt: skip
+
+
+def decide(there: Found, *entries: VolumeGoal):
+    return decide_volumes(VolumesGoal("cut", entries), there)
+
+
+def volume(number: int, mib: float | None = None, state="present", allow=(), **more) -> VolumeGoal:
+    capacity = None if mib is None else int(mib * MIB)
+    return VolumeGoal(Volume(f"sdb{number}", capacity, **more), state, allow=frozenset(allow))
+
+
+def code(there: Found, *entries: VolumeGoal) -> str:
+    with pytest.raises(StorageError) as raised:
+        decide(there, *entries)
+    return raised.value.code
+
+
+EXTENDED = Partition(2, 20 * MIB, 120 * MIB, "f")
+FIRST = Partition(1, MIB, 20 * MIB, "83")
+LOGICAL = (Partition(5, 21 * MIB, 31 * MIB, "83"), Partition(6, 32 * MIB, 42 * MIB, "83"))
+
+
+def places(decision) -> dict[str, tuple[int, int]]:
+    extents = {change.subject.volume: change.wanted.extents[0] for change in decision.changes}
+    return {name: (extent.start // MIB, extent.end // MIB) for name, extent in extents.items()}
+
+
+def test_new_partitions_are_one_after_the_other():
+    made = decide(found(), volume(6, 10), volume(2, 100, format="extended"), volume(1, 9.5), volume(5, 10))
+    assert places(made) == {"sdb1": (1, 11), "sdb2": (11, 111), "sdb5": (12, 22), "sdb6": (23, 33)}
+    assert [change.wanted.format for change in made.changes] == ["linux", "extended", "linux", "linux"]
+    assert made.changes[0].after["path"] == "/dev/sdb1"
+
+
+def test_what_is_left_there_is_said():
+    made = decide(found(remains={"sdb1": "ext4"}), volume(1, 10), volume(2, 10))
+    assert [bool(change.destroys) for change in made.changes] == [True, False]
+
+
+@pytest.mark.parametrize(
+    ("entries", "expected"),
+    [
+        ([volume(1, 300)], "no_space"),
+        ([volume(1, 200), volume(2, 100)], "no_space"),
+        ([volume(5, 10)], "invalid_name"),
+        ([VolumeGoal(Volume("data", 10 * MIB))], "invalid_name"),
+        ([volume(1, 10, format="qcow2")], "format_unsupported"),
+        ([volume(1, 10, format="extended"), volume(2, 10, format="extended")], "invalid_option"),
+        ([volume(1)], "capacity_missing"),
+    ],
+)
+def test_what_can_not_be_made(entries, expected):
+    assert code(found(), *entries) == expected
+
+
+def test_growth_takes_what_is_behind():
+    there = found(FIRST, Partition(2, 30 * MIB, 40 * MIB, "83"))
+    assert decide(there, volume(1, 29)).changes[0].wanted.capacity == 29 * MIB
+    assert code(there, volume(1, 30)) == "no_space"
+    assert code(there, volume(1, 29), volume(3, 250)) == "no_space"
+    assert decide(there, volume(1, 19)).changes == ()
+    assert code(there, volume(1, 5)) == "shrink_refused"
+    assert decide(there, volume(1, 5, allow=["shrink"])).changes[0].destroys
+    assert code(found(EXTENDED), volume(2, 150)) == "volume_differs"
+
+
+def test_two_do_not_get_the_same_space():
+    there = found(FIRST, Partition(3, 30 * MIB, 256 * MIB, "83"))
+    assert code(there, volume(1, 29), volume(2, 5)) == "no_space"
+    assert places(decide(there, volume(1, 24), volume(2, 5)))["sdb2"] == (25, 30)
+
+
+def test_logical_partitions_keep_their_names():
+    there = found(FIRST, EXTENDED, *LOGICAL)
+    goal = VolumesGoal("cut", (volume(5, state="absent"),))
+    assert volumes_at_stake(goal, there).keys() == {"sdb5", "sdb6"}
+    assert code(there, volume(5, state="absent")) == "partition_renumbered"
+    [change] = decide(there, volume(5, state="absent", allow=["renumber"])).changes
+    assert change.after["capacity"] == 10 * MIB  # of what has the name by then
+    used = found(FIRST, EXTENDED, *LOGICAL, users={"sdb6": (User("mount", "/srv"),)})
+    assert code(used, volume(5, state="absent", allow=["renumber", "in_use"])) == "volume_in_use"
+    assert decide(there, volume(6, state="absent")).changes[0].after is None
+    assert code(there, volume(2, state="absent"), volume(6, state="absent")) == "volume_in_use"
+
+
+def test_the_highest_go_first():
+    there = found(FIRST, EXTENDED, *LOGICAL)
+    made = decide(there, *(volume(number, state="absent") for number in (2, 5, 1, 6)))
+    assert [change.subject.volume for change in made.changes] == ["sdb6", "sdb5", "sdb2", "sdb1"]
+    assert all(change.after is None for change in made.changes)

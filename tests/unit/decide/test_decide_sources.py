@@ -1,0 +1,223 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Sources: alike or not, had by pools or not, waited for and there or not."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.decide import sources as decide
+from ansible_collections.virt.storage.plugins.module_utils.model.discovery import (
+    Discovery,
+    FoundSource,
+    Query,
+    SourcesGoal,
+    Unanswered,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice, SourceHost
+
+
+def export(directory, host="nas1", protocol="nfs"):
+    return Source(hosts=(SourceHost(host),), dir=directory, format=protocol)
+
+
+def on(*paths, **more):
+    return Source(devices=tuple(map(SourceDevice, paths)), **more)
+
+
+def device(node, *parts, users=(), **more):
+    return FoundSource(on(node), users=users, devices=(node, *parts), path=node, **more)
+
+
+def silent(code, host="nas1", protocol="nfs", said=""):
+    return Unanswered(host, protocol, StorageError(code, f"{code}!", hint="Do something.", stderr=said))
+
+
+# -- alike --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "alike"),
+    [
+        (Source(), export("/a"), True),
+        (export("/a"), export("/a"), True),
+        (export("/a/"), export("/a"), True),
+        (export("/a", protocol=None), export("/a"), True),
+        (export("/a", protocol="auto"), export("/a"), True),
+        (export("/a", "NAS1"), export("/a"), True),
+        (export("/a", "nas2"), export("/a"), False),
+        (export("/a", protocol="cifs"), export("/a"), False),
+        (export("/a"), export("/a/b"), False),
+        (export("/A"), export("/a"), False),
+        (export("/"), export("/"), True),
+        (export("/Images", protocol="cifs"), export("images", protocol="cifs"), True),
+        (export("/gv0", protocol="glusterfs"), export("gv0", protocol="glusterfs"), True),
+        (export("/GV0", protocol="glusterfs"), export("gv0", protocol="glusterfs"), False),
+        (Source(hosts=(SourceHost("nas2"), SourceHost("nas1")), dir="/a"), export("/a"), True),
+        (Source(name="vg0"), on("/dev/sdb", name="vg0"), True),
+        (Source(name="vg1"), on("/dev/sdb", name="vg0"), False),
+        (on("/dev/disk/by-id/b"), on("/dev/sdb"), True),
+        (on("/dev/sdb", "/dev/sdc"), on("/dev/sdb"), False),
+        (on("/dev/sdb"), on("/dev/sdb", "/dev/sdc", name="vg0"), True),
+    ],
+)
+def test_alike(declared, found, alike):
+    assert decide.is_like(declared, found, {"/dev/disk/by-id/b": "/dev/sdb"}) is alike
+
+
+# -- pools --------------------------------------------------------------------------------------------------------
+
+GROUP = FoundSource(on("/dev/sdb", name="vg0"), devices=("/dev/sdb",), group="vg0")
+VOLUME = FoundSource(Source(name="gv0", dir="/", hosts=(SourceHost("nas1"),)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "pool", "has"),
+    [
+        ("netfs", FoundSource(export("/a")), Pool("p", "netfs", source=export("/a", protocol="auto")), True),
+        ("netfs", FoundSource(export("/a")), Pool("p", "netfs", source=export("/a", "nas2")), False),
+        ("netfs", FoundSource(export("/a")), Pool("p", "dir", path="/a"), False),
+        ("gluster", VOLUME, Pool("p", "gluster", source=Source(hosts=(SourceHost("nas1"),), name="gv0")), True),
+        ("gluster", VOLUME, Pool("gv0", "gluster", source=Source(hosts=(SourceHost("nas1"),))), True),
+        ("gluster", VOLUME, Pool("gv1", "gluster", source=Source(hosts=(SourceHost("nas1"),))), False),
+        ("logical", GROUP, Pool("p", "logical", source=Source(name="vg0")), True),
+        ("logical", GROUP, Pool("vg0", "logical"), True),
+        ("logical", GROUP, Pool("p", "logical", source=Source(name="vg1")), False),
+        ("logical", GROUP, Pool("p", "disk", source=on("/dev/disk/by-id/b")), True),
+        ("disk", device("/dev/sdb", "/dev/sdb1"), Pool("p", "fs", source=on("/dev/sdb1")), True),
+        ("fs", device("/dev/sdb1", "/dev/sdb"), Pool("p", "disk", source=on("/dev/disk/by-id/b")), True),
+        ("fs", device("/dev/sdb1", "/dev/sdb"), Pool("p", "fs", source=on("/dev/sdb2")), False),
+        ("fs", device("/dev/dm-0", group="vg0"), Pool("p", "logical", source=Source(name="vg0")), True),
+        ("fs", device("/dev/sdb1"), Pool("p", "iscsi", source=on("iqn.2026-11.example")), False),
+    ],
+)
+def test_pools_that_have_it(kind, found, pool, has):
+    discovery = Discovery((found,), pools=(pool,), resolved={"/dev/disk/by-id/b": "/dev/sdb"})
+    (marked,) = decide.offered(SourcesGoal(Query(kind)), discovery)
+    assert marked.free is not has
+    assert marked.why_not == ((f"part of pool {pool.name} already",) if has else ())
+
+
+def test_only_what_was_asked_for_is_listed():
+    goal = SourcesGoal(Query("disk"), like=on("/dev/sdb"), only_free=True)
+    sources = (device("/dev/sdb"), device("/dev/sdc"))
+    assert decide.listed(goal, Discovery(), sources) == (device("/dev/sdb"),)
+    assert decide.listed(goal, Discovery(), (device("/dev/sdb", users=("mounted at /",)),)) == ()
+
+
+# -- waiting ------------------------------------------------------------------------------------------------------
+
+
+def judged(*wanted, sources=(), unanswered=(), like=None, kind="netfs"):
+    goal = SourcesGoal(Query(kind), like=like or Source(), wanted=wanted)
+    discovery = Discovery(sources, unanswered)
+    return decide.judge(goal, discovery, sources)
+
+
+def test_all_is_there():
+    assert judged(export("/a"), sources=(FoundSource(export("/a")),)).met
+
+
+def test_what_a_pool_has_is_there():
+    """The second run of a play finds it like that, mounted by the pool."""
+    found = FoundSource(on("/dev/sdb"), pools=("images",), users=("mounted at /srv/images",))
+    assert judged(on("/dev/sdb"), sources=(found,), kind="fs").met
+
+
+def test_what_is_missing_and_what_is_taken():
+    taken = device("/dev/sdc", users=("mounted at /",))
+    judgement = judged(on("/dev/sdb"), on("/dev/sdc"), sources=(taken,), kind="disk")
+    assert (judgement.missing, judgement.taken) == ((on("/dev/sdb"),), ((on("/dev/sdc"), taken),))
+    error = decide.unmet(judgement, 30)
+    assert error.code == "source_missing"
+    assert error.message == "waited for 30 s, and /dev/sdb is not there; /dev/sdc is not free: mounted at /"
+    assert error.subject == "/dev/sdb, /dev/sdc"
+
+
+def test_taken_only():
+    judgement = judged(on("/dev/sdc"), sources=(device("/dev/sdc", users=("used as swap",)),), kind="disk")
+    assert decide.unmet(judgement, 5).code == "source_not_free"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "unanswered", "code"),
+    [
+        (export("/b"), silent("command_failed"), "source_missing"),
+        (export("/b"), silent("deadline"), "deadline"),
+        (export("/b", protocol=None), silent("tool_missing", protocol="cifs"), "tool_missing"),
+        (export("/b"), silent("deadline", protocol="cifs"), "source_missing"),
+        (export("/b"), silent("deadline", host="nas2"), "source_missing"),
+        (export("/b"), silent("deadline", protocol=""), "deadline"),
+    ],
+)
+def test_unknown_is_not_absent(wanted, unanswered, code):
+    judgement = judged(wanted, sources=(FoundSource(export("/a")),), unanswered=(unanswered,))
+    assert not judgement.met
+    assert decide.unmet(judgement, 30).code == code
+
+
+@pytest.mark.parametrize("wanted", [on("/dev/disk/by-id/b"), on("/dev/sdb", format="ext4")])
+def test_a_device_that_does_not_answer_is_neither_missing_nor_taken(wanted):
+    unread = device("/dev/sdb", users=("it can't be looked at: it did not answer",))
+    goal = SourcesGoal(Query("fs"), wanted=(wanted,))
+    discovery = Discovery(
+        (unread,), (silent("deadline", host="/dev/sdb", protocol=""),), resolved={"/dev/disk/by-id/b": "/dev/sdb"}
+    )
+    judgement = decide.judge(goal, discovery, (unread,))
+    assert [pair[0] for pair in judgement.unknown] == [wanted]
+    assert decide.unmet(judgement, 30).code == "deadline"
+
+
+def test_a_host_named_once_is_meant_everywhere():
+    like = Source(hosts=(SourceHost("nas1"),))
+    sources = (FoundSource(export("/a", "nas2")),)
+    assert judged(Source(dir="/a"), like=like, sources=sources).missing == (Source(hosts=like.hosts, dir="/a"),)
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        (export("/a"), "nas1:/a (nfs)"),
+        (Source(hosts=(SourceHost("a"), SourceHost("b")), name="gv0"), "a or b:gv0"),
+        (Source(name="vg0"), "volume group vg0"),
+        (on("/dev/sdb", name="vg0"), "volume group vg0 on /dev/sdb"),
+        (on("/dev/sdb", "/dev/sdc"), "/dev/sdb, /dev/sdc"),
+    ],
+)
+def test_sources_in_words(source, words):
+    assert decide.named(source) == words
+
+
+# -- who did not answer -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("codes", "code"),
+    [
+        (("tool_missing", "tool_missing"), "tool_missing"),
+        (("tool_missing", "command_failed"), "command_failed"),
+        (("command_failed", "deadline", "tool_missing"), "deadline"),
+        (("operation_failed",), "operation_failed"),
+    ],
+)
+def test_nobody_answered(codes, code):
+    error = decide.nobody([silent(each, said="Connection refused\n") for each in codes])
+    assert (error.code, bool(error.hint)) == (code, True)
+    assert all(f"{each}!" in error.message for each in codes)
+
+
+def test_a_protocol_that_a_server_does_not_speak_is_no_news():
+    sources = (FoundSource(export("/a")),)
+    refusing = (silent("command_failed", protocol="cifs"), silent("operation_failed", protocol="glusterfs"))
+    assert decide.warnings(Discovery(sources, refusing)) == []
+    for code in ("deadline", "tool_missing"):
+        assert decide.warnings(Discovery(sources, (silent(code, protocol="cifs"),)))
+    assert decide.warnings(Discovery(sources, (silent("command_failed", host="nas2"),)))
+
+
+def test_other_warnings():
+    told = decide.warnings(Discovery(left_out=("nas1: 'x'",), unread=("pool broken",)))
+    assert len(told) == 2

@@ -1,0 +1,298 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Block devices in a sysfs made up after real ones, what a source means, and who uses them."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.host import block, device_users, sources
+from ansible_collections.virt.storage.plugins.module_utils.host.block import Device, by_name, device_at, holders
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+
+
+class Machine:
+    """Writes what the kernel and udev would show."""
+
+    def __init__(self, root):
+        self.sys, self.udev = root / "sys", root / "udev"
+        self.udev.mkdir(parents=True)
+        for name in ("dev/block", "class/block"):
+            (self.sys / name).mkdir(parents=True)
+        self._devices = 0
+
+    def add(self, name, number, size=2048, below=(), on=None, **files):
+        directory = self.sys / "devices" / (f"{on}/{name}" if on else name)
+        directory.mkdir(parents=True)
+        (directory / "holders").mkdir()
+        files = {"dev": number, "size": size, "ro": 0, **files}
+        for path, content in files.items():
+            file = directory / path.replace("__", "/")
+            file.parent.mkdir(exist_ok=True)
+            data = content if isinstance(content, bytes) else f"{content}\n".encode()
+            file.write_bytes(data)
+        (self.sys / "dev/block" / number).symlink_to(directory)
+        (self.sys / "class/block" / name).symlink_to(directory)
+        for other in below:
+            (self.sys / "class/block" / other / "holders" / name).symlink_to(directory)
+
+    def dm(self, name, number, dm_name, uuid, below=()):
+        self.add(name, number, below=below, dm__name=dm_name, dm__uuid=uuid)
+
+    def tell(self, number, *lines):
+        (self.udev / f"b{number}").write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    made = Machine(tmp_path)
+    monkeypatch.setattr(block, "_SYS", str(made.sys))
+    monkeypatch.setattr(sources, "_UDEV", str(made.udev))
+    return made
+
+
+def look():
+    return Look(10, "/nowhere/records", "/nowhere/started")
+
+
+def refusal(function, *args):
+    with pytest.raises(StorageError) as caught:
+        function(*args)
+    return caught.value
+
+
+def test_a_scsi_disk_with_partitions(machine):
+    page = b"\0\x80\0\x14" + b"  SERIAL-0001".ljust(20)
+    machine.add(
+        "sdb", "8:16", 4096, queue__logical_block_size=4096, device__wwid="naa.5000c500a1b2c3d4",
+        device__vpd_pg80=page, diskseq=7,
+    )  # fmt: skip
+    for index in (10, 2, 1):
+        machine.add(f"sdb{index}", f"8:{16 + index}", 100, on="sdb", partition=index, start=8 * index, ro=1)
+    disk, part = by_name("sdb"), by_name("sdb2")
+    assert disk == Device(
+        "/dev/sdb", "/dev/sdb", (8, 16), 4096 * 512, 4096, False, "disk",
+        partitions=("/dev/sdb1", "/dev/sdb2", "/dev/sdb10"), wwn="naa.5000c500a1b2c3d4", serial="SERIAL-0001",
+        diskseq="7",
+    )  # fmt: skip
+    assert (part.kind, part.disk, part.partition, part.start) == ("part", "/dev/sdb", 2, 16 * 512)
+    assert (part.read_only, part.sector, part.wwn, part.diskseq) == (True, 4096, disk.wwn, "7")
+    assert part.identity != by_name("sdb1").identity != disk.identity
+
+
+@pytest.mark.parametrize(
+    ("name", "number", "files", "kind"),
+    [
+        ("sr0", "11:0", {"device__type": 5}, "rom"),
+        ("md127", "9:127", {"md__level": "raid1"}, "md"),
+        ("md0", "9:0", {}, "md"),
+        ("loop3", "7:3", {"loop__backing_file": "/srv/x"}, "loop"),
+        ("nvme0n1", "259:1", {"device__serial": "N1", "wwid": "eui.1"}, "disk"),
+        ("vda", "254:0", {"device__x": 1, "serial": "V1"}, "disk"),
+        ("zd0", "230:0", {}, "other"),
+        ("ram0", "1:0", {}, "other"),
+        ("dm-3", "253:3", {"dm__name": "x"}, "dm"),
+    ],
+)
+def test_kinds(machine, name, number, files, kind):
+    machine.add(name, number, **files)
+    found = by_name(name)
+    assert (found.node, found.kind) == (f"/dev/{name}", kind)
+    assert found.serial == {"loop3": "/srv/x", "nvme0n1": "N1", "vda": "V1"}.get(name, "")
+
+
+def test_names_with_slashes(machine):
+    machine.add("cciss!c0d0", "104:0")
+    machine.add("cciss!c0d0p1", "104:1", on="cciss!c0d0", partition=1, start=1)
+    assert by_name("cciss!c0d0").node == "/dev/cciss/c0d0"
+    assert by_name("cciss!c0d0").partitions == ("/dev/cciss/c0d0p1",)
+    assert by_name("cciss!c0d0p1").disk == "/dev/cciss/c0d0"
+
+
+def test_another_device_of_the_same_name_is_another_one(machine):
+    machine.add("sdb", "8:16", 2048, device__wwid="naa.1", diskseq=7)
+    before = by_name("sdb").identity
+    assert by_name("sdb").identity == before
+    for path, other in (("diskseq", "8"), ("size", "4096"), ("device/wwid", "naa.2")):
+        file = machine.sys / "devices/sdb" / path
+        old = file.read_text()
+        file.write_text(other)
+        assert by_name("sdb").identity != before
+        file.write_text(old)
+    assert by_name("sdb").identity == before
+
+
+def test_what_is_no_device(machine, tmp_path):
+    assert refusal(device_at, "/dev/none").code == "source_missing"
+    assert refusal(device_at, "/dev/null/x").code == "source_missing"
+    for path in ("/dev/null", str(tmp_path)):
+        error = refusal(device_at, path)
+        assert (error.code, error.subject) == ("storage_foreign", path)
+    assert refusal(device_at, f"{tmp_path}/{'x' * 300}").code == "not_readable"
+    assert refusal(block.device_of, (8, 99)).code == "source_missing"
+    assert by_name("sdz") is None
+
+
+def stack(machine):
+    """Two paths, a multipath map, its partition, a volume group with two volumes, one encrypted."""
+    machine.add("sda", "8:0", device__wwid="naa.1")
+    machine.add("sdb", "8:16", device__wwid="naa.1")
+    machine.dm("dm-0", "253:0", "mpatha", "mpath-360001", below=("sda", "sdb"))
+    machine.dm("dm-1", "253:1", "mpatha-part2", "part2-mpath-360001", below=("dm-0",))
+    machine.dm("dm-2", "253:2", "vg--0-data", "LVM-abcdef", below=("dm-1",))
+    machine.dm("dm-3", "253:3", "vg--0-root", "LVM-abcxyz", below=("dm-1",))
+    machine.dm("dm-4", "253:4", "secret", "CRYPT-LUKS2-1-secret", below=("dm-3",))
+
+
+def test_holders(machine):
+    stack(machine)
+    assert [above.node for above in holders(by_name("sda"))] == ["/dev/dm-0", "/dev/dm-2", "/dev/dm-3", "/dev/dm-4"]
+    assert [above.node for above in holders(by_name("dm-3"))] == ["/dev/dm-4"]
+    assert holders(by_name("dm-4")) == ()
+    assert by_name("dm-0").partitions == ("/dev/dm-1",)
+    part = by_name("dm-1")
+    assert (part.disk, part.partition, part.start, part.kind) == ("/dev/dm-0", 2, None, "dm")
+
+
+def test_holders_of_partitions(machine):
+    machine.add("sda", "8:0")
+    machine.add("sda1", "8:1", on="sda", partition=1, start=1)
+    machine.add("md0", "9:0", below=("sda1",), md__level="raid1")
+    machine.add("bcache0", "252:0", below=("sda",))
+    assert [above.node for above in holders(by_name("sda"))] == ["/dev/bcache0", "/dev/md0"]
+
+
+class Nobody(Processes):
+    def files(self):
+        return []
+
+    def tables(self):
+        return {}
+
+
+def test_users_are_named_for_what_they_are(machine, monkeypatch):
+    stack(machine)
+    machine.add("md0", "9:0", below=("dm-4",), md__level="raid1")
+    machine.dm("dm-9", "253:9", "other", "", below=("md0",))
+    monkeypatch.setattr(device_users, "loops", lambda: [("/dev/loop5", "/dev/dm-9")])
+    monkeypatch.setattr(device_users, "_number", {"/dev/dm-9": (253, 9)}.get)
+    machine.add("loop5", "7:5")
+    users, _unseen = device_users.users_of_device(by_name("sda"), Nobody())
+    assert [str(user) for user in users] == [
+        "holder multipath map mpatha (/dev/mapper/mpatha)",
+        "holder volume group vg-0 (/dev/mapper/vg--0-data)",
+        "holder volume group vg-0 (/dev/mapper/vg--0-root)",
+        "holder dm-crypt secret (/dev/mapper/secret)",
+        "holder mdraid /dev/md0",
+        "holder device-mapper /dev/mapper/other",
+        "loop /dev/loop5",
+    ]
+    assert all(user.running for user in users)
+
+
+# -- sources ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("UUID=ab-12", "ID_FS_UUID_ENC=ab-12"),
+        ("LABEL=a b/ä", r"ID_FS_LABEL_ENC=a\x20b\x2fä"),
+        (r"LABEL=a\b", r"ID_FS_LABEL_ENC=a\x5cb"),
+        ('LABEL="quoted"', "ID_FS_LABEL_ENC=quoted"),
+        ("PARTUUID=p-1", "ID_PART_ENTRY_UUID=p-1"),
+        ("PARTLABEL=EFI System", r"ID_PART_ENTRY_NAME=EFI\x20System"),
+    ],
+)
+def test_what_udev_tells(machine, text, told):
+    machine.add("sda", "8:0")
+    machine.add("sdb", "8:16")
+    machine.tell("8:0", "S:disk/by-id/x", "E:ID_FS_UUID_ENC=other", "E:ID_FS_LABEL_ENC=other")
+    machine.tell("8:16", "I:12", f"E:{told}")
+    found = sources.resolve(text, look())
+    assert (found.node, found.path) == ("/dev/sdb", "/dev/sdb")
+
+
+def test_two_devices_of_one_uuid(machine):
+    machine.add("sda", "8:0")
+    machine.add("sdb", "8:16")
+    for number in ("8:0", "8:16"):
+        machine.tell(number, "E:ID_FS_UUID_ENC=u", "E:ID_FS_TYPE=ext4")
+    error = refusal(sources.resolve, "UUID=u", look())
+    assert error.code == "source_conflict"
+    assert "/dev/sda and /dev/sdb" in error.message
+
+
+def test_a_multipath_map_is_taken_for_its_paths(machine):
+    stack(machine)
+    for number in ("8:0", "8:16", "253:0"):
+        machine.tell(number, "E:ID_FS_UUID_ENC=u")
+    assert sources.resolve("UUID=u", look()).node == "/dev/dm-0"
+
+
+def test_devices_of_one_btrfs_are_one_source(machine):
+    machine.add("sda", "8:0")
+    machine.add("sdb", "8:16")
+    for number in ("8:0", "8:16"):
+        machine.tell(number, "E:ID_FS_UUID_ENC=u", "E:ID_FS_TYPE=btrfs", f"E:ID_FS_UUID_SUB={number}")
+    assert sources.resolve("UUID=u", look()).node in ("/dev/sda", "/dev/sdb")
+
+
+def blkid(machine, monkeypatch, answer):
+    asked = []
+
+    def run(argv, timeout, package):
+        asked.append(argv)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.setattr(f"{Look.__module__}.run", run)
+    return asked
+
+
+def test_without_udev_blkid_is_asked_once(machine, monkeypatch):
+    asked = blkid(machine, monkeypatch, StorageError("command_failed", "blkid failed", rc=2))
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    seen = look()
+    for _each in range(2):
+        assert refusal(sources.resolve, "UUID=u", seen).code == "source_missing"
+    assert asked == [("blkid", "-c", "/dev/null", "-t", "UUID=u", "-o", "export")]
+
+
+def test_who_may_not_read_devices_does_not_call_it_missing(machine, monkeypatch):
+    blkid(machine, monkeypatch, StorageError("command_failed", "blkid failed", rc=2))
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert refusal(sources.resolve, "UUID=u", look()).code == "not_readable"
+
+
+def test_a_blkid_that_fails_is_said(machine, monkeypatch):
+    blkid(machine, monkeypatch, StorageError("command_failed", "blkid failed", rc=4))
+    assert refusal(sources.resolve, "UUID=u", look()).rc == 4
+
+
+@pytest.mark.parametrize("text", ["/dev/disk/by-id/x=y", "x=y", "UUID"])
+def test_what_is_a_path(text):
+    assert sources.tag_of(text) is None
+
+
+def test_properties(machine):
+    machine.add("sda", "8:0")
+    machine.tell("8:0", "S:disk/by-id/x", "E:ID_SERIAL=a=b", "E:EMPTY=")
+    assert sources.properties(by_name("sda")) == {"ID_SERIAL": "a=b", "EMPTY": ""}
+    machine.add("sdb", "8:16")
+    assert sources.properties(by_name("sdb")) == {}
+
+
+def test_aliases(machine, monkeypatch):
+    machine.dm("dm-2", "253:2", "vg-data", "LVM-abc")
+    machine.tell("253:2", "S:disk/by-id/dm-name-vg-data", "S:vg/data", "S:disk/by-uuid/taken-by-another")
+    numbers = {"/dev/dm-2": (253, 2), "/dev/vg/data": (253, 2), "/dev/disk/by-uuid/taken-by-another": (8, 0)}
+    monkeypatch.setattr(sources, "_number", numbers.get)
+    assert sources.aliases(by_name("dm-2")) == ("/dev/dm-2", "/dev/vg/data")

@@ -1,0 +1,128 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Partition tables as tools print them, and the names of partitions on disks of every kind."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.host import partitions
+from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
+from ansible_collections.virt.storage.plugins.module_utils.host.partitions import Seen, differences, read_table, stem_of
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.tables import Partition, Table
+
+MIB = 2**20
+
+
+def device(node, kind="disk", size=512 * MIB, **more) -> Device:
+    return Device(node, node, (8, 16), size, 512, False, kind, **more)
+
+
+@pytest.mark.parametrize(
+    ("node", "stem"),
+    [
+        ("/dev/sdb", "sdb"),
+        ("/dev/vdaa", "vdaa"),
+        ("/dev/nvme0n1", "nvme0n1p"),
+        ("/dev/mmcblk0", "mmcblk0p"),
+        ("/dev/loop12", "loop12p"),
+        ("/dev/md127", "md127p"),
+    ],
+)
+def test_the_kernels_names(node, stem):
+    for separator in (None, True, False):
+        assert stem_of(device(node), separator) == (stem, "/dev")
+
+
+@pytest.mark.parametrize(
+    ("name", "separator", "stem"),
+    [
+        ("mpatha", None, "mpatha"),
+        ("mpatha", False, "mpatha"),
+        ("mpatha", True, "mpathap"),
+        ("mpath1", False, "mpath1p"),
+        ("3600508b1", None, "3600508b1p"),
+    ],
+)
+def test_names_of_device_mapper(name, separator, stem):
+    assert stem_of(device("/dev/dm-3", "dm", dm_name=name), separator) == (stem, "/dev/mapper")
+
+
+def test_names_as_those_that_are_there(monkeypatch):
+    """udev's rules for multipath maps put -part before the number, kpartx a p or nothing."""
+    monkeypatch.setattr(partitions, "read_small_file", lambda path: b"mpatha-part1\n")
+    mapped = device("/dev/dm-3", "dm", dm_name="mpatha", partitions=("/dev/dm-4",))
+    assert stem_of(mapped, True) == ("mpatha-part", "/dev/mapper")
+
+
+def test_what_sfdisk_prints():
+    told = {
+        "label": "gpt", "device": "/dev/nvme0n1", "firstlba": 34, "lastlba": 1000, "sectorsize": 4096,
+        "partitions": [
+            {"node": "/dev/nvme0n1p12", "start": 512, "size": 256, "type": "0FC63DAF-8483-4772-8E79-3D69D8477DE4"},
+            {"node": "/dev/nvme0n1p2", "start": 256, "size": 256, "type": "x"},
+        ],
+    }  # fmt: skip
+    asked = []
+
+    def run(argv, package):
+        asked.append(argv)
+        return json.dumps({"partitiontable": told})
+
+    table = read_table(device("/dev/nvme0n1"), "gpt", None, run)
+    assert asked == [["sfdisk", "--json", "/dev/nvme0n1"]]
+    assert (table.first, table.end, table.sector) == (34 * 4096, 1001 * 4096, 4096)
+    assert [(each.number, each.start, each.end) for each in table.partitions] == [
+        (2, MIB, 2 * MIB),
+        (12, 2 * MIB, 3 * MIB),
+    ]
+    for printed in ("", "{}", "warning"):
+        with pytest.raises(StorageError) as raised:
+            read_table(device("/dev/nvme0n1"), "gpt", None, lambda argv, package, text=printed: text)
+        assert raised.value.code == "command_failed"
+
+
+def test_what_parted_prints():
+    printed = (
+        "BYT;\n/dev/sdb:209715200B:scsi:512:512:mac:A disk:;\n1:512B:32767B:32256B::Apple:;\n"
+        "1:32768B:20971519B:20938752B:free;\n2:20971520B:31457279B:10485760B::ext2:;\n"
+        "1:31457280B:209715199B:178257920B:free;\n"
+    )
+    table = read_table(device("/dev/sdb"), "mac", None, lambda argv, package: printed)
+    assert table.partitions == (Partition(2, 20971520, 31457280),)
+    assert table.first == 32768  # behind the map itself
+
+
+def test_what_the_kernel_has_to_be_told():
+    seen = [Seen("sdb1", 1, MIB, MIB), Seen("sdb2", 2, 4 * MIB, MIB), Seen("sdb3", 3, 6 * MIB, 1024)]
+    wanted = (
+        Partition(1, MIB, 3 * MIB, "83"),
+        Partition(2, 5 * MIB, 6 * MIB, "83"),
+        Partition(3, 6 * MIB, 90 * MIB, "f"),
+        Partition(5, 7 * MIB, 8 * MIB, "83"),
+    )
+    table = Table("dos", "/dev/sdb", "sdb", 512, 1024, 512 * MIB, wanted)
+    gone, new, sized = differences(table, seen)
+    assert [each.number for each in gone] == [2]
+    assert [each.number for each in new] == [2, 5]
+    assert [each.number for each in sized] == [1]
+    assert differences(table._replace(partitions=()), []) == ([], [], [])
+
+
+def test_labels_that_blkid_does_not_know(tmp_path):
+    def label(**places) -> str:
+        sector = bytearray(512)
+        for place, text in places.items():
+            sector[int(place[1:]) : int(place[1:]) + len(text)] = text
+        (tmp_path / "disk").write_bytes(sector)
+        return partitions.old_label(str(tmp_path / "disk"))
+
+    assert label() == label(_510=b"\x55\xaa") == ""
+    assert label(_64=b"\x57\x45\x56\x82") == "bsd"
+    assert label(_4=b"IPL1", _510=b"\x55\xaa") == "pc98"
+    assert label(_4=b"IPL1") == ""
