@@ -181,9 +181,11 @@ class Runner:
             alarm = threading.Timer(_GROUP_SECONDS, guest.cut_power)
             alarm.start()
             try:
-                return run_tests(guest, group.paths, self._arguments, group.report, live=False)
+                status, output = run_tests(guest, group.paths, self._arguments, group.report, live=False)
             finally:
                 alarm.cancel()
+            ended = "" if guest.alive() else f"\nIts guest was ended after {_GROUP_SECONDS} seconds, or died.\n"
+            return status, output + ended
 
 
 def run_groups(chosen: list[Group], arguments: list[str], at_once: int, report: Path) -> bool:
