@@ -101,6 +101,7 @@ def mapped(empty) -> Iterator[str]:
     run("dmsetup", "remove", "--retry", "mpatha")
 
 
+@pytest.mark.xfail(strict=False, reason="partitions of device-mapper's disks are not proven yet")
 @pytest.mark.parametrize(("separator", "stem"), [(True, "mpathap"), (False, "mpatha")])
 def test_a_multipath_disk(host, mapped, separator, stem):
     disk = Disk(mapped, os.path.realpath(mapped), stem, "/dev/mapper")
