@@ -117,6 +117,7 @@ class Kills:
     def round(self) -> None:
         for number, task in enumerate(self.tasks):
             self._killed(number, task)
+        self.kind.clean()  # what was there has left its traces, which nobody may overwrite unasked
 
     def _point(self, number: int) -> tuple[str, int] | None:
         operations = self.known.get(number, 3)
