@@ -57,7 +57,7 @@ options:
   format:
     description:
       - The format of the volume. A new one is V(raw) by default, or what its source is.
-      - Of a partition (type disk) what it is for, as its table says: V(linux) by default.
+      - Of a partition (type disk) what its table says that it is for; V(linux) by default.
       - V(thin-pool) is what thin volumes of a logical pool get their space from.
     type: str
     choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
@@ -134,11 +134,6 @@ options:
           - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
           - It can't be changed afterwards.
         type: str
-      thin_pool:
-        description:
-          - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
-            changed afterwards.
-        type: str
   xml:
     description:
       - A whole libvirt volume definition instead of the options that describe the volume.
@@ -208,7 +203,7 @@ options:
       format:
         description:
           - The format of the volume. A new one is V(raw) by default, or what its source is.
-          - Of a partition (type disk) what it is for, as its table says: V(linux) by default.
+          - Of a partition (type disk) what its table says that it is for; V(linux) by default.
           - V(thin-pool) is what thin volumes of a logical pool get their space from.
         type: str
         choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
@@ -285,11 +280,6 @@ options:
             description:
               - The thin pool, a volume of the same logical pool, that the volume gets its space from as it is written.
               - It can't be changed afterwards.
-            type: str
-          thin_pool:
-            description:
-              - The thin pool of the same logical pool that the volume gets its space from as it is written. It can't be
-                changed afterwards.
             type: str
       xml:
         description:

@@ -28,7 +28,7 @@ def run(*words: str, text: str | None = None) -> str:
 
 def best(what: str, act: Callable[[], Any]) -> float:
     seconds = []
-    for _ in range(TIMES):
+    for _time in range(TIMES):
         start = time.monotonic()
         act()
         seconds.append(time.monotonic() - start)
