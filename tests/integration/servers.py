@@ -44,7 +44,8 @@ mkdir -p /run/rpcbind /run/ganesha /run/gluster /run/samba /run/lock
 echo ready
 exec sleep infinity
 """
-_NAMESPACE = ("unshare", "--net", "--mount", "--pid", "--fork", "--kill-child")
+#: What others mount and unmount is mounted and unmounted here too: nothing is kept in use by a copy.
+_NAMESPACE = ("unshare", "--net", "--mount", "--propagation", "slave", "--pid", "--fork", "--kill-child")
 _GANESHA = """
 NFS_CORE_PARAM {{ Protocols = 3, 4; Enable_NLM = false; Enable_RQUOTA = false; }}
 NFSV4 {{ Graceless = true; RecoveryRoot = "{root}/recovery"; }}

@@ -69,7 +69,16 @@ def test_check_mode_and_diff_survive(run_module):
 @pytest.mark.root
 def test_where_no_python_has_it_the_error_names_the_package(run_module):
     hidden = "/usr/lib/python3/dist-packages"
-    before = ("unshare", "--mount", "sh", "-c", f'mount -t tmpfs tmpfs {hidden} && exec "$@"', "hidden")
+    before = (
+        "unshare",
+        "--mount",
+        "--propagation",
+        "slave",
+        "sh",
+        "-c",
+        f'mount -t tmpfs tmpfs {hidden} && exec "$@"',
+        "hidden",
+    )
     result, _printed = run_module(1, before=before)
     assert result["error"]["code"] == "library_missing"
     assert f"{sys.executable} can't import: No module named 'libvirt'" in result["msg"]

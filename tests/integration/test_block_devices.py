@@ -282,7 +282,9 @@ def test_a_mount_that_only_another_process_sees(disks: Disks, disk: str) -> None
     point = disks.root / "theirs"
     point.mkdir()
     script = f"mount {disk} {point} && echo ready && exec sleep 60"
-    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -436,7 +438,9 @@ def test_the_same_filesystem_elsewhere_is_no_user_of_this_mount(disks: Disks, di
 def test_a_process_with_mounts_of_its_own(mounted: Path) -> None:
     """It keeps the filesystem in use, if not our mount of it: as a guest does in the namespace of its own."""
     script = f"cd {mounted}/inside && echo ready && exec sleep 60"
-    with subprocess.Popen(["unshare", "--mount", "sh", "-c", script], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        ["unshare", "--mount", "--propagation", "slave", "sh", "-c", script], stdout=subprocess.PIPE, text=True
+    ) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "ready\n"
@@ -469,7 +473,6 @@ def test_conditions_of_a_device(disks: Disks, own_loop: str) -> None:
     unused = conditions.device_unused(disk)
     every = [of_device, of_content, of_region, unused]
     assert [broken(each) for each in every] == [""] * 4
-    assert all(conditions.Checks(10).knows(each) for each in every)
     with child("import os, sys\nos.open(sys.argv[1], os.O_RDONLY)", disk) as process:
         assert f"(pid {process.pid})" in broken(unused)
         assert broken(conditions.device_unused(disk, users_of_path(disk)[0])) == ""

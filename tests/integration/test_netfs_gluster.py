@@ -25,7 +25,7 @@ def test_pools_on_a_gluster_volume(tmp_path: Path) -> None:
     """Every server and mount of it ends with the namespaces."""
     script = HERE / "gluster_cases.py"
     done = subprocess.run(
-        ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "private",
+        ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child", "--mount-proc", "--propagation", "slave",
          sys.executable, "-m", f"tests.integration.{script.stem}", str(tmp_path)],
         capture_output=True, text=True, check=False, cwd=HERE.parents[1], timeout=230,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},

@@ -313,6 +313,6 @@ def test_no_traces_of_a_refused_definition(images):
     before = names(images.root)
     for check in (True, False):
         refused(images.pool(check, name="second", type="dir", path=str(images.images)), "source_conflict")
-        refused(images.pool(check, name="third", type="logical", source={"name": "vg"}), "backend_missing")
+        refused(images.pool(check, name="third", type="zfs", source={"name": "tank"}), "backend_missing")
         refused(images.pool(check, name="fourth", type="dir"), "missing_option")
     assert names(images.root) == before

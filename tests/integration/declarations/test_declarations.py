@@ -105,6 +105,8 @@ def test_check_mode_on_a_read_only_mount(tmp_path: Path, collections_path: Path)
     command = [
         "unshare",
         "--mount",
+        "--propagation",
+        "slave",
         sys.executable,
         str(Path(__file__).with_name("in_read_only.py")),
         str(shop.host_top),
