@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..host.block import Device, device_at
 from ..host.partitions import (
+    Seen,
     differences,
     is_damaged,
     kernel_partitions,
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
 TABLE = "table"
 _DEFAULT_PATH = "/dev"
 _OTHER_LABELS = "lvm2"
+_SETTLING = 10  # seconds, as libvirt waits for udev
 _WHOLE = ("disk", "loop", "dm", "md", "other")
 
 
@@ -233,7 +235,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     device, table = look.once(("table", source.path), lambda: (None, None))
     if table is None:
         return found
-    seen = kernel_partitions(device)
+    device, seen = _seen(device, table, look)
     gone, new, sized = differences(table, seen)
     stale = [f"{each.name} of the kernel" for each in gone]
     stale += [f"{table.name(each.number)} of the table" for each in (*new, *sized)]
@@ -255,6 +257,18 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         remains=_remains(scope, table, device, look),
         digests=_digests(volumes, scope),
     )
+
+
+def _seen(device: Device, table: Table, look: Look) -> tuple[Device, list[Seen]]:
+    """The kernel's partitions. While udev has a table read anew they are not all there: that is waited for."""
+    seen = kernel_partitions(device)
+    if not any(differences(table, seen)):
+        return device, seen
+    from ..host.udev import settle
+
+    settle(min(_SETTLING, look.left(device.node)))
+    device = device_at(device.node)
+    return device, kernel_partitions(device)
 
 
 def _asked(scope: Scope, table: Table) -> set[str] | None:

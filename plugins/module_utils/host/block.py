@@ -179,7 +179,11 @@ def _mapped(dm_uuid: str) -> tuple[str | None, int | None]:
 
 def _partitions(directory: str, dm_uuid: str) -> tuple[str, ...]:
     found = []
-    for name in os.listdir(directory):
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:  # a partition is taken away for a moment while its table is read anew
+        names = []
+    for name in names:
         number = _read(directory, f"{name}/partition")
         if number:
             found.append((int(number), "/dev/" + name.replace("!", "/")))

@@ -380,6 +380,7 @@ def test_a_dead_server_ends_in_time_and_hides_no_other_pool(
 
 def test_mounting_from_a_dead_server_ends_in_time(host: Host, cut_off: Any) -> None:
     pace = took(lambda: host.pool(**nfs(state="present")))
+    done(host.pool(**nfs(state="absent")))
     cut_off()
     for shared in (nfs(), cifs(), nfs(source={"format": "auto"})):
         begin = time.monotonic()
