@@ -193,7 +193,7 @@ def in_use(host: Any, disk: Disk, tmp_path: Path, **source: Any) -> None:
     run("mkfs.ext4", "-q", disk.path(2))
     (tmp_path / "mounted").mkdir()
     mounted = f"mount {disk.path(2)} {tmp_path / 'mounted'} && echo mounted; read line; umount {disk.path(2)}"
-    words = ["unshare", "--mount", "--propagation", "private", "sh", "-c", mounted]  # where nobody else copies it from
+    words = ["unshare", "--mount", "--propagation", "slave", "sh", "-c", mounted]  # where nobody else copies it from
     with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout.readline() == "mounted\n"
         _while_mounted(host, disk, str(tmp_path / "mounted"), pool, source)

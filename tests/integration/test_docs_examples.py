@@ -24,6 +24,7 @@ from typing import Any
 import pytest
 import yaml
 
+from .mounting import shared_below
 from .servers import HOST
 
 pytestmark = pytest.mark.needs_ansible
@@ -139,11 +140,12 @@ def disk(tmp_path: Path) -> Iterator[str]:
     made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
     if made.returncode != 0:
         pytest.skip("no loop devices here")
-    yield made.stdout.strip()
-    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-        if line.split()[1].startswith(f"{tmp_path}/"):
-            subprocess.run(["umount", line.split()[1]], check=True)
-    subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    with shared_below(tmp_path):
+        yield made.stdout.strip()
+        for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+            if line.split()[1].startswith(f"{tmp_path}/"):
+                subprocess.run(["umount", line.split()[1]], check=True)
+        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
 
 
 @pytest.fixture

@@ -17,6 +17,7 @@ import pytest
 
 from .conftest import Host
 from .crash_support import MIB, done, refused, unchanged
+from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(120)]
 
@@ -71,11 +72,12 @@ class Disk:
 @contextlib.contextmanager
 def a_disk(host: Host, top: Path, size: int = 64 * MIB) -> Iterator[Disk]:
     host.root.mkdir(parents=True, exist_ok=True)
-    made = Disk(host, top, size)
-    try:
-        yield made
-    finally:
-        made.close()
+    with shared_below(top):
+        made = Disk(host, top, size)
+        try:
+            yield made
+        finally:
+            made.close()
 
 
 @pytest.fixture
