@@ -275,6 +275,7 @@ FOREIGN.update({"linux_raid_member at the end": put_raid, "zfs_member": put_zfs,
 @pytest.mark.parametrize("kind", list(FOREIGN))
 def test_nothing_is_formatted_that_nobody_allowed_to_be_lost(disk, kind):
     FOREIGN[kind](disk)
+    run("sync", disk.device)
     before = disk.file.read_bytes()
     for check in (True, False):
         refused(disk.pool(check=check), "storage_foreign")

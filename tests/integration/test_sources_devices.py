@@ -23,6 +23,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host import nested
 
 from . import daemon as private_daemon
 from .calling import call
+from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.deadline(120)]
 
@@ -74,7 +75,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    with contextlib.ExitStack() as undo:
+    with shared_below(tmp_path), contextlib.ExitStack() as undo:
         yield Host(tmp_path, undo)
 
 
