@@ -36,6 +36,8 @@ STEP_TIMEOUT = 30 * 60
 REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARATIONS_SEED": "20261121"}
 # The newest Python runs everything, the others a sample of what takes long.
 SHORTER = {"DECLARATIONS_SEQUENCES": "100", "CRASH_SAMPLE": "3"}
+# What depends on the kernel and not on the Python: run once, and not beside itself.
+ONCE = ("test_block_devices", "test_fs_pools", "test_netfs_gluster", "test_patience", "test_signatures")
 
 
 @dataclass
@@ -71,6 +73,8 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
             "integration", python, ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0", *pytest_arguments]
         )
         step.extra_env.update(REPEATABLE if python is main else {**REPEATABLE, **SHORTER})
+        if python is not main:
+            step.commands[0] += [f"--ignore=tests/integration/{name}.py" for name in ONCE]
         steps.append(step)
     for python in reversed(choice.wanted):
         steps.append(_pytest("unit", python, pytest_arguments))
