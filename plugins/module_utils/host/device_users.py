@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 from ..model.found import User
 from .block import Device, by_name, device_at, holder_names_of, is_partition_of, name_of
-from .processes import Processes, process_user
+from .processes import Processes, is_udev, process_user
 from .users import held, loops, qemu_lock, swaps
 
 _HELD = "the kernel: it is mounted, swapped to, or part of another device"
@@ -40,7 +40,7 @@ def users_of_device(device: Device, processes: Processes | None = None) -> tuple
     for file in processes.files():
         if "/dev/" in file.shown:
             member = numbers.get(_number(file.link) or (-1, -1))
-            if member is not None:
+            if member is not None and not is_udev(file.pid):
                 user = process_user(file.pid)
                 found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
     unseen = set(processes.unseen)
@@ -116,12 +116,16 @@ def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[U
 
 
 def _last_word(device: Device, unseen: set[str]) -> Iterator[User]:
-    """What nothing above explains: open(2) with O_EXCL, which the kernel refuses for what it uses itself."""
-    if held(device.path):
-        yield User("holder", _HELD)
-        return
-    if not os.access(device.path, os.R_OK):
-        unseen.add(f"whether the kernel uses {device.path}")
+    """What nothing above explains: open(2) with O_EXCL, which the kernel refuses for what it uses itself. Partitions
+    that kpartx made are such a use of their disk, so that they are asked instead.
+    """
+    asked = device.partitions if device.kind == "dm" and device.partitions else (device.path,)
+    for path in asked:
+        if held(path):
+            yield User("holder", _HELD)
+            return
+        if not os.access(path, os.R_OK):
+            unseen.add(f"whether the kernel uses {path}")
     lock = qemu_lock(device.path, False)
     if lock is not None:
         yield lock

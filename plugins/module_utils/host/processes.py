@@ -105,3 +105,12 @@ def process_user(pid: str) -> User:
     except OSError:
         name = "?"
     return User("process", f"{name} (pid {pid})")
+
+
+def is_udev(pid: str) -> bool:
+    """Whether it belongs to udev, which looks at a device after each change of it, and lets go soon (cgroups(7))."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            return "/systemd-udevd.service" in file.read()
+    except OSError:
+        return False
