@@ -109,7 +109,7 @@ class Checks:
     def _device_unused(self, condition: Condition) -> str:
         from .device_users import users_of_path
 
-        return _taken(users_of_path(condition.path, self._processes)[0], condition)
+        return _taken(users_of_path(condition.path, self._processes, self._timeout)[0], condition)
 
     def _mount_unused(self, condition: Condition) -> str:
         from .mount_users import users_of_mount

@@ -10,12 +10,16 @@ from __future__ import annotations
 import os
 import stat
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from ..model.found import User
 from .block import Device, by_name, device_at, holder_names_of, is_partition_of, name_of
+from .patience import in_child
 from .processes import Processes, is_udev, process_user
 from .users import held, loops, qemu_lock, swaps
 
+_SECONDS = 5.0
 _HELD = "the kernel: it is mounted, swapped to, or part of another device"
 # Prefixes of device-mapper's uuids (lvm2, cryptsetup, multipath-tools, dmraid, stratis).
 _MAPPED = (
@@ -27,7 +31,9 @@ _MAPPED = (
 )
 
 
-def users_of_device(device: Device, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+def users_of_device(
+    device: Device, processes: Processes | None = None, seconds: float = _SECONDS
+) -> tuple[tuple[User, ...], tuple[str, ...]]:
     """The users, and what could not be looked at. A member of a volume group with no active volume, or of an array that
     is not assembled, has no users: only its signature tells.
     """
@@ -45,7 +51,7 @@ def users_of_device(device: Device, processes: Processes | None = None) -> tuple
                 found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
     unseen = set(processes.unseen)
     if not found:
-        found.update(dict.fromkeys(_last_word(device, unseen)))
+        found.update(dict.fromkeys(_last_word(device, unseen, seconds)))
     return tuple(found), tuple(sorted(unseen))
 
 
@@ -115,20 +121,25 @@ def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[U
             yield User("swap", path)
 
 
-def _last_word(device: Device, unseen: set[str]) -> Iterator[User]:
+def _last_word(device: Device, unseen: set[str], seconds: float) -> Iterator[User]:
     """What nothing above explains: open(2) with O_EXCL, which the kernel refuses for what it uses itself. Partitions
     that kpartx made are such a use of their disk, so that they are asked instead.
     """
-    asked = device.partitions if device.kind == "dm" and device.partitions else (device.path,)
-    for path in asked:
-        if held(path):
+    for path in device.partitions if device.kind == "dm" and device.partitions else (device.path,):
+        told = in_child(partial(_asked, path), seconds)  # a disk that is dead does not even open
+        if told is None:
+            unseen.add(f"whether the kernel uses {path}, which does not answer")
+        elif told["held"]:
             yield User("holder", _HELD)
-            return
-        if not os.access(path, os.R_OK):
+        elif told["lock"]:
+            yield User("lock", told["lock"])
+        elif not told["readable"]:
             unseen.add(f"whether the kernel uses {path}")
-    lock = qemu_lock(device.path, False)
-    if lock is not None:
-        yield lock
+
+
+def _asked(path: str) -> dict[str, Any]:
+    lock = qemu_lock(path, False)
+    return {"held": held(path), "lock": lock.who if lock else "", "readable": os.access(path, os.R_OK)}
 
 
 def _number(path: str) -> tuple[int, int] | None:
@@ -139,6 +150,8 @@ def _number(path: str) -> tuple[int, int] | None:
     return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
 
 
-def users_of_path(path: str, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+def users_of_path(
+    path: str, processes: Processes | None = None, seconds: float = _SECONDS
+) -> tuple[tuple[User, ...], tuple[str, ...]]:
     """The same of the device at a path."""
-    return users_of_device(device_at(path), processes)
+    return users_of_device(device_at(path), processes, seconds)

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
@@ -204,6 +205,16 @@ def test_of_a_disk_that_kpartx_split_its_partitions_are_asked(machine, monkeypat
     monkeypatch.setattr(device_users, "held", lambda path: path in held)
     found, _unseen = device_users.users_of_device(by_name("dm-0")._replace(path="/dev/mapper/mpatha"), Nobody())
     assert len(found) == users
+
+
+def test_a_disk_that_does_not_answer_is_not_called_unused(machine, monkeypatch):
+    machine.add("sda", "8:0")
+    monkeypatch.setattr(device_users, "held", lambda path: time.sleep(60))
+    start = time.monotonic()
+    found, unseen = device_users.users_of_device(by_name("sda"), Nobody(), 0.3)
+    assert found == ()
+    assert unseen == ("whether the kernel uses /dev/sda, which does not answer",)
+    assert time.monotonic() - start < 5
 
 
 @pytest.mark.parametrize(
