@@ -43,7 +43,7 @@ def run(argv: Sequence[str], keep_fds: Sequence[int] = (), timeout: float | None
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
-            "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
+            "deadline", f"{argv[0]} did not answer within {timeout:.3g} s", subject=argv[0], command=command
         ) from None
     except BaseException:
         _abandon(child)
