@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import struct
 import subprocess
@@ -90,6 +91,12 @@ def disk(tmp_path: Path) -> Path:
     with path.open("wb") as file:
         file.truncate(SIZE)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Debian gives who is not root a PATH without them."""
+    monkeypatch.setenv("PATH", f"{os.environ['PATH']}:/usr/sbin:/sbin")
 
 
 def make(command: str, path: Path) -> None:

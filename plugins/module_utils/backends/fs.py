@@ -249,10 +249,10 @@ def _users(device: Device, content: Content, look: Look) -> tuple[User, ...]:
     """Who has the device, but for the running pool that goes before; a volume group with nothing active is seen only by
     LVM.
     """
-    from ..host.device_users import lasting_users
+    from ..host.device_users import users_of_device
 
     leaving = User("mount", resolved(look.leaving, look.mounts()))
-    users = [user for user in lasting_users(device)[0] if user != leaving]
+    users = [user for user in users_of_device(device)[0] if user != leaving]
     if not users and "LVM2_member" in content.names:
         users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
     return tuple(users)

@@ -113,9 +113,9 @@ class Checks:
         return "was unmounted" if found is None else f"got {found.source} mounted on it"
 
     def _device_unused(self, condition: Condition) -> str:
-        from .device_users import lasting_users
+        from .device_users import users_of_path
 
-        return _taken(lasting_users(device_at(condition.path), self._processes)[0], condition)
+        return _taken(users_of_path(condition.path, self._processes, self._timeout)[0], condition)
 
     def _mount_unused(self, condition: Condition) -> str:
         from .mount_users import users_of_mount

@@ -9,15 +9,17 @@ from __future__ import annotations
 
 import os
 import stat
-import time
 from collections.abc import Iterator
+from functools import partial
+from typing import Any
 
 from ..model.found import User
 from .block import Device, by_name, device_at, holder_names_of, is_partition_of, name_of
-from .processes import Processes, process_user
+from .patience import in_child
+from .processes import OpenFile, Processes, is_udev, process_user
 from .users import held, loops, qemu_lock, swaps
 
-_LOOKS, _MOMENT = 8, 0.25  # seconds: who still has it open after these means to keep it
+_SECONDS = 5.0
 _HELD = "the kernel: it is mounted, swapped to, or part of another device"
 # Prefixes of device-mapper's uuids (lvm2, cryptsetup, multipath-tools, dmraid, stratis).
 _MAPPED = (
@@ -29,7 +31,9 @@ _MAPPED = (
 )
 
 
-def users_of_device(device: Device, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+def users_of_device(
+    device: Device, processes: Processes | None = None, seconds: float = _SECONDS
+) -> tuple[tuple[User, ...], tuple[str, ...]]:
     """The users, and what could not be looked at. A member of a volume group with no active volume, or of an array that
     is not assembled, has no users: only its signature tells.
     """
@@ -39,16 +43,20 @@ def users_of_device(device: Device, processes: Processes | None = None) -> tuple
     found: dict[User, None] = {}
     for source in (_built(device, family), _mounts(numbers, device, processes), _swaps(numbers, device)):
         found.update(dict.fromkeys(source))
-    for file in processes.files():
-        if "/dev/" in file.shown:
-            member = numbers.get(_number(file.link) or (-1, -1))
-            if member is not None:
-                user = process_user(file.pid)
-                found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
+    opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
+    for file in processes.lasting(list(opened)):
+        user, member = process_user(file.pid), opened[file]
+        found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
     unseen = set(processes.unseen)
     if not found:
-        found.update(dict.fromkeys(_last_word(device, unseen)))
+        found.update(dict.fromkeys(_last_word(device, unseen, seconds)))
     return tuple(found), tuple(sorted(unseen))
+
+
+def _opened(file: OpenFile, numbers: dict[tuple[int, int], Device]) -> list[Device]:
+    """The device of these that a descriptor is of."""
+    member = numbers.get(_number(file.link) or (-1, -1)) if "/dev/" in file.shown else None
+    return [] if member is None or is_udev(file.pid) else [member]
 
 
 def _family(device: Device) -> list[Device]:
@@ -117,16 +125,25 @@ def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[U
             yield User("swap", path)
 
 
-def _last_word(device: Device, unseen: set[str]) -> Iterator[User]:
-    """What nothing above explains: open(2) with O_EXCL, which the kernel refuses for what it uses itself."""
-    if held(device.path):
-        yield User("holder", _HELD)
-        return
-    if not os.access(device.path, os.R_OK):
-        unseen.add(f"whether the kernel uses {device.path}")
-    lock = qemu_lock(device.path, False)
-    if lock is not None:
-        yield lock
+def _last_word(device: Device, unseen: set[str], seconds: float) -> Iterator[User]:
+    """What nothing above explains: open(2) with O_EXCL, which the kernel refuses for what it uses itself. Partitions
+    that kpartx made are such a use of their disk, so that they are asked instead.
+    """
+    for path in device.partitions if device.kind == "dm" and device.partitions else (device.path,):
+        told = in_child(partial(_asked, path), seconds)  # a disk that is dead does not even open
+        if told is None:
+            unseen.add(f"whether the kernel uses {path}, which does not answer")
+        elif told["held"]:
+            yield User("holder", _HELD)
+        elif told["lock"]:
+            yield User("lock", told["lock"])
+        elif not told["readable"]:
+            unseen.add(f"whether the kernel uses {path}")
+
+
+def _asked(path: str) -> dict[str, Any]:
+    lock = qemu_lock(path, False)
+    return {"held": held(path), "lock": lock.who if lock else "", "readable": os.access(path, os.R_OK)}
 
 
 def _number(path: str) -> tuple[int, int] | None:
@@ -137,18 +154,8 @@ def _number(path: str) -> tuple[int, int] | None:
     return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
 
 
-def users_of_path(path: str, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+def users_of_path(
+    path: str, processes: Processes | None = None, seconds: float = _SECONDS
+) -> tuple[tuple[User, ...], tuple[str, ...]]:
     """The same of the device at a path."""
-    return users_of_device(device_at(path), processes)
-
-
-def lasting_users(device: Device, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
-    """The same without those that only look into it for a moment, as udev, blkid and LVM do with every device."""
-    found, unseen = users_of_device(device, processes)
-    for _again in range(_LOOKS):
-        if not found or any(user.kind != "process" for user in found):
-            break
-        time.sleep(_MOMENT)
-        again, _unseen = users_of_device(device)
-        found = again if any(user.kind != "process" for user in again) else tuple(u for u in found if u in again)
-    return found, unseen
+    return users_of_device(device_at(path), processes, seconds)

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import os
+import time
 from typing import NamedTuple
 
 from ..model.found import User
@@ -15,6 +16,9 @@ from .mounts import Mount, mounts
 
 _OTHERS = "open files of other users' processes"
 _PLACES = ("cwd", "root", "exe")
+# Seconds: losetup, blkid, LVM and others look into every device for a moment. Who is older, or has it open still after
+# that, means to keep it.
+_LASTING, _MOMENT = 2.0, 0.1
 
 
 class OpenFile(NamedTuple):
@@ -35,6 +39,7 @@ class Processes:
         self._files: list[OpenFile] | None = None
         self._tables: dict[str, tuple[str, list[Mount]]] | None = None
         self._namespaces: dict[str, str] = {}
+        self._listed = 0.0
 
     @staticmethod
     def pids() -> list[str]:
@@ -45,7 +50,16 @@ class Processes:
         """All open descriptors."""
         if self._files is None:
             self._files = [file for pid in self.pids() for file in self._descriptors(pid)]
+            self._listed = time.monotonic()
         return self._files
+
+    def lasting(self, opened: list[OpenFile]) -> list[OpenFile]:
+        """Those of the listed descriptors that are no passing look. Waits until the list is two seconds old at most."""
+        while True:
+            opened = [file for file in opened if _target(file.link) == (file.shown,)]
+            if time.monotonic() > self._listed + _LASTING or not any(map(_may_be_passing, opened)):
+                return opened
+            time.sleep(_MOMENT)
 
     def _descriptors(self, pid: str) -> list[OpenFile]:
         directory = f"/proc/{pid}/fd"
@@ -91,6 +105,19 @@ def _add_table(tables: dict[str, tuple[str, list[Mount]]], namespace: str, pid: 
     return True
 
 
+def _may_be_passing(file: OpenFile) -> bool:
+    """A process that has just started, or only reads."""
+    try:
+        with open(f"/proc/{file.pid}/stat", encoding="utf-8", errors="replace") as told:
+            started = int(told.read().rpartition(")")[2].split()[19]) / os.sysconf("SC_CLK_TCK")
+        with open(file.link.replace("/fd/", "/fdinfo/"), encoding="ascii") as told:
+            flags = next((int(line.split()[1], 8) for line in told if line.startswith("flags:")), 0)
+    except OSError:
+        return True
+    young = time.clock_gettime(time.CLOCK_BOOTTIME) - started < _LASTING
+    return young or flags & os.O_ACCMODE == os.O_RDONLY
+
+
 def _target(link: str) -> tuple[str, ...]:
     try:
         return (os.readlink(link),)
@@ -105,3 +132,12 @@ def process_user(pid: str) -> User:
     except OSError:
         name = "?"
     return User("process", f"{name} (pid {pid})")
+
+
+def is_udev(pid: str) -> bool:
+    """Whether it belongs to udev, which looks at a device after each change of it, and lets go soon (cgroups(7))."""
+    try:
+        with open(f"/proc/{pid}/cgroup", encoding="utf-8", errors="replace") as file:
+            return "/systemd-udevd.service" in file.read()
+    except OSError:
+        return False

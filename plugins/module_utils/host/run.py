@@ -85,7 +85,7 @@ def finish(
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
-            "deadline", f"{argv[0]} did not answer within {timeout:g} s", subject=argv[0], command=command
+            "deadline", f"{argv[0]} did not answer within {timeout:.3g} s", subject=argv[0], command=command
         ) from None
     except BaseException:
         _abandon(child)

@@ -100,7 +100,7 @@ def look_at(path: str, timeout: float, prober: Prober, offset: int = 0, size: in
     deadline = time.monotonic() + timeout
     read = in_child(lambda: _read(path, offset, size), timeout)
     if read is None:
-        return Content(problem=f"it did not answer within {timeout:g} s")
+        return Content(problem=f"it did not answer within {timeout:.3g} s")
     if read["problem"]:
         return Content(problem=read["problem"])
     try:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from ..model.errors import StorageError
-from .block import Device, device_at
+from .block import Device, by_name, device_at, name_of
 from .run import run
 
 _CONTROL = "/run/udev/control"
@@ -77,18 +77,29 @@ def _lock(descriptor: int) -> bool:
 def reread(disk: str, seconds: float) -> None:
     """Makes the kernel's partitions of a disk those of its table, all that stay the same being left alone, so that they
     may be in use. By partx, which also reads tables that the kernel can't, but takes away none by itself. Raises what
-    it ends with, as where one in use is to go.
+    it ends with, as where one in use is to go; what udev did at the same time is no failure.
     """
     wanted = _in_table(disk, seconds)
-    for node in device_at(disk).partitions:
-        number = device_at(node).partition
-        if number not in wanted:
+    for number in sorted(_in_kernel(disk) - wanted):
+        try:
             run(["partx", "--delete", "--nr", str(number), disk], timeout=seconds, package=_PACKAGE)
+        except StorageError:
+            if number in _in_kernel(disk):
+                raise
     if wanted:
-        run(["partx", "--update", disk], timeout=seconds, package=_PACKAGE)
+        try:
+            run(["partx", "--update", disk], timeout=seconds, package=_PACKAGE)
+        except StorageError:
+            if _in_kernel(disk) != wanted:
+                raise
 
 
-def _in_table(disk: str, seconds: float) -> set[int | None]:
+def _in_kernel(disk: str) -> set[int]:
+    parts = (by_name(name_of(node)) for node in device_at(disk).partitions)
+    return {part.partition for part in parts if part is not None and part.partition is not None}
+
+
+def _in_table(disk: str, seconds: float) -> set[int]:
     try:
         argv = ["partx", "--raw", "--noheadings", "--output", "NR", disk]
         printed = run(argv, timeout=seconds, package=_PACKAGE)

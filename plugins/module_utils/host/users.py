@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 
 from ..model.found import User
 from .mounts import mounts, unescaped
-from .processes import Processes, process_user
+from .processes import Processes, is_udev, process_user
 
 # QEMU locks single bytes from 100 (permissions it uses) and 200 (permissions it denies others): block/file-posix.c.
 _QEMU_LOCK_START, _QEMU_LOCK_LENGTH = 100, 200
@@ -145,7 +145,7 @@ def users_of(
     users: dict[str, list[User]] = {key: [] for key in paths}
     for file in processes.files():
         key = targets.find(file.link, file.shown)
-        if key is not None and (not writers_only or _writable(file.link)):
+        if key is not None and (not writers_only or _writable(file.link)) and not is_udev(file.pid):
             user = process_user(file.pid)
             if user not in users[key]:
                 users[key].append(user)

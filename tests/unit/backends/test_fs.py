@@ -67,7 +67,7 @@ def seen(tmp_path, monkeypatch):
 
         monkeypatch.setattr(sources, "resolve", resolve)
         monkeypatch.setattr(signatures, "content_at", lambda path, seconds: content)
-        monkeypatch.setattr(device_users, "lasting_users", lambda device: (tuple(users), ()))
+        monkeypatch.setattr(device_users, "users_of_device", lambda device: (tuple(users), ()))
         monkeypatch.setattr(kernel, "mounts_type", lambda name: supported)
         source = Source(devices=(SourceDevice("/dev/disk/by-id/x"),), format=kind)
         return fs.observe(Pool("p", "fs", path=str(path), source=source), look, holds)

@@ -7,13 +7,14 @@
 from __future__ import annotations
 
 import os
+import time
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import block, device_users, sources
+from ansible_collections.virt.storage.plugins.module_utils.host import block, device_users, processes, sources
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device, by_name, device_at, holders
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
-from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
+from ansible_collections.virt.storage.plugins.module_utils.host.processes import OpenFile, Processes
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 
@@ -194,6 +195,46 @@ def test_users_are_named_for_what_they_are(machine, monkeypatch):
         "loop /dev/loop5",
     ]
     assert all(user.running for user in users)
+
+
+@pytest.mark.parametrize(("held", "users"), [((), 0), (("/dev/dm-1",), 1), (("/dev/mapper/mpatha",), 0)])
+def test_of_a_disk_that_kpartx_split_its_partitions_are_asked(machine, monkeypatch, held, users):
+    """They hold it themselves, in use or not."""
+    machine.dm("dm-0", "253:0", "mpatha", "mpath-360001")
+    machine.dm("dm-1", "253:1", "mpatha-part2", "part2-mpath-360001", below=("dm-0",))
+    monkeypatch.setattr(device_users, "held", lambda path: path in held)
+    found, _unseen = device_users.users_of_device(by_name("dm-0")._replace(path="/dev/mapper/mpatha"), Nobody())
+    assert len(found) == users
+
+
+def test_a_disk_that_does_not_answer_is_not_called_unused(machine, monkeypatch):
+    machine.add("sda", "8:0")
+    monkeypatch.setattr(device_users, "held", lambda path: time.sleep(60))
+    start = time.monotonic()
+    found, unseen = device_users.users_of_device(by_name("sda"), Nobody(), 0.3)
+    assert found == ()
+    assert unseen == ("whether the kernel uses /dev/sda, which does not answer",)
+    assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("cgroup", "users"),
+    [("0::/system.slice/systemd-udevd.service/udev\n", 0), ("0::/machine.slice/machine-qemu.scope\n", 1), (None, 1)],
+)
+def test_udev_is_no_user(machine, monkeypatch, tmp_path, cgroup, users):
+    machine.add("sda", "8:0")
+    monkeypatch.setattr(Nobody, "files", lambda self: [OpenFile("1", "/proc/1/fd/3", "/dev/sda")])
+    monkeypatch.setattr(Nobody, "lasting", lambda self, opened: opened)
+    monkeypatch.setattr(device_users, "_number", {"/proc/1/fd/3": (8, 0)}.get)
+    path = tmp_path / "cgroup"
+    if cgroup is not None:
+        path.write_text(cgroup)
+
+    def opened(name, **named):
+        return open(path if name.endswith("/cgroup") else name, **named)
+
+    monkeypatch.setattr(processes, "open", opened, raising=False)
+    assert len(device_users.users_of_device(by_name("sda"), Nobody())[0]) == users
 
 
 # -- sources ------------------------------------------------------------------------------------------------------

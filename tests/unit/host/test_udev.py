@@ -51,10 +51,6 @@ def test_without_udev_nothing_is_run(tool, tmp_path, monkeypatch):
     assert udev.settle(5)
 
 
-class FakeDisk:
-    partitions = ("/dev/x1", "/dev/x2", "/dev/x7")
-
-
 @pytest.mark.parametrize(
     ("script", "calls"),
     [
@@ -67,12 +63,7 @@ class FakeDisk:
     ],
 )
 def test_the_kernel_follows_the_table(tool, monkeypatch, script, calls):
-    def device_at(path):
-        disk = FakeDisk()
-        disk.partition = None if path == "/dev/x" else int(path[-1])
-        return disk
-
-    monkeypatch.setattr(udev, "device_at", device_at)
+    monkeypatch.setattr(udev, "_in_kernel", lambda disk: {1, 2, 7})
     log = tool(script, "partx")
     udev.reread("/dev/x", 10)
     done = [line.split(" ", 1)[1] for line in log.read_text().splitlines()][1:]
@@ -84,3 +75,20 @@ def test_a_table_that_can_not_be_read_is_no_missing_one(tool, script):
     tool(script, "partx")
     with pytest.raises(StorageError):
         udev.reread("/dev/x", 0.5)
+
+
+def test_what_udev_was_quicker_with_is_done(tool, monkeypatch):
+    """It reads a table anew, too, as soon as somebody has written."""
+    log = tool("case $1 in --raw) echo 1;; *) exit 1;; esac", "partx")
+    kernel = iter([{2}, set(), {1}])
+    monkeypatch.setattr(udev, "_in_kernel", lambda disk: next(kernel))
+    udev.reread("/dev/x", 10)
+    assert len(log.read_text().splitlines()) == 3
+
+
+def test_a_partition_that_stays_is_said(tool, monkeypatch):
+    tool("case $1 in --raw) echo 1;; *) echo busy >&2; exit 1;; esac", "partx")
+    monkeypatch.setattr(udev, "_in_kernel", lambda disk: {1, 2})
+    with pytest.raises(StorageError) as caught:
+        udev.reread("/dev/x", 10)
+    assert caught.value.stderr == "busy"

@@ -1,0 +1,70 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Who has a file open to keep it, and who only looks into it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
+
+OPENER = "import os, sys, time; os.open(sys.argv[1], int(sys.argv[2])); print(); sys.stdout.flush(); time.sleep(60)"
+
+
+@pytest.fixture
+def opener(tmp_path):
+    children = []
+
+    def start(flags):
+        file = tmp_path / f"file{len(children)}"
+        file.touch()
+        child = subprocess.Popen(
+            [sys.executable, "-c", OPENER, str(file), str(flags)], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+        )
+        child.stdout.readline()
+        children.append(child)
+        return child, str(file)
+
+    yield start
+    for child in children:
+        child.kill()
+        child.communicate()
+
+
+def listed(path):
+    processes = Processes()
+    return processes, [file for file in processes.files() if file.shown == path]
+
+
+def test_who_has_let_go_is_not_waited_for(opener):
+    child, path = opener(2)
+    processes, files = listed(path)
+    child.kill()
+    child.wait()
+    started = time.monotonic()
+    assert len(files) == 1
+    assert processes.lasting(files) == []
+    assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize("flags", [0, 2])
+def test_who_keeps_it_open_lasts(opener, flags):
+    _child, path = opener(flags)
+    processes, files = listed(path)
+    assert processes.lasting(files) == files
+    started = time.monotonic()
+    assert processes.lasting(files) == files  # the list is old by now
+    assert time.monotonic() - started < 1
+
+
+def test_who_has_long_had_it_for_writing_is_not_waited_for(opener):
+    _child, path = opener(2)
+    time.sleep(2.1)
+    processes, files = listed(path)
+    started = time.monotonic()
+    assert processes.lasting(files) == files
+    assert time.monotonic() - started < 1
