@@ -36,8 +36,10 @@ STEP_TIMEOUT = 30 * 60
 REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARATIONS_SEED": "20261121"}
 # The newest Python runs everything, the others a sample of what takes long.
 SHORTER = {"DECLARATIONS_SEQUENCES": "100", "CRASH_SAMPLE": "3"}
-# What depends on the kernel and not on the Python: run once, and not beside itself.
-ONCE = ("test_block_devices", "test_fs_pools", "test_netfs_gluster", "test_patience", "test_signatures")
+# What depends on the kernel and on servers and not on the Python: run once, and not beside itself. Those that also need
+# a daemon's binding run with the oldest Python: it is the distribution's, for which the binding is.
+ONCE = ("test_block_devices", "test_disk", "test_fs_pools", "test_netfs_gluster", "test_patience", "test_signatures")
+ONCE_WITH_BINDING = ("test_sources_devices", "test_sources_servers")
 
 
 @dataclass
@@ -73,8 +75,8 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
             "integration", python, ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0", *pytest_arguments]
         )
         step.extra_env.update(REPEATABLE if python is main else {**REPEATABLE, **SHORTER})
-        if python is not main:
-            step.commands[0] += [f"--ignore=tests/integration/{name}.py" for name in ONCE]
+        elsewhere = (ONCE_WITH_BINDING if python is main else ONCE) if len(choice.suites) > 1 else ()
+        step.commands[0] += [f"--ignore=tests/integration/{name}.py" for name in elsewhere]
         steps.append(step)
     for python in reversed(choice.wanted):
         steps.append(_pytest("unit", python, pytest_arguments))
