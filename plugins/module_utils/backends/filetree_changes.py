@@ -230,7 +230,7 @@ class _Lowering:
 
 
 def _run(argv: Sequence[str]) -> ops.Run:
-    return ops.Run(tuple(argv), qemu_img.PACKAGE)
+    return ops.Run(tuple(argv))
 
 
 def _granule(volume: Volume) -> int:

@@ -261,7 +261,7 @@ def _users(device: Device, content: Content, look: Look) -> tuple[User, ...]:
 def _groups(device: Device, look: Look) -> list[str]:
     argv = ("pvs", "--reportformat", "json", "-o", "vg_name", "--", device.node)
     try:
-        told = look.json(argv, "lvm2")
+        told = look.json(argv)
     except StorageError:
         return []
     rows = told["report"][0]["pv"] if told else []
@@ -318,7 +318,7 @@ def _device_condition(found: Found) -> Condition:
 def _wipe(node: str) -> Any:
     from ..model.operations import Run
 
-    return Run(("wipefs", "--all", "--quiet", "--", node), mounted.PACKAGE)
+    return Run(("wipefs", "--all", "--quiet", "--", node))
 
 
 def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
@@ -329,7 +329,7 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
     return [
         ops.WriteFile(record, f"{change.subject.pool}\n"),
         *([_wipe(node)] if change.destroys else []),
-        ops.Run((*wanted.making, node), wanted.package),
+        ops.Run((*wanted.making, node)),
         ops.Remove(record),
     ]
 

@@ -23,13 +23,12 @@ from ..model.types import THIN_POOL
 from ..model.volume import Volume
 from .logical import GROUP, STAGED, TAG
 from .logical_devices import LABELS
-from .lvm_report import PACKAGE
 
 _CHUNK = "1M"
 
 
 def _lvm(tool: str, *words: str) -> ops.Run:
-    return ops.Run((tool, *words), PACKAGE)
+    return ops.Run((tool, *words))
 
 
 def _group_of(pool: Pool) -> str:
@@ -54,7 +53,15 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
 
 def _build(change: Change, name: str) -> list[Any]:
     nodes = [condition.path for condition in change.requires if condition.kind == "signatures"]
-    wiped = [ops.Run(("wipefs", "--all", "--", *nodes), "package util-linux")] if change.destroys else []
+    wiped = (
+        [
+            ops.Run(
+                ("wipefs", "--all", "--", *nodes),
+            )
+        ]
+        if change.destroys
+        else []
+    )
     tool = "vgcreate" if change.part == GROUP else "vgextend"
     return [*wiped, _lvm(tool, "--", name, *nodes)]
 
@@ -174,9 +181,9 @@ class _Lowering:
             return []
         if content.data is not None:
             argv = ("dd", f"of={path}", f"bs={_CHUNK}", "conv=notrunc,fsync", "status=none")
-            return [ops.Run(argv, "package coreutils", stdin=content.data)]
+            return [ops.Run(argv, stdin=content.data)]
         source = qemu_img.copy_onto(content.path or "", content.format or "", path)
-        return [ops.Run(source, qemu_img.PACKAGE), ops.Sync(path)]
+        return [ops.Run(source), ops.Sync(path)]
 
 
 def _settled(volume: Volume) -> bool:

@@ -24,7 +24,6 @@ from ..host.clock import Deadline
 from ..host.run import failure, finish
 from ..model.errors import StorageError
 
-PACKAGE = "package lvm2"
 _DIRECTORY = "LVM_SYSTEM_DIR"
 _OPTIONS = ("--readonly", "--nohints", "--reportformat", "json", "--units", "b", "--nosuffix")
 _GROUP_FIELDS = (
@@ -77,7 +76,7 @@ def _report(tool: str, fields: tuple[str, ...], deadline: Deadline) -> str:
             environment[_DIRECTORY] = directory
             config = ("--config", f'global/locking_dir="{directory}"')
         argv = (tool, *_OPTIONS, *config, "-o", ",".join(fields))
-        ended = finish(argv, timeout=deadline.left, package=PACKAGE, environment=environment)
+        ended = finish(argv, timeout=deadline.left, environment=environment)
     if ended.status != 0:
         raise failure(tool, ended.command, ended.status, ended.stderr.strip())
     return ended.stdout

@@ -16,7 +16,6 @@ from ..model.errors import StorageError
 if TYPE_CHECKING:
     from ..host.look import Look
 
-PACKAGE = "package lvm2"
 _FIELDS = {
     "vg": "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_exported,vg_clustered,vg_lock_type,vg_permissions,"
     "vg_missing_pv_count",
@@ -134,7 +133,7 @@ def _ask(argv: Sequence[str], look: Look) -> Report:
 
     from ..host.run import failure, finish
 
-    ended = finish(argv, timeout=look.left("lvm"), package=PACKAGE)
+    ended = finish(argv, timeout=look.left("lvm"))
     if ended.status != 0:
         raise failure("lvm", ended.command, ended.status, ended.stderr.strip())
     try:

@@ -26,17 +26,7 @@ from . import netfs_answers as answers
 
 _WORKERS = 16
 _GLUSTER_PORT = 24007
-_TOOLS = {
-    NFS: (
-        "showmount",
-        "package nfs-common on Debian and Ubuntu, nfs-utils on Fedora, RHEL and Arch Linux, nfs-client on SUSE",
-    ),
-    GLUSTERFS: (
-        "gluster",
-        "package glusterfs-cli on Debian, Ubuntu, Fedora and RHEL, glusterfs on SUSE and Arch Linux",
-    ),
-    CIFS: ("smbclient", "package smbclient on Debian, Ubuntu and Arch Linux, samba-client on Fedora, RHEL and SUSE"),
-}
+_TOOLS = {NFS: "showmount", GLUSTERFS: "gluster", CIFS: "smbclient"}
 Answer = tuple[list[FoundSource], list[str]]
 
 
@@ -60,10 +50,10 @@ def look(query: Query, deadline: Deadline) -> Discovery:
 
 
 def _asked(host: str, protocol: str, query: Query, deadline: Deadline) -> Answer | StorageError:
-    tool, package = _TOOLS[protocol]
+    tool = _TOOLS[protocol]
     try:
         if shutil.which(tool) is None:
-            raise tool_missing(tool, package)
+            raise tool_missing(tool)
         found = _ASK[protocol](host, query, deadline)
     except StorageError as error:
         error.subject = host if error.code != "tool_missing" else error.subject

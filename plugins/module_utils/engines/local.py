@@ -201,13 +201,13 @@ class LocalHost:
         from ..host.run import lacks
         from ..model.operations import As, FirstOf
 
-        runs: dict[str, Any] = {}
+        tools: dict[str, None] = {}
         for operation in (operation for step in steps for operation in step.operations):
             plain = operation.operation if isinstance(operation, As) else operation
             attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
             if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
-                runs[lacks(attempts[0])] = attempts[0]
-        return tuple(tool_missing(tool, op.package) for tool, op in runs.items())
+                tools[lacks(attempts[0])] = None
+        return tuple(map(tool_missing, tools))
 
     # --- changing ----------------------------------------------------------------------------------------------------
 

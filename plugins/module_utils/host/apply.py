@@ -482,7 +482,7 @@ class Applier:
     def _as(self, op: ops.As) -> None:
         inner = op.operation
         if isinstance(inner, ops.Run):
-            run(inner.argv, self._held(), package=inner.package, stdin=inner.stdin, user=(op.owner, op.group))
+            run(inner.argv, self._held(), stdin=inner.stdin, user=(op.owner, op.group))
             return
         from .acting import acting_as
 
@@ -497,7 +497,7 @@ class Applier:
         with _credentials(op) as (argv, descriptors):
             try:
                 held = () if op.leaves else self._held()
-                run(argv, keep_fds=(*held, *descriptors), timeout=timeout, package=op.package, stdin=op.stdin)
+                run(argv, keep_fds=(*held, *descriptors), timeout=timeout, stdin=op.stdin)
             except StorageError as error:
                 if error.code != "deadline":
                     raise

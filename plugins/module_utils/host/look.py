@@ -60,15 +60,15 @@ class Look(Notes):
         found: list[Mount] = self.once("mounts", mounts)
         return found
 
-    def run(self, argv: Sequence[str], package: str) -> str:
+    def run(self, argv: Sequence[str]) -> str:
         """Standard output of a command that only looks, run once for these words."""
         words = tuple(argv)
-        printed: str = self.once(words, lambda: run(words, timeout=self.left(words[0]), package=package))
+        printed: str = self.once(words, lambda: run(words, timeout=self.left(words[0])))
         return printed
 
-    def json(self, argv: Sequence[str], package: str) -> Any:
+    def json(self, argv: Sequence[str]) -> Any:
         """What a command prints as JSON, read once: not to be changed. None where it prints nothing."""
-        return self.once(("json", *argv), lambda: _parsed(argv, self.run(argv, package)))
+        return self.once(("json", *argv), lambda: _parsed(argv, self.run(argv)))
 
 
 def _parsed(argv: Sequence[str], printed: str) -> Any:

@@ -96,7 +96,7 @@ def _is_member(told: dict[str, str], found: list[Device]) -> bool:
 def _by_blkid(name: str, value: str, look: Look) -> list[Device]:
     """Reads every device, so only where udev knows of none. Without the cache, which may be old (blkid(8): -c)."""
     try:
-        printed = look.run(["blkid", "-c", "/dev/null", "-t", f"{name}={value}", "-o", "export"], "util-linux")
+        printed = look.run(["blkid", "-c", "/dev/null", "-t", f"{name}={value}", "-o", "export"])
     except StorageError as error:
         if error.rc != _NOTHING:
             raise

@@ -37,7 +37,7 @@ CREDENTIALS = "credentials=(private)"
 
 
 class Run(NamedTuple):
-    """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
+    """A command. ``bounded``: it only asks or tells somebody who
     may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
     another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
     is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
@@ -47,7 +47,6 @@ class Run(NamedTuple):
     """
 
     argv: tuple[str, ...]
-    package: str = ""
     bounded: bool = False
     late: str = ""
     helper: str = ""
@@ -406,7 +405,6 @@ class ChangeTable(NamedTuple):
     made: str = ""
     separator: bool | None = None
     settle: bool = False
-    package: str = ""
 
     @property
     def command(self) -> str:

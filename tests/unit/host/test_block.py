@@ -288,7 +288,7 @@ def test_devices_of_one_btrfs_are_one_source(machine):
 def blkid(machine, monkeypatch, answer):
     asked = []
 
-    def run(argv, timeout, package):
+    def run(argv, timeout):
         asked.append(argv)
         if isinstance(answer, Exception):
             raise answer
