@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..host.block import Device
+from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.paths import resolved
 from ..model.change import Change, Condition
@@ -137,7 +138,7 @@ def _filesystem(
     what = f"{named} on {source.text}"
     device = source.device
     if place.up and place.mount is not None and _fits_mount(place.mount, wanted) and not holds:
-        same = () if device is None else (Condition("device", device.node, device.identity),)
+        same = () if device is None else (is_device(device),)
         return _ready(what, pool, source, place.mount.fstype, same), False, wanted, ""
     if device is None:
         problem = source.problem
@@ -145,11 +146,7 @@ def _filesystem(
     from ..host.signatures import content_at
 
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
-    requires = (
-        Condition("device", device.node, device.identity),
-        Condition("signatures", device.node, content.facts),
-        Condition("device_unused", device.node),
-    )
+    requires = untouched(device, content)
     if content.problem:
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}"), False, wanted, ""
     found = _single(content, wanted)

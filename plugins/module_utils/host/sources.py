@@ -54,11 +54,6 @@ def resolve(text: str, look: Look) -> Device:
     return found[0]
 
 
-def properties(device: Device) -> dict[str, str]:
-    """What udev noted of a device (udevadm-info(8)); empty where there is no udev."""
-    return _properties(f"{_UDEV}/b{device.number[0]}:{device.number[1]}")
-
-
 def aliases(device: Device) -> tuple[str, ...]:
     """All paths under /dev that lead to a device now: its node, device-mapper's name, udev's links."""
     paths = {device.node, device.path}

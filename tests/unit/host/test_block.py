@@ -323,14 +323,6 @@ def test_what_is_a_path(text):
     assert sources.tag_of(text) is None
 
 
-def test_properties(machine):
-    machine.add("sda", "8:0")
-    machine.tell("8:0", "S:disk/by-id/x", "E:ID_SERIAL=a=b", "E:EMPTY=")
-    assert sources.properties(by_name("sda")) == {"ID_SERIAL": "a=b", "EMPTY": ""}
-    machine.add("sdb", "8:16")
-    assert sources.properties(by_name("sdb")) == {}
-
-
 def test_aliases(machine, monkeypatch):
     machine.dm("dm-2", "253:2", "vg-data", "LVM-abc")
     machine.tell("253:2", "S:disk/by-id/dm-name-vg-data", "S:vg/data", "S:disk/by-uuid/taken-by-another")
