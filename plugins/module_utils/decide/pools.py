@@ -324,6 +324,8 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
     names = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
     if not names or not found.started or goal.state == "inactive":
         return False
+    if found.down:  # nobody is disturbed; it runs as is wanted when it is started again
+        return goal.state == "active"
     if "restart" not in goal.allow:
         raise StorageError(
             "restart_needed",

@@ -279,6 +279,11 @@ class Found:
         )
 
     @property
+    def down(self) -> bool:
+        """Whether a pool that was started is known not to run any more: it was unmounted, or its storage is gone."""
+        return self.started and not self.active and self.current.kind not in (UNKNOWN_STORAGE, UNSEEN)
+
+    @property
     def row(self) -> PoolType:
         """What its type can do; a pool that an earlier task would have made is taken for a directory."""
         pool = self.definition or self.live

@@ -9,10 +9,12 @@ are not in a slow guest.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import glob
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -121,6 +123,18 @@ class Disks:
         settle()
 
     def reread(self, node: str) -> None:
+        """udev may be looking at a partition still."""
+        for turn in range(20):
+            try:
+                self._reread(node)
+                return
+            except OSError as error:
+                if error.errno != errno.EBUSY or turn == 19:
+                    raise
+                settle()
+                time.sleep(0.05)
+
+    def _reread(self, node: str) -> None:
         descriptor = os.open(node, os.O_RDWR)
         try:
             fcntl.ioctl(descriptor, _BLKFLSBUF)
