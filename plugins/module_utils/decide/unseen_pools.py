@@ -107,6 +107,8 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
         if _only_directory(wanted):  # one that is there gets the declared permissions too
             first = wanted.type == "dir" and permissions_facts(goal.pool.permissions)
             return frozenset({"first" if first else "directory"}), ""
+        if _unmade(wanted):
+            return frozenset({"directory"} if wanted.type == "fs" else {"check"}), ""
         lost = f"what {devices_of(wanted)} holds, if it is of another kind" if overwrite else ""
         return frozenset({"build", *(["overwrite"] if overwrite else [])}), lost
     seen = _looked_at(found, wanted)
@@ -124,6 +126,7 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
     if foreign and (not overwrite or never):
         raise _foreign(goal, foreign, wanted, never)
     if foreign:
+        _check_makable(goal, wanted)
         return frozenset({"build", "overwrite"}), ", ".join(f"{what} on {path}" for path, what in foreign.items())
     blank = [path for path, what in seen.items() if what == BLANK]
     if blank:
@@ -160,6 +163,27 @@ def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, mi
             subject=str(subject_of(goal)),
             hint="Give source.format, such as ext4 or xfs.",
         )
+    else:
+        _check_makable(goal, wanted)
+
+
+def _unmade(wanted: Pool) -> bool:
+    """Whether no daemon makes what is declared."""
+    row = POOL_TYPES[wanted.type or ""]
+    return wanted.source.format in (*row.found_only, *row.made_natively)
+
+
+def _check_makable(goal: PoolGoal, wanted: Pool) -> None:
+    if not _unmade(wanted):
+        return
+    row, kind = POOL_TYPES[wanted.type or ""], wanted.source.format
+    if kind in row.found_only:
+        code, what = "not_supported", f"nothing makes {kind} on {devices_of(wanted)}"
+        hint = "Name a device that holds one, or another source.format."
+    else:
+        code, what = "daemon_cannot", f"no daemon makes {kind} on {devices_of(wanted)}"
+        hint = "Make it first, or run the task natively on that host (uri: native:///system, allow: [beside_daemon])."
+    raise StorageError(code, what, subject=str(subject_of(goal)), hint=hint)
 
 
 def _foreign(goal: PoolGoal, foreign: Mapping[str, str], wanted: Pool, never: bool) -> StorageError:

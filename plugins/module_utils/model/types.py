@@ -36,7 +36,8 @@ class PoolType:
     its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
     template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
     existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
-    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead.
+    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead. ``found_only``
+    are those that nothing makes, and ``made_natively`` those that no daemon makes, beside them.
     ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
     files, ``mounted``: on which something is mounted. ``on_devices``: it has its source devices for itself;
     ``signature``: what these hold then, in blkid's words, whatever the pool's format. ``whole``: its volumes go with it
@@ -55,6 +56,8 @@ class PoolType:
     formats: tuple[str, ...] = ()
     default_format: str | None = None
     own_formats: tuple[str, ...] = ()
+    found_only: tuple[str, ...] = ()
+    made_natively: tuple[str, ...] = ()
     default_dir: str | None = None
     named_by_source: bool = False
     named_by_pool: bool = False
@@ -146,6 +149,8 @@ POOL_TYPES: dict[str, PoolType] = {
             formats=_FS_FORMATS,
             default_format="auto",
             own_formats=("btrfs",),
+            found_only=("ufs", "iso9660", "gfs", "vmfs"),
+            made_natively=("btrfs", "hfs+"),
             features=("cow", "mount_options"),
             volume_formats=FILE_FORMATS,
             file_tree=True,
@@ -194,6 +199,7 @@ POOL_TYPES: dict[str, PoolType] = {
             ("devices",),
             ("format",),
             formats=_LABELS,
+            found_only=("lvm2",),
             default_format="unknown",
             volume_formats=_PARTITIONS,
             volumes="block",

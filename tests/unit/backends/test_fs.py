@@ -87,6 +87,7 @@ def part(storage):
 def test_every_format_has_its_row():
     row = POOL_TYPES["fs"]
     assert set(FILESYSTEMS) == {*row.formats, *row.own_formats} - {"auto"}
+    assert {name for name, known in FILESYSTEMS.items() if not known.making} == set(row.found_only)
     for known in FILESYSTEMS.values():
         assert not known.making or any(PACKAGES[known.making[0]])
 

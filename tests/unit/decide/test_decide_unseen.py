@@ -160,6 +160,26 @@ def test_an_empty_device_and_nothing_to_say_as_what_to_format_it():
     assert pool_refused(pool_goal(), found).code == "missing_option"
 
 
+@pytest.mark.parametrize("holds", [BLANK, "xfs"])
+@pytest.mark.parametrize(
+    ("kind", "declared", "code"),
+    [
+        pytest.param("fs", "btrfs", "daemon_cannot", id="btrfs"),
+        pytest.param("fs", "hfs+", "daemon_cannot", id="hfs"),
+        pytest.param("fs", "iso9660", "not_supported", id="iso9660"),
+        pytest.param("disk", "lvm2", "not_supported", id="lvm2"),
+    ],
+)
+def test_what_no_daemon_makes_is_refused_before_it_is_defined(kind, declared, code, holds):
+    new = {"type": kind, "path": "/p", "source": Source(devices=DEVICE, format=declared)}
+    found = replace(far(kind, active=False, devices={"/dev/sdx": holds}), definition=None)
+    error = pool_refused(pool_goal(allow=["overwrite"], **new), found)
+    assert (error.code, declared in error.message) == (code, True)
+    for devices in ({"/dev/sdx": declared}, {}):  # one that is there, and one that only the daemon can look at
+        changes = started(replace(found, devices=devices), allow=["overwrite"], **new).changes
+        assert not {"build", "overwrite"} & frozenset().union(*(change.may for change in changes))
+
+
 def test_an_empty_device_that_may_not_be_built():
     found = far("disk", active=False, source={"format": "gpt"}, devices={"/dev/sdx": BLANK})
     decision = started(found, build="never")
