@@ -23,7 +23,7 @@ from ..model.types import THIN_POOL
 from ..model.volume import Volume
 from .logical import GROUP, STAGED, TAG
 from .logical_devices import LABELS
-from .lvm_report import PACKAGE
+from .lvm import PACKAGE
 
 _CHUNK = "1M"
 
