@@ -23,7 +23,7 @@ from ..model.goal import Scope
 from ..model.pool import Permissions, Pool
 from ..model.types import THIN_POOL
 from ..model.volume import Backing, Extent, Volume
-from . import lvm_report as lvm
+from . import lvm
 
 if TYPE_CHECKING:
     from ..host.look import Look
@@ -132,7 +132,7 @@ def _problem(group: lvm.Group) -> Problem | None:
             "Bring them back (lvmdevices --adddev where the devices file hides them), or repair it by hand "
             "(vgreduce --removemissing loses what they held).",
         )
-    copies = [f"{device.copy} of {device.path}" for device in group.devices if device.copy]
+    copies = [f"{copy} of {device.path}" for device in group.devices for copy in device.copies]
     if copies:
         return Problem(
             "vg_duplicate",

@@ -18,7 +18,7 @@ from ..model.change import Condition
 from ..model.errors import StorageError
 from ..model.found import ABSENT, BLANK, FOREIGN, READY, UNKNOWN_STORAGE, Part, Problem, User
 from ..model.pool import Pool
-from . import lvm_report as lvm
+from . import lvm
 from .logical import GROUP
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 LABELS = "physical volumes"
 _MEMBER = "LVM2_member"
 _NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[a-zA-Z0-9+_.-]{1,127}\Z", re.ASCII)  # lvm(8): valid names
-_DEVICES_FILE = "devices/system.devices"
 _INNER = {"dm": "another logical volume", "loop": "a file"}
 
 
@@ -149,7 +148,9 @@ def _inside(group: lvm.Group, look: Look) -> Problem | None:
 def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple[Part, ...]:
     what, paths = f"the volume group {name}", _declared(pool)
     if not paths:
-        hint = "Give source.devices to make it" + (f", or show LVM where it is: {_SHOW}." if _hiding() else ".")
+        hint = "Give source.devices to make it" + (
+            f", or show LVM where it is: {_SHOW}." if lvm.has_devices_file() else "."
+        )
         return (Part(GROUP, what, ABSENT, problem=Problem("source_missing", f"there is no {what[4:]} here", hint)),)
     problem = _name_problem(name)
     devices, problems = _resolved(paths, look)
@@ -196,14 +197,9 @@ def _name_problem(name: str) -> Problem | None:
     return Problem("invalid_name", f"source.name: {name!r} {why}", "Letters, digits and + _ . - make another name.")
 
 
-def _hiding() -> bool:
-    """Whether LVM looks at the devices of its file only (lvmdevices(8))."""
-    return os.path.exists(os.path.join(os.environ.get("LVM_SYSTEM_DIR") or "/etc/lvm", _DEVICES_FILE))
-
-
 def _orphan(device: Device, told: lvm.Report) -> bool:
     return any(
-        each.number == device.number and not each.group and not each.used and not each.copy for each in told.devices
+        each.number == device.number and not each.group and not each.used and not each.copies for each in told.devices
     )
 
 
@@ -233,7 +229,7 @@ def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Conten
         problem = Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
         return ABSENT, "", "", problem, users, conditions
     if member is None and _MEMBER in names:
-        why = "its devices file, or a filter" if _hiding() else "a filter, or another one like it"
+        why = "its devices file, or a filter" if lvm.has_devices_file() else "a filter, or another one like it"
         problem = Problem(
             "vg_hidden",
             f"{path} is a physical volume that LVM does not show: {why} hides it",

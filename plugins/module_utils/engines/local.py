@@ -124,10 +124,10 @@ class LocalHost:
     def notes(self) -> Notes:
         return Notes(self.places.records, self.places.starts)
 
-    def look(self) -> Look:
-        """What one observation remembers: made anew for each."""
+    def look(self, seconds: float | None = None) -> Look:
+        """What one observation remembers: made anew for each. It may take ``seconds``, or what the task gives it."""
         self.servers.look_again()
-        return Look(self.timeout, self.places.records, self.places.starts, self.servers)
+        return Look(seconds or self.timeout, self.places.records, self.places.starts, self.servers)
 
     def storage(self, pool: Pool, look: Look, holds: bool = False) -> Storage:
         backend = backend_of(pool.type)

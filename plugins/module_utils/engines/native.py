@@ -207,10 +207,9 @@ class NativeEngine:
         return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
-        from ..host.clock import Deadline
         from .sources import ON_DEVICES, look_here, settled
 
-        discovery = look_here(query, Deadline(seconds))
+        discovery = look_here(query, self.host.look(seconds))
         neighbours, unread = self._neighbours("", self.host.look())
         guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
         pools = [neighbour.pool for neighbour in neighbours]

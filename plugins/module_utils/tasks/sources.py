@@ -15,13 +15,13 @@ from ansible.module_utils.basic import AnsibleModule
 from ..decide.sources import Judgement, judge, listed, nobody, offered, unmet, warnings
 from ..declare.sources import sources_goal
 from ..engines.select import engine_for
-from ..host.clock import Deadline
 from ..model.discovery import Discovery, SourcesGoal, Unanswered
 from ..model.errors import StorageError
 from ..report.sources import missing_record, source_record, unanswered_record
 from .outcome import described
 
 _PAUSE = 1.0  # between two looks
+_LEAST = 0.1
 _SHORTEST = 5.0  # what a look gets that is not the last one, at least
 # What an earlier task of the play may make: a warning in check mode.
 _MAY_COME = ("source_missing", "tool_missing")
@@ -56,15 +56,15 @@ def _until_there(engine: Any, goal: SourcesGoal, seconds: float, check: bool) ->
     """The last look that was not cut off, if there is one. Check mode waits for nothing: what an earlier task would
     make does not come.
     """
-    deadline = Deadline(seconds)
+    end = time.monotonic() + seconds
     waiting = bool(goal.wanted) and not check
     last: Discovery | None = None
     while True:
-        left = deadline.left
+        left = max(_LEAST, end - time.monotonic())
         discovery = _look(engine, goal, left if not waiting or left / 2 < _SHORTEST else left / 2)
         if last is not None and _cut_off(discovery) and not _cut_off(last):
             discovery = last
-        if not waiting or judge(goal, discovery, offered(goal, discovery)).met or deadline.left <= _PAUSE:
+        if not waiting or judge(goal, discovery, offered(goal, discovery)).met or end - time.monotonic() <= _PAUSE:
             return discovery
         if _hopeless(discovery):
             return discovery

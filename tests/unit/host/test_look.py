@@ -54,11 +54,13 @@ def test_json(look):
 
 def test_what_is_left(look):
     assert 9 < look.left() <= 10
+    assert look.rest == round(look.rest, 1)
     over = Look(0, "", "")
     time.sleep(0.01)
     error = refusal(over.left, "pool x")
     assert (error.code, error.subject) == ("deadline", "pool x")
     assert error.hint
+    assert over.rest > 0  # a command may be given that
     assert refusal(over.run, ["true"]).code == "deadline"
 
 
