@@ -208,6 +208,17 @@ def test_a_plain_volume_is_made_under_another_name():
     ]
 
 
+def test_metadata_is_on_the_disks_when_it_is_reported_done():
+    there = storage()
+    parts = tuple(replace(part, facts={"devices": ["/dev/vdb", "/dev/vdc"]}) for part in there.parts)
+    looked = replace(found(), storage=replace(there, parts=parts))
+    goal = VolumesGoal("vg1", (entry("new", capacity=10 * MIB), entry("other", capacity=10 * MIB)))
+    steps = lower_volumes(decide_volumes(goal, looked).changes, looked)
+    assert [operation.command for operation in steps[-1].operations] == ["sync /dev/vdb", "sync /dev/vdc"]
+    assert (steps[-1].needs, steps[-1].always) == ((0, 1), True)
+    assert lower_volumes((), looked) == []
+
+
 def test_thin_volumes_are_made_at_once():
     made = commands(
         entry("t2", capacity=1000 * MIB, thin_pool="tp2"), entry("tp2", capacity=100 * MIB, format=THIN_POOL)
@@ -340,7 +351,8 @@ def test_the_commands_of_a_group():
 
     assert lowered("start") == ["vgchange --activate y -- vg1"]
     assert lowered("stop") == ["vgchange --activate n -- vg1"]
-    assert lowered("build", requires=content) == ["vgcreate -- vg1 /dev/vdb /dev/vdc"]
+    flushed = ["sync /dev/vdb", "sync /dev/vdc"]
+    assert lowered("build", requires=content) == ["vgcreate -- vg1 /dev/vdb /dev/vdc", *flushed]
     over = lowered("build", requires=content[:1], destroys="all")
-    assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb"]
-    assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc"]
+    assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb", "sync /dev/vdb"]
+    assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc", *flushed]
