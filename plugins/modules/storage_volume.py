@@ -166,12 +166,10 @@ options:
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
       - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
-      - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number and
-        name. A second run would delete what has the name by then, so give it for one run only.
       - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [shrink, in_use, backing, raw, renumber, beside_daemon]
+    choices: [shrink, in_use, backing, raw, beside_daemon]
   volumes:
     description:
       - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give
@@ -314,12 +312,10 @@ options:
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
           - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
-          - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number
-            and name. A second run would delete what has the name by then, so give it for one run only.
           - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
         type: list
         elements: str
-        choices: [shrink, in_use, backing, raw, renumber, beside_daemon]
+        choices: [shrink, in_use, backing, raw, beside_daemon]
   exclusive:
     description:
       - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
@@ -847,7 +843,7 @@ def volume_options() -> dict:
         "allow": {
             "type": "list",
             "elements": "str",
-            "choices": ["shrink", "in_use", "backing", "raw", "renumber", "beside_daemon"],
+            "choices": ["shrink", "in_use", "backing", "raw", "beside_daemon"],
         },
     }
 

@@ -259,7 +259,7 @@ class DiskKind:
             entry["capacity"] = str(max(MIB, have.size - numbers.choice((1, 2, 4)) * MIB))
         if kind == "recreate":
             entry["recreate"] = "needed"
-        allow = [word for word in ("shrink", "renumber") if numbers.random() < 0.5]
+        allow = ["shrink"] if numbers.random() < 0.5 else []
         allow += ["in_use"] if numbers.random() < 0.05 else []
         return {**entry, **({"allow": allow} if allow else {})}
 
@@ -298,7 +298,7 @@ class DiskKind:
         for entry in task.wanted:
             name, have = entry["name"], reading.volumes.get(entry["name"])
             if entry.get("state") == "absent":
-                if have is not None and "renumber" not in entry.get("allow", ()):
+                if have is not None:
                     wrong.append(f"{name} is there")
                 continue
             if have is None:
