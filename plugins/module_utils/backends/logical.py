@@ -80,19 +80,22 @@ def _group_part(name: str, kind: str, **more: Any) -> Part:
 
 
 def _ready(group: lvm.Group, pool: Pool, path: str, told: lvm.Report, look: Look, holds: bool) -> Storage:
-    from .logical_devices import joined, nodes
+    from ..host.conditions import is_device
+    from .logical_devices import joined, members
 
     problem = _problem(group)
     parts, remarks, elsewhere = joined(group, pool, told, look)
     there = [volume for volume in group.volumes if not _is_leftover(volume)]
     active = any(volume.active for volume in group.volumes)
+    devices = members(device.number for device in group.devices if device.path)
     part = _group_part(
         group.name,
         READY,
         problem=problem or elsewhere,
         removable=True,
         deleting=f"remove the volume group {group.name} and the labels of {_names(group)}",
-        facts={"devices": nodes(device.number for device in group.devices if device.path)},
+        facts={"devices": [device.node for device in devices]},
+        requires=tuple(map(is_device, devices)),
     )
     return Storage(
         READY,

@@ -55,15 +55,15 @@ def _resolved(paths: list[str], look: Look) -> tuple[dict[str, Device], list[Pro
     return devices, problems
 
 
-def nodes(numbers: Iterable[tuple[int, int]]) -> list[str]:
-    """What the kernel calls these devices, sorted."""
+def members(numbers: Iterable[tuple[int, int]]) -> list[Device]:
+    """The devices of these numbers that the kernel has, sorted by its names."""
     from ..host.block import device_of
 
     found = []
     for number in numbers:
         with suppress(StorageError):
-            found.append(device_of(number).node)
-    return sorted(found)
+            found.append(device_of(number))
+    return sorted(found, key=lambda device: device.node)
 
 
 # --- a group that is there -------------------------------------------------------------------------------------------
