@@ -190,11 +190,11 @@ def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
             subject=str(subject_of(goal)),
             hint=f"Add {', '.join(absent)} to the task.",
         )
-    from ..model.sources import misfit, misplaced, source_problem
+    from ..model.sources import device_problem, misfit, misplaced, source_problem
 
     row, declared = _row(wanted), goal.pool  # which need not have said the type
     problem = misfit(declared, row) or misplaced(declared, row, wanted.source.name)
-    problem = problem or source_problem(wanted.source, row)
+    problem = problem or source_problem(wanted.source, row) or device_problem(declared.source, row)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, what, subject=str(subject_of(goal)), hint=hint)

@@ -64,7 +64,9 @@ class Part:
     ``destroys``: what making it would lose, which has to be allowed (overwrite); a foreign part with nothing to lose
     can't be made at all. ``requires``: what must still hold when it is made. ``users``: who has what it is made of, so
     that it can be neither made nor started. ``removable``: it goes when the pool's storage is deleted, with what
-    ``deleting`` says. ``making``: how it is made, where that is more than "make ...". ``facts``: what is there of it.
+    ``deleting`` says. ``making``: how it is made, where that is more than "make ..."; where an earlier task may mend
+    its problem, it is made then if nothing is there. ``facts``: what is there of it. ``barred``: why it can't be made
+    in the place of something foreign, or of what an earlier task may make, whatever is allowed.
     """
 
     name: str
@@ -79,6 +81,7 @@ class Part:
     deleting: str = ""
     making: str = ""
     facts: Mapping[str, object] | None = None
+    barred: Problem | None = None
 
 
 @dataclass(frozen=True)
