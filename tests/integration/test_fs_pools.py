@@ -525,3 +525,30 @@ def test_a_device_is_named_by_a_path(disk):
     for check in (True, False):
         later = disk.host.pool(check, name="p", source={"device": Path(disk.device).name}, allow=["restart"])
         refused(later, "invalid_path")
+
+
+@pytest.mark.parametrize("state", ["inactive", "absent"])
+def test_a_pool_in_its_directory_is_not_lost_from_view(disk, host, state):
+    same_plan(disk)
+    inner = {"name": "inner", "type": "dir", "path": str(disk.path / "sub")}
+    done(host.pool(**inner))
+    for check in (True, False):
+        error = refused(disk.pool(check, state=state), "pool_in_use")
+        assert "pool inner" in error["message"]
+        error = refused(disk.pool(check, mount_options=["noatime"], allow=["restart"]), "pool_in_use")
+    assert disk.mounted()
+    done(host.pool(name="inner", state="inactive"))
+    same_plan(disk, state=state)
+    assert not disk.mounted()
+
+
+def test_what_a_mount_hides_is_said(disk):
+    disk.path.mkdir()
+    (disk.path / "a").touch()
+    (disk.path / "b").mkdir()
+    for check in (True, False):
+        told = disk.pool(check)
+        assert [text for text in told["warnings"] if "2 entries" in text and str(disk.path) in text], told
+    assert not unchanged(disk.pool())["warnings"]
+    run("umount", disk.path)
+    assert (disk.path / "a").exists()

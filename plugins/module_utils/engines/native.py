@@ -148,7 +148,8 @@ class NativeEngine:
                 continue
             if pool is not None:
                 place = look.servers.resolved(pool.path) if pool.path else None
-                neighbours.append(Neighbour(pool, place, tuple(map(look.servers.resolved, _devices(pool)))))
+                started = os.path.exists(self._state_path(name))
+                neighbours.append(Neighbour(pool, place, tuple(map(look.servers.resolved, _devices(pool))), started))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:

@@ -94,7 +94,8 @@ class Storage:
     deleted what it held; ``mark`` tells what was deleted from what shows up there later. ``busy``: who uses it, if
     asked for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can. ``idle``: it is
     up for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed,
-    though it can be looked at. ``remarks``: what else is to be said of it.
+    though it can be looked at. ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up
+    hides.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -124,6 +125,7 @@ class Storage:
     idle: bool = False
     frozen: Problem | None = None
     remarks: tuple[str, ...] = ()
+    hides: int = 0
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
@@ -159,12 +161,13 @@ class Usage:
 @dataclass(frozen=True)
 class Neighbour:
     """Another definition of this host. ``resolved`` is its target path with symbolic links followed, ``devices`` are
-    its source devices likewise.
+    its source devices likewise. ``started``: it was, as far as that is known.
     """
 
     pool: Pool
     resolved: str | None
     devices: tuple[str, ...] = ()
+    started: bool = False
 
 
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
