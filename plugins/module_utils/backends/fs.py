@@ -336,4 +336,5 @@ def _mount(pool: Pool, found: Found) -> list[Any]:
     read_only = ("ro",) if found.storage.read_only else ()
     options = (*mounted.OPTIONS, *read_only, *(pool.mount_options or ()))
     node = _node(found) or (pool.source.devices or ())[0].path
-    return [mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")]
+    mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
+    return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]

@@ -28,7 +28,7 @@ _CHUNK = "1M"
 
 
 def _lvm(tool: str, *words: str) -> ops.Run:
-    return ops.Run((tool, *words))
+    return ops.Run((tool, *words), hint="Mend what LVM says; vgs, lvs and dmesg show more. Then run the task again.")
 
 
 def _group_of(pool: Pool) -> str:
