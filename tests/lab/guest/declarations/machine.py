@@ -23,6 +23,7 @@ from tests.integration.declarations.watching import Entry, content_of, snapshot
 from ..hosts import run
 
 _BLKRRPART, _BLKFLSBUF = 0x125F, 0x1261
+HELD = "decl-holder"  # a device that hands use to hold others
 
 Fingerprint = dict[str, object]
 
@@ -114,8 +115,8 @@ class Disks:
     def blank(self) -> None:
         """As new: no users, no partitions, nothing but zeros."""
         self.free()
+        self.flush()
         for node, file in self.files.items():
-            self.flush()
             os.truncate(file, 0)
             os.truncate(file, self.sizes[node])
             self.reread(node)
@@ -149,17 +150,23 @@ class Disks:
             for line in stream:
                 if line.startswith("/dev/loop"):
                     tool("swapoff", line.split()[0], check=False)
-        for _turn in range(4):
-            names = list(self.mapped())
+        for turn in range(8):
+            names = self._tops()
             if not names:
                 break
-            tool("dmsetup", "remove", "--force", *names, check=False)
+            tool("dmsetup", "remove", *["--force"] * (turn > 4), *names, check=False)
 
-    def write(self, node: str, offset: int, data: bytes) -> None:
+    def _tops(self) -> list[str]:
+        """Devices of device-mapper on which no others are built."""
+        found = [path for path in glob.glob("/sys/block/dm-*") if not os.listdir(f"{path}/holders")]
+        return [Path(path, "dm", "name").read_text().strip() for path in found]
+
+    def write(self, node: str, marks: dict[int, bytes]) -> None:
         """Below the device: one that is opened for writing is looked at by udev when it is closed, which takes long."""
         with self.files[node].open("r+b") as stream:
-            stream.seek(offset)
-            stream.write(data)
+            for offset, data in marks.items():
+                stream.seek(offset)
+                stream.write(data)
         self.flush()
 
     def read(self, node: str, offset: int, size: int) -> bytes:
@@ -169,8 +176,9 @@ class Disks:
             return stream.read(size)
 
 
-# Rules that look for what is not here, in shell scripts, at each event.
-_RULES = ("69-vdev.rules", "69-bcache.rules", "60-zvol.rules", "90-zfs.rules")
+# Rules that look for what is not here, in shell scripts, at each event; and the one that activates a volume group that
+# appears: what is activated when is up to the test.
+_RULES = ("69-lvm.rules", "69-vdev.rules", "69-bcache.rules", "60-zvol.rules", "90-zfs.rules")
 
 
 @contextlib.contextmanager
