@@ -13,6 +13,7 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -41,9 +42,10 @@ def tool(*words: str, text: str | None = None, check: bool = True) -> str:
 
 
 class Disks:
-    """Loop devices with partitions, on files in memory."""
+    """Loop devices with partitions, on files in memory. What is mounted below ``top`` counts with them."""
 
-    def __init__(self, directory: Path, sizes: list[int]) -> None:
+    def __init__(self, directory: Path, sizes: list[int], top: str = "") -> None:
+        self.top = top
         self.files: dict[str, Path] = {}
         for number, size in enumerate(sizes):
             file = directory / f"disk{number}"
@@ -62,21 +64,30 @@ class Disks:
     # -- looking --------------------------------------------------------------------------------------------------
 
     def mounts(self) -> list[tuple[str, str, str, str]]:
-        """(source, path, type, options) of what is mounted below /srv or from one of the devices, in order."""
-        found = []
+        """(source, path, type, options) of what is mounted below ``top`` or from one of the devices, in order."""
+        found, mine = [], (*self.nodes, *(f"/dev/mapper/{name}" for name in self.mapped()))
         with open("/proc/self/mountinfo", encoding="utf-8") as stream:
             for line in stream:
                 head, _dash, tail = line.partition(" - ")
                 kind, source, _super = tail.split(" ")[:3]
                 path = head.split(" ")[4]
-                if path.startswith("/srv/") or source.startswith(("/dev/loop", "/dev/mapper")):
+                if (self.top and path.startswith(f"{self.top}/")) or _whole(source) in mine:
                     found.append((source, path, kind, head.split(" ")[5]))
         return found
+
+    def _mapping(self) -> list[str]:
+        """The directories of the devices of device-mapper that are built on ours."""
+        below = {path: _entries(f"{path}/slaves") for path in glob.glob("/sys/block/dm-*")}
+        mine, count = {os.path.basename(node) for node in self.nodes}, -1
+        while count != len(mine):
+            count = len(mine)
+            mine |= {os.path.basename(path) for path, on in below.items() if {_whole(name) for name in on} & mine}
+        return [path for path in below if os.path.basename(path) in mine]
 
     def mapped(self) -> dict[str, str]:
         """Devices of device-mapper: size, uuid and whether it is suspended, by name."""
         found = {}
-        for directory in glob.glob("/sys/block/dm-*"):
+        for directory in self._mapping():
             try:
                 name, uuid, suspended = (
                     Path(directory, "dm", each).read_text().strip() for each in ("name", "uuid", "suspended")
@@ -148,7 +159,7 @@ class Disks:
             tool("umount", path, check=False)
         with open("/proc/swaps", encoding="utf-8") as stream:
             for line in stream:
-                if line.startswith("/dev/loop"):
+                if _whole(line.split()[0]) in self.nodes:
                     tool("swapoff", line.split()[0], check=False)
         for turn in range(8):
             names = self._tops()
@@ -158,7 +169,7 @@ class Disks:
 
     def _tops(self) -> list[str]:
         """Devices of device-mapper on which no others are built."""
-        found = [path for path in glob.glob("/sys/block/dm-*") if not os.listdir(f"{path}/holders")]
+        found = [path for path in self._mapping() if not _entries(f"{path}/holders")]
         return [Path(path, "dm", "name").read_text().strip() for path in found]
 
     def write(self, node: str, marks: dict[int, bytes]) -> None:
@@ -174,6 +185,18 @@ class Disks:
         with self.files[node].open("rb") as stream:
             stream.seek(offset)
             return stream.read(size)
+
+
+def _entries(directory: str) -> set[str]:
+    try:
+        return set(os.listdir(directory))
+    except OSError:  # it went away
+        return set()
+
+
+def _whole(device: str) -> str:
+    """The loop device that a partition is of."""
+    return re.sub(r"(loop\d+)p\d+$", r"\1", device)
 
 
 # Rules that look for what is not here, in shell scripts, at each event; and the one that activates a volume group that

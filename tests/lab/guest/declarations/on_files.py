@@ -273,5 +273,5 @@ def done_mounts(mount: tuple[str, str, str, str] | None, option: str) -> bool:
     return mount is not None and option not in mount[3].split(",")
 
 
-def _name(entry: os.DirEntry) -> str:
+def _name(entry: os.DirEntry[str]) -> str:
     return entry.name

@@ -24,7 +24,7 @@ class FsKind(FilesKind):
     type = "fs"
 
     def __init__(self, directory: Path) -> None:
-        self.disks = Disks(directory, [64 * MIB, 48 * MIB])
+        self.disks = Disks(directory, [64 * MIB, 48 * MIB], str(TOP))
         TOP.mkdir()
         self.nodes = dict(zip(NAMES, self.disks.nodes, strict=True))
 

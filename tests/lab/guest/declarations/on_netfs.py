@@ -23,7 +23,7 @@ class NetfsKind(FilesKind):
     type = "netfs"
 
     def __init__(self, directory: Path) -> None:
-        self.disks = Disks(directory, [])
+        self.disks = Disks(directory, [], str(TOP))
         for number, export in enumerate(EXPORTS.values()):
             os.makedirs(export)
             options = f"rw,no_root_squash,insecure,no_subtree_check,fsid={number + 1}"
