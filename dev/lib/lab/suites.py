@@ -28,7 +28,15 @@ GROUPS = ROOT / "tests" / "lab" / "groups.txt"
 COLLECTION = "/root/ansible_collections/virt/storage"
 _REPORT = "/root/report.xml"
 _GROUP_SECONDS = 25 * 60
-_PASSED_ON = ("CI", "HYPOTHESIS_PROFILE", "DECLARATIONS_SEED", "DECLARATIONS_SEQUENCES", "CRASH_SAMPLE")
+_PASSED_ON = (
+    "CI",
+    "HYPOTHESIS_PROFILE",
+    "DECLARATIONS_SEED",
+    "DECLARATIONS_SEQUENCES",
+    "DECLARATIONS_SHOW",
+    "DECLARATIONS_ONLY",
+    "CRASH_SAMPLE",
+)
 _NO_TESTS = 5  # pytest's exit status
 
 

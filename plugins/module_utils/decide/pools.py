@@ -55,8 +55,16 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
 
 def _goes_down(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
+    if not found.started and not _in_the_way(goal, found):
+        return False
     current = found.current
-    return found.started and current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+    return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+
+
+def _in_the_way(goal: PoolGoal, found: Found) -> bool:
+    """Whether storage that is to be deleted is mounted, though its pool was not started."""
+    mounted = found.row.file_tree and found.current.up and bool(found.current.take_down)
+    return mounted and goal.state == "deleted" and not found.started
 
 
 def _finish(
@@ -427,7 +435,7 @@ def _check_source_unused(goal: PoolGoal, found: Found) -> None:
 
 def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
-    if not found.started:
+    if not found.started and not _in_the_way(goal, found):
         return []
     if found.row.name in TAKEN_AWAY:
         from .deleting import guard_all
