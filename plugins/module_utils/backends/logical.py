@@ -20,7 +20,7 @@ from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
 from ..model.goal import Scope
-from ..model.pool import Permissions, Pool
+from ..model.pool import UNDECLARED, Permissions, Pool
 from ..model.types import THIN_POOL
 from ..model.volume import Backing, Extent, Volume
 from . import lvm
@@ -207,8 +207,8 @@ def _volume(found: lvm.Logical, group: lvm.Group, names: Iterable[str]) -> Volum
     path = f"/dev/{group.name}/{found.name}"
     capacity, allocation = _sizes(found)
     backing = Backing(f"/dev/{group.name}/{found.origin}", volume=found.origin) if found.origin in names else None
-    status = _status(path) if found.active else None
-    volume = Volume(
+    permissions, timestamps = _node(path) if found.active else (UNDECLARED, ())
+    return Volume(
         found.name,
         capacity=capacity,
         allocation=allocation,
@@ -221,19 +221,19 @@ def _volume(found: lvm.Logical, group: lvm.Group, names: Iterable[str]) -> Volum
         physical=capacity,
         problem=_volume_problem(found),
         extents=tuple(_extents(found, group.extent)),
+        permissions=permissions,
+        timestamps=timestamps,
     )
-    if status is None:
-        return volume
-    times = (("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns))
-    permissions = Permissions(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-    return replace(volume, permissions=permissions, timestamps=times)
 
 
-def _status(path: str) -> os.stat_result | None:
+def _node(path: str) -> tuple[Permissions, tuple[tuple[str, int], ...]]:
+    """Who may use the device of a volume, and when it was used."""
     try:
-        return os.stat(path)
+        status = os.stat(path)
     except OSError:
-        return None
+        return UNDECLARED, ()
+    times = (("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns))
+    return Permissions(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid), times
 
 
 def _with_identity(volume: Volume) -> Volume:
