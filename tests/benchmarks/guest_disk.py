@@ -27,8 +27,10 @@ def run(*words: str, text: str | None = None) -> str:
 def partitioned(disk: str) -> None:
     lines = "".join(f"start={2048 * (1 + 2 * number)}, size=2048\n" for number in range(PARTITIONS))
     run("sfdisk", "--quiet", "--wipe", "always", disk, text="label: gpt\n" + lines)
-    if os.path.exists("/run/udev/control"):
-        run("udevadm", "settle")
+    run("udevadm", "settle", "--timeout=600")
+    # The daemon opens the disk for writing, whereupon udev has the table read anew, and is busy with a hundred
+    # partitions for as long as both take: without it only they are timed.
+    run("systemctl", "stop", *(f"systemd-udevd{unit}" for unit in ("-control.socket", "-kernel.socket", ".service")))
 
 
 def main(disk: str) -> None:

@@ -192,8 +192,8 @@ def table(head: list[str], rows: list[list[str]]) -> str:
 
 
 def compared(plans: dict[str, Callable[[], Any]], rounds: int, undo: Callable[[], Any] = lambda: None) -> None:
-    """Times each plan in turn, with ``undo`` after each. Prints seconds, and how many times as long as the first one the
-    others take: the median of the rounds, and their range.
+    """Times each plan in turn, with ``undo`` after each. Prints seconds, and how many times as long as the first one
+    the others take: the median of the rounds, and their range.
     """
     samples = Samples()
     for _round in range(rounds):

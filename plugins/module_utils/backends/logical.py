@@ -47,7 +47,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         if error.code != "tool_missing":
             return Storage(UNKNOWN_STORAGE, path, str(error))
         told = lvm.Report((), ())
-    groups = [group for group in told.groups if group.name == name]
+    groups = told.named(name)
     if len(groups) == 1:
         return _ready(groups[0], pool, path, told, look, holds)
     if groups:
@@ -124,6 +124,12 @@ def _problem(group: lvm.Group) -> Problem | None:
             f"{subject} is shared with other hosts (clustered, or locked by lvmlockd)",
             "Use a volume group of this host alone.",
         )
+    if group.foreign:
+        return Problem(
+            "vg_foreign",
+            f"{subject} belongs to another host, by its system ID {group.foreign}",
+            "If that host has it no more, take it over by hand (lvmsystemid(7)).",
+        )
     if group.missing or any(device.missing for device in group.devices):
         lost = [device.uuid for device in group.devices if device.missing]
         return Problem(
@@ -149,8 +155,7 @@ def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
     name = pool.source.name or pool.name
     opened = [
         volume.name
-        for group in lvm.report(look).groups
-        if group.name == name
+        for group in lvm.report(look).named(name)
         for volume in group.volumes
         if volume.opened and volume.kind != lvm.THIN_POOL
     ]
@@ -179,7 +184,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """All volumes are in the one report anyway, and tell what others of them are built on."""
     pool = found.definition or found.live
     name = (None if pool is None else pool.source.name) or found.name
-    group = next((each for each in lvm.report(look).groups if each.name == name), None)
+    group = next(iter(lvm.report(look).named(name)), None)
     if group is None:
         return found
     names = {volume.name for volume in group.volumes}
