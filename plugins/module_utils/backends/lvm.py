@@ -191,6 +191,19 @@ def _no_report(argv: Sequence[str], error: Exception) -> StorageError:
     return StorageError("command_failed", what, subject="lvm", command=" ".join(argv))
 
 
+def looks_into_volumes(look: Look) -> bool:
+    """Whether LVM takes a logical volume as a physical one, which by default it does not (lvm.conf: scan_lvs). Where it
+    does not say, it is to be tried.
+    """
+    try:
+        said = look.run(("lvm", "lvmconfig", "--typeconfig", "full", "devices/scan_lvs"), PACKAGE)
+    except StorageError as error:
+        if error.code == "deadline":
+            raise
+        return True
+    return said.strip() != "scan_lvs=0"
+
+
 # --- the devices file ------------------------------------------------------------------------------------------------
 
 
