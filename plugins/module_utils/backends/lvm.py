@@ -195,7 +195,7 @@ def looks_into_volumes(look: Look) -> bool:
     does not say, it is to be tried.
     """
     try:
-        said = look.run(("lvm", "lvmconfig", "--typeconfig", "full", "devices/scan_lvs"), PACKAGE)
+        said = look.run(("lvm", "lvmconfig", "--typeconfig", "full", "devices/scan_lvs"))
     except StorageError as error:
         if error.code == "deadline":
             raise

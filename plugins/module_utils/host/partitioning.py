@@ -23,7 +23,7 @@ from ..model.operations import ChangeTable
 from ..model.tables import Partition, Table
 from .block import Device, device_at
 from .identity import changed_meanwhile
-from .partitions import differences, kernel_partitions, read_table, stem_of
+from .partitions import differences, kernel_partitions, read_table
 from .run import run
 
 _MIB = 1 << 20
@@ -123,9 +123,9 @@ def _put(descriptor: int, data: bytes, offset: int) -> None:
 def _tell_kernel(descriptor: int, disk: Device, table: Table | None, op: ChangeTable) -> None:
     device = device_at(op.disk)
     if device.kind == "dm":
-        stem, _directory = stem_of(device, op.separator)
-        what = ["-d"] if table is None else ["-u", "-p", stem[len(device.dm_name) :]]
-        run(["kpartx", *what, "-s", f"/dev/mapper/{device.dm_name}"])
+        from .mapped import update
+
+        update(device, table, op.separator, _SECONDS)
         return
     seen = kernel_partitions(device)
     if table is None:
