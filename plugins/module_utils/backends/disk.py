@@ -190,13 +190,15 @@ def _foreign(
 ) -> Part:
     from ..host.device_users import users_of_device
 
+    users, unseen = users_of_device(device)
     lost = f"{content.text} on {source.path}" + (f" with {', '.join(partitions)}" if partitions else "")
     return replace(
         _new(declared, source, device, content),
         kind=FOREIGN,
         why=why,
         destroys=lost,
-        users=users_of_device(device)[0],
+        users=users,
+        unseen=unseen,
     )
 
 
@@ -350,8 +352,8 @@ def _digests(volumes: dict[str, Volume], scope: Scope) -> dict[str, str]:
     return digests
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    return ()
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    return (), ()
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

@@ -154,7 +154,8 @@ def _filesystem(
         mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
         part = _ready(what, pool, source, found.signature, requires)
         if not place.up:
-            part = replace(part, users=_users(device, content, look), problem=_unmountable(found))
+            users, unseen = _users(device, content, look)
+            part = replace(part, users=users, unseen=unseen, problem=_unmountable(found))
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
@@ -211,7 +212,8 @@ def _not_it(
     else:
         part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
     facts = {"format": pool.source.format}
-    return replace(part, facts=facts, users=_users(device, content, look), making=_making(what, held))
+    users, unseen = _users(device, content, look)
+    return replace(part, facts=facts, users=users, unseen=unseen, making=_making(what, held))
 
 
 def _making(what: str, held: str) -> str:
@@ -242,27 +244,30 @@ def _unmountable(found: Filesystem) -> Problem | None:
     return Problem("not_supported", what, "Install the module for the running kernel, or name another source.format.")
 
 
-def _users(device: Device, content: Content, look: Look) -> tuple[User, ...]:
-    """Who has the device, but for the running pool that goes before; a volume group with nothing active is seen only by
-    LVM.
+def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who has the device, but for the running pool that goes before, and what could not be looked at; a volume group
+    with nothing active is seen only by LVM.
     """
     from ..host.device_users import users_of_device
 
     leaving = User("mount", resolved(look.leaving, look.mounts()))
-    users = [user for user in users_of_device(device)[0] if user != leaving]
+    told, unseen = users_of_device(device)
+    users = [user for user in told if user != leaving]
     if not users and "LVM2_member" in content.names:
-        users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
-    return tuple(users)
+        try:
+            users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
+        except StorageError as error:
+            if error.code == "deadline":
+                raise
+            if error.code != "tool_missing":  # without LVM there are no volume groups on this host
+                unseen = (*unseen, f"the volume group of {device.node} ({error.message})")
+    return tuple(users), unseen
 
 
 def _groups(device: Device, look: Look) -> list[str]:
-    argv = ("pvs", "--reportformat", "json", "-o", "vg_name", "--", device.node)
-    try:
-        told = look.json(argv)
-    except StorageError:
-        return []
-    rows = told["report"][0]["pv"] if told else []
-    return [row["vg_name"] for row in rows if row["vg_name"]]
+    from .lvm import report
+
+    return [each.group for each in report(look).devices if each.number == device.number and each.group]
 
 
 # --- changing --------------------------------------------------------------------------------------------------------

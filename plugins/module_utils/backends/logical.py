@@ -153,8 +153,8 @@ def _problem(group: lvm.Group) -> Problem | None:
     return None
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    """Who has volumes open: nothing else keeps a group from being deactivated."""
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who has volumes open, which alone keeps a group from being deactivated, and what could not be looked at."""
     name = pool.source.name or pool.name
     opened = [
         volume.name
@@ -163,15 +163,15 @@ def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
         if volume.opened and volume.kind != lvm.THIN_POOL
     ]
     if not opened:
-        return ()
+        return (), ()
     from ..host.volume_users import users_of_volumes
 
-    users, _unseen = users_of_volumes({volume: f"/dev/{name}/{volume}" for volume in opened})
+    users, unseen = users_of_volumes({volume: f"/dev/{name}/{volume}" for volume in opened})
     found: dict[User, None] = {}
     for volume in opened:
         of_volume = users[volume] or (User("holder", "something that is not seen from here"),)
         found.update(dict.fromkeys(User(user.kind, f"{user.who}, which has {volume} open") for user in of_volume))
-    return tuple(found)
+    return tuple(found), unseen
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

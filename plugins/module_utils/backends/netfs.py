@@ -63,7 +63,7 @@ def observe_volumes(found: Found, scope: Any, look: Look) -> Found:
     return filetree.observe_volumes(found, scope, look)
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
     return mounted.busy(pool, storage, look)
 
 

@@ -60,6 +60,6 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
         None,
         have,
         destroys=destroys,
-        requires=guarded(have, entry.allow) if destroys else same_file(have),
+        requires=guarded(have, entry.allow, task.found.unseen) if destroys else same_file(have),
         needs=task.related(name),
     )

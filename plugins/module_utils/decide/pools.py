@@ -425,7 +425,7 @@ def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
-    if not any(part.users for part in found.storage.parts):
+    if not any(part.users or part.unseen for part in found.storage.parts):
         return
     from .building import check_unused
 

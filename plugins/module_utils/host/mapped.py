@@ -17,7 +17,6 @@ from .run import run
 from .udev import settle
 
 
-
 def update(device: Device, table: Table | None, separator: bool | None, seconds: float) -> None:
     """Makes the partitions of a disk those of its table; of none where it has no table. udev may do the same now: what
     fails of ours because of that is there all the same once it is done.

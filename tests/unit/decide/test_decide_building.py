@@ -121,6 +121,15 @@ def test_what_is_in_use_is_neither_built_nor_started():
     assert actions(decide_pool(goal("present"), defined(used, POOL))) == []
 
 
+def test_what_may_be_in_use_is_neither_built_nor_started():
+    for kind in (ABSENT, READY):
+        blind = storage(filesystem(kind, unseen=("whether the kernel uses /dev/sdx",)), directory())
+        error = pool_refused(goal(allow=["overwrite"]), nothing(blind))
+        assert error.code == "device_in_use"
+        assert "whether the kernel uses /dev/sdx" in error.message
+        assert actions(decide_pool(goal("inactive"), nothing(blind))) == ["define"]
+
+
 def test_problems():
     gone = storage(filesystem(ABSENT, problem=Problem("source_missing", "/dev/sdx is not there", "Name another.")))
     made = decide_pool(goal(), nothing(gone))
