@@ -727,8 +727,15 @@ plan:
       type: int
       returned: always
       sample: 1
+    halfway:
+      description: Of what changes were begun that then failed, so that nothing is known of what they were to change.
+      type: list
+      elements: str
+      returned: when there are some
 diff:
-  description: Before and after as YAML text, only what changes. After a failure, what was done until then.
+  description:
+    - Before and after as YAML text, only what changes. After a failure, what was done until then.
+    - What failed in the middle of its change is C(begun, not completed) in RV(diff.after).
   returned: always
   type: dict
   contains:
