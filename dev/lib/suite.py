@@ -126,14 +126,11 @@ def plan_guest(main: pythons.Python) -> Step:
 
 
 def plan_lab(main: pythons.Python, pytest_arguments: list[str]) -> list[Step]:
-    """The first of them takes about as long as the others together."""
     command = str(ROOT / "dev" / "lab")
-    inside = Step(LAB, "lab: tests inside guests", main, [], pytest=True)
-    inside.commands = [[command, "groups", f"--report={inside.report}", "--", *pytest_arguments]]
-    inside.extra_env.update(REPEATABLE)
-    outside = Step(LAB, "lab: tests from outside guests", main, [], pytest=True)
-    outside.commands = [_pytest_command(outside, "tests/lab/host", "lab", pytest_arguments)]
-    return [inside, outside, Step(LAB, "lab: molecule", main, [[command, "molecule"]])]
+    tests = Step(LAB, "lab: tests in and with guests", main, [], pytest=True)
+    tests.commands = [[command, "groups", f"--report={tests.report}", "--", *pytest_arguments]]
+    tests.extra_env.update(REPEATABLE)
+    return [tests, Step(LAB, "lab: molecule", main, [[command, "molecule"]])]
 
 
 def _pytest_command(step: Step, tests: str, temporary: str, arguments: list[str]) -> list[str]:
