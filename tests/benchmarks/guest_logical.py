@@ -136,7 +136,8 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     given = arguments.parse_args()
     uri = f"native:///?root={tempfile.mkdtemp()}"
-    made(uri, given.made, given.rounds)
+    if given.made:
+        made(uri, given.made, given.rounds)
     seen(uri, given.count, given.rounds)
 
 
