@@ -53,11 +53,22 @@ def ok(result):
     return result
 
 
-def code(result) -> str:
+class Code(str):
+    """The code of an error; where it is not the expected one, the message is shown with it."""
+
+    message = ""
+
+    def __repr__(self) -> str:
+        return f"{self} ({self.message})"
+
+
+def code(result) -> Code:
     assert result.get("failed"), result["plan"]
     assert result["error"]["hint"], result["error"]
     assert not result["changed"], result
-    return result["error"]["code"]
+    found = Code(result["error"]["code"])
+    found.message = result["msg"]
+    return found
 
 
 def converges(act, **params):

@@ -14,10 +14,9 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..host.block import Device, by_name
-from ..host.clock import Deadline
 from ..host.device_users import users_of_device
 from ..host.patience import in_child
 from ..host.processes import Processes
@@ -29,6 +28,9 @@ from ..model.found import User
 from ..model.pool import Source, SourceDevice
 from ..model.types import POOL_TYPES
 from . import lvm
+
+if TYPE_CHECKING:
+    from ..host.look import Look
 
 _BLOCK = "/sys/class/block"
 _LEAST = 2 * 1024 * 1024  # smaller ones are what boot loaders and extended partitions have
@@ -47,7 +49,7 @@ _ELSEWHERE = " as process "  # see device_users.py
 _POOR_LINKS = ("lvm-pv-uuid-", "dm-uuid-", "dm-name-")
 
 
-def look(kind: str, deadline: Deadline) -> Discovery:
+def find(kind: str, look: Look) -> Discovery:
     """``kind`` is fs or disk."""
     if os.geteuid() != 0:
         raise StorageError(
@@ -60,9 +62,9 @@ def look(kind: str, deadline: Deadline) -> Discovery:
     processes = Processes()
     processes.files()  # once for all, before there are children
     processes.tables()
-    looks = [(device, *_look_at(device, processes, deadline)) for device in devices]
-    wanted = [each for each in looks if kind == "disk" or not _is_divided(each[0], each[1])]
-    groups = _Groups(deadline)
+    looked = [(device, *_look_at(device, processes, look)) for device in devices]
+    wanted = [each for each in looked if kind == "disk" or not _is_divided(each[0], each[1])]
+    groups = _Groups(look)
     silent = [_unanswered(device) for device, content, _users in wanted if content.problem == _SILENT]
     sources = tuple(_found(kind, device, content, users, groups) for device, content, users in wanted)
     return Discovery(sources, tuple(silent))
@@ -112,9 +114,12 @@ def _is_divided(device: Device, content: Content) -> bool:
 # --- one device ------------------------------------------------------------------------------------------------------
 
 
-def _look_at(device: Device, processes: Processes, deadline: Deadline) -> tuple[Content, list[str]]:
+def _look_at(device: Device, processes: Processes, look: Look) -> tuple[Content, list[str]]:
     """What it holds, and its users in words."""
-    seconds = min(deadline.left, max(_PATIENCE, deadline.seconds / _SHARE))
+    try:
+        seconds = min(look.left(device.node), max(_PATIENCE, look.timeout / _SHARE))
+    except StorageError:
+        return Content(problem=_SILENT), []
 
     def told() -> dict[str, Any]:
         content = content_at(device.node, seconds)
@@ -122,7 +127,7 @@ def _look_at(device: Device, processes: Processes, deadline: Deadline) -> tuple[
         words = [_in_words(user) for user in _nearest(users)]
         return {"content": list(content), "users": words + [f"{what} can't be looked at" for what in unseen]}
 
-    answer = None if deadline.over else in_child(told, seconds)
+    answer = in_child(told, seconds)
     if answer is None:
         return Content(problem=_SILENT), []
     signatures, data, problem = answer["content"]
@@ -146,17 +151,17 @@ def _in_words(user: User) -> str:
 class _Groups:
     """Volume groups by the device that is a part of them; looked for when a device says that it is one."""
 
-    def __init__(self, deadline: Deadline) -> None:
-        self._deadline = deadline
+    def __init__(self, look: Look) -> None:
+        self._look = look
         self._known: dict[str, str] | None = None
 
     def of(self, device: Device) -> str:
         if self._known is None:
             try:
-                members = lvm.devices(self._deadline)
+                members = lvm.report(self._look).devices
             except StorageError:
-                members = []  # without lvm2 its signature has to do
-            self._known = {os.path.realpath(each.path): each.group for each in members if each.path is not None}
+                members = ()  # without lvm2 its signature has to do
+            self._known = {os.path.realpath(each.path): each.group for each in members if each.path}
         group = self._known.get(os.path.realpath(device.node), "")
         return f"member of volume group {group}" if group else "physical volume of LVM"
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from ..host.block import Device, device_at
+from ..host.conditions import untouched
 from ..host.partitions import (
     Seen,
     differences,
@@ -25,7 +26,7 @@ from ..host.partitions import (
     old_label,
     read_table,
 )
-from ..model.change import Change, Condition
+from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import (
     ABSENT,
@@ -149,14 +150,6 @@ def _making(declared: str | None, device: Device) -> str:
     return declared or default_label(device.size, device.sector)
 
 
-def _requires(device: Device, content: Content) -> tuple[Condition, ...]:
-    return (
-        Condition("device", device.node, device.identity),
-        Condition("signatures", device.node, content.facts),
-        Condition("device_unused", device.node),
-    )
-
-
 def _new(declared: str | None, source: SourceDevice, device: Device, content: Content) -> Part:
     label = _making(declared, device)
     return Part(
@@ -165,7 +158,7 @@ def _new(declared: str | None, source: SourceDevice, device: Device, content: Co
         ABSENT,
         f"{source.path} has no partition table",
         _problem(label, source, device),
-        requires=_requires(device, content),
+        requires=untouched(device, content),
         making=f"make a {label} partition table on {source.path}",
         facts={"label": label},
     )
@@ -197,13 +190,15 @@ def _foreign(
 ) -> Part:
     from ..host.device_users import users_of_device
 
+    users, unseen = users_of_device(device)
     lost = f"{content.text} on {source.path}" + (f" with {', '.join(partitions)}" if partitions else "")
     return replace(
         _new(declared, source, device, content),
         kind=FOREIGN,
         why=why,
         destroys=lost,
-        users=users_of_device(device)[0],
+        users=users,
+        unseen=unseen,
     )
 
 
@@ -214,7 +209,7 @@ def _ready(source: SourceDevice, device: Device, content: Content, table: Table)
         TABLE,
         _what(source.path),
         READY,
-        requires=_requires(device, content),
+        requires=untouched(device, content),
         removable=True,
         deleting=f"remove the {table.label} partition table of {source.path}",
         facts={"label": table.label},
@@ -357,8 +352,8 @@ def _digests(volumes: dict[str, Volume], scope: Scope) -> dict[str, str]:
     return digests
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    return ()
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    return (), ()
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

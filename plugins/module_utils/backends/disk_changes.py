@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Callable
 
-from ..host.partitions import PARTED, PARTED_LABELS, SFDISK
+from ..host.partitions import PARTED_LABELS
 from ..model.change import Change
 from ..model.found import Found
 from ..model.operations import ChangeTable, Step
@@ -47,7 +47,7 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
         return [operation]
     label = dict(change.after or {})[change.part]["label"]
     made = ("mklabel", PARTED_LABELS.get(label, label))
-    return [operation._replace(argv=(*_PARTED, node, *made), made=label, package=PARTED)]
+    return [operation._replace(argv=(*_PARTED, node, *made), made=label)]
 
 
 def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> Sequence[Step]:
@@ -113,10 +113,9 @@ class _Lowering:
             return operation._replace(
                 argv=(*_SFDISK, "--append", self.table.device),
                 script=self._entry(number, start, end, kind),
-                package=SFDISK,
             )
         made = ("mkpart", *_WORDS[self.table.label], f"{start}B", f"{end - 1}B")
-        return operation._replace(argv=(*_PARTED, self.table.device, *made), package=PARTED)
+        return operation._replace(argv=(*_PARTED, self.table.device, *made))
 
     def _filled(self, volume: Volume, start: int, end: int) -> ChangeTable:
         """Cleared, and filled with its content, before it is a partition: it appears whole or not at all."""
@@ -142,7 +141,6 @@ class _Lowering:
             argv=(*_SFDISK, "-N", str(number), self.table.device),
             script=self._entry(number, start, end, type_of(self.table.label, volume.format)).partition(": ")[2],
             was=was,
-            package=SFDISK,
         )
 
     def delete(self, change: Change) -> ChangeTable:
@@ -150,8 +148,7 @@ class _Lowering:
         argv: tuple[str, ...] = (*_SFDISK, "--delete", self.table.device, str(place[0]))
         if self.table.label not in (DOS, GPT):
             argv = (*_PARTED, self.table.device, "rm", str(place[0]))
-        package = SFDISK if self.table.label in (DOS, GPT) else PARTED
-        return self.operation._replace(argv=argv, was=(place,), package=package)
+        return self.operation._replace(argv=argv, was=(place,))
 
     def resize(self, change: Change) -> ChangeTable:
         volume: Volume = change.wanted
@@ -162,7 +159,6 @@ class _Lowering:
             script=f"start={self._unit(start)}, size={self._unit(size)}",
             was=((number, start, end),),
             free=(start, start + size),
-            package=SFDISK,
         )
 
 

@@ -12,15 +12,14 @@ from typing import NamedTuple
 
 class Filesystem(NamedTuple):
     """``signature`` is libblkid's name, ``fstype`` the kernel's, the same where empty. ``making`` is the command that
-    makes it, before the device: without force, so that the tool refuses what shows up after our own look. ``packages``
-    are for Debian and Ubuntu, Fedora and EL, SUSE, Arch; empty where the distribution has none. ``also``: other
-    signatures that belong to it. ``read_only``: it is only read. ``fixed``: it has no owners and modes of its own.
+    makes it, before the device: without force, so that the tool refuses what shows up after our own look. ``also``:
+    other signatures that belong to it. ``read_only``: it is only read. ``fixed``: it has no owners and modes of
+    its own.
     """
 
     signature: str
     fstype: str = ""
     making: tuple[str, ...] = ()
-    packages: tuple[str, str, str, str] = ("", "", "", "")
     also: tuple[str, ...] = ()
     read_only: bool = False
     fixed: bool = False
@@ -29,31 +28,20 @@ class Filesystem(NamedTuple):
     def kernel(self) -> str:
         return self.fstype or self.signature
 
-    @property
-    def package(self) -> str:
-        """In the words of errors."""
-        who = ("Debian, Ubuntu", "Fedora, EL", "SUSE", "Arch")
-        named = dict.fromkeys(filter(None, self.packages))
-        if len(named) == 1 and all(self.packages):
-            return next(iter(named))
-        return ", ".join(f"{name} ({host})" for name, host in zip(self.packages, who) if name)
 
-
-_EXT = ("e2fsprogs",) * 4
 _DISC = ("udf", "iso9660", "dos", "gpt", "mac", "PMBR", "hfs", "hfsplus", "vfat")  # hybrid images
 
 # By libvirt's names (formatstorage), and btrfs. mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8), mkfs.fat(8), mkudffs(8),
 # mkfs.gfs2(8), mkfs.ocfs2(8). Cluster filesystems are made for one host.
 FILESYSTEMS: dict[str, Filesystem] = {
-    "ext2": Filesystem("ext2", making=("mkfs.ext2", "-q"), packages=_EXT),
-    "ext3": Filesystem("ext3", making=("mkfs.ext3", "-q"), packages=_EXT),
-    "ext4": Filesystem("ext4", making=("mkfs.ext4", "-q"), packages=_EXT),
+    "ext2": Filesystem("ext2", making=("mkfs.ext2", "-q")),
+    "ext3": Filesystem("ext3", making=("mkfs.ext3", "-q")),
+    "ext4": Filesystem("ext4", making=("mkfs.ext4", "-q")),
     "ufs": Filesystem("ufs", read_only=True),
     "iso9660": Filesystem("iso9660", also=_DISC, read_only=True),
     "udf": Filesystem(
         "udf",
         making=("mkfs.udf", "--media-type=hd"),
-        packages=("udftools", "udftools", "udftools", "udftools"),
         also=_DISC,
         read_only=True,
     ),
@@ -61,20 +49,16 @@ FILESYSTEMS: dict[str, Filesystem] = {
     "gfs2": Filesystem(
         "gfs2",
         making=("mkfs.gfs2", "-O", "-q", "-p", "lock_nolock", "-j", "1"),
-        packages=("gfs2-utils", "gfs2-utils", "gfs2-utils", ""),
     ),
-    "vfat": Filesystem("vfat", making=("mkfs.vfat", "-I"), packages=("dosfstools",) * 4, fixed=True),
-    "hfs+": Filesystem("hfsplus", making=("mkfs.hfsplus",), packages=("hfsprogs", "hfsplus-tools", "hfsutils", "")),
-    "xfs": Filesystem("xfs", making=("mkfs.xfs", "-q"), packages=("xfsprogs",) * 4),
+    "vfat": Filesystem("vfat", making=("mkfs.vfat", "-I"), fixed=True),
+    "hfs+": Filesystem("hfsplus", making=("mkfs.hfsplus",)),
+    "xfs": Filesystem("xfs", making=("mkfs.xfs", "-q")),
     "ocfs2": Filesystem(
         "ocfs2",
         making=("mkfs.ocfs2", "-q", "-M", "local"),
-        packages=("ocfs2-tools", "", "ocfs2-tools", ""),
     ),
     "vmfs": Filesystem("VMFS", "vmfs", read_only=True),
-    "btrfs": Filesystem(
-        "btrfs", making=("mkfs.btrfs", "-q"), packages=("btrfs-progs", "btrfs-progs", "btrfsprogs", "btrfs-progs")
-    ),
+    "btrfs": Filesystem("btrfs", making=("mkfs.btrfs", "-q")),
 }
 
 # Of those that are only found: what can't be written, and what has no owners.

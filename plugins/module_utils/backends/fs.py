@@ -16,6 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..host.block import Device
+from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.paths import resolved
 from ..model.change import Change, Condition
@@ -137,7 +138,7 @@ def _filesystem(
     what = f"{named} on {source.text}"
     device = source.device
     if place.up and place.mount is not None and _fits_mount(place.mount, wanted) and not holds:
-        same = () if device is None else (Condition("device", device.node, device.identity),)
+        same = () if device is None else (is_device(device),)
         return _ready(what, pool, source, place.mount.fstype, same), False, wanted, ""
     if device is None:
         problem = source.problem
@@ -145,11 +146,7 @@ def _filesystem(
     from ..host.signatures import content_at
 
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
-    requires = (
-        Condition("device", device.node, device.identity),
-        Condition("signatures", device.node, content.facts),
-        Condition("device_unused", device.node),
-    )
+    requires = untouched(device, content)
     if content.problem:
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}"), False, wanted, ""
     found = _single(content, wanted)
@@ -157,7 +154,8 @@ def _filesystem(
         mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
         part = _ready(what, pool, source, found.signature, requires)
         if not place.up:
-            part = replace(part, users=_users(device, content, look), problem=_unmountable(found))
+            users, unseen = _users(device, content, look)
+            part = replace(part, users=users, unseen=unseen, problem=_unmountable(found))
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
@@ -214,7 +212,8 @@ def _not_it(
     else:
         part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
     facts = {"format": pool.source.format}
-    return replace(part, facts=facts, users=_users(device, content, look), making=_making(what, held))
+    users, unseen = _users(device, content, look)
+    return replace(part, facts=facts, users=users, unseen=unseen, making=_making(what, held))
 
 
 def _making(what: str, held: str) -> str:
@@ -245,27 +244,30 @@ def _unmountable(found: Filesystem) -> Problem | None:
     return Problem("not_supported", what, "Install the module for the running kernel, or name another source.format.")
 
 
-def _users(device: Device, content: Content, look: Look) -> tuple[User, ...]:
-    """Who has the device, but for the running pool that goes before; a volume group with nothing active is seen only by
-    LVM.
+def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who has the device, but for the running pool that goes before, and what could not be looked at; a volume group
+    with nothing active is seen only by LVM.
     """
     from ..host.device_users import users_of_device
 
     leaving = User("mount", resolved(look.leaving, look.mounts()))
-    users = [user for user in users_of_device(device)[0] if user != leaving]
+    told, unseen = users_of_device(device)
+    users = [user for user in told if user != leaving]
     if not users and "LVM2_member" in content.names:
-        users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
-    return tuple(users)
+        try:
+            users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
+        except StorageError as error:
+            if error.code == "deadline":
+                raise
+            if error.code != "tool_missing":  # without LVM there are no volume groups on this host
+                unseen = (*unseen, f"the volume group of {device.node} ({error.message})")
+    return tuple(users), unseen
 
 
 def _groups(device: Device, look: Look) -> list[str]:
-    argv = ("pvs", "--reportformat", "json", "-o", "vg_name", "--", device.node)
-    try:
-        told = look.json(argv, "lvm2")
-    except StorageError:
-        return []
-    rows = told["report"][0]["pv"] if told else []
-    return [row["vg_name"] for row in rows if row["vg_name"]]
+    from .lvm import report
+
+    return [each.group for each in report(look).devices if each.number == device.number and each.group]
 
 
 # --- changing --------------------------------------------------------------------------------------------------------
@@ -318,7 +320,7 @@ def _device_condition(found: Found) -> Condition:
 def _wipe(node: str) -> Any:
     from ..model.operations import Run
 
-    return Run(("wipefs", "--all", "--quiet", "--", node), mounted.PACKAGE)
+    return Run(("wipefs", "--all", "--quiet", "--", node))
 
 
 def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
@@ -329,7 +331,7 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
     return [
         ops.WriteFile(record, f"{change.subject.pool}\n"),
         *([_wipe(node)] if change.destroys else []),
-        ops.Run((*wanted.making, node), wanted.package),
+        ops.Run((*wanted.making, node)),
         ops.Remove(record),
     ]
 
@@ -339,4 +341,5 @@ def _mount(pool: Pool, found: Found) -> list[Any]:
     read_only = ("ro",) if found.storage.read_only else ()
     options = (*mounted.OPTIONS, *read_only, *(pool.mount_options or ()))
     node = _node(found) or (pool.source.devices or ())[0].path
-    return [mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")]
+    mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
+    return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]

@@ -12,19 +12,22 @@ is never offered, nor is such a physical volume.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
-from ..host.clock import Deadline
 from ..host.nested import holds_guests
 from ..model.discovery import Discovery, FoundSource
 from ..model.errors import StorageError
 from ..model.pool import Source, SourceDevice
 from . import lvm
 
+if TYPE_CHECKING:
+    from ..host.look import Look
+
 _FORMAT = "lvm2"
 
 
-def look(deadline: Deadline) -> Discovery:
+def find(look: Look) -> Discovery:
     if os.geteuid() != 0:
         raise StorageError(
             "not_readable",
@@ -32,70 +35,67 @@ def look(deadline: Deadline) -> Discovery:
             subject="lvm2",
             hint="Run as root (become: true).",
         )
-    groups, devices = lvm.groups(deadline), lvm.devices(deadline)
-    guests = frozenset(device.path for device in devices if device.path is not None and holds_guests(device.path))
-    resolved = {device.path: os.path.realpath(device.path) for device in devices if device.path is not None}
-    sources = [*_groups(groups, devices, guests, resolved), *_unused(devices, guests, resolved)]
+    told = lvm.report(look)
+    paths = [path for device in told.devices for path in (device.path, *device.copies) if path]
+    guests = frozenset(path for path in paths if holds_guests(path))
+    resolved = {path: os.path.realpath(path) for path in paths}
+    sources = [*_groups(told, guests, resolved), *_unused(told, guests, resolved)]
     return Discovery(tuple(sources), resolved=resolved)
 
 
-def _groups(
-    groups: Sequence[lvm.Group], devices: Sequence[lvm.Device], guests: frozenset[str], resolved: dict[str, str]
-) -> list[FoundSource]:
-    found = []
-    for group in groups:
-        paths = [device.path for device in devices if device.group_uuid == group.uuid and device.path is not None]
+def _groups(told: lvm.Report, guests: frozenset[str], resolved: dict[str, str]) -> Iterator[FoundSource]:
+    for group in told.groups:
+        paths = [device.path for device in group.devices if device.path]
         if any(path in guests for path in paths):
             continue
-        same_name = sum(other.name == group.name for other in groups) > 1
-        found.append(
-            FoundSource(
-                Source(name=group.name, devices=tuple(map(SourceDevice, paths)) or None, format=_FORMAT),
-                users=tuple(_hindrances(group, same_name)),
-                devices=tuple(resolved[path] for path in paths),
-                group=group.name,
-                kind="group",
-                size=group.size,
-                available=group.free,
-                uuid=group.uuid,
-                volumes=group.volumes,
-            )
+        same_name = sum(other.name == group.name for other in told.groups) > 1
+        yield FoundSource(
+            Source(name=group.name, devices=tuple(map(SourceDevice, paths)) or None, format=_FORMAT),
+            users=tuple(_hindrances(group, same_name)),
+            devices=tuple(resolved[path] for path in paths),
+            group=group.name,
+            kind="group",
+            size=group.size,
+            available=group.free,
+            uuid=group.uuid,
+            volumes=len(group.volumes),
         )
-    return found
 
 
-def _hindrances(group: lvm.Group, same_name: bool) -> list[str]:
+def _hindrances(group: lvm.Group, same_name: bool) -> Iterator[str]:
     """Why a group can't be a pool as it is."""
-    hindrances = []
     if group.missing:
-        hindrances.append(f"{group.missing} of its physical volumes are missing")
+        yield f"{group.missing} of its physical volumes are missing"
     if group.exported:
-        hindrances.append("it is exported (vgexport)")
+        yield "it is exported (vgexport)"
+    if group.shared:
+        yield "it is shared with other hosts"
+    if group.foreign:
+        yield f"it belongs to another host, by its system ID {group.foreign}"
+    if any(device.copies for device in group.devices):
+        yield "another device is the same physical volume as one of its own"
     if same_name:
-        hindrances.append("another volume group has the same name")
-    return hindrances
+        yield "another volume group has the same name"
 
 
-def _unused(devices: Sequence[lvm.Device], guests: frozenset[str], resolved: dict[str, str]) -> list[FoundSource]:
-    found = []
-    for device in devices:
-        if device.group or device.path is None or device.path in guests:
-            continue
-        users = []
-        if device.used:
-            users.append("it belongs to a volume group whose metadata is not found")
-        if device.duplicate:
-            users.append("another device is the same physical volume")
-        found.append(
-            FoundSource(
-                Source(devices=(SourceDevice(device.path),), format=_FORMAT),
+def _unused(told: lvm.Report, guests: frozenset[str], resolved: dict[str, str]) -> Iterator[FoundSource]:
+    for device in told.devices:
+        own = [device.path] if device.path and not device.group else []
+        for path in (*own, *device.copies):
+            if path in guests:
+                continue
+            users = []
+            if device.used and not device.group:
+                users.append("it belongs to a volume group whose metadata is not found")
+            if device.copies:
+                users.append("another device is the same physical volume")
+            yield FoundSource(
+                Source(devices=(SourceDevice(path),), format=_FORMAT),
                 users=tuple(users),
-                devices=(resolved[device.path],),
-                path=resolved[device.path],
+                devices=(resolved[path],),
+                path=resolved[path],
                 kind="device",
-                size=device.size,
+                size=device.size if path == device.path else None,
                 content="LVM2_member",
                 uuid=device.uuid,
             )
-        )
-    return found

@@ -3,160 +3,327 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""LVM's reports, read so that nothing is written: no hints, no locks, no devices file.
+"""What LVM says of its groups, devices and volumes: all of it with one call (lvm-fullreport(8), lvmreport(7)), by which
+nothing is written: no hints, no locks, no devices file.
 
-``--readonly`` takes no locks (lvm(8)), but a report that finds a device under another name than the devices file has
-still rewrites that file (lvmdevices(8); seen with lvm2 2.03.16). So it reads a copy of the file, in a directory of its
-own that stands for /etc/lvm.
+LVM's own ``--readonly`` would not do: it can't tell which volumes are active. And whatever its options, a report that
+finds a device under another name than the devices file has rewrites that file (lvmdevices(8); seen with lvm2 2.03.16).
+So it reads a copy of the file, in a directory of its own that stands for /etc/lvm.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import tempfile
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-from ..host.clock import Deadline
-from ..host.run import failure, finish
 from ..model.errors import StorageError
 
-PACKAGE = "package lvm2"
-_DIRECTORY = "LVM_SYSTEM_DIR"
-_OPTIONS = ("--readonly", "--nohints", "--reportformat", "json", "--units", "b", "--nosuffix")
-_GROUP_FIELDS = (
-    "vg_name", "vg_uuid", "vg_size", "vg_free", "vg_exported", "vg_missing_pv_count", "lv_count",
-)  # fmt: skip
-_DEVICE_FIELDS = (
-    "pv_name", "pv_uuid", "vg_name", "vg_uuid", "pv_size", "dev_size", "pv_missing", "pv_in_use", "pv_duplicate",
-)  # fmt: skip
+if TYPE_CHECKING:
+    from ..host.look import Look
+
+_DIRECTORY, _USUAL = "LVM_SYSTEM_DIR", "/etc/lvm"
+_WRITTEN = ("devices", "archive", "backup", "cache")
+_FIELDS = {
+    "vg": "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_exported,vg_clustered,vg_lock_type,vg_permissions,"
+    "vg_systemid,vg_missing_pv_count",
+    "pv": "pv_name,pv_uuid,vg_name,vg_uuid,pv_major,pv_minor,pv_missing,pv_in_use,pv_size,dev_size",
+    "lv": "lv_name,lv_uuid,lv_size,lv_attr,origin,origin_size,pool_lv,data_percent,lv_tags",
+    "seg": "lv_uuid,segtype,seg_size,devices",
+    "pvseg": "pvseg_start",
+}
+_REPORT = ("--nolocking", "--nohints", "--reportformat", "json", "--units", "b", "--nosuffix")
+_OF_OTHERS = ("--shared", "--foreign")  # LVM leaves these out, and they are not absent
+_NO_SEGMENTS = ("-S", "pvseg_start=-1")
+_COPY = re.compile(r"Not using device (\S+) for PV (\S+?)\.?\Z")
+_DEVICE = re.compile(r"(.*)\((\d+)\)\Z", re.DOTALL)
+THIN_POOL, THIN, SNAPSHOT, MERGING = "t", "V", "s", "S"
+
+
+class Device(NamedTuple):
+    """A physical volume. ``path`` is empty where it is not there. ``used``: it says of itself that it is part of a
+    group. ``copies``: other devices that say of themselves that they are the same one. ``size`` is that of the device,
+    in bytes.
+    """
+
+    path: str
+    uuid: str
+    group: str
+    number: tuple[int, int]
+    missing: bool
+    copies: tuple[str, ...]
+    used: bool
+    size: int
+
+
+class Segment(NamedTuple):
+    """``places``: devices or other volumes, with the first of their extents."""
+
+    kind: str
+    size: int
+    places: tuple[tuple[str, int], ...]
+
+
+class Logical(NamedTuple):
+    """A logical volume; hidden ones are not reported. ``attributes`` are those of lvs(8), bytes are sizes; the virtual
+    size of a snapshot is that of its origin. ``percent`` of it is allocated, None where that is not known.
+    """
+
+    name: str
+    uuid: str
+    size: int
+    attributes: str
+    origin: str
+    origin_size: int
+    pool: str
+    percent: float | None
+    tags: tuple[str, ...]
+    segments: tuple[Segment, ...]
+
+    @property
+    def kind(self) -> str:
+        return self.attributes[:1]
+
+    @property
+    def active(self) -> bool:
+        return self.attributes[4:5] not in ("-", "X", "")
+
+    @property
+    def lost(self) -> bool:
+        """Whether it is a snapshot that overflowed."""
+        return self.attributes[4:5] in ("I", "S")
+
+    @property
+    def opened(self) -> bool:
+        return self.attributes[5:6] == "o"
+
+    @property
+    def skipped(self) -> bool:
+        """Whether it is not activated with its group."""
+        return self.attributes[9:10] == "k"
+
+    @property
+    def partial(self) -> bool:
+        return self.attributes[8:9] == "p"
 
 
 class Group(NamedTuple):
-    """A volume group. Sizes are bytes. ``missing``: how many of its devices are not there."""
+    """A volume group; sizes in bytes. ``shared``: other hosts have it too. ``foreign``: the system ID of another host,
+    which alone has it. ``missing``: how many devices are.
+    """
 
     name: str
     uuid: str
     size: int
     free: int
+    extent: int
     exported: bool
+    shared: bool
+    foreign: str
+    writable: bool
     missing: int
-    volumes: int
+    devices: tuple[Device, ...]
+    volumes: tuple[Logical, ...]
 
 
-class Device(NamedTuple):
-    """A physical volume; ``path`` is None where the device is not there. ``used``: it says of itself that it belongs
-    to a group, also where that is not known.
+class Report(NamedTuple):
+    groups: tuple[Group, ...]
+    devices: tuple[Device, ...]
+
+    def named(self, name: str) -> tuple[Group, ...]:
+        """The groups of that name: this host's, or where it has none those of others."""
+        groups = tuple(group for group in self.groups if group.name == name)
+        return tuple(group for group in groups if not group.foreign) or groups
+
+
+def report(look: Look) -> Report:
+    """All groups that LVM shows on this host, devices without one included. Hints of an earlier scan are not believed.
+    Raises ``tool_missing``, ``command_failed`` or ``deadline``.
     """
-
-    path: str | None
-    uuid: str
-    group: str
-    group_uuid: str
-    size: int
-    used: bool
-    duplicate: bool
+    argv = ["lvm", "fullreport", *_REPORT, *_OF_OTHERS]
+    for kind, fields in _FIELDS.items():
+        argv += ["--configreport", kind, "-o", fields]
+    argv += _NO_SEGMENTS
+    parsed: Report = look.once("lvm", lambda: _ask(argv, look))
+    return parsed
 
 
-def groups(deadline: Deadline) -> list[Group]:
-    return parse_groups(_report("vgs", _GROUP_FIELDS, deadline))
+def _ask(argv: Sequence[str], look: Look) -> Report:
+    with _system_directory() as environment:
+        told, warnings = _json(argv, look, environment)
+        try:
+            own = _own(told, look, environment)
+            return parse(told, warnings, own)
+        except (KeyError, AttributeError, TypeError) as error:
+            raise _no_report(argv, error) from None
 
 
-def devices(deadline: Deadline) -> list[Device]:
-    return parse_devices(_report("pvs", _DEVICE_FIELDS, deadline))
+def _own(told: Any, look: Look, environment: Mapping[str, str]) -> frozenset[str]:
+    """The uuids of groups with a system ID that are this host's: LVM shows them without being asked for others'. Asked
+    for only where there is such an ID, which by default there is not (lvmsystemid(7)).
+    """
+    if not any(row["vg_systemid"] for part in told["report"] for row in part.get("vg", ())):
+        return frozenset()
+    shown = _json(("lvm", "vgs", *_REPORT, "-o", "vg_uuid"), look, environment)[0]
+    return frozenset(row["vg_uuid"] for part in shown["report"] for row in part["vg"])
 
 
-def _report(tool: str, fields: tuple[str, ...], deadline: Deadline) -> str:
-    with _system_directory() as directory:
-        environment = {"LVM_SUPPRESS_FD_WARNINGS": "1"}
-        config: tuple[str, ...] = ()
-        if directory is not None:
-            environment[_DIRECTORY] = directory
-            config = ("--config", f'global/locking_dir="{directory}"')
-        argv = (tool, *_OPTIONS, *config, "-o", ",".join(fields))
-        ended = finish(argv, timeout=deadline.left, package=PACKAGE, environment=environment)
+def _json(argv: Sequence[str], look: Look, environment: Mapping[str, str]) -> tuple[Any, list[str]]:
+    """What a report says, and its warnings."""
+    import json
+
+    from ..host.run import failure, finish
+
+    ended = finish(argv, timeout=look.left("lvm"), environment=environment)
     if ended.status != 0:
-        raise failure(tool, ended.command, ended.status, ended.stderr.strip())
-    return ended.stdout
+        raise failure("lvm", ended.command, ended.status, ended.stderr.strip())
+    try:
+        return json.loads(ended.stdout), ended.stderr.splitlines()
+    except ValueError as error:
+        raise _no_report(argv, error) from None
 
 
-@contextmanager
-def _system_directory() -> Iterator[str | None]:
-    """What stands for /etc/lvm where the host has a devices file; None where it has none, and nothing would be
-    written.
+def _no_report(argv: Sequence[str], error: Exception) -> StorageError:
+    what = f"lvm printed what is no report: {error}"
+    return StorageError("command_failed", what, subject="lvm", command=" ".join(argv))
+
+
+def looks_into_volumes(look: Look) -> bool:
+    """Whether LVM takes a logical volume as a physical one, which by default it does not (lvm.conf: scan_lvs). Where it
+    does not say, it is to be tried.
     """
-    real = os.environ.get(_DIRECTORY) or "/etc/lvm"
-    files = _devices_files(os.path.join(real, "devices"))
-    if not files:
-        yield None
-        return
-    with tempfile.TemporaryDirectory(prefix="virt-storage-") as private:
-        for entry in os.listdir(real):
-            if entry not in ("devices", "archive", "backup", "cache"):
-                os.symlink(os.path.join(os.path.abspath(real), entry), os.path.join(private, entry))
-        os.mkdir(os.path.join(private, "devices"))
-        for file in files:
-            shutil.copy(file, os.path.join(private, "devices"))
-        yield private
+    try:
+        said = look.run(("lvm", "lvmconfig", "--typeconfig", "full", "devices/scan_lvs"))
+    except StorageError as error:
+        if error.code == "deadline":
+            raise
+        return True
+    return said.strip() != "scan_lvs=0"
+
+
+# --- the devices file ------------------------------------------------------------------------------------------------
+
+
+def _usual_directory() -> str:
+    return os.path.abspath(os.environ.get(_DIRECTORY) or _USUAL)
+
+
+def has_devices_file() -> bool:
+    """Whether LVM may look at the devices of its file only (lvmdevices(8))."""
+    return bool(_devices_files(_usual_directory()))
 
 
 def _devices_files(directory: str) -> list[str]:
+    place = os.path.join(directory, "devices")
     try:
-        names = os.listdir(directory)
+        names = os.listdir(place)
     except (FileNotFoundError, NotADirectoryError):
         return []
-    return [os.path.join(directory, name) for name in names if name.endswith(".devices")]
+    return [os.path.join(place, name) for name in names if name.endswith(".devices")]
+
+
+@contextmanager
+def _system_directory() -> Iterator[dict[str, str]]:
+    """The environment that makes LVM take a copy for /etc/lvm, on a host with a devices file; without one, nothing
+    would be written.
+    """
+    usual = _usual_directory()
+    files = _devices_files(usual)
+    if not files:
+        yield {}
+        return
+    import shutil
+    import tempfile
+
+    with tempfile.TemporaryDirectory(prefix="virt-storage-") as private:
+        for entry in os.listdir(usual):
+            if entry not in _WRITTEN:
+                os.symlink(os.path.join(usual, entry), os.path.join(private, entry))
+        os.mkdir(os.path.join(private, "devices"))
+        for file in files:
+            shutil.copy(file, os.path.join(private, "devices"))
+        yield {_DIRECTORY: private}
 
 
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _rows(printed: str, kind: str) -> list[dict[str, str]]:
-    """The rows of a report (lvmreport(7): JSON)."""
-    try:
-        return [row for report in json.loads(printed)["report"] for row in report[kind]]
-    except (ValueError, KeyError, TypeError) as error:
-        raise StorageError(
-            "command_failed",
-            f"LVM printed what is no report: {error}",
-            subject="lvm2",
-            hint="Look what pvs and vgs print with --reportformat json.",
-        ) from None
+def parse(told: Any, warnings: Sequence[str] = (), own: Collection[str] = ()) -> Report:
+    """Of the JSON of a full report, which has no word of copies of a device: only a warning tells of them. ``own`` are
+    the uuids of groups that are this host's although they have a system ID.
+    """
+    copies: dict[str, list[str]] = {}
+    for match in map(_COPY.search, warnings):
+        if match is not None:
+            copies.setdefault(match.group(2), []).append(match.group(1))
+    groups: list[Group] = []
+    devices: list[Device] = []
+    for part in told["report"]:
+        members = tuple(_device(row, copies) for row in part.get("pv", ()))
+        devices += members
+        segments: dict[str, list[Segment]] = {}
+        for row in part.get("seg", ()):
+            segments.setdefault(row["lv_uuid"], []).append(_segment(row))
+        volumes = tuple(_logical(row, segments) for row in part.get("lv", ()))
+        groups += [_group(row, members, volumes, own) for row in part.get("vg", ()) if row["vg_uuid"]]
+    return Report(tuple(groups), tuple(devices))
 
 
-def _number(row: dict[str, Any], name: str) -> int:
-    text = str(row.get(name) or 0)
-    return int(text) if text.isdigit() else 0
+def _number(text: str) -> int:
+    return int(text) if text.lstrip("-").isdigit() else 0
 
 
-def parse_groups(printed: str) -> list[Group]:
-    return [
-        Group(
-            row["vg_name"],
-            row["vg_uuid"],
-            _number(row, "vg_size"),
-            _number(row, "vg_free"),
-            bool(row["vg_exported"]),
-            _number(row, "vg_missing_pv_count"),
-            _number(row, "lv_count"),
-        )
-        for row in _rows(printed, "vg")
-    ]
+def _device(row: dict[str, str], copies: dict[str, list[str]]) -> Device:
+    return Device(
+        row["pv_name"] if row["pv_name"].startswith("/") and not row["pv_missing"] else "",
+        row["pv_uuid"],
+        row["vg_name"],
+        (_number(row["pv_major"]), _number(row["pv_minor"])),
+        bool(row["pv_missing"]),
+        tuple(copies.get(row["pv_uuid"], ())),
+        bool(row["pv_in_use"]),
+        _number(row["dev_size"]) or _number(row["pv_size"]),
+    )
 
 
-def parse_devices(printed: str) -> list[Device]:
-    return [
-        Device(
-            row["pv_name"] if row["pv_name"].startswith("/") and not row["pv_missing"] else None,
-            row["pv_uuid"],
-            row["vg_name"],
-            row["vg_uuid"],
-            _number(row, "dev_size") or _number(row, "pv_size"),
-            bool(row["pv_in_use"]),
-            bool(row["pv_duplicate"]),
-        )
-        for row in _rows(printed, "pv")
-    ]
+def _segment(row: dict[str, str]) -> Segment:
+    matches = [_DEVICE.match(text) for text in row["devices"].split(",")]
+    places = tuple((match.group(1), int(match.group(2))) for match in matches if match is not None)
+    return Segment(row["segtype"], _number(row["seg_size"]), places)
+
+
+def _logical(row: dict[str, str], segments: dict[str, list[Segment]]) -> Logical:
+    percent = row["data_percent"]
+    return Logical(
+        row["lv_name"],
+        row["lv_uuid"],
+        _number(row["lv_size"]),
+        row["lv_attr"],
+        row["origin"],
+        _number(row["origin_size"]),
+        row["pool_lv"],
+        float(percent) if percent else None,
+        tuple(filter(None, row["lv_tags"].split(","))),
+        tuple(segments.get(row["lv_uuid"], ())),
+    )
+
+
+def _group(
+    row: dict[str, str], devices: tuple[Device, ...], volumes: tuple[Logical, ...], own: Collection[str]
+) -> Group:
+    return Group(
+        row["vg_name"],
+        row["vg_uuid"],
+        _number(row["vg_size"]),
+        _number(row["vg_free"]),
+        _number(row["vg_extent_size"]),
+        bool(row["vg_exported"]),
+        bool(row["vg_clustered"]) or row["vg_lock_type"] not in ("", "none"),
+        "" if row["vg_uuid"] in own else row["vg_systemid"],
+        row["vg_permissions"] != "read-only",
+        _number(row["vg_missing_pv_count"]),
+        devices,
+        volumes,
+    )

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 DIRECTORY = "directory"  # the name of the part that something is mounted on
 OPTIONS = ("nodev", "nosuid", "noexec")  # what libvirt mounts with on Linux, before what a pool says
-PACKAGE = "util-linux"
 LOST_AND_FOUND = "lost+found"  # a filesystem's own, where it is empty: mke2fs(8)
 
 
@@ -161,12 +160,12 @@ def _identity(place: Place, inode: int) -> tuple[Condition, ...]:
     return (Condition("identity", place.path, (device, inode)),)
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    """Who keeps it from being unmounted."""
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who keeps it from being unmounted, and what could not be looked at for that."""
     from ..host.mount_users import users_of_mount
 
     mount = mount_at(resolved(storage.path or "", look.mounts()), look.mounts())
-    return () if mount is None else users_of_mount(mount)[0]
+    return ((), ()) if mount is None else users_of_mount(mount)
 
 
 def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool], list[Any]]) -> list[Any]:
@@ -187,7 +186,7 @@ def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool],
             f"If its server is dead for good, umount -f {path} gives up what was not written there, and "
             f"umount -l {path} hides it until nobody uses it any more; then run the task again."
         )
-        unmount = Run(("umount", "--", path), PACKAGE, bounded=True, late=late, lets_go=True, unmounts=path)
+        unmount = Run(("umount", "--", path), bounded=True, late=late, lets_go=True, unmounts=path, whole=True)
         return [unmount] if TAKE_DOWN in change.may else []
     if change.action == "permissions" or change.part == DIRECTORY:
         from .filetree_changes import lower_directory
@@ -202,4 +201,4 @@ def mount(fstype: str, options: tuple[str, ...], source: str, target: str) -> An
 
     kind = ("-t", fstype) if fstype else ()
     chosen = ("-o", ",".join(options)) if options else ()
-    return Run(("mount", *kind, *chosen, "--", source, target), PACKAGE, bounded=True, leaves=True)
+    return Run(("mount", *kind, *chosen, "--", source, target), bounded=True, leaves=True, whole=True)

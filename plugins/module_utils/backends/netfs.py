@@ -27,12 +27,6 @@ if TYPE_CHECKING:
 
 NFS, GLUSTERFS, CIFS, AUTO = "nfs", "glusterfs", "cifs", "auto"
 _TYPES = {NFS: ("nfs", "nfs4"), GLUSTERFS: ("fuse.glusterfs",), CIFS: ("cifs", "smb3")}
-_PACKAGES = {
-    NFS: "nfs-common on Debian and Ubuntu, nfs-utils on Fedora, RHEL and Arch Linux, nfs-client on SUSE",
-    GLUSTERFS: "glusterfs-client on Debian and Ubuntu, glusterfs-fuse on Fedora and RHEL, glusterfs on SUSE and Arch "
-    "Linux",
-    CIFS: "cifs-utils",
-}
 # mount.cifs(8): options that say who connects; without any of them it is a guest, as libvirt has it.
 _WHO = ("user", "username", "cred", "credentials", "guest", "sec", "cruid")
 # Options with which CIFS has the owners and modes of the server.
@@ -69,7 +63,7 @@ def observe_volumes(found: Found, scope: Any, look: Look) -> Found:
     return filetree.observe_volumes(found, scope, look)
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
     return mounted.busy(pool, storage, look)
 
 
@@ -240,9 +234,10 @@ def _attempt(pool: Pool, kind: str) -> Any:
     source, target = source_of(pool, kind), pool.path or ""
     operation = mounted.mount(kind, options_of(pool, kind), source, target)
     return operation._replace(
-        package=_PACKAGES[kind],
         helper=f"mount.{kind}",
         credentials=_credentials(pool, kind),
+        hint=f"See what {_host(pool)} offers to this host (storage_pool_sources lists it), whether the options fit, "
+        "and whether the kernel has nfs, fuse or cifs.",
         late=f"See whether {_host(pool)} is up and can be reached, or give the task a longer timeout.",
     )
 

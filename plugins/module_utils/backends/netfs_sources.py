@@ -14,9 +14,8 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Callable
+from typing import TYPE_CHECKING, Any, Callable
 
-from ..host.clock import Deadline
 from ..host.reach import ensure_listening
 from ..host.run import Ended, failure, finish, run, tool_missing
 from ..model.discovery import CIFS, GLUSTERFS, NFS, Discovery, FoundSource, Query, Unanswered
@@ -24,29 +23,22 @@ from ..model.errors import StorageError
 from ..model.pool import Source, SourceHost
 from . import netfs_answers as answers
 
+if TYPE_CHECKING:
+    from ..host.look import Look
+
 _WORKERS = 16
 _GLUSTER_PORT = 24007
-_TOOLS = {
-    NFS: (
-        "showmount",
-        "package nfs-common on Debian and Ubuntu, nfs-utils on Fedora, RHEL and Arch Linux, nfs-client on SUSE",
-    ),
-    GLUSTERFS: (
-        "gluster",
-        "package glusterfs-cli on Debian, Ubuntu, Fedora and RHEL, glusterfs on SUSE and Arch Linux",
-    ),
-    CIFS: ("smbclient", "package smbclient on Debian, Ubuntu and Arch Linux, samba-client on Fedora, RHEL and SUSE"),
-}
+_TOOLS = {NFS: "showmount", GLUSTERFS: "gluster", CIFS: "smbclient"}
 Answer = tuple[list[FoundSource], list[str]]
 
 
-def look(query: Query, deadline: Deadline) -> Discovery:
+def find(query: Query, look: Look) -> Discovery:
     """Everything that the servers offer, and who of them did not answer by what."""
     from concurrent.futures import ThreadPoolExecutor
 
     asked = [(host, protocol) for host in query.hosts for protocol in query.formats]
     with ThreadPoolExecutor(min(_WORKERS, max(1, len(asked)))) as workers:
-        told = list(workers.map(lambda each: _asked(each[0], each[1], query, deadline), asked))
+        told = list(workers.map(lambda each: _asked(each[0], each[1], query, look), asked))
     sources: list[FoundSource] = []
     left_out: list[str] = []
     unanswered: list[Unanswered] = []
@@ -59,12 +51,12 @@ def look(query: Query, deadline: Deadline) -> Discovery:
     return Discovery(tuple(sources), tuple(unanswered), len(asked) > len(unanswered), left_out=tuple(left_out))
 
 
-def _asked(host: str, protocol: str, query: Query, deadline: Deadline) -> Answer | StorageError:
-    tool, package = _TOOLS[protocol]
+def _asked(host: str, protocol: str, query: Query, look: Look) -> Answer | StorageError:
+    tool = _TOOLS[protocol]
     try:
         if shutil.which(tool) is None:
-            raise tool_missing(tool, package)
-        found = _ASK[protocol](host, query, deadline)
+            raise tool_missing(tool)
+        found = _ASK[protocol](host, query, look)
     except StorageError as error:
         error.subject = host if error.code != "tool_missing" else error.subject
         error.hint = error.hint or f"Look whether {host} serves {protocol} and lets this host ask."
@@ -76,8 +68,8 @@ def _asked(host: str, protocol: str, query: Query, deadline: Deadline) -> Answer
 Named = list[tuple[str, FoundSource]]
 
 
-def _exports(host: str, query: Query, deadline: Deadline) -> Named:
-    printed = run(("showmount", "--no-headers", "--exports", "--", host), timeout=deadline.left)
+def _exports(host: str, query: Query, look: Look) -> Named:
+    printed = run(("showmount", "--no-headers", "--exports", "--", host), timeout=look.left(host))
     return [
         (export.path, FoundSource(_source(host, NFS, export.path), clients=export.clients))
         for export in answers.exports(printed)
@@ -91,10 +83,10 @@ def _source(host: str, protocol: str, directory: str) -> Source:
 # --- Gluster ---------------------------------------------------------------------------------------------------------
 
 
-def _volumes(host: str, query: Query, deadline: Deadline) -> Named:
-    ensure_listening(host, _GLUSTER_PORT, deadline.left)  # gluster itself takes up to ten seconds to see that
+def _volumes(host: str, query: Query, look: Look) -> Named:
+    ensure_listening(host, _GLUSTER_PORT, look.left(host))  # gluster itself takes up to ten seconds to see that
     argv = ("gluster", f"--remote-host={host}", "--mode=script", "--xml", "--log-file=/dev/null")
-    ended = finish((*argv, "volume", "info", "all"), timeout=deadline.left)
+    ended = finish((*argv, "volume", "info", "all"), timeout=look.left(host))
     if ended.status != 0:
         raise _refused(ended, "gluster")  # says it on standard output
     try:
@@ -117,10 +109,10 @@ def _volume(host: str, kind: str, volume: answers.GlusterVolume) -> FoundSource:
 # --- CIFS ------------------------------------------------------------------------------------------------------------
 
 
-def _shares(host: str, query: Query, deadline: Deadline) -> Named:
+def _shares(host: str, query: Query, look: Look) -> Named:
     argv = ("smbclient", "--grepable", "--option=name resolve order=host", f"--list={host}")
     with _credentials(query) as (option, descriptors):
-        ended = finish((*argv, option), descriptors, deadline.left)
+        ended = finish((*argv, option), descriptors, look.left(host))
     shares = answers.shares(ended.stdout)
     if shares is None:  # of an IPv6 address it lists all, and ends with 1 all the same
         raise _refused(ended, "smbclient")
@@ -153,4 +145,4 @@ def _refused(ended: Ended, tool: str) -> StorageError:
     return failure(tool, ended.command, ended.status, said)
 
 
-_ASK: dict[str, Callable[[str, Query, Deadline], Named]] = {NFS: _exports, GLUSTERFS: _volumes, CIFS: _shares}
+_ASK: dict[str, Callable[[str, Query, Any], Named]] = {NFS: _exports, GLUSTERFS: _volumes, CIFS: _shares}

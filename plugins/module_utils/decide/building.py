@@ -64,7 +64,7 @@ def _build_part(
         return ()
     check_unused(part, goal, "built")
     if part.kind == FOREIGN:
-        _check_foreign(part, goal)
+        _check_foreign(part, goal, found)
     elif part.kind != ABSENT:
         raise unreadable(goal, found.storage.path, part.why)
     if goal.build == "never":
@@ -104,7 +104,15 @@ def _meet(problem: Problem, subject: str, missing: list[StorageError]) -> None:
 
 
 def check_unused(part: Part, goal: PoolGoal, doing: str) -> None:
-    """Raises ``device_in_use`` where somebody else has what the part is made of."""
+    """Raises ``device_in_use`` where somebody else has what the part is made of, or where that can't be told."""
+    if part.unseen and not part.users:
+        raise StorageError(
+            "device_in_use",
+            f"pool {goal.pool.name} can't be {doing}: {part.what} may be in use, since {', '.join(part.unseen)} could "
+            "not be looked at",
+            subject=str(subject_of(goal)),
+            hint="Run as a user who may look there (become: true), see why it does not answer, or name another source.",
+        )
     if part.users:
         raise StorageError(
             "device_in_use",
@@ -114,11 +122,12 @@ def check_unused(part: Part, goal: PoolGoal, doing: str) -> None:
         )
 
 
-def _check_foreign(part: Part, goal: PoolGoal) -> None:
+def _check_foreign(part: Part, goal: PoolGoal, found: Found) -> None:
     subject = str(subject_of(goal))
     if part.name == DIRECTORY:
-        path = part.what[len("the directory ") :]
-        raise StorageError("storage_foreign", f"{path} is {part.why}", subject=subject, hint=_FOREIGN_PATH)
+        raise StorageError(
+            "storage_foreign", f"{found.storage.path} is {part.why}", subject=subject, hint=_FOREIGN_PATH
+        )
     if not part.destroys:
         raise StorageError(
             "storage_foreign", f"{part.what}: {part.why}", subject=subject, hint="Name another source, or what it is."

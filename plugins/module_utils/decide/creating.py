@@ -70,7 +70,7 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         _claims(volume, task),
         volume,
         destroys=f"the content of {have.path}",
-        requires=(*guarded(have, entry.allow), *_made_from(entry, task)),
+        requires=(*guarded(have, entry.allow, task.found.unseen), *_made_from(entry, task)),
         needs=task.parents(entry),
     )
 

@@ -55,8 +55,16 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
 
 def _goes_down(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
+    if not found.started and not _in_the_way(goal, found):
+        return False
     current = found.current
-    return found.started and current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+    return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+
+
+def _in_the_way(goal: PoolGoal, found: Found) -> bool:
+    """Whether storage that is to be deleted is mounted, though its pool was not started."""
+    mounted = found.row.file_tree and found.current.up and bool(found.current.take_down)
+    return mounted and goal.state == "deleted" and not found.started
 
 
 def _finish(
@@ -324,6 +332,8 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
     names = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
     if not names or not found.started or goal.state == "inactive":
         return False
+    if found.down:  # nobody is disturbed; it runs as is wanted when it is started again
+        return goal.state == "active"
     if "restart" not in goal.allow:
         raise StorageError(
             "restart_needed",
@@ -415,7 +425,7 @@ def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
-    if not any(part.users for part in found.storage.parts):
+    if not any(part.users or part.unseen for part in found.storage.parts):
         return
     from .building import check_unused
 
@@ -425,7 +435,7 @@ def _check_source_unused(goal: PoolGoal, found: Found) -> None:
 
 def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
-    if not found.started:
+    if not found.started and not _in_the_way(goal, found):
         return []
     if found.row.name in TAKEN_AWAY:
         from .deleting import guard_all

@@ -127,7 +127,7 @@ class Calls:
         volume: Volume = change.wanted
         name = volume.name
         if change.action == "delete" and pool.type == "disk" and not daemon_deletes(pool):
-            yield ops.Run(("parted", "--script", disk_of(pool), "rm", self._partition(name, pool)), "parted")
+            yield ops.Run(("parted", "--script", disk_of(pool), "rm", self._partition(name, pool)))
             yield self._call("pool-refresh")
         elif change.action in ("delete", "recreate"):
             yield self._call("vol-delete", name)

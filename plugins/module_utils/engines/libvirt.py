@@ -246,18 +246,17 @@ class LibvirtEngine:
         return there and self._beside(paths)
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
-        from ..host.clock import Deadline
         from .far import guests_told
         from .sources import ON_DEVICES, look_through, settled
 
-        deadline = Deadline(seconds)
+        look = self.host.look(seconds)
         self.daemon.timeout = seconds
         if not self.daemon.is_open:
             self.daemon.open(changing=True)
         at_hand = self._beside(["/dev"])
         supported = not self._unsupported(Pool("", query.type))
-        discovery = look_through(query, self.daemon, deadline, at_hand, supported)
-        self.daemon.timeout = deadline.left
+        discovery = look_through(query, self.daemon, look, at_hand, supported)
+        self.daemon.timeout = look.rest
         pools = map(parse_pool, self.daemon.definitions(""))
         guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
         return settled(query, discovery, pools, guests, unseen)

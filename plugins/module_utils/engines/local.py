@@ -124,10 +124,10 @@ class LocalHost:
     def notes(self) -> Notes:
         return Notes(self.places.records, self.places.starts)
 
-    def look(self) -> Look:
-        """What one observation remembers: made anew for each."""
+    def look(self, seconds: float | None = None) -> Look:
+        """What one observation remembers: made anew for each. It may take ``seconds``, or what the task gives it."""
         self.servers.look_again()
-        return Look(self.timeout, self.places.records, self.places.starts, self.servers)
+        return Look(seconds or self.timeout, self.places.records, self.places.starts, self.servers)
 
     def storage(self, pool: Pool, look: Look, holds: bool = False) -> Storage:
         backend = backend_of(pool.type)
@@ -188,8 +188,8 @@ class LocalHost:
         backend = backend_of(None if pool is None else pool.type)
         if pool is None or backend is None:
             return found
-        busy = backend.busy(pool, found.current, self.look())
-        return replace(found, current=replace(found.current, busy=busy))
+        busy, unseen = backend.busy(pool, found.current, self.look())
+        return replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *unseen))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -201,25 +201,25 @@ class LocalHost:
         from ..host.run import lacks
         from ..model.operations import As, FirstOf
 
-        runs: dict[str, Any] = {}
+        tools: dict[str, None] = {}
         for operation in (operation for step in steps for operation in step.operations):
             plain = operation.operation if isinstance(operation, As) else operation
             attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
             if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
-                runs[lacks(attempts[0])] = attempts[0]
-        return tuple(tool_missing(tool, op.package) for tool, op in runs.items())
+                tools[lacks(attempts[0])] = None
+        return tuple(map(tool_missing, tools))
 
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
-        unused: dict[str, int] = {}
+        unused: dict[int, Condition] = {}
         checks = None
         for index, group in conditions.items():
             for condition in group:
                 if condition.kind == "unused":
-                    unused[condition.path] = index
+                    unused[index] = condition
                     continue
                 if condition.kind == "identity":
                     what = _file_became(condition)
@@ -228,13 +228,7 @@ class LocalHost:
                     what = checks.broken(condition)
                 if what:
                     failed[index] = changed_meanwhile(condition.path, what)
-        if unused:
-            from ..host.volume_users import users_of_volumes
-
-            users = users_of_volumes({path: path for path in unused})[0]
-            for path, found in users.items():
-                if found:
-                    failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
+        failed.update(_taken({index: each for index, each in unused.items() if os.path.lexists(each.path)}))
         return failed
 
     def _checks(self) -> Any:
@@ -269,6 +263,26 @@ def emptied_note(storage: Storage) -> str:
 def emptied_key(pool: str) -> str:
     """What the note is called that a pool was emptied, to be deleted."""
     return f"emptied {pool}"
+
+
+def _taken(unused: Mapping[int, Condition]) -> dict[int, StorageError]:
+    """Of these conditions that volumes are unused, by step, those that hold no longer or can't be told to hold."""
+    if not unused:
+        return {}
+    from ..host.volume_users import users_of_volumes
+
+    users, unseen = users_of_volumes({condition.path: condition.path for condition in unused.values()})
+    failed = {}
+    for index, condition in unused.items():
+        new = [what for what in unseen if what not in condition.expected]
+        if users[condition.path]:
+            what = f"was taken into use by {users[condition.path][0]}"
+        elif new:
+            what = f"could not be checked for users ({new[0]})"
+        else:
+            continue
+        failed[index] = changed_meanwhile(condition.path, what)
+    return failed
 
 
 def _file_became(condition: Condition) -> str:

@@ -207,10 +207,9 @@ class NativeEngine:
         return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
-        from ..host.clock import Deadline
         from .sources import ON_DEVICES, look_here, settled
 
-        discovery = look_here(query, Deadline(seconds))
+        discovery = look_here(query, self.host.look(seconds))
         neighbours, unread = self._neighbours("", self.host.look())
         guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
         pools = [neighbour.pool for neighbour in neighbours]
@@ -285,7 +284,7 @@ class NativeEngine:
         name, notes = change.subject.pool, self.host.notes
         if BRING_UP in change.may:
             if found.storage.emptied:
-                yield ops.Remove(notes.record_path(emptied_key(name)))
+                yield ops.Remove(notes.record_path(emptied_key(name)), note=True)
             yield from self._backend(change, found)
             yield ops.WriteFile(notes.started_path(name), start_note(found.storage))
 
@@ -294,7 +293,7 @@ class NativeEngine:
 
         name, notes = change.subject.pool, self.host.notes
         if EMPTIED in change.may:
-            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage))
+            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage), note=True)
         if TAKE_DOWN in change.may:
             yield from self._backend(change, found)
         if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours

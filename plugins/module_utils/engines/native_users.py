@@ -61,7 +61,7 @@ def observe_users(
             _overlays(found, identities, others, look),
             _built(found, deep),
             _pools(identities, others, look),
-            _members(found, deep),
+            _members(found, deep, unseen),
         ):
             for name, user in source:
                 if user not in users[name]:
@@ -198,13 +198,16 @@ def _pools(identities: dict, neighbours: Sequence[Neighbour], look: _Files) -> I
                 yield name, User("pool", neighbour.pool.name)
 
 
-def _members(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:
     """What makes a block volume a member of something larger, which may not be assembled now."""
     for name, path in paths.items():
         if found.volumes[name].type != "block":
             continue
         from ..host.signatures import content_at
 
-        for signature in content_at(path, _SECONDS).names:
+        content = content_at(path, _SECONDS)
+        if content.problem and os.path.lexists(path):  # what is not active is not there
+            unseen.add(f"what {path} holds ({content.problem})")
+        for signature in content.names:
             if signature in _MEMBERS:
                 yield name, User("holder", _MEMBERS[signature])

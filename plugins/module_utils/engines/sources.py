@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from ..host.clock import Deadline
 from ..host.daemon import Daemon
 from ..libvirt_xml.guests import GuestDisks
 from ..model.discovery import ANY_FORMAT, CIFS, Discovery, FoundSource, Query, Unanswered
@@ -19,25 +19,28 @@ from ..model.errors import StorageError
 from ..model.pool import Pool, Source, SourceHost
 from ..model.types import POOL_TYPES
 
+if TYPE_CHECKING:
+    from ..host.look import Look
+
 # What a daemon can look for (libvirt, storage driver: findPoolSources).
 _DAEMON_FINDS = ("netfs", "gluster", "logical")
 # What is on devices of this host, which guests may have too.
 ON_DEVICES = ("fs", "disk", "logical")
 
 
-def look_here(query: Query, deadline: Deadline) -> Discovery:
+def look_here(query: Query, look: Look) -> Discovery:
     """Raises StorageError where nothing could be looked at."""
     if query.type == "logical":
         from ..backends import logical_sources
 
-        return logical_sources.look(deadline)
+        return logical_sources.find(look)
     if query.type in ("fs", "disk"):
         from ..backends import device_sources
 
-        return device_sources.look(query.type, deadline)
+        return device_sources.find(query.type, look)
     from ..backends import netfs_sources
 
-    return netfs_sources.look(query, deadline)
+    return netfs_sources.find(query, look)
 
 
 def settled(
@@ -68,17 +71,17 @@ def _with_guests(found: FoundSource, disks: Mapping[str, str]) -> FoundSource:
 # --- through a daemon ------------------------------------------------------------------------------------------------
 
 
-def look_through(query: Query, daemon: Daemon, deadline: Deadline, at_hand: bool, supported: bool) -> Discovery:
+def look_through(query: Query, daemon: Daemon, look: Look, at_hand: bool, supported: bool) -> Discovery:
     """What the daemon finds; what it can't look for, or has no driver for, is looked for here, where that is the same.
     Raises ``daemon_cannot`` where it is not.
     """
     if query.type not in _DAEMON_FINDS or not supported:
         if not at_hand:
             raise _cannot(query.type, daemon.uri)
-        return look_here(query, deadline)
+        return look_here(query, look)
     if query.type == "logical":
         return _groups(daemon, at_hand)
-    return _of_servers(query, daemon, deadline, at_hand)
+    return _of_servers(query, daemon, look, at_hand)
 
 
 def _cannot(what: str, uri: str) -> StorageError:
@@ -111,15 +114,15 @@ def _told(daemon: Daemon, kind: str, host: str | None) -> tuple[Source, ...]:
     return parse_sources(daemon.find_sources(kind, query), row)
 
 
-def _of_servers(query: Query, daemon: Daemon, deadline: Deadline, at_hand: bool) -> Discovery:
+def _of_servers(query: Query, daemon: Daemon, look: Look, at_hand: bool) -> Discovery:
     """The daemon knows NFS and Gluster; of CIFS is asked from here."""
     by_daemon = tuple(protocol for protocol in query.formats if protocol != CIFS)
     if not by_daemon and not at_hand:
         raise _cannot("CIFS", daemon.uri)
-    found = _by_daemon(query, daemon, deadline, by_daemon) if by_daemon else Discovery(answered=False)
+    found = _by_daemon(query, daemon, look, by_daemon) if by_daemon else Discovery(answered=False)
     if CIFS not in query.formats or not at_hand:
         return found
-    here = look_here(replace(query, formats=(CIFS,)), deadline)
+    here = look_here(replace(query, formats=(CIFS,)), look)
     return replace(
         here,
         sources=(*found.sources, *here.sources),
@@ -128,15 +131,15 @@ def _of_servers(query: Query, daemon: Daemon, deadline: Deadline, at_hand: bool)
     )
 
 
-def _by_daemon(query: Query, daemon: Daemon, deadline: Deadline, protocols: tuple[str, ...]) -> Discovery:
+def _by_daemon(query: Query, daemon: Daemon, look: Look, protocols: tuple[str, ...]) -> Discovery:
     """One host after the other: the daemon has one connection. What it found by a protocol that was not asked for is
     left out.
     """
     sources: list[FoundSource] = []
     unanswered: list[Unanswered] = []
     for host in query.hosts:
-        daemon.timeout = deadline.left
         try:
+            daemon.timeout = look.left(host)
             told = _told(daemon, query.type, host)
         except StorageError as error:
             if error.code not in ("daemon_failed", "deadline"):

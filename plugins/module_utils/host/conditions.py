@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""What must still hold of a device or a mount just before something is destroyed: made when it is looked at, checked
-again under the lock.
+"""What must still hold of a device just before something is destroyed: made when it is looked at, checked again under
+the lock.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from ..model.change import Condition
 from ..model.errors import StorageError
 from ..model.found import User
 from .block import Device, device_at
-from .mounts import Mount, mount_at, mounts
 from .processes import Processes
 from .signatures import Content
 
@@ -24,8 +23,8 @@ _REPLACED = "was replaced or went away"
 
 
 def is_device(device: Device) -> Condition:
-    """Its path still leads to this device, of the same size."""
-    return Condition("device", device.path, device.identity)
+    """What the kernel calls so is still this device, of the same size: that name is what it is worked on by."""
+    return Condition("device", device.node, device.identity)
 
 
 def holds(path: str, content: Content) -> Condition:
@@ -33,28 +32,14 @@ def holds(path: str, content: Content) -> Condition:
     return Condition("signatures", path, content.facts)
 
 
-def region_holds(path: str, offset: int, size: int, content: Content) -> Condition:
-    """The same of a part of it."""
-    return Condition("region", path, (offset, size, *content.facts))
-
-
-def is_mounted(point: str, mount: Mount | None) -> Condition:
-    """At the point there is still this mount, or still none."""
-    return Condition("mount", point, _facts(mount))
-
-
 def device_unused(path: str, but: Iterable[User] = ()) -> Condition:
     """Nobody uses the device but those."""
     return Condition("device_unused", path, tuple(sorted(map(str, but))))
 
 
-def mount_unused(point: str, but: Iterable[User] = ()) -> Condition:
-    """Nobody uses what is mounted at the point but those."""
-    return Condition("mount_unused", point, tuple(sorted(map(str, but))))
-
-
-def _facts(mount: Mount | None) -> tuple:
-    return () if mount is None else (mount.id, *mount.number, mount.root, mount.fstype, mount.source)
+def untouched(device: Device, content: Content) -> tuple[Condition, ...]:
+    """Everything that must still be so before the device is taken: it is that one, with that on it, and free."""
+    return is_device(device), holds(device.node, content), device_unused(device.node)
 
 
 class Checks:
@@ -67,10 +52,7 @@ class Checks:
             "device": self._device,
             "content": self._content,
             "signatures": self._signatures,
-            "region": self._region,
-            "mount": self._mount,
             "device_unused": self._device_unused,
-            "mount_unused": self._mount_unused,
         }
 
     def broken(self, condition: Condition) -> str:
@@ -98,36 +80,21 @@ class Checks:
         found = content_of(condition.path, self._timeout)
         return "" if (found,) == condition.expected else f"got other content: {found or 'nothing but zeros'}"
 
-    def _region(self, condition: Condition) -> str:
-        from .signatures import region_at
-
-        offset, size, *facts = condition.expected
-        found = region_at(condition.path, self._timeout, offset, size)
-        return "" if found.facts == tuple(facts) and not found.problem else _now(found)
-
-    @staticmethod
-    def _mount(condition: Condition) -> str:
-        found = mount_at(condition.path, mounts())
-        if _facts(found) == condition.expected:
-            return ""
-        return "was unmounted" if found is None else f"got {found.source} mounted on it"
-
     def _device_unused(self, condition: Condition) -> str:
         from .device_users import users_of_path
 
-        return _taken(users_of_path(condition.path, self._processes, self._timeout)[0], condition)
-
-    def _mount_unused(self, condition: Condition) -> str:
-        from .mount_users import users_of_mount
-
-        mount = mount_at(condition.path, mounts())
-        users = () if mount is None else users_of_mount(mount, self._processes, self._timeout)[0]
-        return _taken(users, condition)
+        users, unseen = users_of_path(condition.path, self._processes, self._timeout)
+        return _taken(users, condition) or _blind(unseen)
 
 
 def _taken(users: Iterable[User], condition: Condition) -> str:
     new = [str(user) for user in users if str(user) not in condition.expected]
     return f"was taken into use by {new[0]}" if new else ""
+
+
+def _blind(unseen: Iterable[str]) -> str:
+    """What could not be looked at may be a user."""
+    return "".join(f"could not be checked for users ({what})" for what in list(unseen)[:1])
 
 
 def _now(found: Content) -> str:

@@ -15,10 +15,6 @@ from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
 
-PACKAGES = (
-    "package python3-libvirt on Debian, Ubuntu, Fedora and RHEL, python3-libvirt-python on SUSE, "
-    "libvirt-python on Arch Linux"
-)
 _BUSY = ("asynchronous jobs running", "is still in use", "is still being allocated")
 _POLL_SECONDS = 0.1
 
@@ -382,11 +378,13 @@ def _library() -> Any:
     try:
         import libvirt
     except ImportError:
+        from ..model.packages import installing
+
         raise StorageError(
             "library_missing",
             "the Python library libvirt is not installed on this host",
             subject="libvirt",
-            hint=f"Install it: {PACKAGES}.",
+            hint=f"Install it: {installing('libvirt for Python')}.",
         ) from None
     libvirt.registerErrorHandler(lambda context, error: None, None)  # it would print to stderr
     return libvirt

@@ -27,7 +27,7 @@ def mounts_type(name: str) -> bool:
     if any(os.path.exists(f"{directory}/mount.{name}") for directory in _HELPERS):
         return True
     try:
-        run(["modprobe", "--dry-run", "--quiet", f"fs-{name}"], timeout=_SECONDS, package="kmod")
+        run(["modprobe", "--dry-run", "--quiet", f"fs-{name}"], timeout=_SECONDS)
     except StorageError as error:
         return error.code != "command_failed"
     return True

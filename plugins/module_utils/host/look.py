@@ -17,6 +17,8 @@ from .notes import Notes
 from .remote import Servers
 from .run import run
 
+_LEAST = 0.1
+
 
 class Look(Notes):
     """One look: what it may take, and what it has seen. ``leaving`` is the path of the pool as it runs, where it is
@@ -31,11 +33,15 @@ class Look(Notes):
         self.servers = servers or Servers(timeout)
         self._seen: dict[Any, tuple[Any, StorageError | None]] = {}
 
+    @property
+    def rest(self) -> float:
+        """Seconds until the deadline, to a tenth; never less than one of those, which a command may be given."""
+        return max(_LEAST, round(self.deadline - time.monotonic(), 1))
+
     def left(self, subject: str = "") -> float:
-        """Seconds until the deadline. Raises ``deadline`` when it is over."""
-        seconds = self.deadline - time.monotonic()
-        if seconds > 0:
-            return seconds
+        """The same. Raises ``deadline`` when it is over."""
+        if time.monotonic() < self.deadline:
+            return self.rest
         raise StorageError(
             "deadline",
             f"looking at {subject or 'the host'} took longer than {self.timeout:g} s",
@@ -60,15 +66,15 @@ class Look(Notes):
         found: list[Mount] = self.once("mounts", mounts)
         return found
 
-    def run(self, argv: Sequence[str], package: str) -> str:
+    def run(self, argv: Sequence[str]) -> str:
         """Standard output of a command that only looks, run once for these words."""
         words = tuple(argv)
-        printed: str = self.once(words, lambda: run(words, timeout=self.left(words[0]), package=package))
+        printed: str = self.once(words, lambda: run(words, timeout=self.left(words[0])))
         return printed
 
-    def json(self, argv: Sequence[str], package: str) -> Any:
+    def json(self, argv: Sequence[str]) -> Any:
         """What a command prints as JSON, read once: not to be changed. None where it prints nothing."""
-        return self.once(("json", *argv), lambda: _parsed(argv, self.run(argv, package)))
+        return self.once(("json", *argv), lambda: _parsed(argv, self.run(argv)))
 
 
 def _parsed(argv: Sequence[str], printed: str) -> Any:

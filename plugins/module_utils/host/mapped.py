@@ -16,8 +16,6 @@ from .partitions import differences, kernel_partitions, stem_of
 from .run import run
 from .udev import settle
 
-_PACKAGE = "kpartx"
-
 
 def update(device: Device, table: Table | None, separator: bool | None, seconds: float) -> None:
     """Makes the partitions of a disk those of its table; of none where it has no table. udev may do the same now: what
@@ -27,15 +25,15 @@ def update(device: Device, table: Table | None, separator: bool | None, seconds:
     what = ["-d"] if table is None else ["-u", "-p", stem[len(device.dm_name) :]]
     argv = ["kpartx", *what, "-s", f"/dev/mapper/{device.dm_name}"]
     try:
-        run(argv, package=_PACKAGE)
+        run(argv)
     except StorageError as error:
         if error.code == "tool_missing":
             raise
         settle(seconds)
-        run(argv, package=_PACKAGE)
+        run(argv)
     if _differs(device, table):
         settle(seconds)
-        run(argv, package=_PACKAGE)
+        run(argv)
 
 
 def _differs(device: Device, table: Table | None) -> bool:

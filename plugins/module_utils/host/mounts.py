@@ -98,15 +98,6 @@ def mount_at(path: str, table: Iterable[Mount]) -> Mount | None:
     return mount if mount is not None and mount.point == path else None
 
 
-def mounts_of(what: tuple[int, int] | str, table: Iterable[Mount]) -> list[Mount]:
-    """The mounts of a device number, or of a source as it is written in the table. Of btrfs, whose mounts have numbers
-    of their own, only the source tells.
-    """
-    if isinstance(what, str):
-        return [mount for mount in table if mount.source == what]
-    return [mount for mount in table if mount.number == what]
-
-
 def mounts_below(mount: Mount, table: Iterable[Mount]) -> list[Mount]:
     """What is mounted on directories of a mount, and on those in turn."""
     found: list[Mount] = []

@@ -49,7 +49,7 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         keep = (*held, descriptor)
         _write(op, descriptor, keep)
         if op.argv:
-            run(op.argv, keep_fds=keep, package=op.package, stdin=f"{op.script}\n".encode() if op.script else b"")
+            run(op.argv, keep_fds=keep, stdin=f"{op.script}\n".encode() if op.script else b"")
         _tell_kernel(descriptor, device, _table(op.made or op.label, device, op), op)
     finally:
         os.close(descriptor)
@@ -77,7 +77,7 @@ def _lock(descriptor: int, disk: str, seconds: float) -> None:
 def _table(label: str, device: Device, op: ChangeTable) -> Table | None:
     if not label:
         return None
-    return read_table(device, label, op.separator, lambda argv, package: run(argv, package=package))
+    return read_table(device, label, op.separator, run)
 
 
 def _check(op: ChangeTable, table: Table) -> None:
@@ -101,7 +101,7 @@ def _write(op: ChangeTable, descriptor: int, keep: Sequence[int]) -> None:
     if op.clear or op.content:
         os.fsync(descriptor)
     if op.content and not isinstance(op.content, bytes):
-        run(op.content, keep_fds=keep, package="qemu-utils, in EL qemu-img")
+        run(op.content, keep_fds=keep)
         os.fsync(descriptor)
 
 

@@ -20,7 +20,6 @@ from ..model.tables import DOS, GPT, RESERVED, Partition, Table, bounds
 from .block import Device
 from .files import read_small_file
 
-SFDISK, PARTED = "fdisk (sfdisk), in EL util-linux", "parted"
 _TRAILING = re.compile(r"([0-9]+)\Z")
 _SYS = "/sys/class/block"
 _SECTOR = 512  # what sysfs counts in
@@ -37,7 +36,7 @@ LABELS = {"dos": "dos", "msdos": "dos", "sgi": "dvh", "gpt": "gpt", "PMBR": "gpt
 PARTED_LABELS = {"dos": "msdos"}
 _BY_PARTED = ("dvh", "mac", "bsd", "pc98", "sun")
 
-Runner = Callable[[Sequence[str], str], str]
+Runner = Callable[[Sequence[str]], str]
 
 
 class Seen(NamedTuple):
@@ -136,7 +135,7 @@ def read_table(device: Device, label: str, separator: bool | None, run: Runner) 
 def _by_sfdisk(empty: Table, run: Runner) -> Table:
     argv = ["sfdisk", "--json", empty.device]
     try:
-        rows = json.loads(run(argv, SFDISK))["partitiontable"]
+        rows = json.loads(run(argv))["partitiontable"]
     except (ValueError, KeyError) as error:
         raise StorageError(
             "command_failed", f"sfdisk printed what is no JSON: {error}", subject=empty.device, command=" ".join(argv)
@@ -178,7 +177,7 @@ def _links(table: Table) -> tuple[int, ...]:
 
 
 def _by_parted(empty: Table, run: Runner) -> Table:
-    printed = run(["parted", "--script", "--machine", empty.device, "unit", "B", "print", "free"], PARTED)
+    printed = run(["parted", "--script", "--machine", empty.device, "unit", "B", "print", "free"])
     own = RESERVED.get(empty.label, ())
     partitions, ends = [], [empty.end]
     for line in printed.splitlines()[2:]:

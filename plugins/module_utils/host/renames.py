@@ -7,8 +7,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
+NO_RENAMEAT2 = (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP)  # so say a filesystem or a kernel that can't
 _NOREPLACE, _EXCHANGE = 1, 2
 _AT_FDCWD = -100
 

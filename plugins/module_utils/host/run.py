@@ -37,7 +37,6 @@ def run(
     argv: Sequence[str],
     keep_fds: Sequence[int] = (),
     timeout: float | None = None,
-    package: str = "",
     stdin: bytes = b"",
     user: tuple[int, int] | None = None,
 ) -> str:
@@ -46,7 +45,7 @@ def run(
     ``keep_fds`` are the locks that the command works under: it holds them too, so that they are free only once it is
     gone. ``stdin`` is what it reads, ``user`` as whom it runs: user and group.
     """
-    ended = finish(argv, keep_fds, timeout, package, stdin=stdin, user=user)
+    ended = finish(argv, keep_fds, timeout, stdin=stdin, user=user)
     if ended.status != 0:
         raise failure(argv[0], ended.command, ended.status, ended.stderr.strip())
     return ended.stdout
@@ -56,7 +55,6 @@ def finish(
     argv: Sequence[str],
     keep_fds: Sequence[int] = (),
     timeout: float | None = None,
-    package: str = "",
     environment: Mapping[str, str] | None = None,
     stdin: bytes = b"",
     user: tuple[int, int] | None = None,
@@ -79,7 +77,7 @@ def finish(
             **as_user,
         )
     except FileNotFoundError:
-        raise tool_missing(argv[0], package) from None
+        raise tool_missing(argv[0]) from None
     try:
         stdout, stderr = child.communicate(stdin or None, timeout=timeout)
     except subprocess.TimeoutExpired:
@@ -120,7 +118,10 @@ def lacks(command: Any) -> str:
     return next((tool for tool in wanted if shutil.which(tool, path=places) is None), "")
 
 
-def tool_missing(tool: str, package: str) -> StorageError:
+def tool_missing(tool: str) -> StorageError:
+    from ..model.packages import installing
+
+    package = installing(tool) or "look for the package that has it"
     return StorageError(
         "tool_missing", f"{tool} is not installed on this host", subject=tool, hint=f"Install it: {package}."
     )
@@ -132,7 +133,7 @@ def failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
         "no_space" if full else "command_failed",
         f"{tool} failed" + (": there is no space left" if full else ""),
         subject=tool,
-        hint="Free some space and run the task again." if full else "",
+        hint="Free some space and run the task again." if full else f"Mend what {tool} says, and run the task again.",
         command=command,
         rc=status,
         stderr=stderr,

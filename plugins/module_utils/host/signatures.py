@@ -25,7 +25,6 @@ _SAMPLES, _SAMPLE = 64, 64 * 1024
 # Where filesystems keep copies of their superblocks: ext4 in group 1 (with blocks of 1 and 4 KiB), btrfs; those of XFS
 # are at fractions of the size (ext4(5): sparse_super; btrfs' on-disk format; mkfs.xfs(8): agcount).
 _COPIES = (8 * _MIB, 64 * _MIB, 128 * _MIB, 256 * 1024 * _MIB)
-_PACKAGE = "util-linux"
 _TABLE, _PROTECTIVE = "partition-table", "PMBR"
 _BOOT_SECTORS = {"exfat", "ntfs", "vfat"}
 _NOTHING, _SEVERAL = 2, 8  # blkid(8): exit status of low-level probing
@@ -173,7 +172,7 @@ def all_signatures(path: str, timeout: float) -> list[Signature]:
 
     argv = ["wipefs", "--no-act", "--json", "--output", "OFFSET,TYPE,USAGE,UUID,LABEL", path]
     try:
-        printed = run(argv, timeout=timeout, package=_PACKAGE)
+        printed = run(argv, timeout=timeout)
     except StorageError as error:
         if error.code == "tool_missing" or "option" in error.stderr:
             return likely_signatures(path, timeout)
@@ -200,7 +199,7 @@ def likely_signatures(path: str, timeout: float, offset: int = 0, size: int | No
     """By blkid's probing, which tells of a partition table and of one more, or that there are several."""
     place = [] if size is None else ["-O", str(offset), "-S", str(size)]
     try:
-        printed = run(["blkid", "-p", *place, "-o", "export", path], timeout=timeout, package=_PACKAGE)
+        printed = run(["blkid", "-p", *place, "-o", "export", path], timeout=timeout)
     except StorageError as error:
         if error.rc == _NOTHING:
             return []

@@ -54,11 +54,6 @@ def resolve(text: str, look: Look) -> Device:
     return found[0]
 
 
-def properties(device: Device) -> dict[str, str]:
-    """What udev noted of a device (udevadm-info(8)); empty where there is no udev."""
-    return _properties(f"{_UDEV}/b{device.number[0]}:{device.number[1]}")
-
-
 def aliases(device: Device) -> tuple[str, ...]:
     """All paths under /dev that lead to a device now: its node, device-mapper's name, udev's links."""
     paths = {device.node, device.path}
@@ -96,7 +91,7 @@ def _is_member(told: dict[str, str], found: list[Device]) -> bool:
 def _by_blkid(name: str, value: str, look: Look) -> list[Device]:
     """Reads every device, so only where udev knows of none. Without the cache, which may be old (blkid(8): -c)."""
     try:
-        printed = look.run(["blkid", "-c", "/dev/null", "-t", f"{name}={value}", "-o", "export"], "util-linux")
+        printed = look.run(["blkid", "-c", "/dev/null", "-t", f"{name}={value}", "-o", "export"])
     except StorageError as error:
         if error.rc != _NOTHING:
             raise

@@ -19,7 +19,6 @@ from .run import run
 
 _CONTROL = "/run/udev/control"
 _POLL_SECONDS = 0.05
-_PACKAGE = "util-linux"
 _NO_TABLE = "failed to read partition table"  # partx of util-linux, of a disk without one
 
 
@@ -30,7 +29,7 @@ def settle(seconds: float) -> bool:
     if not os.path.exists(_CONTROL):
         return True
     try:
-        run(["udevadm", "settle", f"--timeout={max(1, int(seconds))}"], timeout=seconds + 1, package="udev")
+        run(["udevadm", "settle", f"--timeout={max(1, int(seconds))}"], timeout=seconds + 1)
     except StorageError as error:
         return error.code == "tool_missing"
     return True
@@ -82,13 +81,13 @@ def reread(disk: str, seconds: float) -> None:
     wanted = _in_table(disk, seconds)
     for number in sorted(_in_kernel(disk) - wanted):
         try:
-            run(["partx", "--delete", "--nr", str(number), disk], timeout=seconds, package=_PACKAGE)
+            run(["partx", "--delete", "--nr", str(number), disk], timeout=seconds)
         except StorageError:
             if number in _in_kernel(disk):
                 raise
     if wanted:
         try:
-            run(["partx", "--update", disk], timeout=seconds, package=_PACKAGE)
+            run(["partx", "--update", disk], timeout=seconds)
         except StorageError:
             if _in_kernel(disk) != wanted:
                 raise
@@ -102,7 +101,7 @@ def _in_kernel(disk: str) -> set[int]:
 def _in_table(disk: str, seconds: float) -> set[int]:
     try:
         argv = ["partx", "--raw", "--noheadings", "--output", "NR", disk]
-        printed = run(argv, timeout=seconds, package=_PACKAGE)
+        printed = run(argv, timeout=seconds)
     except StorageError as error:
         if _NO_TABLE not in error.stderr:
             raise

@@ -17,11 +17,6 @@ from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.types import VOLUME_FORMATS
 from ..model.volume import Volume
 
-PACKAGE = (
-    "package qemu-utils on Debian and Ubuntu, qemu-img on Fedora, RHEL and Arch Linux, "
-    "qemu-img (before Leap 15.6: qemu-tools) on SUSE"
-)
-
 _OPTIONS = ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation", "nocow")
 
 # libvirt's names of formats that QEMU has another name for.

@@ -38,11 +38,12 @@ def etree() -> Any:
     try:
         from lxml import etree as module
     except ImportError as error:
+        from ..model.packages import installing
+
         raise StorageError(
             "library_missing",
             f"The Python library lxml can't be imported by {sys.executable}: {error}",
-            hint="Install it for that interpreter: python3-lxml on Debian, Ubuntu, Fedora, Enterprise Linux and SUSE,"
-            " python-lxml on Arch Linux.",
+            hint=f"Install it for that interpreter: {installing('lxml for Python')}.",
         ) from error
     return module
 

@@ -63,8 +63,9 @@ class Part:
     be neither used nor made; with one of the codes of what an earlier task may mend, it is refused in a real run only.
     ``destroys``: what making it would lose, which has to be allowed (overwrite); a foreign part with nothing to lose
     can't be made at all. ``requires``: what must still hold when it is made. ``users``: who has what it is made of, so
-    that it can be neither made nor started. ``removable``: it goes when the pool's storage is deleted, with what
-    ``deleting`` says. ``making``: how it is made, where that is more than "make ...". ``facts``: what is there of it.
+    that it can be neither made nor started; ``unseen``: what could not be looked at for them, which stands in the way
+    likewise. ``removable``: it goes when the pool's storage is deleted, with what ``deleting`` says. ``making``: how it
+    is made, where that is more than "make ...". ``facts``: what is there of it.
     """
 
     name: str
@@ -75,6 +76,7 @@ class Part:
     destroys: str = ""
     requires: tuple[Condition, ...] = ()
     users: tuple[User, ...] = ()
+    unseen: tuple[str, ...] = ()
     removable: bool = False
     deleting: str = ""
     making: str = ""
@@ -277,6 +279,11 @@ class Found:
             subject=f"pool {self.name}",
             hint="Name another uri." if self.unsupported else "Run as a user who may read it (become: true).",
         )
+
+    @property
+    def down(self) -> bool:
+        """Whether a pool that was started is known not to run any more: it was unmounted, or its storage is gone."""
+        return self.started and not self.active and self.current.kind not in (UNKNOWN_STORAGE, UNSEEN)
 
     @property
     def row(self) -> PoolType:

@@ -7,7 +7,8 @@
 
 Named tuples, since a task makes all these classes anew each time it runs, and dataclasses take four times as long.
 
-``command`` is the nearest shell command, for people: it shows up in the plan.
+``command`` is the nearest shell command, for people: it shows up in the plan. ``whole``: where it fails, it has changed
+nothing, which holds for all that don't say otherwise. ``note``: it only notes something for later tasks.
 """
 
 from __future__ import annotations
@@ -37,19 +38,20 @@ CREDENTIALS = "credentials=(private)"
 
 
 class Run(NamedTuple):
-    """A command. ``package`` names what to install when it is missing. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
+    """A command. ``bounded``: it only asks or tells somebody who
+    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not, ``hint`` what
+    to look at where it fails. ``helper``:
     another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
     is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
     it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
     be held open any more. ``leaves``: it may leave a process behind, which serves what it mounted: that gets no locks.
-    ``stdin`` is what it reads; it is not shown.
+    ``stdin`` is what it reads; it is not shown. ``whole``: as above; a command may have done half of its work.
     """
 
     argv: tuple[str, ...]
-    package: str = ""
     bounded: bool = False
     late: str = ""
+    hint: str = ""
     helper: str = ""
     credentials: Secret | None = None
     unmounts: str = ""
@@ -57,6 +59,7 @@ class Run(NamedTuple):
     leaves: bool = False
     lets_go: bool = False
     stdin: bytes = b""
+    whole: bool = False
 
     @property
     def command(self) -> str:
@@ -71,6 +74,10 @@ class As(NamedTuple):
     operation: Any
 
     @property
+    def whole(self) -> bool:
+        return getattr(self.operation, "whole", True)
+
+    @property
     def command(self) -> str:
         words = f"setpriv --reuid={self.owner} --regid={self.group} --clear-groups"
         command = self.operation.command
@@ -81,6 +88,10 @@ class FirstOf(NamedTuple):
     """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
 
     attempts: tuple[Run, ...]
+
+    @property
+    def whole(self) -> bool:
+        return all(attempt.whole for attempt in self.attempts)
 
     @property
     def command(self) -> str:
@@ -140,6 +151,7 @@ class WriteFile(NamedTuple):
     path: str
     text: str
     mode: int = 0o600
+    note: bool = False
 
     @property
     def command(self) -> str:
@@ -161,6 +173,7 @@ class Remove(NamedTuple):
     """Unlinks one file or link; that it is gone already is no error."""
 
     path: str
+    note: bool = False
 
     @property
     def command(self) -> str:
@@ -260,6 +273,7 @@ class CopySparse(NamedTuple):
 
 class Sync(NamedTuple):
     path: str
+    note: bool = True  # nothing is different after it
 
     @property
     def command(self) -> str:
@@ -316,13 +330,18 @@ class Truncate(NamedTuple):
 class Step(NamedTuple):
     """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run after them whatever failed.
 
-    A step without a change prepares something for others; what it fails with, they fail with.
+    A step without a change prepares something for others; what it fails with, they fail with. ``seen``: so many of
+    its operations, the last ones, are all that others see of it; what is before them works where nothing stays.
     """
 
     operations: tuple[Any, ...]
     change: Any = None
     needs: tuple[int, ...] = ()
     always: bool = False
+    seen: int | None = None
+
+
+_BUILDING = {"first", "build", "directory"}  # a start that builds: see DaemonCall._start_command
 
 
 class DaemonCall(NamedTuple):
@@ -339,6 +358,11 @@ class DaemonCall(NamedTuple):
     words: tuple[str, ...] = ()
     value: int | None = None
     data: Any = None
+
+    @property
+    def whole(self) -> bool:
+        """What formats or fills something may end halfway; of the rest a daemon takes back what failed."""
+        return self.verb not in ("pool-build", "pool-delete", "vol-upload") and not _BUILDING & set(self.words)
 
     @property
     def command(self) -> str:
@@ -363,7 +387,7 @@ class DaemonCall(NamedTuple):
         start = self._virsh("pool-start")
         if "first" in self.words:
             return f"{self._virsh('pool-build')} && {start}"
-        if not {"build", "directory"} & set(self.words):
+        if not _BUILDING & set(self.words):
             return start
         build = self._virsh("pool-build", *(("--no-overwrite",) if "build" in self.words else ()))
         if "overwrite" in self.words:
@@ -376,6 +400,7 @@ class NoteDirectory(NamedTuple):
 
     path: str
     record: str
+    note: bool = True
 
     @property
     def command(self) -> str:
@@ -406,7 +431,10 @@ class ChangeTable(NamedTuple):
     made: str = ""
     separator: bool | None = None
     settle: bool = False
-    package: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return False
 
     @property
     def command(self) -> str:

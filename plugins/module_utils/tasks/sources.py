@@ -12,16 +12,16 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..decide.sources import Judgement, judge, listed, nobody, offered, unmet, warnings
+from ..decide.sources import Judgement, holding, judge, listed, nobody, offered, unmet, warnings
 from ..declare.sources import sources_goal
 from ..engines.select import engine_for
-from ..host.clock import Deadline
 from ..model.discovery import Discovery, SourcesGoal, Unanswered
 from ..model.errors import StorageError
 from ..report.sources import missing_record, source_record, unanswered_record
 from .outcome import described
 
 _PAUSE = 1.0  # between two looks
+_LEAST = 0.1
 _SHORTEST = 5.0  # what a look gets that is not the last one, at least
 # What an earlier task of the play may make: a warning in check mode.
 _MAY_COME = ("source_missing", "tool_missing")
@@ -42,7 +42,7 @@ def run_sources(module: AnsibleModule) -> None:
         "missing": _missing(judgement),
         "engine": described(engine),
     }
-    error = _error(goal, discovery, judgement, module.params["timeout"])
+    error = _error(goal, discovery, judgement, 0 if module.check_mode else module.params["timeout"])
     if error is not None and not (module.check_mode and error.code in _MAY_COME):
         module.fail_json(msg=str(error), error=error.as_dict(), **values)
     for warning in warnings(discovery):
@@ -56,15 +56,15 @@ def _until_there(engine: Any, goal: SourcesGoal, seconds: float, check: bool) ->
     """The last look that was not cut off, if there is one. Check mode waits for nothing: what an earlier task would
     make does not come.
     """
-    deadline = Deadline(seconds)
+    end = time.monotonic() + seconds
     waiting = bool(goal.wanted) and not check
     last: Discovery | None = None
     while True:
-        left = deadline.left
+        left = max(_LEAST, end - time.monotonic())
         discovery = _look(engine, goal, left if not waiting or left / 2 < _SHORTEST else left / 2)
         if last is not None and _cut_off(discovery) and not _cut_off(last):
             discovery = last
-        if not waiting or judge(goal, discovery, offered(goal, discovery)).met or deadline.left <= _PAUSE:
+        if not waiting or judge(goal, discovery, offered(goal, discovery)).met or end - time.monotonic() <= _PAUSE:
             return discovery
         if _hopeless(discovery):
             return discovery
@@ -95,6 +95,7 @@ def _hopeless(discovery: Discovery) -> bool:
 
 def _missing(judgement: Judgement) -> list[dict[str, Any]]:
     records = [missing_record(source, "it is not there") for source in judgement.missing]
+    records += [missing_record(source, f"it {holding(source, found)}") for source, found in judgement.other]
     records += [missing_record(source, ", ".join(found.why_not)) for source, found in judgement.taken]
     return records + [missing_record(source, silent.error.message) for source, silent in judgement.unknown]
 

@@ -255,6 +255,55 @@ def test_in_the_way(host: Host, loops: list[str]) -> None:
     done(host.pool(name=GROUP, state="absent"))
 
 
+def test_on_volumes_and_partitions(host: Host, empty: list[str]) -> None:
+    """Partitions of one disk make a group as disks do; on a volume there is one only where LVM looks for it."""
+    run("sfdisk", "--quiet", empty[0], text="label: gpt\nsize=100M\nsize=100M\n")
+    run("udevadm", "settle")
+    same(host, "pool", **declared([f"{empty[0]}-part1", f"{empty[0]}-part2"]))
+    assert report("vgs", "pv_count", "vg", GROUP)[0]["pv_count"] == "2"
+    same(host, "volume", pool=GROUP, name="inner", capacity="150M")
+    above = {"name": "above", "type": "logical", "source": {"name": "vgo", "device": f"/dev/{GROUP}/inner"}}
+    for check in (True, False):
+        assert "scan_lvs" in refused(host.pool(check=check, **above), "not_supported")["hint"]
+    config = _CONFIG.read_text(encoding="utf-8")
+    try:
+        _CONFIG.write_text(f"{config}\ndevices/scan_lvs=1\n", encoding="utf-8")
+        same(host, "pool", **above)
+        same(host, "volume", pool="above", name="v", capacity="8M")
+        done(host.pool(name="above", state="absent"))
+        taken = {"name": "taken", "type": "logical", "source": {"name": "vgo"}}
+        refused(host.pool(**taken), "vg_inside_volume")
+        run("vgremove", "--force", "--yes", "vgo")
+    finally:
+        _CONFIG.write_text(config, encoding="utf-8")
+
+
+def shared(group: str, place: Path) -> None:
+    """As lvmlockd makes it, which needs a lock manager that runs on all hosts."""
+    backup = place / "backup"
+    run("vgcfgbackup", "-f", str(backup), group)
+    text = backup.read_text(encoding="utf-8")
+    lock = '\tlock_type = "sanlock"\n\tlock_args = "1.0.0:lvmlock"\n'
+    backup.write_text(text.replace("\tflags = []\n", f"\tflags = []\n{lock}", 1).replace(', "WRITE"]', "]", 1))
+    run("vgcfgrestore", "-f", str(backup), group)
+
+
+def test_of_other_hosts(host: Host, empty: list[str], tmp_path: Path) -> None:
+    """LVM does not show them by itself: they are neither absent nor taken."""
+    run("vgcreate", "everybody", empty[0])
+    run("vgcreate", "other", empty[1])
+    try:
+        shared("everybody", tmp_path)
+        run("vgchange", "-y", "--systemid", "elsewhere", "other")
+        assert run("vgs", "--noheadings") == ""
+        for name, device, code in (("everybody", empty[0], "vg_shared"), ("other", empty[1], "vg_foreign")):
+            for source in ({"name": name}, {"name": name, "device": device}):
+                refused(host.pool(name=name, type="logical", source=source), code)
+            refused(host.pool(**declared([device], allow=["overwrite"])), "device_in_use")
+    finally:
+        run("wipefs", "--all", *empty[:2])
+
+
 def test_two_of_one_name(host: Host, loops: list[str]) -> None:
     run("vgcreate", GROUP, loops[0])
     uuid = report("vgs", "vg_uuid", "vg")[0]["vg_uuid"]
@@ -266,13 +315,26 @@ def test_two_of_one_name(host: Host, loops: list[str]) -> None:
     assert uuid in refused(host.pool(**declared(loops[:1])), "vg_duplicate")["message"]
 
 
-def test_devices_file(host: Host, empty: list[str], request: pytest.FixtureRequest) -> None:
-    """What the devices file hides is neither taken nor overwritten; what we make gets into it."""
-    _SYSTEM_DEVICES.parent.mkdir(exist_ok=True)
-    run("vgcreate", "hidden", empty[0])
+@pytest.fixture
+def devices_file(empty: list[str]) -> Iterator[list[str]]:
+    """The disks, on a host where LVM looks only at what its devices file has."""
     config = _CONFIG.read_text(encoding="utf-8")
-    request.addfinalizer(lambda: _CONFIG.write_text(config, encoding="utf-8"))
-    _CONFIG.write_text(f"{config}\ndevices/use_devicesfile=1\n", encoding="utf-8")
+    _SYSTEM_DEVICES.parent.mkdir(exist_ok=True)
+    yield empty
+    _CONFIG.write_text(config, encoding="utf-8")
+    clean()
+
+
+def switch_on() -> None:
+    with _CONFIG.open("a", encoding="utf-8") as config:
+        config.write("\ndevices/use_devicesfile=1\n")
+
+
+def test_devices_file(host: Host, devices_file: list[str]) -> None:
+    """What the devices file hides is neither taken nor overwritten; what we make gets into it."""
+    empty = devices_file
+    run("vgcreate", "hidden", empty[0])
+    switch_on()
     run("lvm", "lvmdevices", "--yes", "--adddev", empty[1])
     run("vgcreate", "seen", empty[1])
     assert [row["vg_name"] for row in report("vgs", "vg_name", "vg")] == ["seen"]
@@ -281,6 +343,65 @@ def test_devices_file(host: Host, empty: list[str], request: pytest.FixtureReque
     assert "lvmdevices" in refused(host.pool(name="hidden", type="logical"), "source_missing")["hint"]
     same(host, "pool", **declared(empty[2:3]))
     assert os.path.realpath(empty[2]) in run("lvm", "lvmdevices")
+
+
+# Where LVM and libblkid keep what they remember, and what both look at.
+_KEPT = ("/etc/lvm", "/run/lvm", "/run/lock/lvm", "/run/blkid", "/etc/blkid.tab", "/run/virt-storage")
+
+
+def kept() -> dict[str, tuple[int, bytes]]:
+    """All of that, with when it was written."""
+    paths = [path for top in map(Path, _KEPT) for path in (top, *top.rglob("*")) if path.exists()]
+    return {
+        str(path): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+        for path in paths
+        if not path.is_socket()
+    }
+
+
+def made_stale(node: str, by: str) -> None:
+    """What the devices file says of a device after it got another name; or without anything else to know it by."""
+    lines = _SYSTEM_DEVICES.read_text(encoding="utf-8").splitlines()
+    number = next(index for index, line in enumerate(lines) if f"DEVNAME={node} " in line)
+    lines[number] = lines[number].replace(f"DEVNAME={node} ", "DEVNAME=/dev/vdq ")
+    if by == "devname":
+        pvid = lines[number].partition("PVID=")[2]
+        lines[number] = f"IDTYPE=devname IDNAME=/dev/vdq DEVNAME=/dev/vdq PVID={pvid}"
+    _SYSTEM_DEVICES.write_text("\n".join([*lines, ""]), encoding="utf-8")
+
+
+@pytest.mark.parametrize("by", ["sys_serial", "devname"])
+def test_looking_writes_nothing(host: Host, devices_file: list[str], by: str) -> None:
+    """LVM's own reports would write to the devices file; what changes something leaves that to LVM."""
+    disks = devices_file
+    nodes = [os.path.realpath(disk) for disk in disks]
+    run("vgcreate", "hidden", disks[2])
+    switch_on()
+    run("lvm", "lvmdevices", "--yes", "--adddev", disks[0])
+    done(host.pool(**declared(disks[:1])))
+    done(host.volume(pool=GROUP, name="v", capacity="8M"))
+    made_stale(nodes[0], by)
+    stale = _SYSTEM_DEVICES.read_bytes()
+    before = kept()
+    assert host.pool(check=True, **declared(disks[:2]))["changed"]
+    assert host.volume(check=True, pool=GROUP, name="w", capacity="8M")["changed"]
+    done(host.volume(check=True, pool=GROUP, name="v", capacity="8M"), changed=False)
+    assert [pool["state"] for pool in host.pool_info(name=GROUP)] == ["active"]
+    assert [volume["name"] for volume in host.volume_info(pool=GROUP)] == ["v"]
+    found = call("storage_pool_sources", uri=host.uri, type="logical")["sources"]
+    assert [each["source"]["name"] for each in found] == [GROUP]
+    for kind in ("fs", "disk"):
+        call("storage_pool_sources", uri=host.uri, type=kind)
+    assert kept() == before
+    same(host, "volume", pool=GROUP, name="w", capacity="8M")
+    same(host, "pool", **declared(disks[:2]))
+    assert sizes() == {"v": 8, "w": 8}
+    written = _SYSTEM_DEVICES.read_bytes()
+    assert f"DEVNAME={nodes[1]} ".encode() in written
+    assert nodes[2].encode() not in written
+    _SYSTEM_DEVICES.write_bytes(stale)
+    run("lvs")
+    assert _SYSTEM_DEVICES.read_bytes() != stale  # so it would have been written
 
 
 def killable(tasks: list[tuple[str, dict[str, Any]]], environment: dict[str, str]) -> list[dict[str, Any]] | None:

@@ -12,7 +12,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import device_sources, lvm
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
-from ansible_collections.virt.storage.plugins.module_utils.host.clock import Deadline
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.signatures import Content, Signature
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import User
@@ -52,7 +52,8 @@ def look(monkeypatch):
     """What is found; ``users`` and ``contents`` by node."""
     monkeypatch.setattr(device_sources.os, "geteuid", lambda: 0)
     monkeypatch.setattr(device_sources, "aliases", lambda each: ALIASES.get(each.node, (each.node,)))
-    monkeypatch.setattr(lvm, "devices", lambda deadline: [lvm.Device("/dev/sdb", "u", "vg0", "v", GIB, True, False)])
+    member = lvm.Device("/dev/sdb", "u", "vg0", (8, 16), False, (), True, GIB)
+    monkeypatch.setattr(lvm, "report", lambda look: lvm.Report((), (member,)))
 
     def run(kind, devices, contents=None, users=None):
         monkeypatch.setattr(device_sources, "_devices", lambda: list(devices))
@@ -64,7 +65,7 @@ def look(monkeypatch):
                 (users or {}).get(each.node, []),
             ),
         )
-        return device_sources.look(kind, Deadline(10)).sources
+        return device_sources.find(kind, Look(10, "", "")).sources
 
     return run
 
@@ -144,10 +145,10 @@ def test_what_is_a_part_of_something_or_broken_is_not_free(look, content, why):
 
 
 def test_without_lvm2_the_signature_has_to_do(look, monkeypatch):
-    def missing(deadline):
-        raise StorageError("tool_missing", "pvs is not installed")
+    def missing(look):
+        raise StorageError("tool_missing", "lvm is not installed")
 
-    monkeypatch.setattr(lvm, "devices", missing)
+    monkeypatch.setattr(lvm, "report", missing)
     (found,) = look("fs", [DEVICES["empty"]], {"/dev/sdb": Content((signature("LVM2_member", "raid"),))})
     assert found.why_not == ("physical volume of LVM",)
 
@@ -184,14 +185,14 @@ def test_users_in_words():
 def test_a_device_that_does_not_answer_holds_up_no_other(look, monkeypatch):
     monkeypatch.undo()
     monkeypatch.setattr(device_sources, "in_child", lambda function, seconds: None)
-    content, users = device_sources._look_at(DISK, None, Deadline(10))
+    content, users = device_sources._look_at(DISK, None, Look(10, "", ""))
     assert (content.problem, users) == ("it did not answer", [])
 
 
 def test_a_device_that_does_not_answer_is_told(look, monkeypatch):
     assert look("disk", [DISK])[0].free
     monkeypatch.setattr(device_sources, "_look_at", lambda *args: (Content(problem="it did not answer"), []))
-    found = device_sources.look("disk", Deadline(10))
+    found = device_sources.find("disk", Look(10, "", ""))
     assert [each.free for each in found.sources] == [False]
     assert [(each.host, each.error.code) for each in found.unanswered] == [("/dev/sda", "deadline")]
 
@@ -199,7 +200,7 @@ def test_a_device_that_does_not_answer_is_told(look, monkeypatch):
 def test_only_root_can_look(monkeypatch):
     monkeypatch.setattr(device_sources.os, "geteuid", lambda: 1000)
     with pytest.raises(StorageError) as caught:
-        device_sources.look("disk", Deadline(10))
+        device_sources.find("disk", Look(10, "", ""))
     assert caught.value.code == "not_readable"
 
 

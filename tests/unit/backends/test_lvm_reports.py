@@ -6,71 +6,75 @@
 
 from __future__ import annotations
 
-import json
 import stat
 
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical_sources, lvm
-from ansible_collections.virt.storage.plugins.module_utils.host.clock import Deadline
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 UUID = "G1PIHV-KiS4-Rbwv-kLv5-hRIV-Ei3c-rM3pwJ"
 
 
-def group(**more):
-    return {
+def group(*devices, **more):
+    """The part of a report that tells of a group with a volume."""
+    row = {
         "vg_name": "vg-a_b+c.d",
         "vg_uuid": UUID,
         "vg_size": "201326592",
         "vg_free": "192937984",
+        "vg_extent_size": "4194304",
         "vg_exported": "",
+        "vg_clustered": "",
+        "vg_lock_type": "",
+        "vg_systemid": "",
+        "vg_permissions": "writeable",
         "vg_missing_pv_count": "0",
-        "lv_count": "1",
         **more,
     }
+    volume = {"lv_name": "one", "lv_uuid": "1", "lv_size": "8388608", "lv_attr": "-wi-------"}
+    volume.update(origin="", origin_size="", pool_lv="", data_percent="", lv_tags="")
+    return {"vg": [row], "pv": list(devices), "lv": [volume], "pvseg": [], "seg": []}
 
 
 def device(path, **more):
     return {
         "pv_name": path,
-        "pv_uuid": f"uuid of {path}",
+        "pv_uuid": f"uuid-of-{path}",
         "vg_name": "vg-a_b+c.d",
         "vg_uuid": UUID,
+        "pv_major": "254",
+        "pv_minor": "16",
         "pv_size": "100663296",
         "dev_size": "104857600",
         "pv_missing": "",
         "pv_in_use": "used",
-        "pv_duplicate": "",
         **more,
     }
 
 
 def unused(path, **more):
-    return device(path, **{"vg_name": "", "vg_uuid": "", "pv_in_use": "", **more})
-
-
-def report(kind, *rows):
-    return json.dumps({"report": [{kind: rows}]})
+    """The part of a report that tells of a device without a group."""
+    return {"pv": [device(path, **{"vg_name": "", "vg_uuid": "", "pv_in_use": "", **more})], "pvseg": []}
 
 
 @pytest.fixture
 def sources(monkeypatch):
-    """The sources that reports come to; ``guests`` are paths of devices that guests' volumes are."""
+    """The sources that a report comes to; ``guests`` are paths of devices that guests' volumes are."""
 
-    def look(groups, devices, guests=()):
+    def look(*parts, guests=(), warnings=()):
         monkeypatch.setattr(logical_sources.os, "geteuid", lambda: 0)
         monkeypatch.setattr(logical_sources, "holds_guests", lambda path: path in guests)
-        monkeypatch.setattr(lvm, "groups", lambda deadline: lvm.parse_groups(report("vg", *groups)))
-        monkeypatch.setattr(lvm, "devices", lambda deadline: lvm.parse_devices(report("pv", *devices)))
-        return logical_sources.look(Deadline(10)).sources
+        monkeypatch.setattr(lvm, "report", lambda look: lvm.parse({"report": list(parts)}, warnings))
+        return logical_sources.find(Look(10, "", "")).sources
 
     return look
 
 
 def test_a_group_and_an_unused_device(sources):
     first, second = sources(
-        [group()], [device("/nodev/sda"), device("/nodev/sdb"), unused("/nodev/sdc", pv_size="104857600")]
+        group(device("/nodev/sda"), device("/nodev/sdb")), unused("/nodev/sdc", pv_size="104857600")
     )
     assert (first.source.name, [each.path for each in first.source.devices]) == (
         "vg-a_b+c.d",
@@ -87,82 +91,87 @@ def test_a_group_and_an_unused_device(sources):
     [
         ({"vg_missing_pv_count": "1"}, "1 of its physical volumes are missing"),
         ({"vg_exported": "exported"}, "it is exported (vgexport)"),
+        ({"vg_lock_type": "sanlock"}, "it is shared with other hosts"),
+        ({"vg_systemid": "x"}, "it belongs to another host, by its system ID x"),
     ],
 )
 def test_what_stands_in_the_way_of_a_group(sources, more, why):
-    (found,) = sources([group(**more)], [device("/nodev/sda"), device("[unknown]", pv_missing="missing")])
+    (found,) = sources(group(device("/nodev/sda"), device("[unknown]", pv_missing="missing"), **more))
     assert found.why_not == (why,)
     assert [each.path for each in found.source.devices] == ["/nodev/sda"]
 
 
 def test_two_groups_of_one_name(sources):
-    found = sources([group(), group(vg_uuid="other")], [device("/nodev/sda"), device("/nodev/sdb", vg_uuid="other")])
+    found = sources(group(device("/nodev/sda")), group(device("/nodev/sdb", vg_uuid="other"), vg_uuid="other"))
     assert [each.why_not for each in found] == [("another volume group has the same name",)] * 2
     assert [each.source.devices[0].path for each in found] == ["/nodev/sda", "/nodev/sdb"]
 
 
 def test_what_is_inside_the_volumes_of_guests_is_not_offered(sources):
     guests = ("/nodev/loop0", "/nodev/vg/lv")
-    assert sources([group()], [device("/nodev/sda"), device("/nodev/loop0"), unused("/nodev/vg/lv")], guests) == ()
+    of_guests = (group(device("/nodev/sda"), device("/nodev/loop0")), unused("/nodev/vg/lv"))
+    assert sources(*of_guests, guests=guests) == ()
 
 
-@pytest.mark.parametrize(
-    ("more", "why"),
-    [
-        ({"pv_in_use": "used"}, "it belongs to a volume group whose metadata is not found"),
-        ({"pv_duplicate": "duplicate"}, "another device is the same physical volume"),
-    ],
-)
-def test_a_device_that_only_looks_unused(sources, more, why):
-    (found,) = sources([], [unused("/nodev/sda", **more)])
-    assert found.why_not == (why,)
+def test_a_device_that_only_looks_unused(sources):
+    (found,) = sources(unused("/nodev/sda", pv_in_use="used"))
+    assert found.why_not == ("it belongs to a volume group whose metadata is not found",)
 
 
-@pytest.mark.parametrize("printed", ["", "{}", "[]", '{"report": [{"pv": 1}]}', '{"report": [{"lv": []}]}'])
-def test_what_is_no_report(printed):
-    with pytest.raises(StorageError) as caught:
-        lvm.parse_devices(printed)
-    assert caught.value.code == "command_failed"
-    assert caught.value.hint
+def test_copies_of_a_device(sources):
+    """All of them where it belongs to no group; those that LVM leaves out where it does."""
+    warnings = [f"  WARNING: Not using device /nodev/{copy} for PV uuid-of-/nodev/{of}." for copy, of in ("ba", "cx")]
+    found = sources(unused("/nodev/a"), group(device("/nodev/x")), warnings=warnings)
+    why = "another device is the same physical volume"
+    assert [(each.path, each.why_not) for each in found] == [
+        (None, (f"{why} as one of its own",)),
+        *((f"/nodev/{name}", (why,)) for name in "abc"),
+    ]
 
 
 def test_only_root_can_look(monkeypatch):
     monkeypatch.setattr(logical_sources.os, "geteuid", lambda: 1000)
     with pytest.raises(StorageError) as caught:
-        logical_sources.look(Deadline(10))
+        logical_sources.find(Look(10, "", ""))
     assert caught.value.code == "not_readable"
 
 
 # -- the devices file ---------------------------------------------------------------------------------------------
 
-PVS = """#!/bin/sh
+LVM = """#!/bin/sh
 PATH=/usr/bin:/bin
 cat "$LVM_SYSTEM_DIR/lvm.conf" >&2
 for file in "$LVM_SYSTEM_DIR"/devices/*; do echo changed >> "$file"; done
 echo "$LVM_SYSTEM_DIR" > "$TOLD"
-echo '{"report": [{"pv": []}]}'
+printf %s "$REPORT"
 """
+NOTHING = '{"report": []}'
+
+
+def report():
+    return lvm.report(Look(10, "", ""))
 
 
 @pytest.fixture
 def etc_lvm(tmp_path, monkeypatch):
-    """What stands for /etc/lvm, and a pvs that writes to the devices file it is given, as the real one does."""
-    place, tool = tmp_path / "etc", tmp_path / "bin" / "pvs"
+    """What stands for /etc/lvm, and an lvm that writes to the devices file it is given, as the real one does."""
+    place, tool = tmp_path / "etc", tmp_path / "bin" / "lvm"
     (place / "devices").mkdir(parents=True)
     (place / "lvm.conf").write_text("devices {}\n", encoding="utf-8")
     tool.parent.mkdir()
-    tool.write_text(PVS, encoding="utf-8")
+    tool.write_text(LVM, encoding="utf-8")
     tool.chmod(tool.stat().st_mode | stat.S_IXUSR)
     monkeypatch.setenv("PATH", str(tool.parent))
     monkeypatch.setenv("LVM_SYSTEM_DIR", str(place))
     monkeypatch.setenv("TOLD", str(tmp_path / "told"))
+    monkeypatch.setenv("REPORT", NOTHING)
     return place
 
 
 def test_the_devices_file_is_respected_and_not_changed(etc_lvm, tmp_path):
     file = etc_lvm / "devices" / "system.devices"
     file.write_text("VERSION=1.1.1\n", encoding="utf-8")
-    assert lvm.devices(Deadline(10)) == []
+    assert report() == lvm.Report((), ())
     assert file.read_text(encoding="utf-8") == "VERSION=1.1.1\n"
     private = (tmp_path / "told").read_text(encoding="utf-8").strip()
     assert private != str(etc_lvm)
@@ -170,5 +179,15 @@ def test_the_devices_file_is_respected_and_not_changed(etc_lvm, tmp_path):
 
 
 def test_without_a_devices_file_nothing_is_made(etc_lvm, tmp_path):
-    assert lvm.devices(Deadline(10)) == []
+    assert report() == lvm.Report((), ())
     assert (tmp_path / "told").read_text(encoding="utf-8").strip() == str(etc_lvm)
+
+
+@pytest.mark.parametrize("printed", ["", "{}", "[]", '{"report": [{"pv": 1}]}', '{"report": [{"vg": [{}]}]}'])
+def test_what_is_no_report(etc_lvm, monkeypatch, printed):
+    """Nothing said is not the same as nothing there."""
+    monkeypatch.setenv("REPORT", printed)
+    with pytest.raises(StorageError) as caught:
+        report()
+    assert (caught.value.code, caught.value.subject) == ("command_failed", "lvm")
+    assert "fullreport" in caught.value.command

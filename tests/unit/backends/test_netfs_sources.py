@@ -13,7 +13,7 @@ import time
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import netfs_sources
-from ansible_collections.virt.storage.plugins.module_utils.host.clock import Deadline
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.model.discovery import CIFS, GLUSTERFS, NFS, Query
 
 SHOWMOUNT = 'test "$*" = "--no-headers --exports -- nas1" && echo "/export/a b (everyone)" || exit 1'
@@ -46,7 +46,7 @@ def tools(tmp_path, monkeypatch):
 
 
 def look(hosts=("nas1",), formats=(NFS,), seconds=20, **more):
-    return netfs_sources.look(Query("netfs", hosts, formats, **more), Deadline(seconds))
+    return netfs_sources.find(Query("netfs", hosts, formats, **more), Look(seconds, "", ""))
 
 
 def test_exports(tools):
@@ -132,7 +132,7 @@ echo '<volume><name>gv1</name><id>v</id><statusStr>Stopped</statusStr></volume><
 @pytest.mark.parametrize(("kind", "field"), [("netfs", "dir"), ("gluster", "name")])
 def test_gluster_volumes(tools, kind, field):
     tools("gluster", GLUSTER)
-    found = netfs_sources.look(Query(kind, ("nas1",), (GLUSTERFS,)), Deadline(20)).sources
+    found = netfs_sources.find(Query(kind, ("nas1",), (GLUSTERFS,)), Look(20, "", "")).sources
     assert [(getattr(each.source, field), each.free) for each in found] == [("gv0", True), ("gv1", False)]
     assert found[1].why_not == ("the volume is not started (Stopped)",)
 

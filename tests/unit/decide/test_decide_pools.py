@@ -278,6 +278,21 @@ def test_another_path(state, allow, found, expected):
         assert actions(decide_pool(goal, seen)) == expected
 
 
+@pytest.mark.parametrize("allow", [(), ("restart",)])
+@pytest.mark.parametrize(
+    ("state", "expected"),
+    [("active", ["stop", "redefine", "start"]), ("present", ["redefine"]), ("inactive", ["stop", "redefine"])],
+)
+def test_a_started_pool_that_is_down_needs_no_leave_to_restart(state, allow, expected):
+    found = started(ELSEWHERE, current=GONE, active=False)
+    assert actions(decide_pool(pool_goal(state, allow=allow, path="/q"), found)) == expected
+
+
+def test_a_started_pool_of_which_nobody_can_tell_needs_leave_to_restart():
+    found = started(ELSEWHERE, current=UNREADABLE, active=False)
+    assert pool_refused(pool_goal(path="/q"), found).code == "restart_needed"
+
+
 def test_a_restart_into_a_directory_that_is_not_there_builds_it():
     found = started(current=DIRECTORY, storage=replace(GONE, path="/q"))
     decision = decide_pool(pool_goal(path="/q", allow=["restart"]), replace(found, active=True))

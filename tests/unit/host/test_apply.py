@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import apply as apply_module
+from ansible_collections.virt.storage.plugins.module_utils.host import contents, publishing
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier, identity_of
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
@@ -345,9 +345,9 @@ def fail_with(number):
 def filesystem(request, monkeypatch):
     """What the filesystem can do: hard links, RENAME_NOREPLACE, or neither."""
     if request.param != "link":
-        monkeypatch.setattr(apply_module.os, "link", fail_with(errno.EPERM))
+        monkeypatch.setattr(publishing.os, "link", fail_with(errno.EPERM))
     if request.param == "claim":
-        monkeypatch.setattr(apply_module, "rename_noreplace", fail_with(errno.EINVAL))
+        monkeypatch.setattr(publishing, "rename_noreplace", fail_with(errno.EINVAL))
 
 
 def test_publishing(files, filesystem):
@@ -374,7 +374,7 @@ def test_publishing_never_replaces(files, filesystem, kind):
 
 
 def test_publishing_where_links_are_refused_for_another_reason(files, monkeypatch):
-    monkeypatch.setattr(apply_module.os, "link", fail_with(errno.ENOSPC))
+    monkeypatch.setattr(publishing.os, "link", fail_with(errno.ENOSPC))
     assert refused(ops.Publish(str(files / "staged"), str(files / "new"))) == "no_space"
     assert not (files / "new").exists()
 
@@ -388,7 +388,7 @@ def test_publishing_that_is_answered_twice(files, monkeypatch):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), source)
 
     mine = identity(files / "staged")
-    monkeypatch.setattr(apply_module.os, "link", linking)
+    monkeypatch.setattr(publishing.os, "link", linking)
     do(ops.Publish(str(files / "staged"), str(files / "new")))
     assert identity(files / "new") == mine
     assert not (files / "staged").exists()
@@ -398,7 +398,7 @@ def test_publishing_that_is_answered_twice(files, monkeypatch):
 def exchanging(request, monkeypatch):
     """Whether the filesystem can exchange two files; NFS, CIFS and FUSE can't."""
     if request.param != "exchange":
-        monkeypatch.setattr(apply_module, "rename_exchange", fail_with(errno.EINVAL))
+        monkeypatch.setattr(publishing, "rename_exchange", fail_with(errno.EINVAL))
 
 
 def test_exchanging(files, exchanging):
@@ -431,7 +431,7 @@ def test_withdrawing(files):
 @pytest.mark.parametrize("can_rename", [True, False], ids=["noreplace", "no-noreplace"])
 def test_withdrawing_what_was_replaced_puts_it_back(files, monkeypatch, can_rename):
     if not can_rename:
-        monkeypatch.setattr(apply_module, "rename_noreplace", fail_with(errno.EINVAL))
+        monkeypatch.setattr(publishing, "rename_noreplace", fail_with(errno.EINVAL))
     theirs = identity(files / "a")
     assert refused(ops.Withdraw(str(files / "a"), str(files / "away"), (0, 0))) == "changed_meanwhile"
     assert identity(files / "a") == theirs
@@ -547,7 +547,7 @@ def test_staging_is_locked_while_it_is_open(tmp_path):
     ],
 )
 def test_codes(tmp_path, monkeypatch, number, code):
-    monkeypatch.setattr(apply_module.os, "ftruncate", fail_with(number))
+    monkeypatch.setattr(contents.os, "ftruncate", fail_with(number))
     with pytest.raises(StorageError) as caught:
         do(ops.MakeRaw(str(tmp_path / "x"), 5))
     assert caught.value.code == code

@@ -288,7 +288,7 @@ def test_devices_of_one_btrfs_are_one_source(machine):
 def blkid(machine, monkeypatch, answer):
     asked = []
 
-    def run(argv, timeout, package):
+    def run(argv, timeout):
         asked.append(argv)
         if isinstance(answer, Exception):
             raise answer
@@ -321,14 +321,6 @@ def test_a_blkid_that_fails_is_said(machine, monkeypatch):
 @pytest.mark.parametrize("text", ["/dev/disk/by-id/x=y", "x=y", "UUID"])
 def test_what_is_a_path(text):
     assert sources.tag_of(text) is None
-
-
-def test_properties(machine):
-    machine.add("sda", "8:0")
-    machine.tell("8:0", "S:disk/by-id/x", "E:ID_SERIAL=a=b", "E:EMPTY=")
-    assert sources.properties(by_name("sda")) == {"ID_SERIAL": "a=b", "EMPTY": ""}
-    machine.add("sdb", "8:16")
-    assert sources.properties(by_name("sdb")) == {}
 
 
 def test_aliases(machine, monkeypatch):

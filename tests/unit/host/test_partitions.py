@@ -114,7 +114,7 @@ def test_what_sfdisk_prints():
     }  # fmt: skip
     asked = []
 
-    def run(argv, package):
+    def run(argv):
         asked.append(argv)
         return json.dumps({"partitiontable": told})
 
@@ -127,7 +127,7 @@ def test_what_sfdisk_prints():
     ]
     for printed in ("", "{}", "warning"):
         with pytest.raises(StorageError) as raised:
-            read_table(device("/dev/nvme0n1"), "gpt", None, lambda argv, package, text=printed: text)
+            read_table(device("/dev/nvme0n1"), "gpt", None, lambda argv, text=printed: text)
         assert raised.value.code == "command_failed"
 
 
@@ -137,7 +137,7 @@ def test_what_parted_prints():
         "1:32768B:20971519B:20938752B:free;\n2:20971520B:31457279B:10485760B::ext2:;\n"
         "1:31457280B:209715199B:178257920B:free;\n"
     )
-    table = read_table(device("/dev/sdb"), "mac", None, lambda argv, package: printed)
+    table = read_table(device("/dev/sdb"), "mac", None, lambda argv: printed)
     assert table.partitions == (Partition(2, 20971520, 31457280),)
     assert table.first == 32768  # behind the map itself
 

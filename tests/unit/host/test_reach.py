@@ -12,7 +12,6 @@ import time
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.host import reach
-from ansible_collections.virt.storage.plugins.module_utils.host.clock import Deadline
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 
@@ -40,12 +39,3 @@ def test_a_name_server_that_does_not_answer(monkeypatch):
         reach.ensure_listening("nas1", 24007, 0.2)
     assert caught.value.code == "deadline"
     assert time.monotonic() - began < 0.9
-
-
-def test_a_deadline():
-    deadline = Deadline(0.15)
-    assert 0.1 <= deadline.left <= 0.2
-    assert not deadline.over
-    time.sleep(0.2)
-    assert deadline.over
-    assert deadline.left > 0

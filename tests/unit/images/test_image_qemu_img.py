@@ -151,11 +151,6 @@ def test_a_source_is_opened_without_its_backing_file(said, driver):
     assert node == {"driver": driver, "file": {"driver": "file", "filename": "/s,1"}}
 
 
-def test_every_family_of_distributions_has_its_package():
-    for word in ("Debian", "Ubuntu", "qemu-utils", "Fedora", "RHEL", "qemu-img", "SUSE", "qemu-tools", "Arch"):
-        assert word in arguments.PACKAGE
-
-
 # Beside the real one.
 
 

@@ -59,12 +59,11 @@ class Clock:
 @pytest.fixture
 def wait(monkeypatch):
     """The last look, the engine, and how long it took."""
-    from ansible_collections.virt.storage.plugins.module_utils.host import clock as clocks
     from ansible_collections.virt.storage.plugins.module_utils.tasks import sources
 
     def run(*looks, seconds=30, wanted=(EXPORT,), check=False):
         clock = Clock()
-        monkeypatch.setattr(clocks.time, "monotonic", clock.monotonic)
+        monkeypatch.setattr(sources.time, "monotonic", clock.monotonic)
         monkeypatch.setattr(sources.time, "sleep", clock.sleep)
         engine = Engine(clock, *looks)
         goal = SourcesGoal(Query("netfs", ("nas1",), ("nfs",)), wanted=wanted)

@@ -4,7 +4,7 @@
 
 The tasks of a scenario follow each other in rounds. In each round each task is killed at another point: before or after
 one of its operations, or together with a command that it had just started. CRASH_SAMPLE=N sets how many rounds there
-are (4), DECLARATIONS_SEED repeats a run.
+are: 4 otherwise, and 50 with HYPOTHESIS_PROFILE=long. DECLARATIONS_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.integration.calling import call
 from tests.integration.declarations.results import check_result, code_of
 
 from .machine import settle
-from .steps import PATIENCE, SHOW, Canary, Kind, Reading, Records, Task, named
+from .steps import PATIENCE, SHOW, Kind, Records, Task, lives, marks, named
 
-ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 4)
+ROUNDS = int(os.environ.get("CRASH_SAMPLE") or (50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4))
 _BEFORE, _AFTER, _INSIDE = "before", "after", "inside"
 _APPLY = "ansible_collections.virt.storage.plugins.module_utils.host.apply"
 
@@ -124,7 +124,7 @@ class Kills:
         return (self.numbers.choice((_BEFORE, _AFTER, _INSIDE, _INSIDE)), self.numbers.randrange(max(1, operations)))
 
     def _killed(self, number: int, task: Task) -> None:
-        canaries = self._marked()
+        canaries = marks(self.kind, self.numbers, self.kind.read(), set())
         foreseen = call(task.module, True, uri=self.uri, timeout=PATIENCE, **task.params)
         assert not code_of(foreseen), f"{task} is refused: {foreseen['error']}"
         point = self._point(number)
@@ -140,11 +140,12 @@ class Kills:
         check_result(done)
         settle()
         reading = self.kind.read()
+        self.kind.disks.flush()
         wrong = self.kind.holds(task, {**done, "changed": True}, reading, self.records) + self._left()
         wrong += [
             f"lost {canary.where} of {canary.volume.name}"
             for canary in canaries
-            if not named(foreseen["plan"], canary) and not self._lives(canary, reading)
+            if not named(foreseen["plan"], canary) and not lives(self.kind, canary, reading)
         ]
         again = call(task.module, True, uri=self.uri, timeout=PATIENCE, **task.params)
         wrong += [f"a third run would {again['plan']}"] * bool(again["changed"])
@@ -153,24 +154,6 @@ class Kills:
     def _left(self) -> list[str]:
         left = [str(path) for path in self.root.rglob("*") if path.name.endswith(".new")]
         return [f"left behind: {left}"] * bool(left)
-
-    def _marked(self) -> list[Canary]:
-        reading, canaries = self.kind.read(), []
-        for volume in reading.volumes.values():
-            if (volume.at is None and not volume.file) or volume.size < 2**20:
-                continue
-            for where, offset in (("head", 96 * 1024 + 512), ("tail", volume.size - 96 * 1024)):
-                mark = self.numbers.randbytes(16)
-                self.kind.put(volume, offset, mark)
-                canaries.append(Canary(volume, where, offset, mark))
-        return canaries
-
-    def _lives(self, canary: Canary, reading: Reading) -> bool:
-        self.kind.disks.flush()
-        now = next((each for each in reading.volumes.values() if each.key == canary.volume.key), None)
-        if now is None:
-            return self.kind.hides(canary)
-        return not (now.at or now.file) or self.kind.get(now, canary.offset, len(canary.mark)) == canary.mark
 
 
 def killed_anywhere(kind: Kind, top: Path, tasks: list[Task]) -> None:
