@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import json
 import os
@@ -27,10 +28,9 @@ class Far:
         heard, hearing = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
-            os.close(telling)
-            os.close(heard)
             status = 1
             try:
+                _keep_only(told, hearing)
                 _enter(name)
                 with os.fdopen(told, encoding="utf-8") as orders, os.fdopen(hearing, "w", encoding="utf-8") as answers:
                     _serve(Host(f"native:///?root={top}"), server, str(image), orders, answers)
@@ -61,6 +61,14 @@ class Far:
             os.waitpid(self.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             return
+
+
+def _keep_only(*descriptors: int) -> None:
+    """Without those of other children, who would wait for the end of their orders."""
+    for name in os.listdir("/proc/self/fd"):
+        if int(name) > 2 and int(name) not in descriptors:
+            with contextlib.suppress(OSError):
+                os.close(int(name))
 
 
 def _enter(name: str) -> None:

@@ -75,7 +75,7 @@ def cut_grown_removed(host: Host, disk: Disk, **source: Any) -> None:
     assert {number: each.size for number, each in table(disk).items()} == {2: 16 * MIB}
     assert not os.path.exists(disk.path(1))
     assert code(host.volume(pool="cut", name=f"{disk.stem}x1", capacity="8MiB")) == "invalid_name"
-    converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+    ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
     run("udevadm", "settle")
     assert not os.path.exists(disk.path(2))
 
@@ -102,22 +102,24 @@ def multipath() -> Iterator[Callable[[str], str]]:
     settings.unlink()
 
 
-@pytest.mark.parametrize(
-    ("settings", "separator", "infix"),
-    [
-        pytest.param("", None, "-part", id="cut by udev's rule"),
-        pytest.param("skip_kpartx yes", True, "p", id="with a p"),
-        pytest.param("skip_kpartx yes", False, "", id="without"),
-    ],
-)
-def test_a_multipath_map(
-    host: Host, multipath: Callable[[str], str], settings: str, separator: bool | None, infix: str
-) -> None:
-    name = multipath(settings)
-    node = os.path.realpath(f"/dev/mapper/{name}")
-    source = f"/dev/disk/by-id/dm-name-{name}" if separator is None else f"/dev/mapper/{name}"
-    more = {} if separator is None else {"part_separator": separator}
-    cut_grown_removed(host, Disk(source, node, f"{name}{infix}", "/dev/mapper"), **more)
+def test_a_multipath_map_that_udev_makes_partitions_of(host: Host, multipath: Callable[[str], str]) -> None:
+    """By its path among those that stay; udev's rule says how its partitions are called."""
+    name = multipath("")
+    source = f"/dev/disk/by-id/dm-name-{name}"
+    cut_grown_removed(host, Disk(source, os.path.realpath(source), f"{name}-part", "/dev/mapper"))
+
+
+def test_a_multipath_map_whose_partitions_are_ours_to_name(host: Host, multipath: Callable[[str], str]) -> None:
+    name = multipath("skip_kpartx yes")
+    source = f"/dev/mapper/{name}"
+    for separator, stem in ((True, f"{name}p"), (False, name)):
+        disk = Disk(source, os.path.realpath(source), stem, "/dev/mapper")
+        pool = pool_of(disk, "gpt", part_separator=separator)
+        ok(host.pool(**pool, allow=["overwrite"]))
+        assert ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))["volumes"][0]["path"] == disk.path(1)
+        assert run("blockdev", "--getsize64", disk.path(1)).strip() == str(8 * MIB)
+        ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+        assert not os.path.exists(disk.path(1))
 
 
 @pytest.fixture

@@ -85,6 +85,10 @@ def applied(pool: Pool, **params: Any) -> dict[str, Any]:
     return result
 
 
+def done_now(pool: Pool, **params: Any) -> dict[str, Any]:
+    return done(pool(**params))
+
+
 # What Debian's kernel mounts, and what makes it there; the others are refused below.
 KINDS = ["ext2", "ext3", "ext4", "xfs", "vfat", "btrfs", "gfs2", "ocfs2", "udf"]
 
@@ -111,8 +115,9 @@ def test_every_format_is_made_mounted_and_erased(pool: Pool, kind: str) -> None:
         done(pool(kind=kind, state="inactive"))
         return
     done(pool.host.volume(pool="p", name="a", capacity="1M"))
-    applied(pool, kind=kind, state="inactive")
-    applied(pool, kind=kind)
+    again = applied if kind == "ext4" else done_now  # once is enough: of that, nothing depends on the format
+    again(pool, kind=kind, state="inactive")
+    again(pool, kind=kind)
     refused(pool(kind=kind, state="deleted"), "pool_nonempty")
     done(pool(kind=kind, state="deleted", allow=["nonempty"]))
     assert (signatures(pool.device), mounted(pool.path), pool.path.exists()) == ([], {}, False)
