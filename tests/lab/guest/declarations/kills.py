@@ -119,21 +119,23 @@ class Kills:
             self._killed(number, task)
         self.kind.clean()  # what was there has left its traces, which nobody may overwrite unasked
 
-    def _point(self, number: int) -> tuple[str, int] | None:
-        operations = self.known.get(number, 3)
+    def _point(self, number: int, plan: list[dict[str, Any]]) -> tuple[str, int]:
+        """Anywhere in the task: how many operations it has is known once it was not killed, until then estimated."""
+        operations = self.known.get(number) or sum(len(entry["commands"]) * entry["count"] for entry in plan)
         return (self.numbers.choice((_BEFORE, _AFTER, _INSIDE, _INSIDE)), self.numbers.randrange(max(1, operations)))
 
     def _killed(self, number: int, task: Task) -> None:
         canaries = marks(self.kind, self.numbers, self.kind.read(), set())
         foreseen = call(task.module, True, uri=self.uri, timeout=PATIENCE, **task.params)
         assert not code_of(foreseen), f"{task} is refused: {foreseen['error']}"
-        point = self._point(number)
+        point = self._point(number, foreseen["plan"])
         if SHOW:
             print(f"  [{time.monotonic():.1f}] {point}: {task}")
         killed, begun = run_killed(task, self.uri, point)
         settle()
-        self.counts[f"killed {point[0]}" if killed and point else "not killed"] += 1
-        self.known[number] = max(begun, self.known.get(number, 0))
+        self.counts[f"killed {point[0]}" if killed else "not killed"] += 1
+        if not killed:
+            self.known[number] = begun
         where = f"killed {point} {task}" if killed else str(task)
         done = call(task.module, uri=self.uri, timeout=PATIENCE, **task.params)
         assert not code_of(done), f"{where}: then it failed: {done['error']}"
@@ -166,6 +168,6 @@ def killed_anywhere(kind: Kind, top: Path, tasks: list[Task]) -> None:
             kills.round()
     finally:
         told = ", ".join(f"{name}: {count}" for name, count in sorted(kills.counts.items()))
-        print(f"{kind.type}: {told}; operations of each task: {kills.known}; {time.monotonic() - began:.0f} s")
+        print(f"{kind.type}: {told}; operations of what was not: {kills.known}; {time.monotonic() - began:.0f} s")
         kind.clean()
-    assert sum(count for name, count in kills.counts.items() if name.startswith("killed")) >= len(tasks)
+    assert kills.counts["not killed"] <= ROUNDS * len(tasks) / 2, "most of the tasks were not killed"
