@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from .crash_support import define_guest, disk_file
 from .disk_scenarios import (
     MIB,
     POOL_XML,
@@ -241,6 +242,21 @@ def test_members_and_guests_keep_a_partition(host, disk, tmp_path):
     disk_xml = f"<disk type='block'><source dev='{disk.path(2)}'/><target dev='vda'/></disk>"
     (guests / "g.xml").write_text(f"<domain type='kvm'><name>g</name><devices>{disk_xml}</devices></domain>")
     assert "guest g" in refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), state="absent")["message"]
+
+
+def test_a_disk_of_which_a_guest_has_a_partition_gets_no_other_table(host, disk):
+    run("parted", "--script", disk.node, "mklabel", "msdos", "mkpart", "primary", "1MiB", "2MiB")
+    definition = define_guest(host.root, "off", disk_file(disk.path(1)))
+    error = refuses(host.pool, "device_in_use", **pool_of(disk, "gpt"), allow=["overwrite"])
+    assert "guest off" in error["message"]
+    converges(host.pool, **pool_of(disk, "dos"))  # adopted: nothing is taken
+    ok(host.pool(name="cut", state="absent"))
+    definition.unlink()
+    converges(host.pool, **pool_of(disk, "gpt"), allow=["overwrite"])
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    define_guest(host.root, "off", disk_file(disk.node))  # the whole disk: so its partition is the guest's too
+    part = {"type": "fs", "path": str(host.root / "p"), "source": {"device": disk.path(1), "format": "ext4"}}
+    assert "guest off" in refuses(host.pool, "device_in_use", name="p", **part)["message"]
 
 
 def test_the_kernel_is_told_again(host, disk):

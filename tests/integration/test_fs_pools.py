@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from .conftest import Host
-from .crash_support import MIB, done, refused, unchanged
+from .crash_support import MIB, define_guest, disk_file, disk_volume, done, refused, unchanged
 from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(120)]
@@ -294,6 +294,38 @@ def test_a_device_that_is_used_elsewhere_is_left_alone(disk, tmp_path):
     for params in ({}, {"allow": ["overwrite"], "format": "ext3"}):
         error = refused(disk.pool(**params), "device_in_use")
         assert str(elsewhere) in error["message"]
+
+
+@pytest.mark.parametrize("by", ["path", "link", "volume", "image"])
+def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
+    run("mkfs.ext4", "-q", disk.device)
+    named = disk_file(disk.device)
+    if by == "link":
+        (tmp_path / "link").symlink_to(disk.device)
+        named = disk_file(tmp_path / "link")
+    elif by == "volume":
+        done(disk.host.pool(name="devices", type="disk", path="/dev", source={"device": "/dev/none"}, state="inactive"))
+        named = disk_volume("devices", os.path.basename(disk.device))
+    elif by == "image":
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", disk.device, "-F", "raw", tmp_path / "over")
+        named = disk_file(tmp_path / "over")
+    definition = define_guest(disk.host.root, "off", named)
+    for params in ({}, {"allow": ["overwrite"], "format": "ext3"}):
+        for check in (True, False):
+            error = refused(disk.pool(check=check, **params), "device_in_use")
+            assert "guest off" in error["message"]
+    assert disk.content() == "ext4"
+    definition.unlink()
+    same_plan(disk)
+    define_guest(disk.host.root, "off", named)
+    unchanged(disk.pool())  # it runs: whoever has it now, nothing is taken
+
+
+def test_a_guest_that_can_not_be_read_is_said_where_something_is_destroyed(disk):
+    run("mkswap", disk.device)
+    define_guest(disk.host.root, "bad", "").write_text("<domain><name>bad")
+    result = done(disk.pool(allow=["overwrite"]))
+    assert any("the guest's definition" in text for text in result["warnings"]), result["warnings"]
 
 
 def test_a_busy_pool_says_by_whom(disk):

@@ -188,15 +188,16 @@ def _foreign(
     partitions: Sequence[str],
     look: Look,
 ) -> Part:
-    from ..host.device_users import users_of_device
+    from .holding import users_of
 
-    users, unseen = users_of_device(device)
+    users, unseen = users_of(device, content, look)
     lost = f"{content.text} on {source.path}" + (f" with {', '.join(partitions)}" if partitions else "")
     return replace(
         _new(declared, source, device, content),
         kind=FOREIGN,
         why=why,
         destroys=lost,
+        devices=(device.node,),
         users=users,
         unseen=unseen,
     )

@@ -155,7 +155,8 @@ def _filesystem(
         part = _ready(what, pool, source, found.signature, requires)
         if not place.up:
             users, unseen = _users(device, content, look)
-            part = replace(part, users=users, unseen=unseen, problem=_unmountable(found))
+            lasting = () if found.read_only or device.read_only else (device.node,)
+            part = replace(part, devices=lasting, users=users, unseen=unseen, problem=_unmountable(found))
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
@@ -213,7 +214,7 @@ def _not_it(
         part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
     facts = {"format": pool.source.format}
     users, unseen = _users(device, content, look)
-    return replace(part, facts=facts, users=users, unseen=unseen, making=_making(what, held))
+    return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
 
 
 def _making(what: str, held: str) -> str:
@@ -245,29 +246,12 @@ def _unmountable(found: Filesystem) -> Problem | None:
 
 
 def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
-    """Who has the device, but for the running pool that goes before, and what could not be looked at; a volume group
-    with nothing active is seen only by LVM.
-    """
-    from ..host.device_users import users_of_device
+    """Who has the device, but for the running pool that goes before, and what could not be looked at."""
+    from .holding import users_of
 
+    users, unseen = users_of(device, content, look)
     leaving = User("mount", resolved(look.leaving, look.mounts()))
-    told, unseen = users_of_device(device)
-    users = [user for user in told if user != leaving]
-    if not users and "LVM2_member" in content.names:
-        try:
-            users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
-        except StorageError as error:
-            if error.code == "deadline":
-                raise
-            if error.code != "tool_missing":  # without LVM there are no volume groups on this host
-                unseen = (*unseen, f"the volume group of {device.node} ({error.message})")
-    return tuple(users), unseen
-
-
-def _groups(device: Device, look: Look) -> list[str]:
-    from .lvm import report
-
-    return [each.group for each in report(look).devices if each.number == device.number and each.group]
+    return tuple(user for user in users if user != leaving), unseen
 
 
 # --- changing --------------------------------------------------------------------------------------------------------

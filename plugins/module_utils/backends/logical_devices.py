@@ -113,6 +113,7 @@ def _joining(path: str, device: Device, name: str, told: lvm.Report, look: Look)
         conditions,
         users,
         unseen,
+        (device.node,),
         making=f"extend the volume group {name} to {path}",
         facts={"device": path},
     )
@@ -162,6 +163,7 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
         tuple(condition for each in looked.values() for condition in each[5]),
         tuple(user for each in looked.values() for user in each[4]),
         tuple(dict.fromkeys(what for each in looked.values() for what in each[6])),
+        tuple(sorted(device.node for device in devices.values())),
         making=f"make {what} of {', '.join(paths)}",
         facts={"devices": sorted(device.node for device in devices.values())},
     )
@@ -205,15 +207,15 @@ def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Conten
     could not be looked at for users.
     """
     from ..host.conditions import untouched
-    from ..host.device_users import users_of_device
     from ..host.signatures import content_at
+    from .holding import users_of
 
     member = next((each for each in told.devices if each.number == device.number), None)
     if member is not None and member.group:
         user = User("holder", f"volume group {member.group}")
         return ABSENT, "", "", None, (user,), (), ()
-    users, unseen = users_of_device(device)
     content = content_at(device.node, look.left(path))
+    users, unseen = users_of(device, content, look)
     if content.problem:
         return UNKNOWN_STORAGE, f"can't be read ({content.problem})", "", None, users, (), unseen
     conditions = untouched(device, content)

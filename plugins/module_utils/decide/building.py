@@ -103,6 +103,11 @@ def _meet(problem: Problem, subject: str, missing: list[StorageError]) -> None:
     missing.append(error)
 
 
+def check_all_unused(goal: PoolGoal, found: Found, doing: str) -> None:
+    for part in found.storage.parts:
+        check_unused(part, goal, doing)
+
+
 def check_unused(part: Part, goal: PoolGoal, doing: str) -> None:
     """Raises ``device_in_use`` where somebody else has what the part is made of, or where that can't be told."""
     if part.unseen and not part.users:

@@ -23,7 +23,7 @@ from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ITSELF, PIN, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.found import ABSENT, ITSELF, PIN, SOURCE, UNKNOWN_STORAGE, Found, Neighbour, Part, Storage, User
 from ..model.goal import Scope
 from ..model.pool import Pool
 from .places import Places
@@ -167,7 +167,11 @@ class LocalHost:
             return found
         if ITSELF in stakes:
             found = self._with_busy(found)
-            stakes = {name: stake for name, stake in stakes.items() if name != ITSELF}
+        if SOURCE in stakes:
+            from .native_users import with_guests
+
+            found = with_guests(found, self.places.guests, neighbours(), guests, self.servers)
+        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
         self._pins.make_room(len(stakes))
         pinned = () if found.filesystem in _KEEPING else stakes
         for name in pinned:
@@ -263,6 +267,33 @@ def emptied_note(storage: Storage) -> str:
 def emptied_key(pool: str) -> str:
     """What the note is called that a pool was emptied, to be deleted."""
     return f"emptied {pool}"
+
+
+def device_parts(found: Found, look: Look) -> tuple[Part, ...]:
+    """The devices of a pool that a daemon would take, as parts of its storage: what they are and hold, and who has
+    them. That the pool itself is mounted already is no use by others.
+    """
+    from ..backends.holding import users_of
+    from ..host.block import device_at
+    from ..host.conditions import untouched
+    from ..host.signatures import content_at
+
+    own = User("mount", found.resolved.get(found.storage.path or "", ""))
+    parts = []
+    for path in found.devices:
+        try:
+            device = device_at(path)
+        except StorageError:  # its content says so
+            continue
+        content = content_at(device.node, look.left(path))
+        users, unseen = users_of(device, content, look)
+        others = tuple(user for user in users if user != own)
+        requires = untouched(device, content)
+        lasting = () if device.read_only else (device.node,)
+        parts.append(
+            Part(f"device {path}", path, ABSENT, requires=requires, users=others, unseen=unseen, devices=lasting)
+        )
+    return tuple(parts)
 
 
 def _taken(unused: Mapping[int, Condition]) -> dict[int, StorageError]:

@@ -64,8 +64,9 @@ class Part:
     ``destroys``: what making it would lose, which has to be allowed (overwrite); a foreign part with nothing to lose
     can't be made at all. ``requires``: what must still hold when it is made. ``users``: who has what it is made of, so
     that it can be neither made nor started; ``unseen``: what could not be looked at for them, which stands in the way
-    likewise. ``removable``: it goes when the pool's storage is deleted, with what ``deleting`` says. ``making``: how it
-    is made, where that is more than "make ...". ``facts``: what is there of it.
+    likewise. ``devices``: those that making or starting it would take, by the kernel's names. ``removable``: it goes
+    when the pool's storage is deleted, with what ``deleting`` says. ``making``: how it is made, where that is more than
+    "make ...". ``facts``: what is there of it.
     """
 
     name: str
@@ -77,6 +78,7 @@ class Part:
     requires: tuple[Condition, ...] = ()
     users: tuple[User, ...] = ()
     unseen: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     removable: bool = False
     deleting: str = ""
     making: str = ""
@@ -169,7 +171,9 @@ class Neighbour:
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
-ITSELF = ""  # stands for the pool's own storage beside the names of volumes: who would keep it from being taken down
+# Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
+# would be made of or started on, and who has them.
+ITSELF, SOURCE = "", "/"
 
 
 @dataclass(frozen=True)

@@ -180,7 +180,7 @@ def test_who_has_the_device_is_said(seen):
         (DEVICE.number, ("holder volume group vg",), ()),
         ((8, 99), (), ()),
         (StorageError("tool_missing", "no lvm"), (), ()),
-        (StorageError("command_failed", "lvm failed"), (), ("the volume group of /dev/sdx (lvm failed)",)),
+        (StorageError("command_failed", "lvm failed"), (), ("the volume groups on /dev/sdx (lvm failed)",)),
     ],
 )
 def test_the_volume_group_of_a_device_is_asked_of_lvm(seen, monkeypatch, told, users, unseen):

@@ -14,10 +14,12 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.pools import d
 from ansible_collections.virt.storage.plugins.module_utils.model.change import BRING_UP, EMPTIED, TAKE_DOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
+    EVERYTHING,
     FOREIGN,
     ITSELF,
     READY,
     RUNNING,
+    SOURCE,
     UNKNOWN_STORAGE,
     Part,
     Problem,
@@ -128,6 +130,14 @@ def test_what_may_be_in_use_is_neither_built_nor_started():
         assert error.code == "device_in_use"
         assert "whether the kernel uses /dev/sdx" in error.message
         assert actions(decide_pool(goal("inactive"), nothing(blind))) == ["define"]
+
+
+def test_who_has_the_devices_is_asked_only_where_they_are_taken():
+    taken = storage(filesystem(ABSENT, devices=("/dev/sdx",)), directory())
+    assert pool_at_stake(goal(), nothing(taken)) == {SOURCE: EVERYTHING}
+    for state in ("present", "inactive", "absent"):
+        assert pool_at_stake(goal(state), nothing(taken)) == {}
+    assert pool_at_stake(goal(), nothing(storage())) == {}
 
 
 def test_problems():
