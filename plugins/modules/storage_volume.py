@@ -163,7 +163,8 @@ options:
     description:
       - What may happen. Nothing in this list happens without being named.
       - V(shrink) makes a volume smaller, which loses its end.
-      - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
+      - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition;
+        a block device that is open is only shrunk.
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
       - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
@@ -309,7 +310,7 @@ options:
           - What may happen. Nothing in this list happens without being named.
           - V(shrink) makes a volume smaller, which loses its end.
           - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's
-            definition.
+            definition; a block device that is open is only shrunk.
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
           - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.

@@ -207,6 +207,10 @@ def _while_mounted(host: Any, disk: Disk, point: str, pool: dict[str, Any], sour
     assert point in error["message"]
     allowed = {"capacity": "10MiB", "allow": ["shrink"]}
     refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), **allowed)
+    for way in ({"state": "absent"}, {"recreate": "always", "capacity": "20MiB"}):
+        error = refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), allow=["in_use"], **way)
+        assert "whatever is allowed" in error["hint"]
+    refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty", "in_use"])
     converges(host.volume, pool="cut", name=disk.name(2), capacity="30MiB")
     assert table(disk)[2].size == 30 * MIB
     refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])

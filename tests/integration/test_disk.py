@@ -40,6 +40,7 @@ pytestmark = [
     pytest.mark.needs_ansible,
     pytest.mark.skipif(shutil.which("parted") is None, reason="parted is not installed"),
 ]
+PHYSICAL_VOLUME = b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"  # as libblkid looks for it
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -267,6 +268,49 @@ def test_the_kernel_is_told_again(host, disk):
     assert [record["name"] for record in host.volume_info(pool="cut")] == [disk.name(1)]
     converges(host.volume, pool="cut", name=disk.name(1), capacity="8MiB")
     table(disk)
+
+
+def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
+    """A table that somebody else changed while a partition was in use: refused before anything is written."""
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    ok(host.volume(pool="cut", volumes=[{"name": disk.name(number), "capacity": "8MiB"} for number in (1, 2)]))
+    fs = {"name": "p", "type": "fs", "path": str(tmp_path / "p"), "source": {"device": disk.path(1), "format": "ext4"}}
+    with (
+        open(disk.path(1), "rb") as opened,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[opened.fileno()]),
+    ):
+        run("sfdisk", "--force", "--no-reread", "--no-tell-kernel", "--delete", disk.node, 1)
+        before = run("sfdisk", "--dump", disk.node)
+        for volume in ({"name": disk.name(3), "capacity": "8MiB"}, {"name": disk.name(2), "state": "absent"}):
+            error = refuses(host.volume, "device_in_use", pool="cut", **volume)
+            assert disk.path(1) in error["message"]
+            assert "process" in error["message"]
+        refuses(host.pool, "device_in_use", **pool, state="deleted", allow=["nonempty"])
+        assert (run("sfdisk", "--dump", disk.node), Path(disk.path(1)).exists()) == (before, True)
+    for mode in (True, False):
+        told = host.pool(check=mode, **fs)
+        assert (told.get("failed", False), told["changed"]) == (not mode, mode)
+        assert any("no longer in the partition table" in text for text in (*told["warnings"], str(told.get("error"))))
+    assert run("wipefs", "--noheadings", disk.path(1)) == ""
+    converges(host.volume, pool="cut", name=disk.name(3), capacity="8MiB")
+    assert not Path(disk.path(1)).exists()
+    ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+
+
+@pytest.mark.parametrize("word", [(), ("in_use",)])
+def test_what_a_partition_is_a_member_of_may_be_lost_with_a_word(host, disk, word):
+    """Nothing holds it: it is not assembled."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    with open(disk.path(1), "r+b") as file:
+        file.seek(512)
+        file.write(PHYSICAL_VOLUME)
+    gone = {"pool": "cut", "name": disk.name(1), "state": "absent"}
+    if word:
+        converges(host.volume, **gone, allow=list(word))
+    else:
+        assert "member of LVM" in refuses(host.volume, "volume_in_use", **gone)["message"]
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])

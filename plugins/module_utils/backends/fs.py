@@ -143,6 +143,9 @@ def _filesystem(
     if device is None:
         problem = source.problem
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, problem.what if problem else "", problem), False, wanted, ""
+    lost = None if place.up else _lost(source, device, look)
+    if lost is not None:
+        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, lost.what, lost), False, wanted, ""
     from ..host.signatures import content_at
 
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
@@ -160,6 +163,18 @@ def _filesystem(
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
+
+
+def _lost(source: _Source, device: Device, look: Look) -> Problem | None:
+    """Why a device is none to rely on: after a boot, or once its user is gone, it is not there."""
+    if device.kind != "part":
+        return None
+    from ..host.partitions import is_forgotten
+
+    if not is_forgotten(device, look.run):
+        return None
+    what = f"{source.text} is no longer in the partition table of {device.disk}; only the kernel has it still"
+    return Problem("source_missing", what, "Make it anew, or name what is there.")
 
 
 def _article(name: str | None) -> str:

@@ -13,7 +13,7 @@ from ..model.change import Change
 from ..model.facts import volume_facts
 from ..model.goal import VolumeGoal
 from ..model.volume import Volume
-from .guards import guard_unused, guarded, same_file
+from .guards import guard_unused, guarded, same_file, stays_while_open
 from .task import VolumesTask
 
 
@@ -60,6 +60,8 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
         None,
         have,
         destroys=destroys,
-        requires=guarded(have, entry.allow, task.found.unseen) if destroys else same_file(have),
+        requires=guarded(have, entry.allow, task.found.unseen, stays_while_open(have, task.found))
+        if destroys
+        else same_file(have),
         needs=task.related(name),
     )

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..model.errors import StorageError
 from ..model.tables import DOS, GPT, RESERVED, Partition, Table, bounds
-from .block import Device
+from .block import Device, device_at
 from .files import read_small_file
 
 _TRAILING = re.compile(r"([0-9]+)\Z")
@@ -230,6 +230,20 @@ def differences(table: Table, seen: Sequence[Seen]) -> tuple[list[Seen], list[Pa
             sized.append(want)
     kept = {have.number for have in seen} - {have.number for have in gone}
     return gone, [each for each in table.partitions if each.number not in kept], sized
+
+
+def is_forgotten(device: Device, run: Runner) -> bool:
+    """Whether a partition of the kernel's is no longer in the table of its disk: one that was in use when the table
+    changed stays until it is free. False where that can't be told.
+    """
+    if device.kind != "part" or device.disk is None:
+        return False
+    try:
+        disk = device_at(device.disk)
+        gone = differences(read_table(disk, "", None, run), kernel_partitions(disk))[0]
+    except (StorageError, OSError):
+        return False
+    return device.name in [each.name for each in gone]
 
 
 def loop_without_partitions(device: Device) -> bool:

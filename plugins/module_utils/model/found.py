@@ -27,7 +27,7 @@ BLANK, DATA, UNREADABLE, NOT_THERE = "", "data without a signature", "?", "it is
 @dataclass(frozen=True)
 class User:
     """Something that uses a volume or a device. ``kind`` is process, lock, loop, mount, swap, holder (another device or
-    a volume group that is built on it), guest, overlay or pool.
+    a volume group that is built on it), member (its content says that it is one of something), guest, overlay or pool.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class User:
     @property
     def running(self) -> bool:
         """Whether the volume is open now, rather than named by a definition."""
-        return self.kind not in ("guest", "overlay", "pool")
+        return self.kind not in ("guest", "overlay", "pool", "member")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.who}"

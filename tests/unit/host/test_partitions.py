@@ -170,3 +170,16 @@ def test_labels_that_blkid_does_not_know(tmp_path):
     assert label(_64=b"\x57\x45\x56\x82") == "bsd"
     assert label(_4=b"IPL1", _510=b"\x55\xaa") == "pc98"
     assert label(_4=b"IPL1") == ""
+
+
+@pytest.mark.parametrize(("rows", "forgotten"), [([(1, 2048)], False), ([(2, 4096)], True), ([(1, 4096)], True)])
+def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
+    disk = device("/dev/sdb", partitions=("/dev/sdb1",))
+    monkeypatch.setattr(partitions, "device_at", lambda path: disk)
+    monkeypatch.setattr(partitions, "kernel_partitions", lambda disk: [Seen("sdb1", 1, MIB, MIB)])
+    told = [{"node": f"/dev/sdb{number}", "start": start, "size": 2048} for number, start in rows]
+    printed = json.dumps({"partitiontable": {"label": "gpt", "partitions": told}})
+    part = device("/dev/sdb1", "part", disk="/dev/sdb", partition=1)
+    assert partitions.is_forgotten(part, lambda argv: printed) is forgotten
+    assert not partitions.is_forgotten(part, lambda argv: "")  # no table that can be read: it can't be told
+    assert not partitions.is_forgotten(disk, lambda argv: printed)
