@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import fs
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import MakeOn
 
@@ -448,6 +449,24 @@ def test_what_is_mounted_after_the_look_is_not_wiped(disk, meanwhile):
     error = kept_off(disk.pool(format="xfs", allow=["overwrite"]), "changed_meanwhile")
     assert "elsewhere" in error["message"]
     assert disk.content() == "ext4"
+
+
+@pytest.mark.parametrize("declared", [{"state": "inactive"}, {"state": "deleted"}, {"mount_options": ["noatime"]}])
+def test_what_is_mounted_over_a_pool_after_the_look_stays(disk, monkeypatch, declared):
+    done(disk.pool())
+    plain = LocalHost.prepare
+
+    def prepare(self, locks):
+        run("mount", "-t", "tmpfs", "theirs", disk.path)
+        plain(self, locks)
+
+    monkeypatch.setattr(LocalHost, "prepare", prepare)
+    restarting = {"allow": ["restart"]} if "mount_options" in declared else {}
+    kept_off(disk.pool(**declared, **restarting), "changed_meanwhile")
+    assert "theirs" in run("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", disk.path).split()
+    monkeypatch.undo()
+    run("umount", disk.path)
+    assert disk.mounted()["source"] == disk.device
 
 
 def test_another_device_of_that_name_is_not_formatted(disk, meanwhile):
