@@ -15,6 +15,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from ..host.conditions import is_mounted
 from ..host.mounts import Mount, mount_at
 from ..host.paths import resolved
 from ..model.change import BRING_UP, TAKE_DOWN, Change, Condition
@@ -96,6 +97,7 @@ def observe(
         parts=inside.parts or whole,
         bring_up=bring_up,
         take_down=take_down,
+        leaves=(is_mounted(place.path, place.mount),),  # umount(8) takes what is on top
     )
 
 

@@ -465,7 +465,9 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
             raise _adopted(goal, found, "stopped for that" if restart else "deleted")
         summary += f", without this: {current.take_down}, since it was up before the pool was started"
     state = "active" if found.active else "inactive"
-    return [change_of(goal, "stop", summary, {"state": state}, {"state": "inactive"}, pool, may=may)]
+    after = {"state": "inactive"}
+    requires = current.leaves if may else ()
+    return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
 
 
 def _check_not_busy(goal: PoolGoal, found: Found) -> None:

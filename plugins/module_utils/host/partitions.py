@@ -133,19 +133,30 @@ def read_table(device: Device, label: str, separator: bool | None, run: Runner) 
 
 
 def _by_sfdisk(empty: Table, run: Runner) -> Table:
-    argv = ["sfdisk", "--json", empty.device]
-    try:
-        rows = json.loads(run(argv))["partitiontable"]
-    except (ValueError, KeyError) as error:
-        raise StorageError(
-            "command_failed", f"sfdisk printed what is no JSON: {error}", subject=empty.device, command=" ".join(argv)
-        ) from None
+    rows = _rows(empty.device, run)
     sector = int(rows.get("sectorsize") or empty.sector)
     found = [_partition(row, sector) for row in rows.get("partitions", ())]
     table = empty._replace(label=label_of(rows["label"]), sector=sector, partitions=tuple(sorted(found)))
     if table.label == GPT and "firstlba" in rows and "lastlba" in rows:
         return table._replace(first=int(rows["firstlba"]) * sector, end=(int(rows["lastlba"]) + 1) * sector)
     return table._replace(links=_links(table)) if table.extended is not None else table
+
+
+def _rows(disk: str, run: Runner) -> dict[str, Any]:
+    argv = ["sfdisk", "--json", disk]
+    try:
+        rows: dict[str, Any] = json.loads(run(argv))["partitiontable"]
+    except (ValueError, KeyError) as error:
+        raise StorageError(
+            "command_failed", f"sfdisk printed what is no JSON: {error}", subject=disk, command=" ".join(argv)
+        ) from None
+    return rows
+
+
+def partition_row(device: Device, number: int, run: Runner) -> dict[str, Any]:
+    """All that sfdisk tells of a partition; empty where there is none."""
+    rows = _rows(device.node, run).get("partitions", ())
+    return next((row for row in rows if _partition(row, _SECTOR).number == number), {})
 
 
 def _partition(row: dict[str, Any], sector: int) -> Partition:

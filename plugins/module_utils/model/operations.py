@@ -407,15 +407,45 @@ class NoteDirectory(NamedTuple):
         return f"note in {shlex.quote(self.record)} that {shlex.quote(self.path)} was made here"
 
 
+class MakeOn(NamedTuple):
+    """Makes something on a device by ``argv``, or only wipes it, where that is still the device of this ``identity``
+    with this ``content`` (Content.facts; None: whatever it is), which nobody uses: looked at under the lock that udev
+    waits for, and held until the command begins. ``wipe``: what has a signature goes first. ``note`` is the file in
+    which it is noted meanwhile, as ``noted``, that what is there is of our making.
+    """
+
+    node: str
+    identity: tuple
+    content: tuple | None = None
+    argv: tuple[str, ...] = ()
+    wipe: bool = False
+    note: str = ""
+    noted: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return False
+
+    @property
+    def helper(self) -> str:
+        return "wipefs" if self.wipe else ""
+
+    @property
+    def command(self) -> str:
+        commands = [_shell("wipefs", "--all", "--quiet", "--", self.node)] if self.wipe else []
+        return " && ".join([*commands, *([_shell(*self.argv)] if self.argv else [])])
+
+
 class ChangeTable(NamedTuple):
     """Changes the partition table of a disk, and tells the kernel of it, under the lock that udev waits for (flock(2)):
-    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the
-    table by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
+    a partition that is to be made anew is taken out of it by ``drop``, zeros are written to ``clear`` (offset, bytes),
+    then ``content`` (bytes, or a command) from ``at`` on, last the table by ``argv``, which reads ``script``. Without
+    ``argv`` the kernel is only told what the table says.
 
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
-    must be there; ``free``: a region (start, end) that must be in none but these. ``settle``: udev's links are waited
-    for.
+    must be there; ``free``: a region (start, end) that must be in none but these; ``unused``: whether the kernel must
+    have none of them in use. ``settle``: udev's links are waited for.
     """
 
     disk: str
@@ -429,6 +459,8 @@ class ChangeTable(NamedTuple):
     was: tuple[tuple[int, int, int], ...] = ()
     free: tuple[int, int] | None = None
     made: str = ""
+    drop: tuple[str, ...] = ()
+    unused: bool = False
     separator: bool | None = None
     settle: bool = False
 
@@ -439,7 +471,7 @@ class ChangeTable(NamedTuple):
     @property
     def command(self) -> str:
         disk = shlex.quote(self.disk)
-        commands = []
+        commands = [_shell(*self.drop)] if self.drop else []
         if self.clear:
             sizes = " and ".join(f"{size} bytes at {offset}" for offset, size in self.clear)
             commands.append(f"clear {sizes} of {disk}")

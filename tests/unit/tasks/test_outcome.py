@@ -27,10 +27,9 @@ FAILURE = StorageError("command_failed", "mkfs failed")
 
 class Module:
     check_mode = False
-    params = {"timeout": 1}  # noqa: RUF012
 
     def __init__(self):
-        self.said = {}
+        self.params, self.said = {"timeout": 1}, {}
 
     def fail_json(self, **said):
         self.said = said
