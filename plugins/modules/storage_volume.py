@@ -19,8 +19,9 @@ description:
   - An existing volume is compared on everything that is declared. What can be changed in place is; what can't is an
     error that names the way out. Nothing is lost without being named in O(allow) or O(recreate).
   - A volume appears under its name whole or not at all, and never replaces one that somebody else made meanwhile.
-  - The pool must be active. Without a libvirt daemon it is one of type V(dir). Through a daemon it can be of any type
-    that the daemon runs; what it can do with the volumes of each is in docs/pools/README.md.
+  - The pool must be active. Without a libvirt daemon it is one of type V(dir), V(fs), V(netfs), V(logical) or V(disk).
+    Through a daemon it can be of any type that the daemon runs; what it can do with the volumes of each is in
+    docs/pools/README.md.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -727,8 +728,15 @@ plan:
       type: int
       returned: always
       sample: 1
+    halfway:
+      description: Of what changes were begun that then failed, so that nothing is known of what they were to change.
+      type: list
+      elements: str
+      returned: when there are some
 diff:
-  description: Before and after as YAML text, only what changes. After a failure, what was done until then.
+  description:
+    - Before and after as YAML text, only what changes. After a failure, what was done until then.
+    - What failed in the middle of its change is C(begun, not completed) in RV(diff.after).
   returned: always
   type: dict
   contains:

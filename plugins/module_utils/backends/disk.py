@@ -117,9 +117,9 @@ def _part(pool: Pool, source: SourceDevice, device: Device, look: Look) -> tuple
     declared = pool.source.format if pool.source.format != "unknown" else None
     content = content_at(device.node, look.left(source.path))
     if content.problem:
-        from ..host.device_users import users_of_device
+        from .holding import users_of
 
-        why, users = f"{source.path}: {content.problem}", users_of_device(device)[0]
+        why, users = f"{source.path}: {content.problem}", users_of(device, content, look)[0]
         return Part(TABLE, _what(source.path), UNKNOWN_STORAGE, why, users=users), None
     try:
         table = _read(content, device, source, look)
@@ -206,15 +206,18 @@ def _foreign(
     partitions: Sequence[str],
     look: Look,
 ) -> Part:
-    from ..host.device_users import users_of_device
+    from .holding import users_of
 
+    users, unseen = users_of(device, content, look)
     lost = f"{content.text} on {source.path}" + (f" with {', '.join(partitions)}" if partitions else "")
     return replace(
         _new(declared, source, device, content),
         kind=FOREIGN,
         why=why,
         destroys=lost,
-        users=users_of_device(device)[0],
+        devices=(device.node,),
+        users=users,
+        unseen=unseen,
     )
 
 
@@ -391,8 +394,8 @@ def _digests(volumes: dict[str, Volume], scope: Scope) -> dict[str, str]:
     return digests
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    return ()
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    return (), ()
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

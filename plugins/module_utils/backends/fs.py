@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from ..host.block import Device
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
+from ..host.notes import boot
 from ..host.paths import resolved
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
@@ -151,7 +152,7 @@ def _filesystem(
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
     requires = untouched(device, content)
     if content.problem:
-        users = () if place.up else _users(device, content, look)  # the kernel may forbid to read what is mounted
+        users = () if place.up else _users(device, content, look)[0]  # the kernel may forbid to read what is mounted
         why = f"{source.text}: {content.problem}"
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, why, users=users), False, wanted, ""
     found = _single(content, wanted)
@@ -159,7 +160,9 @@ def _filesystem(
         mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
         part = _ready(what, pool, source, found.signature, requires)
         if not place.up:
-            part = replace(part, users=_users(device, content, look), problem=_unmountable(found))
+            users, unseen = _users(device, content, look)
+            lasting = () if found.read_only or device.read_only else (device.node,)
+            part = replace(part, devices=lasting, users=users, unseen=unseen, problem=_unmountable(found))
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
@@ -227,7 +230,7 @@ def _not_it(
     what: str, pool: Pool, source: _Source, device: Device, content: Content, wanted: Filesystem | None, look: Look
 ) -> Part:
     """Something else than the wanted filesystem, or nothing. What is only left of our own making counts as nothing."""
-    begun = content.data and look.made(making_key(device.node, device.identity)) is not None
+    begun = content.data and _begun(device, look)
     held = "" if begun else content.text
     why = f"{source.text} holds {held}" if held else f"{source.text} is empty"
     problem = _unmakeable(pool, source, device, wanted)
@@ -241,7 +244,14 @@ def _not_it(
     else:
         part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
     facts = {"format": pool.source.format}
-    return replace(part, facts=facts, users=_users(device, content, look), making=_making(what, held))
+    users, unseen = _users(device, content, look)
+    return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
+
+
+def _begun(device: Device, look: Look) -> bool:
+    """Whether a task was killed while it made a filesystem there."""
+    note = look.started(making_key(device.node, device.identity))
+    return note is not None and note.partition("\n")[0] == boot()
 
 
 def _making(what: str, held: str) -> str:
@@ -277,36 +287,23 @@ def _unmountable(found: Filesystem) -> Problem | None:
     return Problem("not_supported", what, hint)
 
 
-def _users(device: Device, content: Content, look: Look) -> tuple[User, ...]:
-    """Who has the device, but for the running pool that goes before; a volume group with nothing active is seen only by
-    LVM.
-    """
-    from ..host.device_users import users_of_device
+def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who has the device, but for the running pool that goes before, and what could not be looked at."""
+    from .holding import users_of
 
+    users, unseen = users_of(device, content, look)
     leaving = User("mount", resolved(look.leaving, look.mounts())) if look.leaving else None
-    users = [user for user in users_of_device(device)[0] if user != leaving]
-    if not users and "LVM2_member" in content.names:
-        users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
-    return tuple(users)
-
-
-def _groups(device: Device, look: Look) -> list[str]:
-    argv = ("pvs", "--reportformat", "json", "-o", "vg_name", "--", device.node)
-    try:
-        told = look.json(argv)
-    except StorageError:
-        return []
-    rows = told["report"][0]["pv"] if told else []
-    return [row["vg_name"] for row in rows if row["vg_name"]]
+    return tuple(user for user in users if user != leaving), unseen
 
 
 # --- changing --------------------------------------------------------------------------------------------------------
 
 
 def making_key(node: str, identity: tuple) -> str:
-    """What the note is called that a filesystem is being made on a device: it tells the device after a boot, too."""
-    _major, _minor, size, start, _sequence, wwn, serial, dm_uuid = identity
-    return f"making {wwn or serial or dm_uuid or node} {start} {size}"
+    """What the note is called that a filesystem is being made on a device. It holds until the next boot, and until the
+    device is another one, such as a loop device that was attached anew.
+    """
+    return f"making {node} {' '.join(map(str, identity))}"
 
 
 def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> list[Any]:
@@ -325,7 +322,7 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Ch
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.part == FILESYSTEM:
-        return _make(change, found, notes) if change.action == "build" else [_wipe(_node(found))]
+        return _make(change, found, notes)
     operations = mounted.lower(change, found, notes, lambda pool: _mount(pool, found))
     made = any(part.name == FILESYSTEM and part.kind != READY for part in found.storage.parts)
     if change.action == "start" and operations and made and change.wanted.cow is False:
@@ -337,34 +334,34 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 
 def _node(found: Found) -> str:
     """The kernel's name of the device that was looked at. That it is still that one is a condition of the change."""
-    return _device_condition(found).path
+    return next((condition.path for condition in _seen(found)), "")
 
 
-def _device_condition(found: Found) -> Condition:
-    for part in found.storage.parts:
-        if part.name == FILESYSTEM and part.requires:
-            return part.requires[0]
-    return Condition("device", "")
-
-
-def _wipe(node: str) -> Any:
-    from ..model.operations import Run
-
-    return Run(("wipefs", "--all", "--quiet", "--", node))
+def _seen(found: Found) -> tuple[Condition, ...]:
+    """What was seen of the device."""
+    return next((part.requires for part in found.storage.parts if part.name == FILESYSTEM), ())
 
 
 def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
-    from ..model import operations as ops
+    """What makes the filesystem, or erases it."""
+    from ..model.operations import MakeOn, Run
 
-    device, wanted = _device_condition(found), FILESYSTEMS[change.wanted.source.format]
-    if not device.path:  # an earlier task would have made it
-        return [ops.Run((*wanted.making, change.wanted.source.devices[0].path))]
-    node, record = device.path, notes.record_path(making_key(device.path, device.expected))
+    conditions = {each.kind: each for each in change.requires or _seen(found)}
+    if not conditions:  # an earlier task would have made the device
+        making = FILESYSTEMS[change.wanted.source.format].making
+        return [Run((*making, change.wanted.source.devices[0].path))]
+    device, content = conditions["device"], conditions.get("signatures")
+    operation = MakeOn(device.path, device.expected, None if content is None else content.expected)
+    if change.action == "delete":
+        return [operation._replace(wipe=True)]
+    wanted = FILESYSTEMS[change.wanted.source.format]
     return [
-        ops.WriteFile(record, f"{change.subject.pool}\n"),
-        *([_wipe(node)] if change.destroys else []),
-        ops.Run((*wanted.making, node)),
-        ops.Remove(record),
+        operation._replace(
+            argv=(*wanted.making, device.path),
+            wipe=bool(change.destroys),
+            note=notes.started_path(making_key(device.path, device.expected)),
+            noted=f"{boot()}\n{change.subject.pool}\n",
+        )
     ]
 
 
@@ -373,4 +370,5 @@ def _mount(pool: Pool, found: Found) -> list[Any]:
     read_only = ("ro",) if found.storage.read_only else ()
     options = (*mounted.OPTIONS, *read_only, *(pool.mount_options or ()))
     node = _node(found) or (pool.source.devices or ())[0].path
-    return [mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")]
+    mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
+    return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]

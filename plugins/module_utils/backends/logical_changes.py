@@ -25,10 +25,17 @@ from .logical import GROUP, STAGED, TAG
 from .logical_devices import LABELS
 
 _CHUNK = "1M"
+_WHOLE = (
+    "lvcreate",
+    "lvrename",
+    "lvchange",
+    "lvextend",
+)  # one write of the group's metadata, taken back where it fails
 
 
 def _lvm(tool: str, *words: str) -> ops.Run:
-    return ops.Run((tool, *words))
+    hint = "Mend what LVM says; vgs, lvs and dmesg show more. Then run the task again."
+    return ops.Run((tool, *words), hint=hint, whole=tool in _WHOLE)
 
 
 def _group_of(pool: Pool) -> str:

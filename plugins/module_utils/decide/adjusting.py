@@ -213,7 +213,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         differing,
         wanted=wanted,
         destroys=lost,
-        requires=guarded(have, entry.allow),
+        requires=guarded(have, entry.allow, task.found.unseen),
     )
 
 

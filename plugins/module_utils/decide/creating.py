@@ -70,7 +70,10 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         _claims(volume, task),
         volume,
         destroys=f"the content of {have.path}",
-        requires=(*guarded(have, entry.allow, stays_while_open(have, task.found)), *_made_from(entry, task)),
+        requires=(
+            *guarded(have, entry.allow, task.found.unseen, stays_while_open(have, task.found)),
+            *_made_from(entry, task),
+        ),
         needs=task.parents(entry),
     )
 

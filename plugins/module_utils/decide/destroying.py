@@ -60,6 +60,8 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
         None,
         have,
         destroys=destroys,
-        requires=guarded(have, entry.allow, stays_while_open(have, task.found)) if destroys else same_file(have),
+        requires=guarded(have, entry.allow, task.found.unseen, stays_while_open(have, task.found))
+        if destroys
+        else same_file(have),
         needs=task.related(name),
     )

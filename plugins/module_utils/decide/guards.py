@@ -72,9 +72,11 @@ def same_file(have: Volume) -> tuple[Condition, ...]:
     return (Condition(kind, have.path or "", have.identity or ()),)
 
 
-def guarded(have: Volume, allow: Collection[str], kept: bool = False) -> tuple[Condition, ...]:
-    """The volume must still be the same file, and unused where its use is not allowed, or it is ``kept`` then."""
-    unused = () if "in_use" in allow and not kept else (Condition("unused", have.path or ""),)
+def guarded(have: Volume, allow: Collection[str], unseen: tuple[str, ...], kept: bool = False) -> tuple[Condition, ...]:
+    """The volume must still be the same file, and unused where its use is not allowed, or it is ``kept`` then.
+    ``unseen``: what could not be looked at for that, which is warned of.
+    """
+    unused = () if "in_use" in allow and not kept else (Condition("unused", have.path or "", unseen),)
     return (*same_file(have), *unused)
 
 

@@ -63,10 +63,12 @@ class Part:
     be neither used nor made; with one of the codes of what an earlier task may mend, it is refused in a real run only.
     ``destroys``: what making it would lose, which has to be allowed (overwrite); a foreign part with nothing to lose
     can't be made at all. ``requires``: what must still hold when it is made. ``users``: who has what it is made of, so
-    that it can be neither made nor started. ``removable``: it goes when the pool's storage is deleted, with what
-    ``deleting`` says. ``making``: how it is made, where that is more than "make ..."; where an earlier task may mend
-    its problem, it is made then if nothing is there. ``facts``: what is there of it. ``barred``: why it can't be made
-    in the place of something foreign, or of what an earlier task may make, whatever is allowed.
+    that it can be neither made nor started; ``unseen``: what could not be looked at for them, which stands in the way
+    likewise. ``devices``: those that making or starting it would take, by the kernel's names. ``removable``: it goes
+    when the pool's storage is deleted, with what ``deleting`` says. ``making``: how it is made, where that is more than
+    "make ..."; where an earlier task may mend its problem, it is made then if nothing is there. ``facts``: what is
+    there of it. ``barred``: why it can't be made in the place of something foreign, or of what an earlier task may
+    make, whatever is allowed.
     """
 
     name: str
@@ -77,6 +79,8 @@ class Part:
     destroys: str = ""
     requires: tuple[Condition, ...] = ()
     users: tuple[User, ...] = ()
+    unseen: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     removable: bool = False
     deleting: str = ""
     making: str = ""
@@ -90,12 +94,12 @@ class Storage:
     readable, no backend) or unseen (only a daemon can look at it); ``why`` says it in words. ``parts``: what it is
     built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
-    brought it up. ``requires``: what must still hold when it is brought up. ``emptied``: an interrupted task has
-    deleted what it held; ``mark`` tells what was deleted from what shows up there later. ``busy``: who uses it, if
-    asked for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can. ``idle``: it is
-    up for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed,
-    though it can be looked at. ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up
-    hides.
+    brought it up. ``requires``: what must still hold when it is brought up, ``leaves`` when it goes down.
+    ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was deleted from what shows up
+    there later. ``busy``: who uses it, if asked for. ``fixed``: why owner, group and mode of its directory can't be
+    set; empty where they can. ``idle``: it is up for having nothing to bring up, so that starting makes it ours.
+    ``frozen``: why nothing of it may be changed, though it can be looked at. ``remarks``: what else is to be said of
+    it. ``hides``: how many entries bringing it up hides.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -118,6 +122,7 @@ class Storage:
     take_down: str = ""
     ours: bool = False
     requires: tuple[Condition, ...] = ()
+    leaves: tuple[Condition, ...] = ()
     emptied: bool = False
     mark: str = ""
     busy: tuple[User, ...] = ()
@@ -173,7 +178,9 @@ class Neighbour:
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
-ITSELF = ""  # stands for the pool's own storage beside the names of volumes: who would keep it from being taken down
+# Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
+# would be made of or started on, and who has them.
+ITSELF, SOURCE = "", "/"
 
 
 @dataclass(frozen=True)

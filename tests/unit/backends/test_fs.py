@@ -11,13 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.backends import filesystems, fs
+from ansible_collections.virt.storage.plugins.module_utils.backends import filesystems, fs, lvm
 from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import FILESYSTEMS, by_signature
 from ansible_collections.virt.storage.plugins.module_utils.host import device_users, kernel, signatures, sources
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
-from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes, boot
 from ansible_collections.virt.storage.plugins.module_utils.host.signatures import Content, Signature
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.pool import parse_pool, render_pool
 from ansible_collections.virt.storage.plugins.module_utils.model.change import BRING_UP, Change, Subject
@@ -52,7 +52,9 @@ BLANK, DATA = Content(), Content(data=True)
 def seen(tmp_path, monkeypatch):
     """What is observed of the pool p at a directory that is not there, on a device with this content."""
 
-    def observe(content=BLANK, kind="ext4", device=DEVICE, users=(), mount=None, holds=False, supported=True):
+    def observe(
+        content=BLANK, kind="ext4", device=DEVICE, users=(), mount=None, holds=False, supported=True, unseen=()
+    ):
         look = Look(5.0, str(tmp_path / "records"), str(tmp_path / "starts"))
         path = tmp_path / "pool"
         mounts = [ROOT]
@@ -68,7 +70,7 @@ def seen(tmp_path, monkeypatch):
 
         monkeypatch.setattr(sources, "resolve", resolve)
         monkeypatch.setattr(signatures, "content_at", lambda path, seconds: content)
-        monkeypatch.setattr(device_users, "users_of_device", lambda device: (tuple(users), ()))
+        monkeypatch.setattr(device_users, "users_of_device", lambda device: (tuple(users), tuple(unseen)))
         monkeypatch.setattr(kernel, "mounts_type", lambda name: supported)
         source = Source(devices=(SourceDevice("/dev/disk/by-id/x"),), format=kind)
         return fs.observe(Pool("p", "fs", path=str(path), source=source), look, holds)
@@ -223,13 +225,52 @@ def test_who_has_the_device_is_said(seen):
     assert part(seen(holding("ext4"), users=[user])).users == (user,)
 
 
+@pytest.mark.parametrize(
+    ("told", "users", "unseen"),
+    [
+        (DEVICE.number, ("holder volume group vg",), ()),
+        ((8, 99), (), ()),
+        (StorageError("tool_missing", "no lvm"), (), ()),
+        (StorageError("command_failed", "lvm failed"), (), ("the volume groups on /dev/sdx (lvm failed)",)),
+    ],
+)
+def test_the_volume_group_of_a_device_is_asked_of_lvm(seen, monkeypatch, told, users, unseen):
+    def report(look):
+        if isinstance(told, StorageError):
+            raise told
+        return lvm.Report((), (lvm.Device("/dev/sdx", "u", "vg", told, False, (), True, 1),))
+
+    monkeypatch.setattr(lvm, "report", report)
+    found = part(seen(holding("LVM2_member", usage="raid")))
+    assert (tuple(map(str, found.users)), found.unseen) == (users, unseen)
+
+
+def test_what_could_not_be_looked_at_is_kept(seen):
+    for content in (BLANK, holding("swap"), holding("ext4")):
+        assert part(seen(content, unseen=["x"])).unseen == ("x",)
+    assert part(seen(holding("ext4"), mount="ext4")).unseen == ()
+
+
 def test_what_a_task_was_making_is_made_again(seen, tmp_path):
-    record = tmp_path / "records"
-    record.mkdir()
-    key = fs.making_key(DEVICE.node, DEVICE.identity)
-    Path(Notes(str(record), "").record_path(key)).write_text("p\n", encoding="ascii")
+    note = _note(tmp_path, DEVICE.identity)
+    note.write_text(f"{boot()}\np\n", encoding="ascii")
     assert (part(seen(DATA)).kind, part(seen(DATA)).destroys) == (ABSENT, "")
     assert part(seen(holding("xfs"))).destroys  # somebody else's by now
+    note.write_text("another-boot\np\n", encoding="ascii")
+    assert part(seen(DATA)).destroys
+
+
+def test_what_a_task_was_making_on_another_device_of_that_name_tells_nothing(seen, tmp_path):
+    other = DEVICE._replace(diskseq="77").identity
+    _note(tmp_path, other).write_text(f"{boot()}\np\n", encoding="ascii")
+    assert part(seen(DATA)).destroys
+
+
+def _note(top, identity):
+    """The file of the note that a filesystem is being made on a device."""
+    notes = top / "starts"
+    notes.mkdir()
+    return Path(Notes("", str(notes)).started_path(fs.making_key(DEVICE.node, identity)))
 
 
 def test_what_is_named_after_its_content_is_not_overwritten(tmp_path, seen, monkeypatch):
@@ -257,7 +298,7 @@ def lowered(storage, action, kind="ext4", **more):
 
 def test_old_signatures_are_wiped_first(seen):
     made = lowered(seen(holding("xfs")), "build", destroys="xfs", part=fs.FILESYSTEM)
-    assert made[:2] == ["wipefs --all --quiet -- /dev/sdx", "mkfs.ext4 -q /dev/sdx"]
+    assert made == ["wipefs --all --quiet -- /dev/sdx && mkfs.ext4 -q /dev/sdx"]
     assert lowered(seen(BLANK), "build", part=fs.FILESYSTEM)[0] == "mkfs.ext4 -q /dev/sdx"
 
 
