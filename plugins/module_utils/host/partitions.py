@@ -34,6 +34,9 @@ _KPARTX = re.compile(rb'^[^#\n]*RUN[^=\n]*=\s*"[^"\n]*kpartx\s([^"\n]*)"', re.MU
 # Labels in the words of libvirt by those of blkid, sfdisk and parted.
 LABELS = {"dos": "dos", "msdos": "dos", "sgi": "dvh", "gpt": "gpt", "PMBR": "gpt"}
 PARTED_LABELS = {"dos": "msdos"}
+# Types of dos partitions in which the kernel looks for a table: of FreeBSD, OpenBSD, NetBSD, Solaris 10, Minix, UnixWare
+# (block/partitions/msdos.c).
+_WITH_TABLES = ("a5", "a6", "a9", "bf", "81", "63")
 _BY_PARTED = ("dvh", "mac", "bsd", "pc98", "sun")
 
 Runner = Callable[[Sequence[str]], str]
@@ -226,14 +229,14 @@ def _number(name: str, attribute: str) -> int | None:
 
 def differences(table: Table, seen: Sequence[Seen]) -> tuple[list[Seen], list[Partition], list[Partition]]:
     """What the kernel has to forget, what to learn, and what to learn another size of. Of an extended partition it has
-    only the beginning.
+    only the beginning. What it finds in a partition with a table of its own is left to that.
     """
     own = RESERVED.get(table.label, ())
     wanted = {each.number: each for each in table.partitions}
     gone, sized = [], []
     for have in seen:
         want = wanted.get(have.number)
-        if have.number in own and want is None:
+        if want is None and (have.number in own or _is_inner(have, table)):
             continue
         if want is None or have.start not in (-1, want.start):
             gone.append(have)
@@ -241,6 +244,13 @@ def differences(table: Table, seen: Sequence[Seen]) -> tuple[list[Seen], list[Pa
             sized.append(want)
     kept = {have.number for have in seen} - {have.number for have in gone}
     return gone, [each for each in table.partitions if each.number not in kept], sized
+
+
+def _is_inner(have: Seen, table: Table) -> bool:
+    return table.label == DOS and any(
+        each.type.lower() in _WITH_TABLES and each.start <= have.start and have.start + have.size <= each.end
+        for each in table.partitions
+    )
 
 
 def is_forgotten(device: Device, run: Runner) -> bool:

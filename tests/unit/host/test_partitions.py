@@ -172,6 +172,14 @@ def test_labels_that_blkid_does_not_know(tmp_path):
     assert label(_4=b"IPL1") == ""
 
 
+def test_what_the_kernel_finds_in_a_partition_is_left_alone():
+    table = Table("dos", "/dev/sdb", "sdb", 512, 0, 100 * MIB, (Partition(1, MIB, 50 * MIB, "a5"),))
+    seen = [Seen("sdb1", 1, MIB, 49 * MIB), Seen("sdb5", 5, 2 * MIB, 8 * MIB)]
+    assert differences(table, seen) == ([], [], [])
+    plain = table._replace(partitions=(Partition(1, MIB, 50 * MIB, "83"),))
+    assert differences(plain, seen) == (seen[1:], [], [])
+
+
 @pytest.mark.parametrize(("rows", "forgotten"), [([(1, 2048)], False), ([(2, 4096)], True), ([(1, 4096)], True)])
 def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
     disk = device("/dev/sdb", partitions=("/dev/sdb1",))
