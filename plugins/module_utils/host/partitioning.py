@@ -49,6 +49,9 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         keep = (*held, descriptor)
         _write(op, descriptor, keep)
         if op.argv:
+            if op.argv[0] == "parted":
+                # It waits for udev itself, which needs a shared lock for events, and ours to read the table anew.
+                fcntl.flock(descriptor, fcntl.LOCK_SH)
             run(op.argv, keep_fds=keep, package=op.package, stdin=f"{op.script}\n".encode() if op.script else b"")
         _tell_kernel(descriptor, device, _table(op.made or op.label, device, op), op)
     finally:

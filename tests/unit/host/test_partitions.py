@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import partitions
+from ansible_collections.virt.storage.plugins.module_utils.host import partitioning, partitions
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.host.partitions import Seen, differences, read_table, stem_of
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import ChangeTable
 from ansible_collections.virt.storage.plugins.module_utils.model.tables import Partition, Table
 
 MIB = 2**20
@@ -126,3 +129,25 @@ def test_labels_that_blkid_does_not_know(tmp_path):
     assert label(_64=b"\x57\x45\x56\x82") == "bsd"
     assert label(_4=b"IPL1", _510=b"\x55\xaa") == "pc98"
     assert label(_4=b"IPL1") == ""
+
+
+@pytest.mark.parametrize(("program", "shared"), [("parted", True), ("sfdisk", False)])
+def test_a_program_that_waits_for_udev_leaves_it_a_shared_lock(tmp_path, monkeypatch, program, shared):
+    """And nobody gets the lock that it takes to read the table anew."""
+    disk, got = tmp_path / "disk", {}
+    disk.write_bytes(bytes(512))
+
+    def run(argv, **_more):
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
+            with disk.open("rb") as stream:
+                try:
+                    fcntl.flock(stream, kind | fcntl.LOCK_NB)
+                    got[kind] = True
+                except BlockingIOError:
+                    got[kind] = False
+
+    monkeypatch.setattr(partitioning, "run", run)
+    monkeypatch.setattr(partitioning, "device_at", lambda _path: SimpleNamespace(identity=()))
+    monkeypatch.setattr(partitioning, "_tell_kernel", lambda *_all: None)
+    partitioning.change_table(ChangeTable(str(disk), (), argv=(program,)), (), None)
+    assert got == {fcntl.LOCK_SH: shared, fcntl.LOCK_EX: False}
