@@ -61,12 +61,12 @@ def _change(op: ChangeTable, device: Device, descriptor: int, keep: Sequence[int
         else:
             _write(op, descriptor, keep)
             if not at_once:
-                _edit(op, keep)
+                _edit(op, descriptor, keep)
     if op.drop:
         _tell_kernel(descriptor, device, _table(op.label, device, op), op)
         _write(op, descriptor, keep)
     if op.drop or at_once:
-        _edit(op, keep)
+        _edit(op, descriptor, keep)
 
 
 def _checked(op: ChangeTable, device: Device) -> Table | None:
@@ -101,8 +101,11 @@ def _beside(op: ChangeTable, device: Device) -> str:
     return "".join(words)
 
 
-def _edit(op: ChangeTable, keep: Sequence[int]) -> None:
+def _edit(op: ChangeTable, descriptor: int, keep: Sequence[int]) -> None:
+    """parted waits for udev, which needs a shared lock for its events, and the one we have to read the table anew."""
     if op.argv:
+        if op.argv[0] == _PARTED:
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
         run(op.argv, keep_fds=keep, stdin=f"{op.script}\n".encode() if op.script else b"")
 
 
