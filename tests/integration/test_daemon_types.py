@@ -448,6 +448,18 @@ def test_who_takes_the_device_before_it_is_built_is_noticed(disk, monkeypatch):
     assert signature(device) == "ext4"
 
 
+def test_a_deleted_pool_is_gone_though_another_one_has_its_disk_by_now(disk):
+    host, pool, device = disk
+    old = {**pool, "name": f"{host.name}-old", "source": {"device": device, "format": "gpt"}}
+    new = {**pool, "source": {"device": device, "format": "dos"}}
+    ok(host.pool(**old))
+    for again in (False, True):
+        assert ok(host.pool(**old, state="deleted"))["changed"] is not again
+        assert ok(host.pool(**new))["changed"] is not again
+    ok(host.pool(name=host.name, state="absent"))
+    assert ok(host.pool(**old, state="deleted"))["changed"] is False
+
+
 def test_an_interrupted_deletion_is_completed(disk):
     host, pool, device = disk
     pool["source"] = {"device": device, "format": "gpt"}

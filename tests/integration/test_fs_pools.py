@@ -407,6 +407,26 @@ def test_lost_and_found_is_the_filesystems_own_while_it_is_empty(disk):
     done(disk.pool(state="deleted"))
 
 
+def test_a_play_that_deletes_a_pool_and_makes_another_of_its_disk_can_run_again(disk):
+    """As a play would have it for a pool that got another name, type or format."""
+    done(disk.pool())
+    others = [
+        {"name": "q", "path": str(disk.top / "q")},
+        {"name": "r", "path": str(disk.top / "r"), "format": "ext2"},
+    ]
+    gone: dict[str, Any] = {}
+    for other in others:
+        for judged in (done, unchanged):
+            judged(disk.pool(**gone, state="deleted"))
+            judged(disk.pool(**other, allow=["overwrite"]))
+        gone = other
+    done(disk.pool(**gone, state="deleted"))
+    run("mkswap", disk.device)
+    unchanged(disk.pool(**gone, state="deleted"))
+    run("losetup", "--detach", disk.device)
+    unchanged(disk.pool(**gone, state="deleted"))
+
+
 def test_who_only_looks_into_a_device_for_a_moment_is_no_user(disk):
     program = "import sys, time; file = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(1)"
     with subprocess.Popen([sys.executable, "-c", program, disk.device], stdout=subprocess.PIPE, text=True) as looker:
