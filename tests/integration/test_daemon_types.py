@@ -201,6 +201,22 @@ def test_a_device_of_another_pool(fs, tmp_path):
         assert host.name in refused["error"]["hint"]
 
 
+def test_a_device_of_another_pool_under_another_name(fs, tmp_path):
+    """Such as /dev/disk/by-id: it is the same disk, though nothing was built there yet."""
+    host, pool, device = fs
+    (tmp_path / "by-id").symlink_to(device)
+    mine = {**pool, "source": {"device": str(tmp_path / "by-id"), "format": "ext4"}}
+    ok(host.pool(**mine, state="present"))
+    theirs = [
+        {"type": "disk", "path": "/dev", "source": {"device": device, "format": "gpt"}},
+        {"type": "fs", "path": str(tmp_path / "two"), "source": {"device": device, "format": "ext4"}},
+    ]
+    for other in theirs:
+        for check in (True, False):
+            assert code(host.pool(check=check, name="other", **other)) == "source_conflict"
+    assert signature(device) == ""
+
+
 def test_image_files_through_the_daemon(fs, tmp_path):
     host, pool, device = fs
     ok(host.pool(**pool, source={"device": device, "format": "ext4"}))
@@ -420,6 +436,29 @@ def test_a_filesystem_that_is_mounted_elsewhere_is_not_mounted_again(fs, tmp_pat
             assert code(host.pool(check=check, **pool)) == "device_in_use"
     finally:
         run("umount", point)
+    converges(host.pool, **pool)
+
+
+def test_a_disk_of_a_guest_of_the_daemon_is_left_alone(fs, tmp_path):
+    host, pool, device = fs
+    if not host.daemon.uri.startswith("qemu:"):
+        pytest.skip("this libvirtd has no guests")
+    disk_xml = f"<disk type='block' device='disk'><source dev='{device}'/><target dev='vda' bus='virtio'/></disk>"
+    xml = tmp_path / "guest.xml"
+    xml.write_text(
+        "<domain type='qemu'><name>off</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os>"
+        f"<devices>{disk_xml}</devices></domain>"
+    )
+    host.daemon.virsh("define", xml)
+    pool["source"] = {"device": device, "format": "ext4"}
+    try:
+        for check in (True, False):
+            refused = host.pool(check=check, **pool)
+            assert code(refused) == "device_in_use"
+            assert "guest off" in refused["msg"]
+        assert signature(device) == ""
+    finally:
+        host.daemon.virsh("undefine", "off")
     converges(host.pool, **pool)
 
 
