@@ -23,6 +23,9 @@ if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
     from .model.operations import Step
 
 
+_BLIND = "What was done is in the diff; look at what became of it, and run the task again."
+
+
 class Engine(Protocol):
     """What pools and volumes are looked at and changed through: ``native`` or ``libvirt``.
 
@@ -130,7 +133,9 @@ def _apply(aim: Aim, engine: Engine, found: Found, decision: Decision, steps: tu
     error = next((outcome.error for outcome in outcomes if outcome.error is not None), None)
     try:
         after = engine.observe(aim.scope)
-    except StorageError as blind:
+    except (StorageError, OSError) as blind:
+        if isinstance(blind, OSError):
+            blind = StorageError("not_readable", str(blind), subject=str(blind.filename or ""), hint=_BLIND)
         return Result(found, found, decision, steps, outcomes, error or blind)
     done = [
         step.change for step, outcome in zip(steps, outcomes) if step.change is not None and outcome.status == "done"

@@ -16,8 +16,8 @@ description:
   - Brings a storage pool into the declared state, in the words of libvirt, through its daemon or
     without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
-  - Without a daemon, pools of types V(dir) and V(netfs) can be built and started, those of the others only defined,
-    listed and undefined. Through a daemon all can be that the daemon supports.
+  - Without a daemon, pools of types V(dir), V(fs), V(netfs), V(logical) and V(disk) can be built, started and deleted,
+    those of the others only defined, listed and undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -481,8 +481,15 @@ plan:
       type: int
       returned: always
       sample: 1
+    halfway:
+      description: Of what changes were begun that then failed, so that nothing is known of what they were to change.
+      type: list
+      elements: str
+      returned: when there are some
 diff:
-  description: Before and after as YAML text, only what changes. After a failure, what was done until then.
+  description:
+    - Before and after as YAML text, only what changes. After a failure, what was done until then.
+    - What failed in the middle of its change is C(begun, not completed) in RV(diff.after).
   returned: always
   type: dict
   contains:

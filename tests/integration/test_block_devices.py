@@ -484,6 +484,17 @@ def test_conditions_of_a_device(disks: Disks, own_loop: str) -> None:
     assert "replaced" in broken(of_device)
 
 
+def test_the_condition_of_a_mount(disks: Disks, disk: str, mounted: Path) -> None:
+    there = conditions.is_mounted(str(mounted), mount_at(str(mounted), mounts()))
+    assert broken(there) == ""
+    output("mount", "-t", "tmpfs", "none", mounted)
+    assert broken(there) == "got another mount on it (none)"
+    output("umount", mounted)
+    assert broken(there) == ""
+    output("umount", mounted)
+    assert broken(there) == "was unmounted"
+
+
 # -- partition tables and udev ------------------------------------------------------------------------------------
 
 

@@ -17,6 +17,9 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import ChangeTable
+
 from .crash_support import define_guest, disk_file
 from .disk_scenarios import (
     MIB,
@@ -34,12 +37,14 @@ from .disk_scenarios import (
     table,
     the_daemon_sees_the_same,
 )
+from .mounting import shared_below
 
 pytestmark = [
     pytest.mark.root,
     pytest.mark.needs_ansible,
     pytest.mark.skipif(shutil.which("parted") is None, reason="parted is not installed"),
 ]
+PHYSICAL_VOLUME = b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"  # as libblkid looks for it
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -269,6 +274,49 @@ def test_the_kernel_is_told_again(host, disk):
     table(disk)
 
 
+def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
+    """A table that somebody else changed while a partition was in use: refused before anything is written."""
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    ok(host.volume(pool="cut", volumes=[{"name": disk.name(number), "capacity": "8MiB"} for number in (1, 2)]))
+    fs = {"name": "p", "type": "fs", "path": str(tmp_path / "p"), "source": {"device": disk.path(1), "format": "ext4"}}
+    with (
+        open(disk.path(1), "rb") as opened,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[opened.fileno()]),
+    ):
+        run("sfdisk", "--force", "--no-reread", "--no-tell-kernel", "--delete", disk.node, 1)
+        before = run("sfdisk", "--dump", disk.node)
+        for volume in ({"name": disk.name(3), "capacity": "8MiB"}, {"name": disk.name(2), "state": "absent"}):
+            error = refuses(host.volume, "device_in_use", pool="cut", **volume)
+            assert disk.path(1) in error["message"]
+            assert "process" in error["message"]
+        refuses(host.pool, "device_in_use", **pool, state="deleted", allow=["nonempty"])
+        assert (run("sfdisk", "--dump", disk.node), Path(disk.path(1)).exists()) == (before, True)
+    for mode in (True, False):
+        told = host.pool(check=mode, **fs)
+        assert (told.get("failed", False), told["changed"]) == (not mode, mode)
+        assert any("no longer in the partition table" in text for text in (*told["warnings"], str(told.get("error"))))
+    assert run("wipefs", "--noheadings", disk.path(1)) == ""
+    converges(host.volume, pool="cut", name=disk.name(3), capacity="8MiB")
+    assert not Path(disk.path(1)).exists()
+    ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+
+
+@pytest.mark.parametrize("word", [(), ("in_use",)])
+def test_what_a_partition_is_a_member_of_may_be_lost_with_a_word(host, disk, word):
+    """Nothing holds it: it is not assembled."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    with open(disk.path(1), "r+b") as file:
+        file.seek(512)
+        file.write(PHYSICAL_VOLUME)
+    gone = {"pool": "cut", "name": disk.name(1), "state": "absent"}
+    if word:
+        converges(host.volume, **gone, allow=list(word))
+    else:
+        assert "member of LVM" in refuses(host.volume, "volume_in_use", **gone)["message"]
+
+
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 def test_the_daemon_sees_the_same(host, daemon, disk, tmp_path, label):
     ok(host.pool(**pool_of(disk, label)))
@@ -287,6 +335,122 @@ def test_the_daemon_sees_the_same(host, daemon, disk, tmp_path, label):
         the_daemon_sees_the_same(host, daemon.virsh, disk)
     finally:
         daemon.virsh("pool-destroy", "theirs")
+
+
+@pytest.fixture
+def meanwhile(monkeypatch):
+    """Has something done right before a table is changed: after all that was looked at before."""
+
+    def arrange(what) -> None:
+        plain, waiting = Applier.apply, [what]
+
+        def apply(self, operation):
+            if isinstance(operation, ChangeTable) and waiting:
+                waiting.pop()()
+            plain(self, operation)
+
+        monkeypatch.setattr(Applier, "apply", apply)
+
+    return arrange
+
+
+@pytest.fixture
+def mounted_meanwhile(host, disk, tmp_path, meanwhile):
+    """A partition with a filesystem, which is mounted right before the table is changed."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="20MiB"))
+    run("mkfs.ext4", "-q", disk.path(1))
+    point = tmp_path / "point"
+    point.mkdir()
+    with shared_below(tmp_path):
+        meanwhile(lambda: run("mount", disk.path(1), point))
+        yield
+        assert sorted(table(disk)) == [1]
+        assert table(disk)[1].size == 20 * MIB
+        run("umount", point)
+        assert run("fsck.ext4", "-fn", disk.path(1))
+        assert run("blkid", "-p", "-o", "value", "-s", "PTTYPE", disk.node) == "gpt"
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"recreate": "always", "capacity": "20MiB"},
+        {"recreate": "always", "capacity": "20MiB", "source": {"content": "other"}},
+        {"capacity": "10MiB", "allow": ["shrink"]},
+        {"state": "absent"},
+    ],
+    ids=["recreate", "fill", "shrink", "delete"],
+)
+@pytest.mark.usefixtures("mounted_meanwhile")
+def test_a_partition_that_is_mounted_after_the_look_is_left_alone(host, disk, declared):
+    refuses_now(host.volume, pool="cut", name=disk.name(1), **declared)
+
+
+@pytest.mark.usefixtures("mounted_meanwhile")
+def test_a_table_with_a_partition_that_is_mounted_after_the_look_is_left_alone(host, disk):
+    ok(host.pool(name="cut", state="absent"))
+    refuses_now(host.pool, **pool_of(disk, "dos"), allow=["overwrite"])
+
+
+@pytest.mark.usefixtures("mounted_meanwhile")
+def test_a_table_that_is_to_go_is_left_alone_too(host, disk):
+    refuses_now(host.pool, **pool_of(disk, "gpt"), state="deleted", allow=["nonempty"])
+
+
+def refuses_now(act, **params) -> None:
+    """Some of the task may be done by then, such as the definition."""
+    result = act(**params)
+    assert result["error"]["code"] == "changed_meanwhile", result
+    assert "table" not in result["diff"]["after"]
+    assert "not completed" not in result["diff"]["after"]
+    assert result["changed"] is bool(result["diff"]["after"])
+    assert "mounted" in result["error"]["message"] or "point" in result["error"]["message"]
+
+
+def test_a_volume_that_is_made_anew_is_no_volume_until_it_is_whole(host, disk, tmp_path):
+    """Killed while it is filled: nothing is there by its name, and the next run completes."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    volumes = [{"name": disk.name(number), "source": {"content": f"old {number}"}} for number in (1, 2)]
+    ok(host.volume(pool="cut", volumes=volumes))
+    run("sfdisk", "--no-reread", "--no-tell-kernel", "--part-label", disk.node, "2", "label of 2")
+    image, tools = tmp_path / "image.qcow2", tmp_path / "bin"
+    run("qemu-img", "create", "-q", "-f", "qcow2", image, "1M")
+    run("qemu-io", "-c", "write -P 7 0 1M", image)
+    tools.mkdir()
+    script = f"printf half | dd of={disk.node} bs=512 seek={table(disk)[2].start // 512} conv=notrunc\nkill -9 $PPID\n"
+    (tools / "qemu-img").write_text(
+        f'#!/bin/sh\ncase $1 in convert) {script};; *) exec {shutil.which("qemu-img")} "$@";; esac\n'
+    )
+    (tools / "qemu-img").chmod(0o755)
+    task = {"pool": "cut", "name": disk.name(2), "source": {"path": str(image)}, "recreate": "always"}
+    text = _PROGRAM.format(root=str(ROOT), collections=str(ROOT / ".cache/collections"))
+    argv = [sys.executable, "-c", text, json.dumps({"module": "storage_volume", **task, "uri": host.uri})]
+    child = subprocess.run(argv, check=False, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"})
+    assert child.returncode == -signal.SIGKILL
+    assert sorted(table(disk)) == [1]
+    assert not Path(disk.path(2)).exists()
+    assert Path(disk.path(1)).read_bytes()[:5] == b"old 1"
+    ok(host.volume(**task))
+    assert Path(disk.path(2)).read_bytes()[: len(b"half")] == b"\7" * 4
+    run("sfdisk", "--no-reread", "--no-tell-kernel", "--part-label", disk.node, "2", "label of 2")
+    kept = run("sfdisk", "--part-uuid", disk.node, "2")
+    ok(host.volume(**task))
+    assert run("sfdisk", "--part-uuid", disk.node, "2") == kept
+    assert run("sfdisk", "--part-label", disk.node, "2") == "label of 2"
+
+
+def test_a_logical_partition_keeps_the_others_numbers_when_made_anew(host, disk):
+    ok(host.pool(**pool_of(disk, "dos")))
+    logical = [{"name": disk.name(number), "source": {"content": f"old {number}"}} for number in (5, 6, 7)]
+    ok(host.volume(pool="cut", volumes=[{"name": disk.name(1), "capacity": "60MiB", "format": "extended"}, *logical]))
+    before = table(disk)
+    for number in (5, 7):
+        made = {"name": disk.name(number), "source": {"content": f"new {number}"}, "recreate": "always"}
+        ok(host.volume(pool="cut", **made))
+        assert Path(disk.path(number)).read_bytes()[:5] == f"new {number}".encode()
+        assert table(disk) == before
+    assert Path(disk.path(6)).read_bytes()[:5] == b"old 6"
 
 
 _PROGRAM = """

@@ -5,15 +5,22 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends import fs
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
+from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import MakeOn
 
 from .conftest import Host
 from .crash_support import MIB, define_guest, disk_file, disk_volume, done, refused, unchanged
@@ -22,8 +29,9 @@ from .mounting import shared_below
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(120)]
 
 
-def run(*words: object, check: bool = True) -> str:
-    return subprocess.run(list(map(str, words)), check=check, capture_output=True, text=True).stdout.strip()
+def run(*words: object, check: bool = True, input_text: str | None = None) -> str:
+    argv = list(map(str, words))
+    return subprocess.run(argv, check=check, capture_output=True, text=True, input=input_text).stdout.strip()
 
 
 def _can_mount() -> str:
@@ -444,6 +452,167 @@ def test_who_keeps_a_device_open_is_named(disk):
         error = refused(disk.pool(), "device_in_use")
         assert str(holder.pid) in error["message"]
         holder.stdin.close()
+
+
+# -- what happens after the look ----------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def meanwhile(monkeypatch) -> Any:
+    """Has something done right before the operation of a kind: after all that was looked at before."""
+
+    def arrange(kind: type, what: Callable[[], object]) -> None:
+        plain, waiting = Applier.apply, [what]
+
+        def apply(self, operation):
+            if isinstance(operation, kind) and waiting:
+                waiting.pop()()
+            plain(self, operation)
+
+        monkeypatch.setattr(Applier, "apply", apply)
+
+    return arrange
+
+
+def kept_off(result: dict[str, Any], code: str) -> dict[str, Any]:
+    """The error of a task that ended before it touched the device; its definition is written by then."""
+    assert (result["failed"], result["error"]["code"]) == (True, code), result
+    assert "filesystem" not in result["diff"]["after"]
+    assert "not completed" not in result["diff"]["after"]
+    return result["error"]
+
+
+@pytest.mark.parametrize("tool", ["mkfs.ext4 -q", "mkfs.vfat -I", "mkfs.xfs -q"])
+@pytest.mark.parametrize("kind", ["ext4", "vfat", "btrfs", "xfs"])
+def test_what_shows_up_after_the_look_is_not_formatted(host, tmp_path, meanwhile, kind, tool):
+    with a_disk(host, tmp_path, 320 * MIB) as disk:
+        if kind == "vfat" and not shutil.which("mkfs.vfat"):
+            pytest.skip("no mkfs.vfat here")
+        meanwhile(MakeOn, lambda: run(*tool.split(), disk.device))
+        kept_off(disk.pool(format=kind), "changed_meanwhile")
+        assert disk.content() == tool.split()[0].partition(".")[2]
+        assert not disk.mounted()
+
+
+def test_what_is_mounted_after_the_look_is_not_wiped(disk, meanwhile):
+    run("mkfs.ext4", "-q", disk.device)
+    (disk.top / "elsewhere").mkdir()
+    meanwhile(MakeOn, lambda: run("mount", disk.device, disk.top / "elsewhere"))
+    error = kept_off(disk.pool(format="xfs", allow=["overwrite"]), "changed_meanwhile")
+    assert "elsewhere" in error["message"]
+    assert disk.content() == "ext4"
+
+
+@pytest.mark.parametrize("declared", [{"state": "inactive"}, {"state": "deleted"}, {"mount_options": ["noatime"]}])
+def test_what_is_mounted_over_a_pool_after_the_look_stays(disk, monkeypatch, declared):
+    done(disk.pool())
+    plain = LocalHost.prepare
+
+    def prepare(self, locks):
+        run("mount", "-t", "tmpfs", "theirs", disk.path)
+        plain(self, locks)
+
+    monkeypatch.setattr(LocalHost, "prepare", prepare)
+    restarting = {"allow": ["restart"]} if "mount_options" in declared else {}
+    kept_off(disk.pool(**declared, **restarting), "changed_meanwhile")
+    assert "theirs" in run("findmnt", "--noheadings", "--output", "SOURCE", "--mountpoint", disk.path).split()
+    monkeypatch.undo()
+    run("umount", disk.path)
+    assert disk.mounted()["source"] == disk.device
+
+
+def test_another_device_of_that_name_is_not_formatted(disk, meanwhile):
+    def exchange() -> None:
+        run("losetup", "--detach", disk.device)
+        with (disk.top / "other.img").open("wb") as file:
+            file.truncate(64 * MIB)
+        run("losetup", disk.device, disk.top / "other.img")
+
+    meanwhile(MakeOn, exchange)
+    kept_off(disk.pool(), "changed_meanwhile")
+    assert disk.content() == ""
+
+
+def test_who_works_on_the_disk_is_waited_for(disk, meanwhile):
+    """And nobody waits for ever."""
+    with contextlib.ExitStack() as stack:
+
+        def lock() -> None:
+            held = stack.enter_context(open(disk.device, "rb"))
+            fcntl.flock(held, fcntl.LOCK_SH)
+
+        meanwhile(MakeOn, lock)
+        kept_off(disk.pool(timeout=2), "locked")
+        assert disk.content() == ""
+    done(disk.pool())
+
+
+@contextlib.contextmanager
+def tool_instead(top: Path, name: str, script: str) -> Iterator[None]:
+    """A tool that is found before the real one."""
+    directory = top / "bin"
+    directory.mkdir(exist_ok=True)
+    (directory / name).write_text(f"#!/bin/sh\n{script}\n")
+    (directory / name).chmod(0o755)
+    path = os.environ["PATH"]
+    os.environ["PATH"] = f"{directory}:{path}"
+    try:
+        yield
+    finally:
+        os.environ["PATH"] = path
+
+
+def test_the_device_is_nobody_elses_until_the_tool_begins(disk):
+    """While the old content goes, the kernel mounts it no more; while the tool works, udev stays away."""
+    run("mkfs.ext4", "-q", disk.device)
+    report, elsewhere = disk.top / "report", disk.top / "elsewhere"
+    elsewhere.mkdir()
+    wipefs = shutil.which("wipefs")
+    wipe = f'case "$*" in *--force*) mount {disk.device} {elsewhere} 2>/dev/null || echo held >>{report};; esac\n'
+    look = f"flock --shared --nonblock {disk.device} true || echo locked >>{report}\n"
+    wiping = tool_instead(disk.top, "wipefs", f'{wipe}exec {wipefs} "$@"')
+    with wiping, tool_instead(disk.top, "mkfs.xfs", f"{look}exit 1"):
+        disk.pool(format="xfs", allow=["overwrite"])
+    assert report.read_text().split() == ["held", "locked"]
+
+
+def test_content_that_went_before_the_tool_failed_counts_as_changed(disk):
+    run("mkfs.ext4", "-q", disk.device)
+    with tool_instead(disk.top, "mkfs.xfs", "echo no >&2; exit 1"):
+        result = disk.pool(format="xfs", allow=["overwrite"])
+    assert (result["failed"], result["error"]["code"], result["changed"]) == (True, "command_failed", True)
+    assert "begun, not completed" in result["diff"]["after"]
+    assert [entry.get("halfway") for entry in result["plan"] if entry["action"] == "build"][-1] == ["pool p"]
+    assert disk.content() == ""
+
+
+def test_what_a_tool_left_that_failed_is_data_like_any_other(disk):
+    """Nothing notes for later that what is there is of our making."""
+    with tool_instead(disk.top, "mkfs.ext4", 'for device; do :; done\nprintf half >"$device"; exit 1'):
+        assert disk.pool()["error"]["code"] == "command_failed"
+    refused(disk.pool(), "storage_foreign")
+    assert disk.file.read_bytes()[:4] == b"half"
+    done(disk.pool(allow=["overwrite"]))
+
+
+def test_a_note_of_another_boot_tells_nothing(disk, monkeypatch):
+    with tool_instead(disk.top, "mkfs.ext4", 'for device; do :; done\nprintf half >"$device"; kill -9 $PPID'):
+        assert killed_after(1000, disk)
+    monkeypatch.setattr(fs, "boot", lambda: "another")
+    refused(disk.pool(), "storage_foreign")
+    monkeypatch.undo()
+    done(disk.pool())
+
+
+def test_a_table_that_went_is_gone_for_the_kernel_too(disk):
+    run("losetup", "--detach", disk.device)
+    run("losetup", "--partscan", disk.device, disk.file)
+    run("sfdisk", "--quiet", "--no-reread", disk.device, input_text="label: gpt\nsize=10M\n")
+    run("partx", "--update", disk.device)
+    assert Path(f"{disk.device}p1").exists()
+    done(disk.pool(allow=["overwrite"]))
+    assert not Path(f"{disk.device}p1").exists()
+    assert disk.content() == "ext4"
 
 
 # -- killed -------------------------------------------------------------------------------------------------------

@@ -133,22 +133,27 @@ class _Lowering:
         return operation._replace(content=convert_into(content.path, content.format, self.table.device, start, end))
 
     def recreate(self, change: Change) -> ChangeTable:
+        """Out of the table while it is filled; one without which others would get other numbers stays in it."""
         volume: Volume = change.wanted
         number, start, end = _place(volume, self.table)
         old = self.table.by_number(number)
         was = () if old is None else ((old.number, old.start, old.end),)
-        return self._filled(volume, start, end)._replace(
-            argv=(*_SFDISK, "-N", str(number), self.table.device),
-            script=self._entry(number, start, end, type_of(self.table.label, volume.format)).partition(": ")[2],
-            was=was,
-        )
+        filled = self._filled(volume, start, end)._replace(was=was, unused=True)
+        entry = self._entry(number, start, end, type_of(self.table.label, volume.format))
+        if self.table.moved_by(number) or self.table.inside(number):
+            return filled._replace(
+                argv=(*_SFDISK, "-N", str(number), self.table.device), script=entry.partition(": ")[2]
+            )
+        return filled._replace(drop=self._without(number), argv=(*_SFDISK, "--append", self.table.device), script=entry)
 
     def delete(self, change: Change) -> ChangeTable:
         place = _place(change.wanted, self.table)
-        argv: tuple[str, ...] = (*_SFDISK, "--delete", self.table.device, str(place[0]))
-        if self.table.label not in (DOS, GPT):
-            argv = (*_PARTED, self.table.device, "rm", str(place[0]))
-        return self.operation._replace(argv=argv, was=(place,))
+        return self.operation._replace(argv=self._without(place[0]), was=(place,), unused=True)
+
+    def _without(self, number: int) -> tuple[str, ...]:
+        if self.table.label in (DOS, GPT):
+            return (*_SFDISK, "--delete", self.table.device, str(number))
+        return (*_PARTED, self.table.device, "rm", str(number))
 
     def resize(self, change: Change) -> ChangeTable:
         volume: Volume = change.wanted
@@ -159,6 +164,7 @@ class _Lowering:
             script=f"start={self._unit(start)}, size={self._unit(size)}",
             was=((number, start, end),),
             free=(start, start + size),
+            unused=start + size < end,
         )
 
 

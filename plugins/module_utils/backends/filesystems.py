@@ -12,7 +12,8 @@ from typing import NamedTuple
 
 class Filesystem(NamedTuple):
     """``signature`` is libblkid's name, ``fstype`` the kernel's, the same where empty. ``making`` is the command that
-    makes it, before the device: without force, so that the tool refuses what shows up after our own look. ``also``:
+    makes it, before the device. It is without force where the tool has that, but most of these tools overwrite
+    whatever is there: that nothing showed up after our look is for host/taking.py to see. ``also``:
     other signatures that belong to it. ``read_only``: it is only read. ``fixed``: it has no owners and modes of
     its own.
     """

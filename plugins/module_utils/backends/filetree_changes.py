@@ -178,13 +178,21 @@ class _Lowering:
             preparing, operations = operations[:-1], operations[-1:]
             self._step(preparing, None, needs, actor)
             needs.append(len(self.steps) - 1)
-        self._step(operations, change, needs, actor)
+        seen = 1 if otherwise is None and change.action == "create" else None
+        self._step(operations, change, needs, actor, seen)
         self.ends[name] = len(self.steps) - 1
 
-    def _step(self, operations: Sequence[Any], change: Change | None, needs: Sequence[int], actor: Any) -> None:
+    def _step(
+        self,
+        operations: Sequence[Any],
+        change: Change | None,
+        needs: Sequence[int],
+        actor: Any,
+        seen: int | None = None,
+    ) -> None:
         if actor is not None:
             operations = [ops.As(actor[0], actor[1], operation) for operation in operations]
-        self.steps.append(ops.Step(tuple(operations), change, tuple(sorted(set(needs)))))
+        self.steps.append(ops.Step(tuple(operations), change, tuple(sorted(set(needs))), seen=seen))
 
     def finish(self) -> list[ops.Step]:
         needs = tuple(range(len(self.steps)))
@@ -229,8 +237,8 @@ class _Lowering:
         return path
 
 
-def _run(argv: Sequence[str]) -> ops.Run:
-    return ops.Run(tuple(argv))
+def _run(argv: Sequence[str], whole: bool = False) -> ops.Run:
+    return ops.Run(tuple(argv), whole=whole)
 
 
 def _granule(volume: Volume) -> int:
@@ -265,13 +273,13 @@ def _lower_resize(change: Change, staged: str) -> list[Any]:
     if volume.format == "raw":
         return [ops.Truncate(volume.path or "", volume.capacity or 0, volume.identity or ())]
     argv = qemu_img.resize(volume.path or "", volume.format or "", volume.capacity or 0, shrink=bool(change.destroys))
-    return [_run(argv), ops.Sync(volume.path or "")]
+    return [_run(argv, whole=not change.destroys), ops.Sync(volume.path or "")]  # the header is written last
 
 
 def _lower_amend(change: Change, staged: str) -> list[Any]:
     volume: Volume = change.wanted
     argv = qemu_img.amend(volume.path or "", compat=volume.compat, lazy_refcounts=volume.lazy_refcounts)
-    return [_run(argv), ops.Sync(volume.path or "")]
+    return [_run(argv, whole=True), ops.Sync(volume.path or "")]
 
 
 def _lower_rebase(change: Change, staged: str) -> list[Any]:
@@ -279,7 +287,10 @@ def _lower_rebase(change: Change, staged: str) -> list[Any]:
     backing = volume.backing or Backing()
     if backing.path is None or backing.format is None:
         return []
-    return [_run(qemu_img.rebase(volume.path or "", backing.path, backing.format)), ops.Sync(volume.path or "")]
+    return [
+        _run(qemu_img.rebase(volume.path or "", backing.path, backing.format), whole=True),
+        ops.Sync(volume.path or ""),
+    ]
 
 
 def _lower_permissions(change: Change, staged: str) -> list[Any]:

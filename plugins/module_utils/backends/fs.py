@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 from ..host.block import Device
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
+from ..host.notes import boot
 from ..host.paths import resolved
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
@@ -143,6 +144,9 @@ def _filesystem(
     if device is None:
         problem = source.problem
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, problem.what if problem else "", problem), False, wanted, ""
+    lost = None if place.up else _lost(source, device, look)
+    if lost is not None:
+        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, lost.what, lost), False, wanted, ""
     from ..host.signatures import content_at
 
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
@@ -160,6 +164,18 @@ def _filesystem(
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
+
+
+def _lost(source: _Source, device: Device, look: Look) -> Problem | None:
+    """Why a device is none to rely on: after a boot, or once its user is gone, it is not there."""
+    if device.kind != "part":
+        return None
+    from ..host.partitions import is_forgotten
+
+    if not is_forgotten(device, look.run):
+        return None
+    what = f"{source.text} is no longer in the partition table of {device.disk}; only the kernel has it still"
+    return Problem("source_missing", what, "Make it anew, or name what is there.")
 
 
 def _article(name: str | None) -> str:
@@ -200,7 +216,7 @@ def _not_it(
     what: str, pool: Pool, source: _Source, device: Device, content: Content, wanted: Filesystem | None, look: Look
 ) -> Part:
     """Something else than the wanted filesystem, or nothing. What is only left of our own making counts as nothing."""
-    begun = content.data and look.made(making_key(device.node, device.identity)) is not None
+    begun = content.data and _begun(device, look)
     held = "" if begun else content.text
     why = f"{source.text} holds {held}" if held else f"{source.text} is empty"
     problem = _unmakeable(pool, source, device, wanted)
@@ -215,6 +231,12 @@ def _not_it(
     facts = {"format": pool.source.format}
     users, unseen = _users(device, content, look)
     return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
+
+
+def _begun(device: Device, look: Look) -> bool:
+    """Whether a task was killed while it made a filesystem there."""
+    note = look.started(making_key(device.node, device.identity))
+    return note is not None and note.partition("\n")[0] == boot()
 
 
 def _making(what: str, held: str) -> str:
@@ -258,9 +280,10 @@ def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ..
 
 
 def making_key(node: str, identity: tuple) -> str:
-    """What the note is called that a filesystem is being made on a device: it tells the device after a boot, too."""
-    _major, _minor, size, start, _sequence, wwn, serial, dm_uuid = identity
-    return f"making {wwn or serial or dm_uuid or node} {start} {size}"
+    """What the note is called that a filesystem is being made on a device. It holds until the next boot, and until the
+    device is another one, such as a loop device that was attached anew.
+    """
+    return f"making {node} {' '.join(map(str, identity))}"
 
 
 def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> list[Any]:
@@ -279,7 +302,7 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Ch
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.part == FILESYSTEM:
-        return _make(change, found, notes) if change.action == "build" else [_wipe(_node(found))]
+        return _make(change, found, notes)
     operations = mounted.lower(change, found, notes, lambda pool: _mount(pool, found))
     made = any(part.name == FILESYSTEM and part.kind != READY for part in found.storage.parts)
     if change.action == "start" and operations and made and change.wanted.cow is False:
@@ -291,32 +314,31 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 
 def _node(found: Found) -> str:
     """The kernel's name of the device that was looked at. That it is still that one is a condition of the change."""
-    return _device_condition(found).path
+    return next((condition.path for condition in _seen(found)), "")
 
 
-def _device_condition(found: Found) -> Condition:
-    for part in found.storage.parts:
-        if part.name == FILESYSTEM and part.requires:
-            return part.requires[0]
-    return Condition("device", "")
-
-
-def _wipe(node: str) -> Any:
-    from ..model.operations import Run
-
-    return Run(("wipefs", "--all", "--quiet", "--", node))
+def _seen(found: Found) -> tuple[Condition, ...]:
+    """What was seen of the device."""
+    return next((part.requires for part in found.storage.parts if part.name == FILESYSTEM), ())
 
 
 def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
-    from ..model import operations as ops
+    """What makes the filesystem, or erases it."""
+    from ..model.operations import MakeOn
 
-    device, wanted = _device_condition(found), FILESYSTEMS[change.wanted.source.format]
-    node, record = device.path, notes.record_path(making_key(device.path, device.expected))
+    conditions = {each.kind: each for each in change.requires or _seen(found)}
+    device, content = conditions["device"], conditions.get("signatures")
+    operation = MakeOn(device.path, device.expected, None if content is None else content.expected)
+    if change.action == "delete":
+        return [operation._replace(wipe=True)]
+    wanted = FILESYSTEMS[change.wanted.source.format]
     return [
-        ops.WriteFile(record, f"{change.subject.pool}\n"),
-        *([_wipe(node)] if change.destroys else []),
-        ops.Run((*wanted.making, node)),
-        ops.Remove(record),
+        operation._replace(
+            argv=(*wanted.making, device.path),
+            wipe=bool(change.destroys),
+            note=notes.started_path(making_key(device.path, device.expected)),
+            noted=f"{boot()}\n{change.subject.pool}\n",
+        )
     ]
 
 
@@ -325,4 +347,5 @@ def _mount(pool: Pool, found: Found) -> list[Any]:
     read_only = ("ro",) if found.storage.read_only else ()
     options = (*mounted.OPTIONS, *read_only, *(pool.mount_options or ()))
     node = _node(found) or (pool.source.devices or ())[0].path
-    return [mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")]
+    mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
+    return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]

@@ -25,10 +25,17 @@ from .logical import GROUP, STAGED, TAG
 from .logical_devices import LABELS
 
 _CHUNK = "1M"
+_WHOLE = (
+    "lvcreate",
+    "lvrename",
+    "lvchange",
+    "lvextend",
+)  # one write of the group's metadata, taken back where it fails
 
 
 def _lvm(tool: str, *words: str) -> ops.Run:
-    return ops.Run((tool, *words))
+    hint = "Mend what LVM says; vgs, lvs and dmesg show more. Then run the task again."
+    return ops.Run((tool, *words), hint=hint, whole=tool in _WHOLE)
 
 
 def _group_of(pool: Pool) -> str:
@@ -53,24 +60,22 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
 
 def _build(change: Change, name: str) -> list[Any]:
     nodes = [condition.path for condition in change.requires if condition.kind == "signatures"]
-    wiped = (
-        [
-            ops.Run(
-                ("wipefs", "--all", "--", *nodes),
-            )
-        ]
-        if change.destroys
-        else []
-    )
+    wiped = [ops.Run(("wipefs", "--all", "--", *nodes))] if change.destroys else []
     tool = "vgcreate" if change.part == GROUP else "vgextend"
-    return [*wiped, _lvm(tool, "--", name, *nodes)]
+    return [*wiped, _lvm(tool, "--", name, *nodes), *_flushed(nodes)]
 
 
 def _delete(change: Change, found: Found, name: str) -> list[Any]:
     """Neither asks: where the group has volumes again, LVM does, and gets no answer."""
     facts = next((each.facts for each in found.storage.parts if each.name == change.part), None) or {}
-    labels = _lvm("pvremove", "--", *map(str, cast("list[str]", facts["devices"])))
-    return [labels] if change.part == LABELS else [_lvm("vgremove", "--", name), labels]
+    nodes = cast("list[str]", facts["devices"])
+    removed = [_lvm("pvremove", "--", *nodes), *_flushed(nodes)]
+    return removed if change.part == LABELS else [_lvm("vgremove", "--", name), *removed]
+
+
+def _flushed(nodes: Sequence[str]) -> list[ops.Sync]:
+    """LVM writes its metadata past the kernel's cache, and not through that of the disk, which a power cut empties."""
+    return [ops.Sync(node) for node in nodes]
 
 
 # --- its volumes -----------------------------------------------------------------------------------------------------
@@ -91,7 +96,8 @@ def lower_volumes(
         operations = lowering.operations(change) if otherwise is None else otherwise
         steps.append(ops.Step(tuple(operations), change, tuple(sorted(needs))))
         ends[name] = len(steps) - 1  # under the empty name: the removal of leftovers, for which all wait
-    return steps
+    flushed = tuple(_flushed(lowering.devices))  # once for all of them
+    return [*steps, ops.Step(flushed, needs=tuple(range(len(steps))), always=True)] if steps and flushed else steps
 
 
 class _Lowering:
@@ -99,6 +105,8 @@ class _Lowering:
 
     def __init__(self, group: str, found: Found) -> None:
         self.group, self.found = group, found
+        parts = [part.facts for part in found.storage.parts if part.name == GROUP and part.facts is not None]
+        self.devices = [node for facts in parts for node in cast("list[str]", facts["devices"])]
         self._count = 0
 
     def operations(self, change: Change) -> list[Any]:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 LABELS = "physical volumes"
 _MEMBER = "LVM2_member"
+_VOLUME = "LVM-"  # how the device-mapper uuids of its volumes begin
 _NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[a-zA-Z0-9+_.-]{1,127}\Z", re.ASCII)  # lvm(8): valid names
-_INNER = {"dm": "another logical volume", "loop": "a file"}
 
 
 def _declared(pool: Pool) -> list[str]:
@@ -55,15 +55,15 @@ def _resolved(paths: list[str], look: Look) -> tuple[dict[str, Device], list[Pro
     return devices, problems
 
 
-def nodes(numbers: Iterable[tuple[int, int]]) -> list[str]:
-    """What the kernel calls these devices, sorted."""
+def members(numbers: Iterable[tuple[int, int]]) -> list[Device]:
+    """The devices of these numbers that the kernel has, sorted by its names."""
     from ..host.block import device_of
 
     found = []
     for number in numbers:
         with suppress(StorageError):
-            found.append(device_of(number).node)
-    return sorted(found)
+            found.append(device_of(number))
+    return sorted(found, key=lambda device: device.node)
 
 
 # --- a group that is there -------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def joined(
     wanted = {device.number for device in devices.values()}
     strangers = [device.path for device in group.devices if device.path and device.number not in wanted]
     if not paths:
-        return (), (), _inside(group, look)
+        return (), (), _inside(group)
     if not members and not group.missing:
         problem = Problem(
             "storage_foreign",
@@ -119,29 +119,21 @@ def _joining(path: str, device: Device, name: str, told: lvm.Report, look: Look)
     )
 
 
-def _inside(group: lvm.Group, look: Look) -> Problem | None:
+def _inside(group: lvm.Group) -> Problem | None:
     """A group whose devices are volumes or files of this host may be a guest's own, seen from outside: it is taken
     only by who names its devices.
     """
-    from ..host.block import device_of
+    from ..host.nested import holds_guests
 
-    for member in group.devices:
-        try:
-            device = device_of(member.number)
-        except StorageError:
-            continue
-        kind = _INNER.get(device.kind, "")
-        if device.kind == "dm" and not device.dm_uuid.startswith("LVM-"):
-            kind = ""
-        if device.node.startswith("/dev/zd"):
-            kind = "a volume of ZFS"
-        if kind:
-            return Problem(
-                "vg_inside_volume",
-                f"the volume group {group.name} is on {member.path}, which is {kind}: it may be a guest's own",
-                "If it is this host's, say so by naming its devices (source.devices).",
-            )
-    return None
+    member = next((each for each in group.devices if each.path and holds_guests(each.path)), None)
+    if member is None:
+        return None
+    return Problem(
+        "vg_inside_volume",
+        f"the volume group {group.name} is on {member.path}, which is or lies on a logical volume, a volume of ZFS, a "
+        "loop device or an nbd device: it may be a guest's own",
+        "If it is this host's, say so by naming its devices (source.devices).",
+    )
 
 
 # --- a group that is not there ---------------------------------------------------------------------------------------
@@ -230,6 +222,13 @@ def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Conten
     names = set(content.names)
     if device.read_only:
         problem = Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
+        return ABSENT, "", "", problem, users, conditions, unseen
+    if device.dm_uuid.startswith(_VOLUME) and not lvm.looks_into_volumes(look):
+        problem = Problem(
+            "not_supported",
+            f"{path} is a logical volume, and LVM takes none as a physical volume",
+            "Name another device, or let LVM do that (devices/scan_lvs=1 in lvm.conf).",
+        )
         return ABSENT, "", "", problem, users, conditions, unseen
     if member is None and _MEMBER in names:
         why = "its devices file, or a filter" if lvm.has_devices_file() else "a filter, or another one like it"

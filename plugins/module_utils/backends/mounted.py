@@ -15,6 +15,7 @@ import os
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
+from ..host.conditions import is_mounted
 from ..host.mounts import Mount, mount_at
 from ..host.paths import resolved
 from ..model.change import BRING_UP, TAKE_DOWN, Change, Condition
@@ -96,6 +97,7 @@ def observe(
         parts=inside.parts or whole,
         bring_up=bring_up,
         take_down=take_down,
+        leaves=(is_mounted(place.path, place.mount),),  # umount(8) takes what is on top
     )
 
 
@@ -186,7 +188,7 @@ def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool],
             f"If its server is dead for good, umount -f {path} gives up what was not written there, and "
             f"umount -l {path} hides it until nobody uses it any more; then run the task again."
         )
-        unmount = Run(("umount", "--", path), bounded=True, late=late, lets_go=True, unmounts=path)
+        unmount = Run(("umount", "--", path), bounded=True, late=late, lets_go=True, unmounts=path, whole=True)
         return [unmount] if TAKE_DOWN in change.may else []
     if change.action == "permissions" or change.part == DIRECTORY:
         from .filetree_changes import lower_directory
@@ -201,4 +203,4 @@ def mount(fstype: str, options: tuple[str, ...], source: str, target: str) -> An
 
     kind = ("-t", fstype) if fstype else ()
     chosen = ("-o", ",".join(options)) if options else ()
-    return Run(("mount", *kind, *chosen, "--", source, target), bounded=True, leaves=True)
+    return Run(("mount", *kind, *chosen, "--", source, target), bounded=True, leaves=True, whole=True)

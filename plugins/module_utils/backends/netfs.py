@@ -236,6 +236,8 @@ def _attempt(pool: Pool, kind: str) -> Any:
     return operation._replace(
         helper=f"mount.{kind}",
         credentials=_credentials(pool, kind),
+        hint=f"See what {_host(pool)} offers to this host (storage_pool_sources lists it), whether the options fit, "
+        "and whether the kernel has nfs, fuse or cifs.",
         late=f"See whether {_host(pool)} is up and can be reached, or give the task a longer timeout.",
     )
 

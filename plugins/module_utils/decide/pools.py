@@ -70,8 +70,16 @@ def _takes_devices(goal: PoolGoal, found: Found) -> bool:
 
 def _goes_down(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
+    if not found.started and not _in_the_way(goal, found):
+        return False
     current = found.current
-    return found.started and current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+    return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+
+
+def _in_the_way(goal: PoolGoal, found: Found) -> bool:
+    """Whether storage that is to be deleted is mounted, though its pool was not started."""
+    mounted = found.row.file_tree and found.current.up and bool(found.current.take_down)
+    return mounted and goal.state == "deleted" and not found.started
 
 
 def _finish(
@@ -440,7 +448,7 @@ def _check_source_unused(goal: PoolGoal, found: Found) -> None:
 
 def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
-    if not found.started:
+    if not found.started and not _in_the_way(goal, found):
         return []
     if found.row.name in TAKEN_AWAY:
         from .deleting import guard_all
@@ -458,7 +466,9 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
             raise _adopted(goal, found, "stopped for that" if restart else "deleted")
         summary += f", without this: {current.take_down}, since it was up before the pool was started"
     state = "active" if found.active else "inactive"
-    return [change_of(goal, "stop", summary, {"state": state}, {"state": "inactive"}, pool, may=may)]
+    after = {"state": "inactive"}
+    requires = current.leaves if may else ()
+    return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
 
 
 def _check_not_busy(goal: PoolGoal, found: Found) -> None:

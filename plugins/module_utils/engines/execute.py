@@ -16,13 +16,18 @@ from ..model.errors import StorageError
 from ..model.operations import Step
 
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
+# What is refused before anything is done.
+_REFUSALS = ("tool_missing", "changed_meanwhile", "locked")
 _WORKERS = max(2, min(8, 2 * (os.cpu_count() or 1)))
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """What became of a step. ``halfway``: it failed, and may have changed something all the same."""
+
     status: str
     error: StorageError | None = None
+    halfway: bool = False
 
 
 def execute(steps: Sequence[Step], engine: Any) -> tuple[Outcome, ...]:
@@ -95,11 +100,26 @@ def _conditions_broken(indices: Sequence[int], steps: Sequence[Step], engine: An
 
 
 def _run_step(step: Step, engine: Any) -> Outcome:
+    done = 0
     try:
         for operation in step.operations:
             engine.execute(operation)
+            done += 1
     except StorageError as error:
-        return Outcome(FAILED, error)
+        return Outcome(FAILED, error, _halfway(step, done, error))
     except (ValueError, MemoryError) as error:
-        return Outcome(FAILED, StorageError("operation_failed", f"{type(error).__name__}: {error}"))
+        failure = StorageError("operation_failed", f"{type(error).__name__}: {error}")
+        return Outcome(FAILED, failure, _halfway(step, done, failure))
     return Outcome(DONE)
+
+
+def _halfway(step: Step, done: int, error: StorageError) -> bool:
+    """Whether something may be different after so many operations, and one more that failed. One that was not waited
+    for any longer may come to its end yet.
+    """
+    private = 0 if step.seen is None else len(step.operations) - step.seen
+    if any(not getattr(operation, "note", False) for operation in step.operations[private:done]):
+        return True
+    if done < private or error.code in _REFUSALS:
+        return False
+    return error.code == "deadline" or not getattr(step.operations[done], "whole", True)

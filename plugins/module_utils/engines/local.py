@@ -15,10 +15,9 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from ..host.files import read_small_file
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.look import Look
-from ..host.notes import Notes
+from ..host.notes import Notes, boot
 from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
@@ -261,8 +260,7 @@ class LocalHost:
 
 def start_note(storage: Storage) -> str:
     """What is noted of storage that we have brought up: it holds until the next boot."""
-    boot = read_small_file("/proc/sys/kernel/random/boot_id") or b""
-    return f"{boot.decode().strip()} {storage.bring_up}"
+    return f"{boot()} {storage.bring_up}"
 
 
 def emptied_note(storage: Storage) -> str:

@@ -280,7 +280,7 @@ class NativeEngine:
         name, notes = change.subject.pool, self.host.notes
         if BRING_UP in change.may:
             if found.storage.emptied:
-                yield ops.Remove(notes.record_path(emptied_key(name)))
+                yield ops.Remove(notes.record_path(emptied_key(name)), note=True)
             yield from self._backend(change, found)
             yield ops.WriteFile(notes.started_path(name), start_note(found.storage))
 
@@ -289,7 +289,7 @@ class NativeEngine:
 
         name, notes = change.subject.pool, self.host.notes
         if EMPTIED in change.may:
-            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage))
+            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage), note=True)
         if TAKE_DOWN in change.may:
             yield from self._backend(change, found)
         if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours

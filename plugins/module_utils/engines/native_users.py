@@ -27,12 +27,12 @@ _CHAIN_LIMIT = 64
 _SECONDS = 10.0
 # What a signature makes of a device (blkid's words), in use or not.
 _MEMBERS = {
-    "LVM2_member": "LVM, whose physical volume it is",
-    "linux_raid_member": "mdraid, of which it is a member",
-    "ddf_raid_member": "mdraid, of which it is a member",
-    "isw_raid_member": "mdraid, of which it is a member",
-    "zfs_member": "ZFS, of whose pool it is a member",
-    "bcache": "bcache, of which it is a member",
+    "LVM2_member": "of LVM, as a physical volume",
+    "linux_raid_member": "of mdraid",
+    "ddf_raid_member": "of mdraid",
+    "isw_raid_member": "of mdraid",
+    "zfs_member": "of a pool of ZFS",
+    "bcache": "of bcache",
 }
 
 
@@ -258,4 +258,4 @@ def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterat
             unseen.add(f"what {path} holds ({content.problem})")
         for signature in content.names:
             if signature in _MEMBERS:
-                yield name, User("holder", _MEMBERS[signature])
+                yield name, User("member", _MEMBERS[signature])

@@ -100,6 +100,7 @@ class Applier:
             ops.Withdraw: withdraw,
             ops.Truncate: truncate,
             ops.ChangeTable: self._change_table,
+            ops.MakeOn: self._make_on,
         }
 
     def apply(self, operation: Any) -> None:
@@ -131,6 +132,11 @@ class Applier:
         from .partitioning import change_table
 
         change_table(op, self._held(), self._timeout)
+
+    def _make_on(self, op: ops.MakeOn) -> None:
+        from .taking import make_on
+
+        make_on(op, self._held(), self._timeout)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

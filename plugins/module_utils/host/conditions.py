@@ -3,8 +3,8 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""What must still hold of a device just before something is destroyed: made when it is looked at, checked again under
-the lock.
+"""What must still hold of a device or a mount just before something is destroyed: made when it is looked at, checked
+again under the lock.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from ..model.change import Condition
 from ..model.errors import StorageError
 from ..model.found import User
 from .block import Device, device_at
+from .mounts import Mount, mount_at, mounts
 from .processes import Processes
 from .signatures import Content
 
@@ -30,6 +31,15 @@ def is_device(device: Device) -> Condition:
 def holds(path: str, content: Content) -> Condition:
     """The device has the same signatures, or still none."""
     return Condition("signatures", path, content.facts)
+
+
+def is_mounted(point: str, mount: Mount) -> Condition:
+    """What is mounted at the point, on top of all else there, is still this mount."""
+    return Condition("mount", point, _facts(mount))
+
+
+def _facts(mount: Mount) -> tuple:
+    return (mount.id, *mount.number, mount.root, mount.fstype, mount.source)
 
 
 def device_unused(path: str, but: Iterable[User] = ()) -> Condition:
@@ -53,6 +63,7 @@ class Checks:
             "content": self._content,
             "signatures": self._signatures,
             "device_unused": self._device_unused,
+            "mount": self._mount,
         }
 
     def broken(self, condition: Condition) -> str:
@@ -85,6 +96,13 @@ class Checks:
 
         users, unseen = users_of_path(condition.path, self._processes, self._timeout)
         return _taken(users, condition) or _blind(unseen)
+
+    @staticmethod
+    def _mount(condition: Condition) -> str:
+        found = mount_at(condition.path, mounts())
+        if found is None:
+            return "was unmounted"
+        return "" if _facts(found) == condition.expected else f"got another mount on it ({found.source})"
 
 
 def _taken(users: Iterable[User], condition: Condition) -> str:

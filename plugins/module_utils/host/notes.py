@@ -39,6 +39,11 @@ class Notes:
         return _text(self.started_path(key))
 
 
+def boot() -> str:
+    """What tells this boot from all others (random(4))."""
+    return (read_small_file("/proc/sys/kernel/random/boot_id") or b"").decode().strip()
+
+
 def _digest(key: str) -> str:
     return hashlib.sha256(os.fsencode(key)).hexdigest()
 

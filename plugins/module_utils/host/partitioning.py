@@ -13,9 +13,8 @@ import ctypes
 import errno
 import fcntl
 import os
-import shutil
+import re
 import struct
-import time
 from collections.abc import Sequence
 
 from ..model.errors import StorageError
@@ -23,55 +22,88 @@ from ..model.operations import ChangeTable
 from ..model.tables import Partition, Table
 from .block import Device, device_at
 from .identity import changed_meanwhile
-from .partitions import differences, kernel_partitions, read_table, stem_of
+from .partitions import differences, kernel_partitions, partition_row, read_table
 from .run import run
+from .taking import SECONDS, alone, check_unused, same_device
+from .udev import locked, settle
 
 _MIB = 1 << 20
-_PAUSE = 0.05
-_SECONDS = 30.0  # that the lock is waited for, where nothing else is said
-_UDEV = "/run/udev/control"
+_PARTED = "parted"
+_KEPT, _PLAIN = ("uuid", "name", "attrs"), re.compile(r"[\w .,:+-]+\Z", re.ASCII)
 _BLKPG, _ADD, _DELETE, _RESIZE = 0x1269, 1, 2, 3  # linux/blkpg.h
 _ARGUMENT, _PARTITION = "@iiiP", "@qqi64s64s0q"
 _SHOWN_OF_EXTENDED = 1024  # bytes that the kernel shows of an extended partition: enough for a boot loader
 
 
 def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) -> None:
-    """Raises ``changed_meanwhile``, ``locked``, ``device_in_use`` and what commands raise."""
-    descriptor = os.open(op.disk, os.O_RDWR | os.O_CLOEXEC)
-    try:
-        _lock(descriptor, op.disk, timeout or _SECONDS)
-        device = device_at(op.disk)
-        if device.identity != op.identity:
-            raise changed_meanwhile(op.disk, "was replaced or went away")
-        table = _table(op.label, device, op)
-        if table is not None:
-            _check(op, table)
-        keep = (*held, descriptor)
-        _write(op, descriptor, keep)
-        if op.argv:
-            run(op.argv, keep_fds=keep, stdin=f"{op.script}\n".encode() if op.script else b"")
-        _tell_kernel(descriptor, device, _table(op.made or op.label, device, op), op)
-    finally:
-        os.close(descriptor)
+    """Raises ``changed_meanwhile`` or ``locked`` before it does anything, ``device_in_use`` and what commands raise."""
+    seconds = timeout or SECONDS
+    with locked(same_device(op.disk, op.identity), seconds) as descriptor:
+        device = same_device(op.disk, op.identity)
+        table = _checked(op, device)
+        if not op.label:
+            check_unused(device, seconds)
+        _change(op, device, descriptor, (*held, descriptor))
+        _tell_kernel(descriptor, device, table if not op.argv else _table(op.made or op.label, device, op), op)
     if op.settle:
-        _settle(timeout or _SECONDS)
+        settle(seconds)
 
 
-def _lock(descriptor: int, disk: str, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return
-        except BlockingIOError:
-            if time.monotonic() > deadline:
-                raise StorageError(
-                    "locked",
-                    f"{disk} is locked by another program",
-                    subject=disk,
-                    hint="See who works on the disk (lslocks), and run the task again.",
-                ) from None
-        time.sleep(_PAUSE)
+def _change(op: ChangeTable, device: Device, descriptor: int, keep: Sequence[int]) -> None:
+    """What must be unused is held as long as it can be: the kernel takes away no partition that is held, by us either,
+    and parted has it do so as soon as it has written.
+    """
+    at_once = op.unused and op.argv[0] == _PARTED
+    with alone(_taken(op, device)):
+        if op.drop:
+            op = op._replace(script=op.script + _beside(op, device))
+            run(op.drop, keep_fds=keep)
+        else:
+            _write(op, descriptor, keep)
+            if not at_once:
+                _edit(op, keep)
+    if op.drop:
+        _tell_kernel(descriptor, device, _table(op.label, device, op), op)
+        _write(op, descriptor, keep)
+    if op.drop or at_once:
+        _edit(op, keep)
+
+
+def _checked(op: ChangeTable, device: Device) -> Table | None:
+    """The table as it is, which is still the one that was looked at."""
+    try:
+        table = _table(op.label, device, op)
+    except StorageError as error:
+        raise changed_meanwhile(op.disk, f"got a table that can't be read ({error.stderr or error.message})") from None
+    if table is not None:
+        _check(op, table)
+    return table
+
+
+def _taken(op: ChangeTable, device: Device) -> list[str]:
+    """The nodes that nobody may have in use: the whole disk where its table does not count, or partitions of it. Those
+    that kpartx made have the disk in use themselves.
+    """
+    if not op.label:
+        return list(device.partitions) if device.kind == "dm" and device.partitions else [device.node]
+    numbers = [number for number, _start, _end in op.was] if op.unused else []
+    nodes = ["/dev/" + each.name.replace("!", "/") for each in kernel_partitions(device) if each.number in numbers]
+    return [node for node in nodes if os.path.exists(node)]
+
+
+def _beside(op: ChangeTable, device: Device) -> str:
+    """What a partition that is to be made anew has beside its place and type, as sfdisk(8) reads it."""
+    words = []
+    for number, _start, _end in op.was:
+        row = partition_row(device, number, run)
+        words += [f', {name}="{row[name]}"' for name in _KEPT if _PLAIN.match(str(row.get(name, "")))]
+        words += [", bootable"] if row.get("bootable") else []
+    return "".join(words)
+
+
+def _edit(op: ChangeTable, keep: Sequence[int]) -> None:
+    if op.argv:
+        run(op.argv, keep_fds=keep, stdin=f"{op.script}\n".encode() if op.script else b"")
 
 
 def _table(label: str, device: Device, op: ChangeTable) -> Table | None:
@@ -123,9 +155,9 @@ def _put(descriptor: int, data: bytes, offset: int) -> None:
 def _tell_kernel(descriptor: int, disk: Device, table: Table | None, op: ChangeTable) -> None:
     device = device_at(op.disk)
     if device.kind == "dm":
-        stem, _directory = stem_of(device, op.separator)
-        what = ["-d"] if table is None else ["-u", "-p", stem[len(device.dm_name) :]]
-        run(["kpartx", *what, "-s", f"/dev/mapper/{device.dm_name}"])
+        from .mapped import update
+
+        update(device, table, op.separator, SECONDS)
         return
     seen = kernel_partitions(device)
     if table is None:
@@ -156,12 +188,3 @@ def _blkpg(descriptor: int, operation: int, number: int, start: int, size: int, 
             subject=disk,
             hint=f"Free partition {number} of {disk}, then run the task again." if busy else "Run the task again.",
         ) from error
-
-
-def _settle(seconds: float) -> None:
-    """Waits for udev, where it runs, to make the links of new partitions."""
-    if os.path.exists(_UDEV) and shutil.which("udevadm"):
-        try:
-            run(["udevadm", "settle", f"--timeout={max(1, int(seconds))}"])
-        except StorageError:
-            return  # it is busy with something else: who needs a link looks for it

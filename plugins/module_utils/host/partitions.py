@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..model.errors import StorageError
 from ..model.tables import DOS, GPT, RESERVED, Partition, Table, bounds
-from .block import Device
+from .block import Device, device_at
 from .files import read_small_file
 
 _TRAILING = re.compile(r"([0-9]+)\Z")
@@ -27,6 +27,10 @@ _SIGNATURE = b"\x55\xaa"
 _BSD_MAGIC, _BSD_AT = b"\x57\x45\x56\x82", 64  # DISKMAGIC of a BSD label, where parted writes it
 _PC98_MAGIC, _PC98_AT = b"IPL1", 4
 _MOST_LINKS = 256
+_UDEV = "/run/udev/data"
+_RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+_CUTS = re.compile(r"(kpartx|multipath|dm-parts)\.rules\Z")
+_KPARTX = re.compile(rb'^[^#\n]*RUN[^=\n]*=\s*"[^"\n]*kpartx\s([^"\n]*)"', re.MULTILINE)
 # Labels in the words of libvirt by those of blkid, sfdisk and parted.
 LABELS = {"dos": "dos", "msdos": "dos", "sgi": "dvh", "gpt": "gpt", "PMBR": "gpt"}
 PARTED_LABELS = {"dos": "msdos"}
@@ -60,7 +64,8 @@ def old_label(path: str) -> str:
 
 def stem_of(device: Device, separator: bool | None) -> tuple[str, str]:
     """What the names of partitions begin with, and the directory that they are in. Those of device-mapper are called
-    as its other partitions are, else by libvirt's rule for part_separator; the kernel's have a p after a digit.
+    as its other partitions are, or as udev calls them, else by libvirt's rule for part_separator; the kernel's have a p
+    after a digit.
     """
     if device.kind != "dm":
         name = os.path.basename(device.node)
@@ -71,7 +76,50 @@ def stem_of(device: Device, separator: bool | None) -> tuple[str, str]:
         if match is not None and name.startswith(device.dm_name):
             return name[: match.start()], "/dev/mapper"
     name = device.dm_name
-    return name + ("p" if separator or name[-1:].isdigit() else ""), "/dev/mapper"
+    own = "p" if name[-1:].isdigit() else ""
+    by_udev = _kpartx_of_udev() if _is_cut_by_udev(device) else None
+    if by_udev is not None:
+        return name + (by_udev or own), "/dev/mapper"
+    return name + ("p" if separator else own), "/dev/mapper"
+
+
+def _is_cut_by_udev(device: Device) -> bool:
+    """Whether udev makes the partitions of a disk: of multipath maps, unless multipathd has told it not to
+    (multipath.conf(5): skip_kpartx).
+    """
+    if not device.dm_uuid.startswith("mpath-"):
+        return False
+    major, minor = device.number
+    return b"E:DM_SUBSYSTEM_UDEV_FLAG1=1\n" not in (read_small_file(f"{_UDEV}/b{major}:{minor}") or b"")
+
+
+def _kpartx_of_udev() -> str | None:
+    """What the rule of udev that runs kpartx has it put before the numbers of partitions, empty where it leaves that to
+    kpartx; None where there is no such rule.
+    """
+    seen = set()
+    for directory in _RULES:
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError:
+            continue
+        for name in names:
+            if name in seen or not _CUTS.search(name):
+                continue
+            seen.add(name)  # it replaces those of this name in the directories that come later: udev(7)
+            match = _KPARTX.search(_rules(f"{directory}/{name}"))
+            if match is not None:
+                words = match.group(1).decode(errors="replace").split()
+                return words[words.index("-p") + 1] if "-p" in words[:-1] else ""
+    return None
+
+
+def _rules(path: str) -> bytes:
+    """Empty for a link to /dev/null, by which rules are put out of force."""
+    try:
+        return read_small_file(path) or b""
+    except StorageError:
+        return b""
 
 
 def read_table(device: Device, label: str, separator: bool | None, run: Runner) -> Table:
@@ -85,19 +133,30 @@ def read_table(device: Device, label: str, separator: bool | None, run: Runner) 
 
 
 def _by_sfdisk(empty: Table, run: Runner) -> Table:
-    argv = ["sfdisk", "--json", empty.device]
-    try:
-        rows = json.loads(run(argv))["partitiontable"]
-    except (ValueError, KeyError) as error:
-        raise StorageError(
-            "command_failed", f"sfdisk printed what is no JSON: {error}", subject=empty.device, command=" ".join(argv)
-        ) from None
+    rows = _rows(empty.device, run)
     sector = int(rows.get("sectorsize") or empty.sector)
     found = [_partition(row, sector) for row in rows.get("partitions", ())]
     table = empty._replace(label=label_of(rows["label"]), sector=sector, partitions=tuple(sorted(found)))
     if table.label == GPT and "firstlba" in rows and "lastlba" in rows:
         return table._replace(first=int(rows["firstlba"]) * sector, end=(int(rows["lastlba"]) + 1) * sector)
     return table._replace(links=_links(table)) if table.extended is not None else table
+
+
+def _rows(disk: str, run: Runner) -> dict[str, Any]:
+    argv = ["sfdisk", "--json", disk]
+    try:
+        rows: dict[str, Any] = json.loads(run(argv))["partitiontable"]
+    except (ValueError, KeyError) as error:
+        raise StorageError(
+            "command_failed", f"sfdisk printed what is no JSON: {error}", subject=disk, command=" ".join(argv)
+        ) from None
+    return rows
+
+
+def partition_row(device: Device, number: int, run: Runner) -> dict[str, Any]:
+    """All that sfdisk tells of a partition; empty where there is none."""
+    rows = _rows(device.node, run).get("partitions", ())
+    return next((row for row in rows if _partition(row, _SECTOR).number == number), {})
 
 
 def _partition(row: dict[str, Any], sector: int) -> Partition:
@@ -182,6 +241,20 @@ def differences(table: Table, seen: Sequence[Seen]) -> tuple[list[Seen], list[Pa
             sized.append(want)
     kept = {have.number for have in seen} - {have.number for have in gone}
     return gone, [each for each in table.partitions if each.number not in kept], sized
+
+
+def is_forgotten(device: Device, run: Runner) -> bool:
+    """Whether a partition of the kernel's is no longer in the table of its disk: one that was in use when the table
+    changed stays until it is free. False where that can't be told.
+    """
+    if device.kind != "part" or device.disk is None:
+        return False
+    try:
+        disk = device_at(device.disk)
+        gone = differences(read_table(disk, "", None, run), kernel_partitions(disk))[0]
+    except (StorageError, OSError):
+        return False
+    return device.name in [each.name for each in gone]
 
 
 def loop_without_partitions(device: Device) -> bool:

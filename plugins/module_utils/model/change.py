@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -21,7 +21,13 @@ class _Unknown:
         return f"({self._text})"
 
 
-UNKNOWN = _Unknown()
+class _Halfway(_Unknown):
+    """A value that was on its way when something failed: the old one, the new one, or neither."""
+
+    _text = "begun, not completed"
+
+
+UNKNOWN, HALFWAY = _Unknown(), _Halfway()
 
 
 def known(facts: Any) -> Any:
@@ -84,3 +90,13 @@ class Change:
     needs: tuple[str, ...] = ()
     may: frozenset[str] = frozenset()
     part: str = ""
+
+    def halfway(self) -> Change:
+        """As it is where something failed in the middle of it: nothing is known of what it was to change."""
+        facts = self.after or self.before or {self.action: None}
+        return replace(self, after=_each(facts, HALFWAY))
+
+
+def _each(facts: Any, value: Any) -> Any:
+    """Facts of these names that are all this value."""
+    return {name: _each(inner, value) for name, inner in facts.items()} if isinstance(facts, Mapping) else value

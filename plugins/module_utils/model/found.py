@@ -27,7 +27,7 @@ BLANK, DATA, UNREADABLE, NOT_THERE = "", "data without a signature", "?", "it is
 @dataclass(frozen=True)
 class User:
     """Something that uses a volume or a device. ``kind`` is process, lock, loop, mount, swap, holder (another device or
-    a volume group that is built on it), guest, overlay or pool.
+    a volume group that is built on it), member (its content says that it is one of something), guest, overlay or pool.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class User:
     @property
     def running(self) -> bool:
         """Whether the volume is open now, rather than named by a definition."""
-        return self.kind not in ("guest", "overlay", "pool")
+        return self.kind not in ("guest", "overlay", "pool", "member")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.who}"
@@ -91,11 +91,12 @@ class Storage:
     readable, no backend) or unseen (only a daemon can look at it); ``why`` says it in words. ``parts``: what it is
     built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
-    brought it up. ``requires``: what must still hold when it is brought up. ``emptied``: an interrupted task has
-    deleted what it held; ``mark`` tells what was deleted from what shows up there later. ``busy``: who uses it, if
-    asked for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can. ``idle``: it is
-    up for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed,
-    though it can be looked at. ``remarks``: what else is to be said of it.
+    brought it up. ``requires``: what must still hold when it is brought up, ``leaves`` when it goes down.
+    ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was deleted from what shows up
+    there later. ``busy``: who uses it, if asked for. ``fixed``: why owner, group and mode of its directory can't be
+    set; empty where they can. ``idle``: it is up for having nothing to bring up, so that starting makes it ours.
+    ``frozen``: why nothing of it may be changed, though it can be looked at. ``remarks``: what else is to be said of
+    it.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -118,6 +119,7 @@ class Storage:
     take_down: str = ""
     ours: bool = False
     requires: tuple[Condition, ...] = ()
+    leaves: tuple[Condition, ...] = ()
     emptied: bool = False
     mark: str = ""
     busy: tuple[User, ...] = ()

@@ -7,7 +7,8 @@
 
 Named tuples, since a task makes all these classes anew each time it runs, and dataclasses take four times as long.
 
-``command`` is the nearest shell command, for people: it shows up in the plan.
+``command`` is the nearest shell command, for people: it shows up in the plan. ``whole``: where it fails, it has changed
+nothing, which holds for all that don't say otherwise. ``note``: it only notes something for later tasks.
 """
 
 from __future__ import annotations
@@ -38,17 +39,19 @@ CREDENTIALS = "credentials=(private)"
 
 class Run(NamedTuple):
     """A command. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
+    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not, ``hint`` what
+    to look at where it fails. ``helper``:
     another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
     is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
     it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
     be held open any more. ``leaves``: it may leave a process behind, which serves what it mounted: that gets no locks.
-    ``stdin`` is what it reads; it is not shown.
+    ``stdin`` is what it reads; it is not shown. ``whole``: as above; a command may have done half of its work.
     """
 
     argv: tuple[str, ...]
     bounded: bool = False
     late: str = ""
+    hint: str = ""
     helper: str = ""
     credentials: Secret | None = None
     unmounts: str = ""
@@ -56,6 +59,7 @@ class Run(NamedTuple):
     leaves: bool = False
     lets_go: bool = False
     stdin: bytes = b""
+    whole: bool = False
 
     @property
     def command(self) -> str:
@@ -70,6 +74,10 @@ class As(NamedTuple):
     operation: Any
 
     @property
+    def whole(self) -> bool:
+        return getattr(self.operation, "whole", True)
+
+    @property
     def command(self) -> str:
         words = f"setpriv --reuid={self.owner} --regid={self.group} --clear-groups"
         command = self.operation.command
@@ -80,6 +88,10 @@ class FirstOf(NamedTuple):
     """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
 
     attempts: tuple[Run, ...]
+
+    @property
+    def whole(self) -> bool:
+        return all(attempt.whole for attempt in self.attempts)
 
     @property
     def command(self) -> str:
@@ -139,6 +151,7 @@ class WriteFile(NamedTuple):
     path: str
     text: str
     mode: int = 0o600
+    note: bool = False
 
     @property
     def command(self) -> str:
@@ -160,6 +173,7 @@ class Remove(NamedTuple):
     """Unlinks one file or link; that it is gone already is no error."""
 
     path: str
+    note: bool = False
 
     @property
     def command(self) -> str:
@@ -259,6 +273,7 @@ class CopySparse(NamedTuple):
 
 class Sync(NamedTuple):
     path: str
+    note: bool = True  # nothing is different after it
 
     @property
     def command(self) -> str:
@@ -315,13 +330,18 @@ class Truncate(NamedTuple):
 class Step(NamedTuple):
     """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run after them whatever failed.
 
-    A step without a change prepares something for others; what it fails with, they fail with.
+    A step without a change prepares something for others; what it fails with, they fail with. ``seen``: so many of
+    its operations, the last ones, are all that others see of it; what is before them works where nothing stays.
     """
 
     operations: tuple[Any, ...]
     change: Any = None
     needs: tuple[int, ...] = ()
     always: bool = False
+    seen: int | None = None
+
+
+_BUILDING = {"first", "build", "directory"}  # a start that builds: see DaemonCall._start_command
 
 
 class DaemonCall(NamedTuple):
@@ -338,6 +358,11 @@ class DaemonCall(NamedTuple):
     words: tuple[str, ...] = ()
     value: int | None = None
     data: Any = None
+
+    @property
+    def whole(self) -> bool:
+        """What formats or fills something may end halfway; of the rest a daemon takes back what failed."""
+        return self.verb not in ("pool-build", "pool-delete", "vol-upload") and not _BUILDING & set(self.words)
 
     @property
     def command(self) -> str:
@@ -362,7 +387,7 @@ class DaemonCall(NamedTuple):
         start = self._virsh("pool-start")
         if "first" in self.words:
             return f"{self._virsh('pool-build')} && {start}"
-        if not {"build", "directory"} & set(self.words):
+        if not _BUILDING & set(self.words):
             return start
         build = self._virsh("pool-build", *(("--no-overwrite",) if "build" in self.words else ()))
         if "overwrite" in self.words:
@@ -375,21 +400,52 @@ class NoteDirectory(NamedTuple):
 
     path: str
     record: str
+    note: bool = True
 
     @property
     def command(self) -> str:
         return f"note in {shlex.quote(self.record)} that {shlex.quote(self.path)} was made here"
 
 
+class MakeOn(NamedTuple):
+    """Makes something on a device by ``argv``, or only wipes it, where that is still the device of this ``identity``
+    with this ``content`` (Content.facts; None: whatever it is), which nobody uses: looked at under the lock that udev
+    waits for, and held until the command begins. ``wipe``: what has a signature goes first. ``note`` is the file in
+    which it is noted meanwhile, as ``noted``, that what is there is of our making.
+    """
+
+    node: str
+    identity: tuple
+    content: tuple | None = None
+    argv: tuple[str, ...] = ()
+    wipe: bool = False
+    note: str = ""
+    noted: str = ""
+
+    @property
+    def whole(self) -> bool:
+        return False
+
+    @property
+    def helper(self) -> str:
+        return "wipefs" if self.wipe else ""
+
+    @property
+    def command(self) -> str:
+        commands = [_shell("wipefs", "--all", "--quiet", "--", self.node)] if self.wipe else []
+        return " && ".join([*commands, *([_shell(*self.argv)] if self.argv else [])])
+
+
 class ChangeTable(NamedTuple):
     """Changes the partition table of a disk, and tells the kernel of it, under the lock that udev waits for (flock(2)):
-    zeros are written to ``clear`` (offset, bytes), then ``content`` (bytes, or a command) from ``at`` on, last the
-    table by ``argv``, which reads ``script``. Without ``argv`` the kernel is only told what the table says.
+    a partition that is to be made anew is taken out of it by ``drop``, zeros are written to ``clear`` (offset, bytes),
+    then ``content`` (bytes, or a command) from ``at`` on, last the table by ``argv``, which reads ``script``. Without
+    ``argv`` the kernel is only told what the table says.
 
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
-    must be there; ``free``: a region (start, end) that must be in none but these. ``settle``: udev's links are waited
-    for.
+    must be there; ``free``: a region (start, end) that must be in none but these; ``unused``: whether the kernel must
+    have none of them in use. ``settle``: udev's links are waited for.
     """
 
     disk: str
@@ -403,13 +459,19 @@ class ChangeTable(NamedTuple):
     was: tuple[tuple[int, int, int], ...] = ()
     free: tuple[int, int] | None = None
     made: str = ""
+    drop: tuple[str, ...] = ()
+    unused: bool = False
     separator: bool | None = None
     settle: bool = False
 
     @property
+    def whole(self) -> bool:
+        return False
+
+    @property
     def command(self) -> str:
         disk = shlex.quote(self.disk)
-        commands = []
+        commands = [_shell(*self.drop)] if self.drop else []
         if self.clear:
             sizes = " and ".join(f"{size} bytes at {offset}" for offset, size in self.clear)
             commands.append(f"clear {sizes} of {disk}")

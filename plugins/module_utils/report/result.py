@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..model.change import Change
@@ -61,14 +61,16 @@ def _shape(change: Change) -> tuple:
     return (change.action, change.subject.pool, bool(change.destroys), facts, made_with)
 
 
-def plan(changes: Sequence[Change], steps: Sequence[Step]) -> list[dict[str, Any]]:
-    """One entry per group of like changes, in the order in which they are made."""
+def plan(changes: Sequence[Change], steps: Sequence[Step], halfway: Container[int] = ()) -> list[dict[str, Any]]:
+    """One entry per group of like changes, in the order in which they are made. ``halfway``: the ids of those that
+    failed in the middle.
+    """
     commands = {id(step.change): _commands(step, steps) for step in steps if step.change is not None}
     groups: dict[tuple, list[Change]] = {}
     for change in changes:
         key = _shape(change) if change.subject.volume is not None else (id(change),)
         groups.setdefault(key, []).append(change)
-    return [_group(group, commands) for group in groups.values()]
+    return [_group(group, commands, halfway) for group in groups.values()]
 
 
 def _commands(step: Step, steps: Sequence[Step]) -> list[str]:
@@ -80,7 +82,7 @@ def _commands(step: Step, steps: Sequence[Step]) -> list[str]:
     return [operation.command for each in (*shared, step) for operation in each.operations]
 
 
-def _group(group: Sequence[Change], commands: dict[int, list[str]]) -> dict[str, Any]:
+def _group(group: Sequence[Change], commands: dict[int, list[str]], halfway: Container[int]) -> dict[str, Any]:
     first = group[0]
     entry: dict[str, Any] = {
         "action": first.action,
@@ -95,7 +97,8 @@ def _group(group: Sequence[Change], commands: dict[int, list[str]]) -> dict[str,
         entry["subjects"] = [str(change.subject) for change in group]
         entry["summary"] += f"; the same for {len(group) - 1} more: " + _sample(names[1:])
         entry["destroys"] = "; ".join(change.destroys for change in group if change.destroys)
-    return entry
+    begun = [str(change.subject) for change in group if id(change) in halfway]
+    return {**entry, "halfway": begun} if begun else entry
 
 
 def _sample(names: Sequence[str]) -> str:

@@ -52,10 +52,12 @@ def watched(module: AnsibleModule, engine: Any) -> Any:
     """
     seconds = max(_LEAST_PATIENCE, _PATIENCE * module.params["timeout"])
 
+    begun: list[bool] = []
+
     def stuck() -> None:
         error = StorageError("deadline", f"looking at the host has not ended within {seconds} s", hint=_STUCK)
         with suppress(BaseException):
-            _refuse(module, error)
+            _refuse(module, error, bool(begun))
         sys.stdout.flush()
         os._exit(1)
 
@@ -68,11 +70,18 @@ def watched(module: AnsibleModule, engine: Any) -> Any:
 
     for name in ("observe", "observe_users"):
         setattr(engine, name, wrapped(getattr(engine, name)))
+    carry_out = engine.execute
+
+    def noted(operation: Any) -> None:
+        begun.append(True)
+        carry_out(operation)
+
+    engine.execute = noted
     return engine
 
 
-def _refuse(module: AnsibleModule, error: StorageError) -> None:
-    module.fail_json(msg=str(error), error=error.as_dict(), changed=False, diff={"before": "", "after": ""}, plan=[])
+def _refuse(module: AnsibleModule, error: StorageError, changed: bool = False) -> None:
+    module.fail_json(msg=str(error), error=error.as_dict(), changed=changed, diff={"before": "", "after": ""}, plan=[])
 
 
 def described(engine: Any) -> dict[str, str]:
@@ -81,14 +90,19 @@ def described(engine: Any) -> dict[str, str]:
 
 
 def done_changes(result: Result, check: bool) -> tuple[Any, ...]:
-    """The changes that were made; in check mode those that would be."""
+    """The changes that were made, those that failed in the middle among them; in check mode those that would be."""
     if check and result.error is None:
         return result.decision.changes
     return tuple(
-        step.change
+        step.change.halfway() if outcome.halfway else step.change
         for step, outcome in zip(result.steps, result.outcomes)
-        if step.change is not None and outcome.status == "done"
+        if step.change is not None and (outcome.status == "done" or outcome.halfway)
     )
+
+
+def _halfway(result: Result) -> frozenset[int]:
+    """The changes that failed in the middle, by id."""
+    return frozenset(id(step.change) for step, outcome in zip(result.steps, result.outcomes) if outcome.halfway)
 
 
 def finish(module: AnsibleModule, result: Result, engine: Any, records: dict[str, Any], message: str = "") -> None:
@@ -99,7 +113,7 @@ def finish(module: AnsibleModule, result: Result, engine: Any, records: dict[str
     values = {
         "changed": bool(changes),
         "diff": diff(changes),
-        "plan": plan(result.decision.changes, result.steps),
+        "plan": plan(result.decision.changes, result.steps, _halfway(result)),
         "engine": described(engine),
         **records,
     }

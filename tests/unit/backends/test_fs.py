@@ -17,7 +17,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host import device_us
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
-from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes, boot
 from ansible_collections.virt.storage.plugins.module_utils.host.signatures import Content, Signature
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.pool import parse_pool, render_pool
 from ansible_collections.virt.storage.plugins.module_utils.model.change import BRING_UP, Change, Subject
@@ -201,12 +201,25 @@ def test_what_could_not_be_looked_at_is_kept(seen):
 
 
 def test_what_a_task_was_making_is_made_again(seen, tmp_path):
-    record = tmp_path / "records"
-    record.mkdir()
-    key = fs.making_key(DEVICE.node, DEVICE.identity)
-    Path(Notes(str(record), "").record_path(key)).write_text("p\n", encoding="ascii")
+    note = _note(tmp_path, DEVICE.identity)
+    note.write_text(f"{boot()}\np\n", encoding="ascii")
     assert (part(seen(DATA)).kind, part(seen(DATA)).destroys) == (ABSENT, "")
     assert part(seen(holding("xfs"))).destroys  # somebody else's by now
+    note.write_text("another-boot\np\n", encoding="ascii")
+    assert part(seen(DATA)).destroys
+
+
+def test_what_a_task_was_making_on_another_device_of_that_name_tells_nothing(seen, tmp_path):
+    other = DEVICE._replace(diskseq="77").identity
+    _note(tmp_path, other).write_text(f"{boot()}\np\n", encoding="ascii")
+    assert part(seen(DATA)).destroys
+
+
+def _note(top, identity):
+    """The file of the note that a filesystem is being made on a device."""
+    notes = top / "starts"
+    notes.mkdir()
+    return Path(Notes("", str(notes)).started_path(fs.making_key(DEVICE.node, identity)))
 
 
 def test_what_is_named_after_its_content_is_not_overwritten(tmp_path, seen, monkeypatch):
@@ -234,7 +247,7 @@ def lowered(storage, action, kind="ext4", **more):
 
 def test_old_signatures_are_wiped_first(seen):
     made = lowered(seen(holding("xfs")), "build", destroys="xfs", part=fs.FILESYSTEM)
-    assert made[:2] == ["wipefs --all --quiet -- /dev/sdx", "mkfs.ext4 -q /dev/sdx"]
+    assert made == ["wipefs --all --quiet -- /dev/sdx && mkfs.ext4 -q /dev/sdx"]
     assert lowered(seen(BLANK), "build", part=fs.FILESYSTEM)[0] == "mkfs.ext4 -q /dev/sdx"
 
 

@@ -121,6 +121,7 @@ def test_a_group_with_nothing_active():
         ({"vg_exported": "exported"}, "vg_exported"),
         ({"vg_lock_type": "sanlock"}, "vg_shared"),
         ({"vg_clustered": "clustered"}, "vg_shared"),
+        ({"vg_systemid": "other"}, "vg_foreign"),
         ({"vg_missing_pv_count": "1"}, "vg_partial"),
         ({"vg_permissions": "read-only"}, "vg_read_only"),
     ],
@@ -150,6 +151,16 @@ def test_two_groups_of_one_name():
     assert there.kind == UNKNOWN_STORAGE
     assert there.parts[0].problem.code == "vg_duplicate"
     assert "other and" in there.why or "and other" in there.why
+
+
+def test_a_group_of_another_host_hides_none_of_this_one():
+    told = reported()
+    told["report"].append(copy.deepcopy(told["report"][0]))
+    told["report"][-1]["vg"][0].update(vg_uuid="other", vg_systemid="other")
+    assert storage(told).frozen is None
+    assert found(told).volumes.keys() == found().volumes.keys()
+    told = reported(vg_systemid="this", vg_uuid="own")
+    assert lvm.parse(told, own={"own"}).groups[0].foreign == ""
 
 
 def test_a_group_that_nobody_declared_devices_of():
@@ -206,6 +217,17 @@ def test_a_plain_volume_is_made_under_another_name():
         "lvcreate --wipesignatures y --zero y --yes --addtag virt-storage --name virt-storage.0 --extents 3 -- vg1",
         "lvrename -- vg1 virt-storage.0 new",
     ]
+
+
+def test_metadata_is_on_the_disks_when_it_is_reported_done():
+    there = storage()
+    parts = tuple(replace(part, facts={"devices": ["/dev/vdb", "/dev/vdc"]}) for part in there.parts)
+    looked = replace(found(), storage=replace(there, parts=parts))
+    goal = VolumesGoal("vg1", (entry("new", capacity=10 * MIB), entry("other", capacity=10 * MIB)))
+    steps = lower_volumes(decide_volumes(goal, looked).changes, looked)
+    assert [operation.command for operation in steps[-1].operations] == ["sync /dev/vdb", "sync /dev/vdc"]
+    assert (steps[-1].needs, steps[-1].always) == ((0, 1), True)
+    assert lower_volumes((), looked) == []
 
 
 def test_thin_volumes_are_made_at_once():
@@ -340,7 +362,8 @@ def test_the_commands_of_a_group():
 
     assert lowered("start") == ["vgchange --activate y -- vg1"]
     assert lowered("stop") == ["vgchange --activate n -- vg1"]
-    assert lowered("build", requires=content) == ["vgcreate -- vg1 /dev/vdb /dev/vdc"]
+    flushed = ["sync /dev/vdb", "sync /dev/vdc"]
+    assert lowered("build", requires=content) == ["vgcreate -- vg1 /dev/vdb /dev/vdc", *flushed]
     over = lowered("build", requires=content[:1], destroys="all")
-    assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb"]
-    assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc"]
+    assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb", "sync /dev/vdb"]
+    assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc", *flushed]

@@ -221,6 +221,18 @@ def test_what_was_up_before_is_not_deleted_without_a_word():
     assert actions(decide_pool(allowed, started(RUNNING_ADOPTED, POOL))) == ["stop", "delete", "undefine"]
 
 
+def test_what_somebody_else_mounted_is_not_deleted_without_a_word():
+    """The pool was not started, as its own record says, but what it would mount is mounted."""
+    found = defined(RUNNING_ADOPTED, POOL)
+    assert pool_refused(goal("deleted"), found).code == "pool_adopted"
+    allowed = goal("deleted", allow=["stop_adopted"])
+    assert pool_at_stake(allowed, found) == {ITSELF: RUNNING}
+    made = decide_pool(allowed, found)
+    assert actions(made) == ["stop", "delete", "undefine"]
+    assert change(made, "stop").may == {TAKE_DOWN, EMPTIED}
+    assert actions(decide_pool(goal("absent"), found)) == ["undefine"]
+
+
 def test_what_nobody_defined_is_not_deleted():
     assert pool_refused(goal("deleted"), nothing(storage())).code == "pool_undefined"
     assert actions(decide_pool(goal("deleted"), nothing(storage(filesystem(ABSENT), directory())))) == []

@@ -17,7 +17,17 @@ from hypothesis import strategies as st
 from ansible_collections.virt.storage.plugins.module_utils.engines.execute import DONE, FAILED, SKIPPED, execute
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.operations import Step
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import (
+    As,
+    ChangeTable,
+    DaemonCall,
+    FirstOf,
+    Remove,
+    Run,
+    Step,
+    Sync,
+    WriteFile,
+)
 
 
 class Engine:
@@ -244,3 +254,55 @@ def test_needs_that_can_not_be_met_end_too(steps):
         except Exception:
             return
     assert len(outcomes) == len(steps)
+
+
+def _halfway(operations, failing, code="operation_failed", seen=None):
+    """Whether a step that fails with one of its operations may have changed something."""
+
+    class Failing(Engine):
+        def execute(self, operation):
+            if operation == failing:
+                raise StorageError(code, "failed")
+
+    made = step("s", operations=operations)._replace(seen=seen)
+    return execute([made], Failing())[0].halfway
+
+
+REMOVE, OTHER, NOTE = Remove("/a"), Remove("/b"), WriteFile("/note", "", note=True)
+TABLE = ChangeTable("/dev/vdz", ())
+CALL, BUILD = DaemonCall("pool-start", "", "p"), DaemonCall("pool-start", "", "p", words=("build",))
+COMMAND, MOUNT = Run(("mkfs",)), Run(("mount",), whole=True)
+
+
+@pytest.mark.parametrize(
+    ("operations", "failing", "code", "expected"),
+    [
+        pytest.param((REMOVE, OTHER), REMOVE, "operation_failed", False, id="all or nothing"),
+        pytest.param((REMOVE, OTHER), OTHER, "operation_failed", True, id="something before it is done"),
+        pytest.param((NOTE, Sync("/a"), MOUNT), MOUNT, "command_failed", False, id="only a note before it"),
+        pytest.param((COMMAND,), COMMAND, "command_failed", True, id="a command may have done half"),
+        pytest.param((COMMAND,), COMMAND, "tool_missing", False, id="a command that was not there"),
+        pytest.param((MOUNT,), MOUNT, "deadline", True, id="it may come to its end yet"),
+        pytest.param((FirstOf((MOUNT, MOUNT)),), FirstOf((MOUNT, MOUNT)), "command_failed", False, id="any of these"),
+        pytest.param((As(1, 1, COMMAND),), As(1, 1, COMMAND), "command_failed", True, id="for another user"),
+        pytest.param((As(1, 1, MOUNT),), As(1, 1, MOUNT), "command_failed", False, id="whole for another user"),
+        pytest.param((TABLE,), TABLE, "command_failed", True, id="a table"),
+        pytest.param((TABLE,), TABLE, "changed_meanwhile", False, id="a table that was refused"),
+        pytest.param((CALL,), CALL, "operation_failed", False, id="a daemon takes back what failed"),
+        pytest.param((BUILD,), BUILD, "operation_failed", True, id="a daemon that builds"),
+    ],
+)
+def test_what_failed_says_whether_something_may_be_different(operations, failing, code, expected):
+    assert _halfway(operations, failing, code) is expected
+
+
+def test_what_is_prepared_in_private_changes_nothing():
+    operations = (COMMAND, OTHER, REMOVE)
+    assert [_halfway(operations, failing, seen=1) for failing in operations] == [False, False, False]
+    assert [_halfway(operations, failing, seen=2) for failing in operations] == [False, False, True]
+
+
+def test_a_step_that_was_not_begun_changed_nothing():
+    engine = Engine(failing=["a"], broken=["c"])
+    outcomes = execute([step("a"), step("b", 0), step("c", requires=True), step("d")], engine)
+    assert not any(outcome.halfway for outcome in outcomes)

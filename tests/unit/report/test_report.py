@@ -437,3 +437,25 @@ def test_the_fields_that_records_can_have():
     assert set(volume_record(volume)) == set(VOLUME_FIELDS)
     assert len(set(POOL_FIELDS)) == len(POOL_FIELDS)
     assert len(set(VOLUME_FIELDS)) == len(VOLUME_FIELDS)
+
+
+# -- what failed in the middle ------------------------------------------------------------------------------------
+
+
+def test_what_failed_in_the_middle_is_said_as_such():
+    build = Change(Subject("p"), "build", "make it", {"filesystem": None}, {"filesystem": {"format": "ext4"}})
+    assert yaml.safe_load(diff([build.halfway()])["before"]) == {"pool p": {"filesystem": None}}
+    after = yaml.safe_load(diff([build.halfway()])["after"])
+    assert after == {"pool p": {"filesystem": {"format": "(begun, not completed)"}}}
+    removed = Change(Subject("p", "v"), "delete", "remove it", {"capacity": 1, "format": "raw"}, None)
+    after = yaml.safe_load(diff([removed.halfway()])["after"])
+    assert set(after["volume p/v"].values()) == {"(begun, not completed)"}
+    nothing = Change(Subject("p"), "clean", "remove leftovers")
+    assert yaml.safe_load(diff([nothing.halfway()])["after"]) == {"pool p": {"clean": "(begun, not completed)"}}
+
+
+def test_a_plan_names_what_failed_in_the_middle():
+    changes = [Change(Subject("p", name), "delete", f"remove {name}", {"capacity": 1}) for name in "abc"]
+    entries = plan(changes, [ops.Step((), change) for change in changes], {id(changes[1])})
+    assert [entry.get("halfway") for entry in entries] == [["volume p/b"]]
+    assert "halfway" not in plan(changes, ())[0]

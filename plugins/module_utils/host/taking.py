@@ -1,0 +1,118 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Devices taken: what was looked at is looked at again with udev kept away (systemd's documentation, "Locking Block
+Device Access") and the device held, so that the kernel lets nobody mount it, swap to it or build on it, until what is
+made there is begun.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from ..model.errors import StorageError
+from ..model.operations import MakeOn, WriteFile
+from .block import Device, device_at
+from .directories import unlink, write_file
+from .identity import changed_meanwhile
+from .run import run
+from .udev import locked, reread
+
+SECONDS = 30.0  # that a lock is waited for, and a look may take, where nothing else is said
+_FLAGS = os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC
+
+
+def make_on(op: MakeOn, held: Sequence[int], timeout: float | None) -> None:
+    """Raises ``changed_meanwhile`` and ``locked`` before anything is done, and what commands raise."""
+    seconds = timeout or SECONDS
+    device = same_device(op.node, op.identity)
+    with locked(device, seconds) as lock:
+        keep = (*held, lock)
+        check_unused(device, seconds)
+        with alone((op.node,)):
+            same_device(op.node, op.identity)
+            _check_content(op, seconds)
+            if op.note:
+                write_file(WriteFile(op.note, op.noted))
+            if op.wipe:  # --force: it is held by us
+                run(("wipefs", "--all", "--force", "--quiet", "--", op.node), keep)
+        if op.wipe and device.partitions:
+            reread(op.node, seconds)
+        _make(op, keep)
+    if op.note:
+        unlink(op.note)
+
+
+def _make(op: MakeOn, keep: Sequence[int]) -> None:
+    """What was killed leaves the note, as it would with us; what failed by itself had its reason, and leaves data like
+    any other.
+    """
+    if not op.argv:
+        return
+    try:
+        run(op.argv, keep)
+    except StorageError as error:
+        if op.note and (error.rc or 0) >= 0:
+            with suppress(OSError):
+                unlink(op.note)
+        raise
+
+
+def same_device(node: str, identity: tuple) -> Device:
+    """The device, if that is still the one that was looked at; else raises ``changed_meanwhile``."""
+    try:
+        device = device_at(node)
+    except StorageError as error:
+        raise changed_meanwhile(node, f"went away ({error.message})") from None
+    if device.identity != identity:
+        raise changed_meanwhile(node, "was replaced or went away")
+    return device
+
+
+def check_unused(device: Device, seconds: float) -> None:
+    """Raises ``changed_meanwhile`` where somebody has the device."""
+    from .device_users import users_of_device
+
+    users = users_of_device(device, None, seconds)[0]
+    if users:
+        raise changed_meanwhile(device.node, f"was taken into use by {users[0]}")
+
+
+def _check_content(op: MakeOn, seconds: float) -> None:
+    if op.content is None:
+        return
+    from .signatures import content_at
+
+    found = content_at(op.node, seconds)
+    if found.facts != op.content:
+        raise changed_meanwhile(op.node, f"got other content: {found.text or 'nothing but zeros'}")
+
+
+@contextmanager
+def alone(nodes: Iterable[str]) -> Iterator[None]:
+    """Holds devices that nobody else holds (open(2), O_EXCL): the kernel refuses to mount them, to swap to them or to
+    build on them meanwhile. Raises ``changed_meanwhile`` where it has one in use.
+    """
+    descriptors: list[int] = []
+    try:
+        for node in nodes:
+            descriptors.append(_hold(node))
+        yield
+    finally:
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _hold(node: str) -> int:
+    try:
+        return os.open(node, _FLAGS)
+    except OSError as error:
+        if error.errno != errno.EBUSY:
+            raise changed_meanwhile(node, f"can't be opened any more ({error.strerror})") from None
+        what = "was taken into use: it is mounted, swapped to, or part of another device"
+        raise changed_meanwhile(node, what) from None
