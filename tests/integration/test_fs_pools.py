@@ -329,6 +329,19 @@ def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
     unchanged(disk.pool())  # it runs: whoever has it now, nothing is taken
 
 
+def test_nobody_is_looked_for_where_nothing_is_taken(disk, monkeypatch):
+    from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
+    from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
+
+    def looked(*_arguments: object) -> None:
+        raise AssertionError("processes or guests were looked at")
+
+    done(disk.pool())
+    monkeypatch.setattr(Processes, "files", looked)
+    monkeypatch.setattr(native_users, "guest_definitions", looked)
+    unchanged(disk.pool())
+
+
 def test_a_guest_that_can_not_be_read_is_said_where_something_is_destroyed(disk):
     run("mkswap", disk.device)
     define_guest(disk.host.root, "bad", "").write_text("<domain><name>bad")

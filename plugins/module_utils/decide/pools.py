@@ -549,12 +549,13 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     from .deleting import check_same_storage, delete_pool, is_gone
 
     existing = found.definition or found.live
+    if existing is not None:
+        check_same_storage(goal, found, existing)
+    _check_supported(goal, found)
     if existing is None:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         if any(_shared(wanted, neighbour, found) for neighbour in found.neighbours) or is_gone(goal, found):
             return []
     else:
-        check_same_storage(goal, found, existing)
         _check_source_is_free(goal, found, existing)
-    _check_supported(goal, found)
     return delete_pool(goal, found)
