@@ -181,7 +181,14 @@ def test_devices_that_can_not_be_cut(host, disk, loop, tmp_path):
     refuses(host.pool, "storage_foreign", **part, source={"device": str(tmp_path)})
     missing = {**part, "source": {"device": "/dev/nosuch"}}
     assert code(host.pool(**missing)) == "source_missing"
-    assert ok(host.pool(check=True, **missing))["changed"]
+    planned = ok(host.pool(check=True, **missing))["plan"]
+    assert [entry["action"] for entry in planned] == ["define", "build", "start"]
+    assert planned[1]["summary"].endswith("make a partition table on /dev/nosuch, if it is empty then")
+    missing["source"]["format"] = "gpt"
+    planned = ok(host.pool(check=True, **missing))["plan"]
+    assert planned[1]["commands"] == ["parted --script --align none /dev/nosuch mklabel gpt"]
+    missing["source"]["format"] = "lvm2"
+    refuses(host.pool, "not_supported", **missing)
     refuses(host.pool, "source_conflict", **part, source={"device": disk.node})
 
 

@@ -696,3 +696,93 @@ def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk):
     assert disk.file.read_bytes()[:4] == b"half"
     done(disk.pool())
     assert disk.content() == "ext4"
+
+
+def refused_alike(disk: Disk, code: str, **params: Any) -> dict[str, Any]:
+    """The same error in check mode and in a real run, and the device as it was."""
+    run("sync", disk.device)
+    before = (disk.file.read_bytes(), disk.path.exists())
+    checked, real = (refused(disk.pool(check=check, **params), code) for check in (True, False))
+    assert checked == real
+    assert (disk.file.read_bytes(), disk.path.exists()) == before
+    assert disk.host.pool_info(name="p") == []
+    return real
+
+
+@pytest.mark.parametrize("content", ["", "vfat"])
+@pytest.mark.parametrize("kind", ["xfs", "btrfs"])
+def test_a_device_that_is_too_small_is_left_as_it_is(disk, kind, content):
+    if content:
+        run("mkfs.vfat", "-I", disk.device)
+        refused_alike(disk, "storage_foreign", format=kind)
+    error = refused_alike(disk, "not_supported", format=kind, allow=["overwrite"])
+    assert "64 MiB" in error["message"]
+
+
+@pytest.mark.parametrize("kind", ["ext4", "xfs", "btrfs"])
+def test_the_smallest_that_is_not_refused_is_made(host, tmp_path, kind):
+    from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import FILESYSTEMS
+
+    with a_disk(host, tmp_path, FILESYSTEMS[kind].least) as disk:
+        same_plan(disk, format=kind)
+    with a_disk(host, tmp_path, FILESYSTEMS[kind].least - 512) as disk:
+        assert subprocess.run([f"mkfs.{kind}", "-q", disk.device], capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("kind", ["ufs", "gfs2"])
+def test_what_can_not_be_made_here_is_said_to_who_would_lose_for_it(disk, kind):
+    run("mkfs.vfat", "-I", disk.device)
+    refused_alike(disk, "storage_foreign", format=kind)
+    refused_alike(disk, "not_supported", format=kind, allow=["overwrite"])
+
+
+def test_what_is_not_there_yet_is_planned(disk, tmp_path):
+    """As check mode sees a play whose first task makes the device."""
+    node = tmp_path / "node"
+    declared = {"source": {"device": str(node), "format": "ext4"}}
+    planned = disk.pool(check=True, **declared)
+    assert not planned.get("failed"), planned
+    assert "if it is empty" in next(entry["summary"] for entry in planned["plan"] if "ext4" in entry["summary"])
+    assert any(str(node) in text for text in planned["warnings"])
+    refused(disk.pool(**declared), "source_missing")
+    node.symlink_to(disk.device)
+    made = done(disk.pool(**declared))
+    assert [entry["action"] for entry in planned["plan"]] == [entry["action"] for entry in made["plan"]]
+    summaries = [entry["summary"].replace(", if it is empty then", "") for entry in planned["plan"]]
+    assert summaries == [entry["summary"] for entry in made["plan"]]
+
+
+def test_a_device_is_named_by_a_path(disk):
+    error = refused_alike(disk, "invalid_path", source={"device": Path(disk.device).name, "format": "ext4"})
+    assert "absolute" in error["message"]
+    done(disk.pool())  # also of a pool whose type the task leaves out
+    for check in (True, False):
+        later = disk.host.pool(check, name="p", source={"device": Path(disk.device).name}, allow=["restart"])
+        refused(later, "invalid_path")
+
+
+@pytest.mark.parametrize("state", ["inactive", "absent"])
+def test_a_pool_in_its_directory_is_not_lost_from_view(disk, host, state):
+    same_plan(disk)
+    inner = {"name": "inner", "type": "dir", "path": str(disk.path / "sub")}
+    done(host.pool(**inner))
+    for check in (True, False):
+        error = refused(disk.pool(check, state=state), "pool_in_use")
+        assert "pool inner" in error["message"]
+        error = refused(disk.pool(check, mount_options=["noatime"], allow=["restart"]), "pool_in_use")
+    assert disk.mounted()
+    done(host.pool(name="inner", state="inactive"))
+    same_plan(disk, state=state)
+    assert not disk.mounted()
+
+
+def test_what_a_mount_hides_is_said(disk):
+    disk.path.mkdir()
+    (disk.path / "a").touch()
+    (disk.path / "b").mkdir()
+    for check in (True, False):
+        told = disk.pool(check)
+        assert [text for text in told["warnings"] if "2 entries" in text and str(disk.path) in text], told
+    assert not unchanged(disk.pool())["warnings"]
+    run("umount", disk.path)
+    assert (disk.path / "a").exists()

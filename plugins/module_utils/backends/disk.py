@@ -26,7 +26,7 @@ from ..host.partitions import (
     old_label,
     read_table,
 )
-from ..model.change import Change
+from ..model.change import UNKNOWN, Change
 from ..model.errors import StorageError
 from ..model.found import (
     ABSENT,
@@ -72,10 +72,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     try:
         device = device_at(source.path)
     except StorageError as error:
-        missing = error.code == "source_missing"
-        problem = Problem(error.code, error.message, error.hint)
-        kind = ABSENT if missing else FOREIGN if error.code == "storage_foreign" else UNKNOWN_STORAGE
-        return _storage(path, Part(TABLE, _what(source.path), kind, error.message, problem))
+        return _storage(path, _unusable(source, pool.source.format, error))
     if device.partition is not None or device.kind not in _WHOLE:
         what = f"{source.path} is a partition" if device.partition is not None else f"{source.path} is read only media"
         hint = "Name the whole disk; a partition can hold a filesystem (type: fs) or a volume group (type: logical)."
@@ -85,6 +82,24 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         look.once(("table", source.path), lambda: (device, table))
     names = tuple(table.name(each.number) for each in table.partitions) if table is not None and holds else ()
     return replace(_storage(path, part), holds=names)
+
+
+def _unusable(source: SourceDevice, declared: str | None, error: StorageError) -> Part:
+    """Of a disk that is not there, or none. One that an earlier task makes gets its table then."""
+    kind = {"source_missing": ABSENT, "storage_foreign": FOREIGN}.get(error.code, UNKNOWN_STORAGE)
+    problem = Problem(error.code, error.message, error.hint)
+    part = Part(TABLE, _what(source.path), kind, error.message, problem)
+    if kind != ABSENT:
+        return part
+    label = declared if declared not in (None, "unknown") else ""
+    making = f"make {f'a {label}' if label else 'a'} partition table on {source.path}"
+    barred = _no_label() if label == _OTHER_LABELS else None
+    return replace(part, making=making, barred=barred, facts={"label": label or UNKNOWN})
+
+
+def _no_label() -> Problem:
+    what = f"partition tables of the kind {_OTHER_LABELS} are not made: volumes of LVM are cut from volume groups"
+    return Problem("not_supported", what, "Use a pool of type logical, or another source.format.")
 
 
 def _what(path: str) -> str:
@@ -102,7 +117,10 @@ def _part(pool: Pool, source: SourceDevice, device: Device, look: Look) -> tuple
     declared = pool.source.format if pool.source.format != "unknown" else None
     content = content_at(device.node, look.left(source.path))
     if content.problem:
-        return Part(TABLE, _what(source.path), UNKNOWN_STORAGE, f"{source.path}: {content.problem}"), None
+        from ..host.device_users import users_of_device
+
+        why, users = f"{source.path}: {content.problem}", users_of_device(device)[0]
+        return Part(TABLE, _what(source.path), UNKNOWN_STORAGE, why, users=users), None
     try:
         table = _read(content, device, source, look)
     except StorageError as error:
@@ -171,8 +189,7 @@ def _problem(label: str, source: SourceDevice, device: Device) -> Problem | None
         what = f"the kernel makes no partitions of {source.path}"
         return Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
     if label == _OTHER_LABELS:
-        what = f"partition tables of the kind {label} are not made: volumes of LVM are cut from volume groups"
-        return Problem("not_supported", what, "Use a pool of type logical, or another source.format.")
+        return _no_label()
     if device.read_only:
         return Problem("not_writable", f"{source.path} is read-only", "Make it writable, or name another disk.")
     if label == "dos" and default_label(device.size, device.sector) != "dos":

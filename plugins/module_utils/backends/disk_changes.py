@@ -13,9 +13,9 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from ..host.partitions import PARTED_LABELS
-from ..model.change import Change
+from ..model.change import UNKNOWN, Change
 from ..model.found import Found
-from ..model.operations import ChangeTable, Step
+from ..model.operations import ChangeTable, Run, Step
 from ..model.tables import DOS, GPT, Table, type_of
 from ..model.volume import Volume
 
@@ -40,12 +40,15 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
     if change.action not in ("build", "delete") or not change.part:
         return []
     source = change.wanted.source.devices[0]
-    node, identity = next((each.path, each.expected) for each in change.requires if each.kind == "device")
+    label: Any = (dict(change.after or {})[change.part] or {}).get("label")
+    known = [(each.path, each.expected) for each in change.requires if each.kind == "device"]
+    if not known:  # an earlier task would have made it
+        return [] if label is UNKNOWN else [Run((*_PARTED, source.path, "mklabel", PARTED_LABELS.get(label, label)))]
+    node, identity = known[0]
     size = identity[_SIZE_IN_IDENTITY]
     operation = ChangeTable(node, identity, clear=_ends(0, size), separator=source.part_separator)
     if change.action == "delete":
         return [operation]
-    label = dict(change.after or {})[change.part]["label"]
     made = ("mklabel", PARTED_LABELS.get(label, label))
     return [operation._replace(argv=(*_PARTED, node, *made), made=label)]
 

@@ -26,6 +26,7 @@ from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, 
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..model.sources import tag_of_path
+from ..model.units import format_size
 from . import filetree, mounted
 from .filesystems import FILESYSTEMS, Filesystem, by_signature
 
@@ -142,17 +143,20 @@ def _filesystem(
         same = () if device is None else (is_device(device),)
         return _ready(what, pool, source, place.mount.fstype, same), False, wanted, ""
     if device is None:
-        problem = source.problem
-        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, problem.what if problem else "", problem), False, wanted, ""
+        return _missing(what, pool, source, source.problem, wanted), False, wanted, ""
     lost = None if place.up else _lost(source, device, look)
     if lost is not None:
-        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, lost.what, lost), False, wanted, ""
+        return _missing(what, pool, source, lost, wanted), False, wanted, ""
     from ..host.signatures import content_at
 
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
     requires = untouched(device, content)
     if content.problem:
-        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}"), False, wanted, ""
+        part = Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}")
+        if not place.up:  # the kernel may forbid to read what is mounted
+            users, unseen = _users(device, content, look)
+            part = replace(part, users=users, unseen=unseen)
+        return part, False, wanted, ""
     found = _single(content, wanted)
     if found is not None:
         mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
@@ -164,6 +168,18 @@ def _filesystem(
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
+
+
+def _missing(what: str, pool: Pool, source: _Source, problem: Problem | None, wanted: Filesystem | None) -> Part:
+    """Of a device that is not there, or none that can be used. One that an earlier task makes is formatted then."""
+    part = Part(FILESYSTEM, what, UNKNOWN_STORAGE, problem.what if problem else "", problem)
+    tag = tag_of_path(source.text)
+    if problem is None or problem.code != "source_missing" or (tag is not None and tag[0] in _BY_CONTENT):
+        return part
+    if wanted is None:
+        return part
+    part = replace(part, barred=_unmountable(wanted))
+    return replace(part, making=_making(what, ""), facts={"format": pool.source.format}) if wanted.making else part
 
 
 def _lost(source: _Source, device: Device, look: Look) -> Problem | None:
@@ -223,7 +239,8 @@ def _not_it(
     kind = FOREIGN if content.signatures else ABSENT
     tag = tag_of_path(source.text)
     if problem is not None:
-        part = Part(FILESYSTEM, what, kind, why, problem if kind == ABSENT else None)
+        foreign = kind == FOREIGN  # which is what is said first, until somebody wants it lost
+        part = Part(FILESYSTEM, what, kind, why, None if foreign else problem, barred=problem if foreign else None)
     elif tag is not None and tag[0] in _BY_CONTENT:
         part = Part(FILESYSTEM, what, kind, f"{why}, which is what {source.text} is named after")
     else:
@@ -255,6 +272,10 @@ def _unmakeable(pool: Pool, source: _Source, device: Device, wanted: Filesystem 
         return Problem(
             "not_writable", f"{source.text} is read-only", "Make it writable (blockdev --setrw), or name another."
         )
+    if device.size < wanted.least:
+        what = f"{source.text} has {format_size(device.size)}, and {_article(pool.source.format)} filesystem needs "
+        what += f"{format_size(wanted.least)} or more"
+        return Problem("not_supported", what, "Name a larger device, or another source.format.")
     return _unmountable(wanted)
 
 
@@ -263,8 +284,9 @@ def _unmountable(found: Filesystem) -> Problem | None:
 
     if mounts_type(found.kernel):
         return None
-    what = f"the kernel of this host can't mount {found.kernel}: it has no such module"
-    return Problem("not_supported", what, "Install the module for the running kernel, or name another source.format.")
+    what = f"the kernel of this host can't mount {found.kernel}: no module for that can be loaded"
+    hint = "Install or load the module for the running kernel, or name another source.format."
+    return Problem("not_supported", what, hint)
 
 
 def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
@@ -327,7 +349,11 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
     from ..model.operations import MakeOn
 
     conditions = {each.kind: each for each in change.requires or _seen(found)}
-    device, content = conditions["device"], conditions.get("signatures")
+    device, content = conditions.get("device"), conditions.get("signatures")
+    if device is None or not device.path:  # an earlier task would have made it
+        from ..model.operations import Run
+
+        return [Run((*FILESYSTEMS[change.wanted.source.format].making, change.wanted.source.devices[0].path))]
     operation = MakeOn(device.path, device.expected, None if content is None else content.expected)
     if change.action == "delete":
         return [operation._replace(wipe=True)]

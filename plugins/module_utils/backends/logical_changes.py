@@ -60,6 +60,7 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
 
 def _build(change: Change, name: str) -> list[Any]:
     nodes = [condition.path for condition in change.requires if condition.kind == "signatures"]
+    nodes = nodes or [device.path for device in change.wanted.source.devices or ()]  # that an earlier task would make
     wiped = [ops.Run(("wipefs", "--all", "--", *nodes))] if change.destroys else []
     tool = "vgcreate" if change.part == GROUP else "vgextend"
     return [*wiped, _lvm(tool, "--", name, *nodes), *_flushed(nodes)]

@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ..host.block import Device
-from ..model.change import Condition
+from ..model.change import UNKNOWN, Condition
 from ..model.errors import StorageError
 from ..model.found import ABSENT, BLANK, FOREIGN, READY, UNKNOWN_STORAGE, Part, Problem, User
 from ..model.pool import Pool
@@ -148,8 +148,13 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
         return (Part(GROUP, what, ABSENT, problem=Problem("source_missing", f"there is no {what[4:]} here", hint)),)
     problem = _name_problem(name)
     devices, problems = _resolved(paths, look)
-    if problem is not None or problems:
-        return (Part(GROUP, what, ABSENT, problem=problem or problems[0]),)
+    making, nodes = f"make {what} of {', '.join(paths)}", sorted(device.node for device in devices.values())
+    if problem is None and problems:
+        problem = next((each for each in problems if each.code != "source_missing"), None)
+        if problem is None:
+            return (Part(GROUP, what, ABSENT, problem=problems[0], making=making, facts={"devices": UNKNOWN}),)
+    if problem is not None:
+        return (Part(GROUP, what, ABSENT, problem=problem),)
     looked = {path: _content(path, device, told, look) for path, device in devices.items()}
     lost = [f"{path}: {each[1]}" for path, each in looked.items() if each[0] == FOREIGN]
     blind = [f"{path}: {each[1]}" for path, each in looked.items() if each[0] == UNKNOWN_STORAGE]
@@ -163,9 +168,9 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
         tuple(condition for each in looked.values() for condition in each[5]),
         tuple(user for each in looked.values() for user in each[4]),
         tuple(dict.fromkeys(what for each in looked.values() for what in each[6])),
-        tuple(sorted(device.node for device in devices.values())),
-        making=f"make {what} of {', '.join(paths)}",
-        facts={"devices": sorted(device.node for device in devices.values())},
+        tuple(nodes),
+        making=making,
+        facts={"devices": nodes},
     )
     labels = sorted(device.node for device in devices.values() if _orphan(device, told))
     if not labels:

@@ -68,7 +68,7 @@ def observe(
     """The storage of a mounted pool. ``source`` says in words what is mounted, ``parts`` are what must be there beside
     the mount point. ``own``: what a filesystem has of its own: empty directories of these names are no content.
     """
-    directory = _mount_point(pool, place)
+    directory, hides = _mount_point(pool, place)
     whole = (directory, *parts)
     path = pool.path
     bring_up, take_down = f"mount {source} on {path}", f"unmount {path}"
@@ -83,6 +83,7 @@ def observe(
             up=False,
             bring_up=bring_up,
             take_down=take_down,
+            hides=hides,
         )
     inside = _inside(pool, place.mount, holds, look, may_hang)
     read_only = "ro" in place.mount.options or "ro" in place.mount.super_options
@@ -133,20 +134,28 @@ def _is_empty(path: str) -> bool:
         return False
 
 
-def _mount_point(pool: Pool, place: Place) -> Part:
-    """The directory that the pool is mounted on, as if our mount were gone. One that is covered can't be looked at: its
-    note tells which one it is, and that is held against it when it is removed.
+def _mount_point(pool: Pool, place: Place) -> tuple[Part, int]:
+    """The directory that the pool is mounted on, as if our mount were gone, and how many entries it has. One that is
+    covered can't be looked at: its note tells which one it is, and that is held against it when it is removed.
     """
     path, what = pool.path or "", f"the directory {pool.path}"
     inode = filetree.noted_inode(place.note)
     requires = () if inode is None else _identity(place, inode)
     if place.up or place.leaving:
-        return _part(what, READY, bool(requires), requires)
+        return _part(what, READY, bool(requires), requires), 0
     if place.mount is not None:
-        return Part(DIRECTORY, what, FOREIGN, f"a mount of {place.mount.source} ({place.mount.fstype})")
+        return Part(DIRECTORY, what, FOREIGN, f"a mount of {place.mount.source} ({place.mount.fstype})"), 0
     there = filetree.observe_directory(path, place.note, False)
     removable = there.made and bool(requires) if there.kind == READY else there.made
-    return _part(what, there.kind, removable, requires, there.why)
+    return _part(what, there.kind, removable, requires, there.why), _entries(path)
+
+
+def _entries(path: str) -> int:
+    """How many a directory has, where that can be told."""
+    try:
+        return len(os.listdir(path))
+    except OSError:
+        return 0
 
 
 def _part(what: str, kind: str, removable: bool, requires: tuple[Condition, ...], why: str = "") -> Part:

@@ -22,6 +22,7 @@ from .pools import change_of, subject_of
 
 DIRECTORY = "directory"
 _DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
+_IF_EMPTY = ", if it is empty then"  # what an earlier task of a play makes
 _FOREIGN_PATH = "Move it away, or give the pool another path."
 
 
@@ -58,8 +59,8 @@ def _build_part(
 ) -> Sequence[Change]:
     subject = str(subject_of(goal))
     if part.problem is not None:
-        _meet(part.problem, subject, missing)
-        return ()
+        _meet(part, part.problem, subject, missing)
+        return () if goal.build == "never" or not part.making else (_make(part, goal, wanted, _IF_EMPTY),)
     if part.kind == READY:
         return ()
     check_unused(part, goal, "built")
@@ -81,26 +82,29 @@ def _build_part(
         return (_make_directory(part, goal, found, wanted),)
     if part.destroys and "overwrite" not in goal.allow:
         raise _needs_overwrite(part, subject)
-    return (
-        change_of(
-            goal,
-            "build",
-            part.making or f"make {part.what}",
-            {part.name: None},
-            {part.name: dict(part.facts or {})},
-            wanted,
-            destroys=part.destroys,
-            requires=part.requires,
-            part=part.name,
-        ),
+    return (_make(part, goal, wanted),)
+
+
+def _make(part: Part, goal: PoolGoal, wanted: Pool, where: str = "") -> Change:
+    return change_of(
+        goal,
+        "build",
+        (part.making or f"make {part.what}") + where,
+        {part.name: None},
+        {part.name: dict(part.facts or {})},
+        wanted,
+        destroys=part.destroys,
+        requires=part.requires,
+        part=part.name,
     )
 
 
-def _meet(problem: Problem, subject: str, missing: list[StorageError]) -> None:
-    error = problem.error(subject)
+def _meet(part: Part, problem: Problem, subject: str, missing: list[StorageError]) -> None:
     if problem.code not in MISSING_CODES:
-        raise error
-    missing.append(error)
+        raise problem.error(subject)
+    if part.barred is not None:
+        raise part.barred.error(subject)
+    missing.append(problem.error(subject))
 
 
 def check_all_unused(goal: PoolGoal, found: Found, doing: str) -> None:
@@ -133,6 +137,8 @@ def _check_foreign(part: Part, goal: PoolGoal, found: Found) -> None:
         raise StorageError(
             "storage_foreign", f"{found.storage.path} is {part.why}", subject=subject, hint=_FOREIGN_PATH
         )
+    if part.barred is not None and "overwrite" in goal.allow:
+        raise part.barred.error(subject)
     if not part.destroys:
         raise StorageError(
             "storage_foreign", f"{part.what}: {part.why}", subject=subject, hint="Name another source, or what it is."

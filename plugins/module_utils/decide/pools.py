@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condit
 from ..model.definition import defined, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour
+from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, TAKEN_AWAY, PoolType
@@ -89,7 +89,12 @@ def _finish(
     refusal = refusal or _hampered(changes, found, str(subject_of(goal)))
     if goal.state == "deleted":
         refusal = refusal or staging_refusal(changes, found, str(subject_of(goal)))
-    return Decision(changes, missing, (*_warnings(goal, found), *_unseen_warnings(changes, found)), refusal)
+    return Decision(
+        changes,
+        missing,
+        (*_warnings(goal, found), *_hiding_warning(changes, found), *_unseen_warnings(changes, found)),
+        refusal,
+    )
 
 
 def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
@@ -132,6 +137,14 @@ def _row(pool: Pool) -> PoolType:
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
     return (*unread, *found.storage.remarks, *_autostart_warning(goal, found))
+
+
+def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
+    storage = found.storage
+    if not storage.hides or not any(BRING_UP in change.may for change in changes):
+        return ()
+    entries = "1 entry" if storage.hides == 1 else f"{storage.hides} entries"
+    return (f"{storage.path} holds {entries}, hidden as long as the pool is mounted there",)
 
 
 def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
@@ -213,11 +226,11 @@ def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
             subject=str(subject_of(goal)),
             hint=f"Add {', '.join(absent)} to the task.",
         )
-    from ..model.sources import misfit, misplaced, source_problem
+    from ..model.sources import device_problem, misfit, misplaced, source_problem
 
     row, declared = _row(wanted), goal.pool  # which need not have said the type
     problem = misfit(declared, row) or misplaced(declared, row, wanted.source.name)
-    problem = problem or source_problem(wanted.source, row)
+    problem = problem or source_problem(wanted.source, row) or device_problem(declared.source, row)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, what, subject=str(subject_of(goal)), hint=hint)
@@ -472,7 +485,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
 
 
 def _check_not_busy(goal: PoolGoal, found: Found) -> None:
-    busy = found.current.busy
+    busy = (*found.current.busy, *_standing_on(found))
     if busy:
         raise StorageError(
             "pool_in_use",
@@ -482,6 +495,19 @@ def _check_not_busy(goal: PoolGoal, found: Found) -> None:
             subject=str(subject_of(goal)),
             hint="End or move these first.",
         )
+
+
+def _standing_on(found: Found) -> Iterator[User]:
+    """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
+    path = found.current.path or ""
+    inside = found.resolved.get(path, path).rstrip("/") + "/"
+    for neighbour in found.neighbours if found.row.file_tree and path else ():
+        if (
+            neighbour.started
+            and found.row_of(neighbour.pool).file_tree
+            and (neighbour.resolved or "").startswith(inside)
+        ):
+            yield User("pool", neighbour.pool.name)
 
 
 def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:

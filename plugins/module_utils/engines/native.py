@@ -144,7 +144,9 @@ class NativeEngine:
                 continue
             if pool is not None:
                 place = look.servers.resolved(pool.path) if pool.path else None
-                neighbours.append(Neighbour(pool, place, tuple(map(look.servers.resolved, device_paths(pool)))))
+                started = os.path.exists(self._state_path(name))
+                devices = tuple(map(look.servers.resolved, device_paths(pool)))
+                neighbours.append(Neighbour(pool, place, devices, started))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:

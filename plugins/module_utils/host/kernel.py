@@ -17,7 +17,9 @@ _HELPERS = ("/sbin", "/usr/sbin")  # mount(8): where it looks for helpers
 
 
 def mounts_type(name: str) -> bool:
-    """Whether filesystems of a type can be mounted; also where it can't be told."""
+    """Whether filesystems of a type can be mounted, also where it can't be told. Without modprobe nothing is loaded
+    that is not there yet.
+    """
     try:
         with open("/proc/filesystems", encoding="ascii") as lines:
             if name in [line.split()[-1] for line in lines]:
@@ -29,5 +31,5 @@ def mounts_type(name: str) -> bool:
     try:
         run(["modprobe", "--dry-run", "--quiet", f"fs-{name}"], timeout=_SECONDS)
     except StorageError as error:
-        return error.code != "command_failed"
+        return error.code not in ("command_failed", "tool_missing")
     return True

@@ -66,7 +66,9 @@ class Part:
     that it can be neither made nor started; ``unseen``: what could not be looked at for them, which stands in the way
     likewise. ``devices``: those that making or starting it would take, by the kernel's names. ``removable``: it goes
     when the pool's storage is deleted, with what ``deleting`` says. ``making``: how it is made, where that is more than
-    "make ...". ``facts``: what is there of it.
+    "make ..."; where an earlier task may mend its problem, it is made then if nothing is there. ``facts``: what is
+    there of it. ``barred``: why it can't be made in the place of something foreign, or of what an earlier task may
+    make, whatever is allowed.
     """
 
     name: str
@@ -83,6 +85,7 @@ class Part:
     deleting: str = ""
     making: str = ""
     facts: Mapping[str, object] | None = None
+    barred: Problem | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Storage:
     there later. ``busy``: who uses it, if asked for. ``fixed``: why owner, group and mode of its directory can't be
     set; empty where they can. ``idle``: it is up for having nothing to bring up, so that starting makes it ours.
     ``frozen``: why nothing of it may be changed, though it can be looked at. ``remarks``: what else is to be said of
-    it.
+    it. ``hides``: how many entries bringing it up hides.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -127,6 +130,7 @@ class Storage:
     idle: bool = False
     frozen: Problem | None = None
     remarks: tuple[str, ...] = ()
+    hides: int = 0
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
@@ -162,12 +166,13 @@ class Usage:
 @dataclass(frozen=True)
 class Neighbour:
     """Another definition of this host. ``resolved`` is its target path with symbolic links followed, ``devices`` are
-    its source devices likewise.
+    its source devices likewise. ``started``: it was, as far as that is known.
     """
 
     pool: Pool
     resolved: str | None
     devices: tuple[str, ...] = ()
+    started: bool = False
 
 
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or

@@ -28,6 +28,7 @@ _ADAPTERS = {
     "scsi_host": ("name", "parent_address", "unique_id"),
     "fc_host": ("parent", "parent_wwnn", "parent_wwpn", "parent_fabric_wwn", "managed", "wwnn", "wwpn"),
 }
+_BY_PATH = ("fs", "disk", "logical")
 # Names of content, and the links that udev makes for them (systemd, src/basic/device-nodes.c).
 _TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
 _BY = "/dev/disk/by-"
@@ -152,6 +153,22 @@ def _format_problem(source: Source, row: PoolType | None, own: bool) -> Problem 
     if "," in version:
         return "invalid_option", f"source.protocol_version: {version!r} holds a comma", "Give a version such as 4.2."
     return None
+
+
+def device_problem(source: Source, row: PoolType | None) -> Problem | None:
+    """What is declared as a device and is none that could be found, of the types whose devices are known by their
+    paths: zpools take short names, targets have others.
+    """
+    if row is None or row.name not in _BY_PATH:
+        return None
+    wrong = next((device.path for device in source.devices or () if not device.path.startswith("/")), None)
+    if wrong is None:
+        return None
+    return (
+        "invalid_path",
+        f"source.devices: {wrong!r} is not an absolute path",
+        "Give a path such as /dev/disk/by-id/….",
+    )
 
 
 def _adapter_problem(adapter: Adapter | None) -> Problem | None:

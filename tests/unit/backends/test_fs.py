@@ -156,6 +156,57 @@ def test_what_the_kernel_can_not_mount_is_neither_made_nor_started(seen):
         assert part(seen(content, "ocfs2", supported=False)).problem.code == "not_supported"
 
 
+def test_what_is_there_comes_before_what_can_not_be_made(seen):
+    """And what can't be made is said where somebody wants to lose what is there."""
+    for kind, supported in (("ufs", True), ("ocfs2", False)):
+        found = part(seen(holding("vfat"), kind, supported=supported))
+        assert (found.kind, found.problem, found.destroys) == (FOREIGN, None, "")
+        assert found.barred.code == "not_supported"
+
+
+@pytest.mark.parametrize("name", [name for name, known in FILESYSTEMS.items() if known.least])
+def test_a_device_that_is_too_small_is_said_before(seen, name):
+    least = FILESYSTEMS[name].least
+    assert part(seen(BLANK, name, device=DEVICE._replace(size=least))).problem is None
+    small = DEVICE._replace(size=least - 512)
+    assert part(seen(BLANK, name, device=small)).problem.code == "not_supported"
+    assert part(seen(holding("swap"), name, device=small)).barred.code == "not_supported"
+    assert part(seen(holding(FILESYSTEMS[name].signature), name, device=small)).problem is None  # it is there
+
+
+def test_no_modprobe_loads_nothing(monkeypatch):
+    def failing(code):
+        def run(argv, timeout):
+            raise StorageError(code, "")
+
+        return run
+
+    for code, possible in (("tool_missing", False), ("command_failed", False), ("deadline", True)):
+        monkeypatch.setattr(kernel, "run", failing(code))
+        assert kernel.mounts_type("nosuchfs") is possible
+    assert kernel.mounts_type("proc")
+
+
+def test_who_uses_what_can_not_be_read_is_said(seen):
+    user = User("mount", "/")
+    found = part(seen(Content(problem="Operation not permitted"), users=[user]))
+    assert (found.kind, found.users) == (UNKNOWN_STORAGE, (user,))
+
+
+def test_a_device_that_is_not_there_yet_is_formatted_then(seen):
+    found = part(seen(device=None))
+    assert found.making == "make an ext4 filesystem on /dev/disk/by-id/x"
+    assert lowered(seen(device=None), "build", part=fs.FILESYSTEM) == ["mkfs.ext4 -q /dev/disk/by-id/x"]
+    assert not part(seen(kind="ufs", device=None)).making
+    assert part(seen(device=None, supported=False)).barred.code == "not_supported"
+    assert not part(seen(kind="auto", device=None)).making
+
+
+def test_what_is_named_after_its_content_is_not_formatted_when_it_comes(seen, monkeypatch):
+    monkeypatch.setattr(fs, "tag_of_path", lambda path: ("UUID", "x"))
+    assert not part(seen(device=None)).making
+
+
 def test_a_device_that_is_read_only_is_not_formatted_and_mounted_read_only(seen):
     device = DEVICE._replace(read_only=True)
     assert part(seen(BLANK, device=device)).problem.code == "not_writable"

@@ -22,7 +22,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.change import C
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal, Scope, VolumeGoal, VolumesGoal
-from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
 from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES, THIN_POOL
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent, Volume
 
@@ -367,3 +367,15 @@ def test_the_commands_of_a_group():
     over = lowered("build", requires=content[:1], destroys="all")
     assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb", "sync /dev/vdb"]
     assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc", *flushed]
+
+
+def test_a_group_of_devices_that_an_earlier_task_makes():
+    pool = Pool("new", "logical", source=Source(name="new", devices=(SourceDevice("/dev/nosuch"),)))
+    (group,) = storage(pool=pool).parts
+    assert (group.problem.code, group.making) == ("source_missing", "make the volume group new of /dev/nosuch")
+    change = Change(Subject("new"), "build", "", wanted=pool, part=logical.GROUP)
+    commands = [operation.command for operation in lower_pool(change, Found("new", pool))]
+    assert commands == ["vgcreate -- new /dev/nosuch", "sync /dev/nosuch"]
+    both = replace(pool.source, devices=(SourceDevice("/dev/nosuch"), SourceDevice("/proc")))
+    (group,) = storage(pool=replace(pool, source=both)).parts
+    assert (group.problem.code, group.making) == ("storage_foreign", "")  # which no task makes good

@@ -92,6 +92,14 @@ def test_a_bare_mount_point_is_not_up(tmp_path, look):
     assert storage.take_down == f"unmount {tmp_path}"
 
 
+def test_what_a_mount_would_hide_is_counted(tmp_path, look):
+    assert observed(tmp_path, look).hides == 0
+    (tmp_path / "a").touch()
+    (tmp_path / "b").mkdir()
+    assert observed(tmp_path, look).hides == 2
+    assert observed(tmp_path, with_mounts(look, mount(tmp_path))).hides == 0
+
+
 def test_a_mount_of_the_source_is_up(tmp_path, look):
     (tmp_path / "a").touch()
     storage = observed(tmp_path, with_mounts(look, mount(tmp_path)), holds=True)

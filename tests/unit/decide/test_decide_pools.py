@@ -13,7 +13,13 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.decide.decision import Decision
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
-from ansible_collections.virt.storage.plugins.module_utils.model.found import EVERYTHING, Neighbour
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
+    READY,
+    Neighbour,
+    Part,
+    Storage,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceDevice
 
 from .building import (
@@ -645,3 +651,39 @@ def test_a_daemon_that_keeps_no_unknown_elements_is_not_told_of_them_each_time()
     assert decision.changes == ()
     assert "keeps no elements" in decision.warnings[0]
     assert decide_pool(goal, started()).changes != ()
+
+
+# -- mounted --------------------------------------------------------------------------------------------------------
+
+MOUNTED = Storage(READY, "/p", bring_up="mount x on /p", take_down="unmount /p", ours=True, identity=(1, 1))
+
+
+@pytest.mark.parametrize(
+    ("path", "was_started", "refuses"),
+    [
+        ("/p/sub", True, True),
+        ("/p/a/b", True, True),
+        ("/p/sub", False, False),
+        ("/pq", True, False),
+        ("/", True, False),
+    ],
+)
+def test_what_stands_on_a_mount_keeps_it(path, was_started, refuses):
+    pool = Pool("p", "fs", UUID, "/p", source=Source(devices=(SourceDevice("/dev/x"),)))
+    other = Neighbour(Pool("o", "dir", path=path), path, started=was_started)
+    found = started(MOUNTED, pool, neighbours=(other,))
+    for state in ("inactive", "absent"):
+        if refuses:
+            error = pool_refused(pool_goal(state), found)
+            assert (error.code, "pool o" in error.message) == ("pool_in_use", True)
+        else:
+            assert decide_pool(pool_goal(state), found).changes
+    adopted = replace(found, current=replace(MOUNTED, ours=False))
+    assert decide_pool(pool_goal("inactive"), adopted).changes  # it is left as it is
+
+
+def test_what_bringing_up_hides_is_said_once():
+    pool = Pool("p", "fs", UUID, "/p", source=Source(devices=(SourceDevice("/dev/x"),)))
+    down = replace(MOUNTED, up=False, ours=False, hides=1, parts=(Part("filesystem", "a filesystem", READY),))
+    assert any("1 entry" in text for text in decide_pool(pool_goal(), defined(down, pool)).warnings)
+    assert not decide_pool(pool_goal("inactive"), defined(down, pool)).warnings

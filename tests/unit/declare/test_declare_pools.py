@@ -263,6 +263,12 @@ def test_a_pool_can_be_named_by_its_source(pool_type):
         pytest.param({"name": "p", "path": "/srv/p", "state": "deleted"}, "missing_option", id="delete-without-type"),
         pytest.param({"name": "p", "type": "netfs", "source": {"format": "x"}}, "invalid_option", id="source-format"),
         pytest.param({"name": "p", "type": "dir", "source": {"format": "x"}}, "invalid_option", id="no-source-format"),
+        *(
+            pytest.param(
+                {"name": "p", "type": kind, "path": path, "source": {"device": "sdb"}}, "invalid_path", id=kind
+            )
+            for kind, path in (("fs", "/srv/p"), ("disk", "/dev"), ("logical", None))
+        ),
         pytest.param({"xml": XML.replace(">p<", ">a/b<")}, "invalid_xml", id="name-in-xml"),
         pytest.param({"xml": XML.replace(">p<", ">-p<")}, "invalid_name", id="dash-in-xml"),
         pytest.param({"xml": "<pool"}, "invalid_xml", id="broken-xml"),

@@ -122,10 +122,11 @@ AUTHS = st.builds(
     | st.fixed_dictionaries({"secret_usage": WORDS, "secret_uuid": EMPTY}),
 )
 HOSTS = st.sampled_from(["h", "h:24007", "[2001:db8::1]:3260", "2001:db8::1"])
+DEVICES = st.tuples(st.sampled_from(["/dev/", "UUID=", "PARTLABEL="]), WORDS).map("".join)
 FIELDS = {
     "hosts": st.fixed_dictionaries({"host": HOSTS}) | st.fixed_dictionaries({"hosts": st.lists(HOSTS, min_size=1)}),
-    "devices": st.fixed_dictionaries({"device": WORDS}, optional={"part_separator": st.booleans()})
-    | st.fixed_dictionaries({"devices": st.lists(WORDS, min_size=1)}),
+    "devices": st.fixed_dictionaries({"device": DEVICES}, optional={"part_separator": st.booleans()})
+    | st.fixed_dictionaries({"devices": st.lists(DEVICES, min_size=1)}),
     "dir": st.fixed_dictionaries({"dir": paths()}),
     "adapter": st.fixed_dictionaries({"adapter": ADAPTERS}),
     "name": st.fixed_dictionaries({"name": NAMES}),
