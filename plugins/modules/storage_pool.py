@@ -16,8 +16,8 @@ description:
   - Brings a storage pool into the declared state, in the words of libvirt, through its daemon or
     without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
-  - Without a daemon, pools of types V(dir) and V(netfs) can be built and started, those of the others only defined,
-    listed and undefined. Through a daemon all can be that the daemon supports.
+  - Without a daemon, pools of types V(dir), V(fs), V(netfs), V(logical) and V(disk) can be built, started and deleted,
+    those of the others only defined, listed and undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection

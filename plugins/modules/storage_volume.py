@@ -19,8 +19,9 @@ description:
   - An existing volume is compared on everything that is declared. What can be changed in place is; what can't is an
     error that names the way out. Nothing is lost without being named in O(allow) or O(recreate).
   - A volume appears under its name whole or not at all, and never replaces one that somebody else made meanwhile.
-  - The pool must be active. Without a libvirt daemon it is one of type V(dir). Through a daemon it can be of any type
-    that the daemon runs; what it can do with the volumes of each is in docs/pools/README.md.
+  - The pool must be active. Without a libvirt daemon it is one of type V(dir), V(fs), V(netfs), V(logical) or V(disk).
+    Through a daemon it can be of any type that the daemon runs; what it can do with the volumes of each is in
+    docs/pools/README.md.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
@@ -162,16 +163,15 @@ options:
     description:
       - What may happen. Nothing in this list happens without being named.
       - V(shrink) makes a volume smaller, which loses its end.
-      - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition.
+      - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition;
+        a block device that is open is only shrunk.
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
       - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
-      - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number and
-        name. A second run would delete what has the name by then, so give it for one run only.
       - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
     type: list
     elements: str
-    choices: [shrink, in_use, backing, raw, renumber, beside_daemon]
+    choices: [shrink, in_use, backing, raw, beside_daemon]
   volumes:
     description:
       - Many volumes of the pool, in any order. Each entry takes from the task every option that it does not give
@@ -310,16 +310,14 @@ options:
           - What may happen. Nothing in this list happens without being named.
           - V(shrink) makes a volume smaller, which loses its end.
           - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's
-            definition.
+            definition; a block device that is open is only shrunk.
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
           - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
-          - V(renumber) deletes a logical partition although that gives higher ones, which nobody uses, another number
-            and name. A second run would delete what has the name by then, so give it for one run only.
           - V(beside_daemon) works natively on the system's own files although a libvirt daemon is there.
         type: list
         elements: str
-        choices: [shrink, in_use, backing, raw, renumber, beside_daemon]
+        choices: [shrink, in_use, backing, raw, beside_daemon]
   exclusive:
     description:
       - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
@@ -854,7 +852,7 @@ def volume_options() -> dict:
         "allow": {
             "type": "list",
             "elements": "str",
-            "choices": ["shrink", "in_use", "backing", "raw", "renumber", "beside_daemon"],
+            "choices": ["shrink", "in_use", "backing", "raw", "beside_daemon"],
         },
     }
 

@@ -191,6 +191,24 @@ def table(head: list[str], rows: list[list[str]]) -> str:
     return "\n".join("| " + " | ".join(text.ljust(width) for text, width in zip(line, widths)) + " |" for line in lines)
 
 
+def compared(plans: dict[str, Callable[[], Any]], rounds: int, undo: Callable[[], Any] = lambda: None) -> None:
+    """Times each plan in turn, with ``undo`` after each. Prints seconds, and how many times as long as the first one
+    the others take: the median of the rounds, and their range.
+    """
+    samples = Samples()
+    for _round in range(rounds):
+        for name, plan in plans.items():
+            samples.add(name, timed(plan))
+            undo()
+    first = next(iter(plans))
+    rows = []
+    for name in plans:
+        ratios = [other / ours for other, ours in zip(samples.seconds[name], samples.seconds[first])]
+        ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        rows.append([*samples.row(name)[:3], "" if name == first else ratio])
+    print(table(["seconds", "min", "median", "times the first"], rows), end="\n\n", flush=True)
+
+
 def machine(path: Path) -> str:
     """The machine in a line, without its name."""
     kind = run(["stat", "-f", "-c", "%T", str(path)]).strip()

@@ -174,9 +174,10 @@ def dos_life(host: Any, disk: Disk, **source: Any) -> None:
     refuses(host.volume, "invalid_option", pool="cut", name=disk.name(3), capacity="1MiB", format="extended")
     converges(host.volume, pool="cut", name=disk.name(7), capacity="6MiB")
     seen = table(disk)
-    ok(host.volume(pool="cut", name=disk.name(6), state="absent", allow=["renumber"]))
-    assert table(disk) == {**{n: seen[n] for n in (1, 2, 5)}, 6: seen[7]}
-    every = [{"name": disk.name(number), "state": "absent"} for number in (2, 5, 6)]
+    upper = [{"name": disk.name(number), "state": "absent"} for number in (6, 7)]
+    converges(host.volume, pool="cut", volumes=upper)
+    assert table(disk) == {number: seen[number] for number in (1, 2, 5)}
+    every = [{"name": disk.name(number), "state": "absent"} for number in (2, 5)]
     converges(host.volume, pool="cut", volumes=every)
     assert sorted(table(disk)) == [1]
     refuses(host.pool, "storage_foreign", name="other", type="disk", path="/dev", source={"device": "/dev/null"})
@@ -206,6 +207,10 @@ def _while_mounted(host: Any, disk: Disk, point: str, pool: dict[str, Any], sour
     assert point in error["message"]
     allowed = {"capacity": "10MiB", "allow": ["shrink"]}
     refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), **allowed)
+    for way in ({"state": "absent"}, {"recreate": "always", "capacity": "20MiB"}):
+        error = refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), allow=["in_use"], **way)
+        assert "whatever is allowed" in error["hint"]
+    refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty", "in_use"])
     converges(host.volume, pool="cut", name=disk.name(2), capacity="30MiB")
     assert table(disk)[2].size == 30 * MIB
     refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])

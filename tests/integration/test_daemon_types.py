@@ -383,6 +383,71 @@ def test_a_label_of_another_kind_is_written_only_where_that_is_allowed(disk):
     assert partitions(device) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "source"),
+    [("fs", {"format": "ext2"}), ("disk", {"format": "gpt"}), ("logical", {"name": "taken"})],
+)
+def test_nothing_is_built_over_a_mounted_disk(clean, loop, tmp_path, kind, source):
+    """libvirt would clear its first MiB, and parted, pvcreate or mkfs would find the mount too late."""
+    device, point = loop(), tmp_path / "point"
+    run("mkfs.ext4", "-q", device)
+    point.mkdir()
+    run("mount", device, point)
+    path = {"fs": str(tmp_path / "mnt"), "disk": "/dev", "logical": None}[kind]
+    pool = {"name": clean.name, "type": kind, "path": path, "source": {"device": device, **source}}
+    try:
+        for check in (True, False):
+            refused = clean.pool(check=check, **pool, allow=["overwrite"])
+            assert code(refused) == "device_in_use", refused
+            assert f"mount {point}" in refused["msg"]
+        assert clean.pool_info() == []
+        assert signature(device) == "ext4"
+    finally:
+        run("umount", point)
+    if kind == "fs":
+        converges(clean.pool, **pool, allow=["overwrite"])
+
+
+def test_a_filesystem_that_is_mounted_elsewhere_is_not_mounted_again(fs, tmp_path):
+    host, pool, device = fs
+    run("mkfs.ext4", "-q", device)
+    point = tmp_path / "point"
+    point.mkdir()
+    run("mount", device, point)
+    pool["source"] = {"device": device, "format": "ext4"}
+    try:
+        for check in (True, False):
+            assert code(host.pool(check=check, **pool)) == "device_in_use"
+    finally:
+        run("umount", point)
+    converges(host.pool, **pool)
+
+
+def test_who_takes_the_device_before_it_is_built_is_noticed(disk, monkeypatch):
+    """The conditions of building are looked at again right before."""
+    from ansible_collections.virt.storage.plugins.module_utils.engines.libvirt import LibvirtEngine
+
+    host, pool, device = disk
+    run("mkfs.ext4", "-q", device)
+    prepare, opened = LibvirtEngine.prepare, []
+
+    def taken(engine):
+        prepare(engine)
+        program = "import os, sys; os.open(sys.argv[1], os.O_RDWR); print(); sys.stdout.flush(); sys.stdin.read()"
+        argv = [sys.executable, "-c", program, device]
+        opened.append(subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE))
+        opened[0].stdout.readline()
+
+    monkeypatch.setattr(LibvirtEngine, "prepare", taken)
+    try:
+        result = host.pool(**pool, source={"device": device, "format": "gpt"}, allow=["overwrite"])
+    finally:
+        opened[0].communicate()
+    assert result["error"]["code"] == "changed_meanwhile", result["error"]
+    assert f"(pid {opened[0].pid})" in result["msg"]
+    assert signature(device) == "ext4"
+
+
 def test_an_interrupted_deletion_is_completed(disk):
     host, pool, device = disk
     pool["source"] = {"device": device, "format": "gpt"}

@@ -20,6 +20,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import ChangeTable
 
+from .crash_support import define_guest, disk_file
 from .disk_scenarios import (
     MIB,
     POOL_XML,
@@ -43,6 +44,7 @@ pytestmark = [
     pytest.mark.needs_ansible,
     pytest.mark.skipif(shutil.which("parted") is None, reason="parted is not installed"),
 ]
+PHYSICAL_VOLUME = b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"  # as libblkid looks for it
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -247,6 +249,21 @@ def test_members_and_guests_keep_a_partition(host, disk, tmp_path):
     assert "guest g" in refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), state="absent")["message"]
 
 
+def test_a_disk_of_which_a_guest_has_a_partition_gets_no_other_table(host, disk):
+    run("parted", "--script", disk.node, "mklabel", "msdos", "mkpart", "primary", "1MiB", "2MiB")
+    definition = define_guest(host.root, "off", disk_file(disk.path(1)))
+    error = refuses(host.pool, "device_in_use", **pool_of(disk, "gpt"), allow=["overwrite"])
+    assert "guest off" in error["message"]
+    converges(host.pool, **pool_of(disk, "dos"))  # adopted: nothing is taken
+    ok(host.pool(name="cut", state="absent"))
+    definition.unlink()
+    converges(host.pool, **pool_of(disk, "gpt"), allow=["overwrite"])
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    define_guest(host.root, "off", disk_file(disk.node))  # the whole disk: so its partition is the guest's too
+    part = {"type": "fs", "path": str(host.root / "p"), "source": {"device": disk.path(1), "format": "ext4"}}
+    assert "guest off" in refuses(host.pool, "device_in_use", name="p", **part)["message"]
+
+
 def test_the_kernel_is_told_again(host, disk):
     """A table that was written, by a task that did not get further."""
     ok(host.pool(**pool_of(disk, "gpt")))
@@ -255,6 +272,49 @@ def test_the_kernel_is_told_again(host, disk):
     assert [record["name"] for record in host.volume_info(pool="cut")] == [disk.name(1)]
     converges(host.volume, pool="cut", name=disk.name(1), capacity="8MiB")
     table(disk)
+
+
+def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
+    """A table that somebody else changed while a partition was in use: refused before anything is written."""
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    ok(host.volume(pool="cut", volumes=[{"name": disk.name(number), "capacity": "8MiB"} for number in (1, 2)]))
+    fs = {"name": "p", "type": "fs", "path": str(tmp_path / "p"), "source": {"device": disk.path(1), "format": "ext4"}}
+    with (
+        open(disk.path(1), "rb") as opened,
+        subprocess.Popen(["cat"], stdin=subprocess.PIPE, pass_fds=[opened.fileno()]),
+    ):
+        run("sfdisk", "--force", "--no-reread", "--no-tell-kernel", "--delete", disk.node, 1)
+        before = run("sfdisk", "--dump", disk.node)
+        for volume in ({"name": disk.name(3), "capacity": "8MiB"}, {"name": disk.name(2), "state": "absent"}):
+            error = refuses(host.volume, "device_in_use", pool="cut", **volume)
+            assert disk.path(1) in error["message"]
+            assert "process" in error["message"]
+        refuses(host.pool, "device_in_use", **pool, state="deleted", allow=["nonempty"])
+        assert (run("sfdisk", "--dump", disk.node), Path(disk.path(1)).exists()) == (before, True)
+    for mode in (True, False):
+        told = host.pool(check=mode, **fs)
+        assert (told.get("failed", False), told["changed"]) == (not mode, mode)
+        assert any("no longer in the partition table" in text for text in (*told["warnings"], str(told.get("error"))))
+    assert run("wipefs", "--noheadings", disk.path(1)) == ""
+    converges(host.volume, pool="cut", name=disk.name(3), capacity="8MiB")
+    assert not Path(disk.path(1)).exists()
+    ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+
+
+@pytest.mark.parametrize("word", [(), ("in_use",)])
+def test_what_a_partition_is_a_member_of_may_be_lost_with_a_word(host, disk, word):
+    """Nothing holds it: it is not assembled."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    with open(disk.path(1), "r+b") as file:
+        file.seek(512)
+        file.write(PHYSICAL_VOLUME)
+    gone = {"pool": "cut", "name": disk.name(1), "state": "absent"}
+    if word:
+        converges(host.volume, **gone, allow=list(word))
+    else:
+        assert "member of LVM" in refuses(host.volume, "volume_in_use", **gone)["message"]
 
 
 @pytest.mark.parametrize("label", ["gpt", "dos"])

@@ -23,7 +23,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.apply import App
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import MakeOn
 
 from .conftest import Host
-from .crash_support import MIB, done, refused, unchanged
+from .crash_support import MIB, define_guest, disk_file, disk_volume, done, refused, unchanged
 from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(120)]
@@ -304,6 +304,38 @@ def test_a_device_that_is_used_elsewhere_is_left_alone(disk, tmp_path):
         assert str(elsewhere) in error["message"]
 
 
+@pytest.mark.parametrize("by", ["path", "link", "volume", "image"])
+def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
+    run("mkfs.ext4", "-q", disk.device)
+    named = disk_file(disk.device)
+    if by == "link":
+        (tmp_path / "link").symlink_to(disk.device)
+        named = disk_file(tmp_path / "link")
+    elif by == "volume":
+        done(disk.host.pool(name="devices", type="disk", path="/dev", source={"device": "/dev/none"}, state="inactive"))
+        named = disk_volume("devices", os.path.basename(disk.device))
+    elif by == "image":
+        run("qemu-img", "create", "-q", "-f", "qcow2", "-b", disk.device, "-F", "raw", tmp_path / "over")
+        named = disk_file(tmp_path / "over")
+    definition = define_guest(disk.host.root, "off", named)
+    for params in ({}, {"allow": ["overwrite"], "format": "ext3"}):
+        for check in (True, False):
+            error = refused(disk.pool(check=check, **params), "device_in_use")
+            assert "guest off" in error["message"]
+    assert disk.content() == "ext4"
+    definition.unlink()
+    same_plan(disk)
+    define_guest(disk.host.root, "off", named)
+    unchanged(disk.pool())  # it runs: whoever has it now, nothing is taken
+
+
+def test_a_guest_that_can_not_be_read_is_said_where_something_is_destroyed(disk):
+    run("mkswap", disk.device)
+    define_guest(disk.host.root, "bad", "").write_text("<domain><name>bad")
+    result = done(disk.pool(allow=["overwrite"]))
+    assert any("the guest's definition" in text for text in result["warnings"]), result["warnings"]
+
+
 def test_a_busy_pool_says_by_whom(disk):
     same_plan(disk)
     program = "import sys; file = open(sys.argv[1], 'w'); print('open', flush=True); sys.stdin.read()"
@@ -430,8 +462,10 @@ def kept_off(result: dict[str, Any], code: str) -> dict[str, Any]:
     return result["error"]
 
 
-@pytest.mark.parametrize("tool", ["mkfs.ext4 -q", "mkfs.vfat -I", "mkfs.xfs -q"])
-@pytest.mark.parametrize("kind", ["ext4", "vfat", "btrfs", "xfs"])
+@pytest.mark.parametrize(
+    ("kind", "tool"),
+    [("ext4", "mkfs.xfs -q"), ("vfat", "mkfs.ext4 -q"), ("btrfs", "mkfs.ext4 -q"), ("xfs", "mkfs.ext4 -q")],
+)
 def test_what_shows_up_after_the_look_is_not_formatted(host, tmp_path, meanwhile, kind, tool):
     with a_disk(host, tmp_path, 320 * MIB) as disk:
         if kind == "vfat" and not shutil.which("mkfs.vfat"):

@@ -317,6 +317,40 @@ def test_a_group_with_a_device_missing_and_an_exported_one(groups, real):
     assert result["error"]["code"] == "source_not_free"
 
 
+def shared(group: str, place: Path) -> None:
+    """As lvmlockd makes it, which needs a lock manager that runs on all hosts."""
+    backup = place / "backup"
+    run("vgcfgbackup", "-f", str(backup), group)
+    text = backup.read_text(encoding="utf-8")
+    lock = '\tlock_type = "sanlock"\n\tlock_args = "1.0.0:lvmlock"\n'
+    backup.write_text(text.replace("\tflags = []\n", f"\tflags = []\n{lock}", 1).replace(', "WRITE"]', "]", 1))
+    run("vgcfgrestore", "-f", str(backup), group)
+
+
+def test_groups_of_other_hosts(groups, real):
+    """LVM does not show them by itself: they are not absent."""
+    first, second, third = groups.disk(), groups.disk(), groups.disk()
+    run("vgcreate", "-q", "everybody", first)
+    run("vgcreate", "-q", "other", second)
+    run("vgcreate", "-q", "own", third)
+    shared("everybody", groups.root)
+    run("vgchange", "-q", "-y", "--systemid", "elsewhere", "other")
+    assert run("vgs", "--noheadings", "-o", "vg_name").split() == ["own"]
+    why = {each["source"]["name"]: each.get("why_not") for each in groups.found("logical")}
+    assert why == {
+        "everybody": ["it is shared with other hosts"],
+        "other": ["it belongs to another host, by its system ID elsewhere"],
+        "own": None,
+    }
+    for name, device, code in (("everybody", first, "vg_shared"), ("other", second, "vg_foreign")):
+        params = {"uri": groups.uri, "name": name, "type": "logical", "source": {"device": device}}
+        assert call("storage_pool", **params)["error"]["code"] == code
+        gone = call("storage_pool", **params, state="deleted", allow=["nonempty"])
+        assert gone["error"]["code"] == "pool_undefined"  # it is there, and nobody defined it here
+    groups.configure("use_devicesfile = 0\n}\nglobal { system_id_source = lvmlocal\n}\nlocal { system_id = elsewhere")
+    assert {each["source"]["name"] for each in groups.found("logical") if each["free"]} == {"other", "own"}
+
+
 def test_groups_inside_volumes_of_guests_are_never_offered(groups):
     """A loop device is like the image of a guest that somebody attached."""
     first, second = groups.disk(), groups.disk()

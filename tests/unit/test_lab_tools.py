@@ -191,7 +191,7 @@ def test_a_test_that_is_in_no_group_is_told(tmp_path: Path, monkeypatch: pytest.
     listed.write_text("# none\n")
     monkeypatch.setattr(suites, "ROOT", tmp_path)
     monkeypatch.setattr(suites, "GROUPS", listed)
-    monkeypatch.setattr(suites, "GUEST_TESTS", tmp_path)
+    monkeypatch.setattr(suites, "LAB_TESTS", tmp_path)
     (tmp_path / "test_forgotten.py").touch()
     with pytest.raises(places.Stop, match=r"test_forgotten\.py is in 0 groups"):
         suites.groups()

@@ -34,8 +34,10 @@ class Backend(Protocol):
         volume is a record, never the end of the listing. Raises ``storage_unreadable``.
         """
 
-    def busy(self, pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-        """Who keeps the storage from being taken down; asked only where there is something to take down."""
+    def busy(self, pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+        """Who keeps the storage from being taken down, and what could not be looked at for that; asked only where there
+        is something to take down.
+        """
 
     def lower(self, change: Change, found: Found, notes: Notes) -> list[Any]:
         """The operations of a change of the pool: build and delete (of the part ``change.part``), permissions, start

@@ -35,8 +35,8 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
 observe_volumes = filetree.observe_volumes
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    return ()
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    return (), ()
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

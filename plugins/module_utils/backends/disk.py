@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 TABLE = "table"
 _DEFAULT_PATH = "/dev"
 _OTHER_LABELS = "lvm2"
+_SHOWN = 5
 _SETTLING = 10  # seconds, as libvirt waits for udev
 _WHOLE = ("disk", "loop", "dm", "md", "other")
 
@@ -188,15 +189,18 @@ def _foreign(
     partitions: Sequence[str],
     look: Look,
 ) -> Part:
-    from ..host.device_users import users_of_device
+    from .holding import users_of
 
+    users, unseen = users_of(device, content, look)
     lost = f"{content.text} on {source.path}" + (f" with {', '.join(partitions)}" if partitions else "")
     return replace(
         _new(declared, source, device, content),
         kind=FOREIGN,
         why=why,
         destroys=lost,
-        users=users_of_device(device)[0],
+        devices=(device.node,),
+        users=users,
+        unseen=unseen,
     )
 
 
@@ -240,8 +244,10 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         name = table.name(partition.number)
         if asked is None or name in asked:
             volumes[name] = _volume(name, partition, table, nodes.get(partition.number), links)
+    kept = None if device.read_only else _kept(gone, table, look)
     return replace(
         found,
+        storage=replace(found.storage, frozen=kept or found.storage.frozen),
         volumes=volumes,
         usage=Usage(*usage_of(table)),
         leftovers=tuple(stale) if not device.read_only else (),
@@ -262,6 +268,27 @@ def _seen(device: Device, table: Table, look: Look) -> tuple[Device, list[Seen]]
     settle(min(_SETTLING, look.left(device.node)))
     device = device_at(device.node)
     return device, kernel_partitions(device)
+
+
+def _kept(gone: Sequence[Seen], table: Table, look: Look) -> Problem | None:
+    """A partition that the kernel would have to forget and can't: nothing of the disk can be changed before."""
+    if not gone:
+        return None
+    from ..host.device_users import users_of_path
+
+    for each in gone:
+        node = f"/dev/{each.name}".replace("!", "/")
+        try:
+            users = users_of_path(node, seconds=look.left(node))[0]
+        except StorageError:  # it went away meanwhile
+            continue
+        if users:
+            what = (
+                f"the kernel still has {node}, which is no longer in the partition table of {table.device}, and can't "
+                f"forget it while it is used by {', '.join(map(str, users[:_SHOWN]))}"
+            )
+            return Problem("device_in_use", what, f"Free {node}, then run the task again.")
+    return None
 
 
 def _asked(scope: Scope, table: Table) -> set[str] | None:
@@ -350,8 +377,8 @@ def _digests(volumes: dict[str, Volume], scope: Scope) -> dict[str, str]:
     return digests
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    return ()
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    return (), ()
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

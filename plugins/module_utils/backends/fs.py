@@ -144,6 +144,9 @@ def _filesystem(
     if device is None:
         problem = source.problem
         return Part(FILESYSTEM, what, UNKNOWN_STORAGE, problem.what if problem else "", problem), False, wanted, ""
+    lost = None if place.up else _lost(source, device, look)
+    if lost is not None:
+        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, lost.what, lost), False, wanted, ""
     from ..host.signatures import content_at
 
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
@@ -155,10 +158,24 @@ def _filesystem(
         mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
         part = _ready(what, pool, source, found.signature, requires)
         if not place.up:
-            part = replace(part, users=_users(device, content, look), problem=_unmountable(found))
+            users, unseen = _users(device, content, look)
+            lasting = () if found.read_only or device.read_only else (device.node,)
+            part = replace(part, devices=lasting, users=users, unseen=unseen, problem=_unmountable(found))
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
+
+
+def _lost(source: _Source, device: Device, look: Look) -> Problem | None:
+    """Why a device is none to rely on: after a boot, or once its user is gone, it is not there."""
+    if device.kind != "part":
+        return None
+    from ..host.partitions import is_forgotten
+
+    if not is_forgotten(device, look.run):
+        return None
+    what = f"{source.text} is no longer in the partition table of {device.disk}; only the kernel has it still"
+    return Problem("source_missing", what, "Make it anew, or name what is there.")
 
 
 def _article(name: str | None) -> str:
@@ -212,7 +229,8 @@ def _not_it(
     else:
         part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
     facts = {"format": pool.source.format}
-    return replace(part, facts=facts, users=_users(device, content, look), making=_making(what, held))
+    users, unseen = _users(device, content, look)
+    return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
 
 
 def _begun(device: Device, look: Look) -> bool:
@@ -249,27 +267,13 @@ def _unmountable(found: Filesystem) -> Problem | None:
     return Problem("not_supported", what, "Install the module for the running kernel, or name another source.format.")
 
 
-def _users(device: Device, content: Content, look: Look) -> tuple[User, ...]:
-    """Who has the device, but for the running pool that goes before; a volume group with nothing active is seen only by
-    LVM.
-    """
-    from ..host.device_users import users_of_device
+def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who has the device, but for the running pool that goes before, and what could not be looked at."""
+    from .holding import users_of
 
+    users, unseen = users_of(device, content, look)
     leaving = User("mount", resolved(look.leaving, look.mounts()))
-    users = [user for user in users_of_device(device)[0] if user != leaving]
-    if not users and "LVM2_member" in content.names:
-        users = [User("holder", f"volume group {name}") for name in _groups(device, look)]
-    return tuple(users)
-
-
-def _groups(device: Device, look: Look) -> list[str]:
-    argv = ("pvs", "--reportformat", "json", "-o", "vg_name", "--", device.node)
-    try:
-        told = look.json(argv)
-    except StorageError:
-        return []
-    rows = told["report"][0]["pv"] if told else []
-    return [row["vg_name"] for row in rows if row["vg_name"]]
+    return tuple(user for user in users if user != leaving), unseen
 
 
 # --- changing --------------------------------------------------------------------------------------------------------
@@ -343,4 +347,5 @@ def _mount(pool: Pool, found: Found) -> list[Any]:
     read_only = ("ro",) if found.storage.read_only else ()
     options = (*mounted.OPTIONS, *read_only, *(pool.mount_options or ()))
     node = _node(found) or (pool.source.devices or ())[0].path
-    return [mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")]
+    mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
+    return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]

@@ -20,7 +20,7 @@ from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
 from ..model.goal import Scope
-from ..model.pool import Permissions, Pool
+from ..model.pool import UNDECLARED, Permissions, Pool
 from ..model.types import THIN_POOL
 from ..model.volume import Backing, Extent, Volume
 from . import lvm
@@ -47,7 +47,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         if error.code != "tool_missing":
             return Storage(UNKNOWN_STORAGE, path, str(error))
         told = lvm.Report((), ())
-    groups = [group for group in told.groups if group.name == name]
+    groups = told.named(name)
     if len(groups) == 1:
         return _ready(groups[0], pool, path, told, look, holds)
     if groups:
@@ -80,19 +80,22 @@ def _group_part(name: str, kind: str, **more: Any) -> Part:
 
 
 def _ready(group: lvm.Group, pool: Pool, path: str, told: lvm.Report, look: Look, holds: bool) -> Storage:
-    from .logical_devices import joined, nodes
+    from ..host.conditions import is_device
+    from .logical_devices import joined, members
 
     problem = _problem(group)
     parts, remarks, elsewhere = joined(group, pool, told, look)
     there = [volume for volume in group.volumes if not _is_leftover(volume)]
     active = any(volume.active for volume in group.volumes)
+    devices = members(device.number for device in group.devices if device.path)
     part = _group_part(
         group.name,
         READY,
         problem=problem or elsewhere,
         removable=True,
         deleting=f"remove the volume group {group.name} and the labels of {_names(group)}",
-        facts={"devices": nodes(device.number for device in group.devices if device.path)},
+        facts={"devices": [device.node for device in devices]},
+        requires=tuple(map(is_device, devices)),
     )
     return Storage(
         READY,
@@ -124,6 +127,12 @@ def _problem(group: lvm.Group) -> Problem | None:
             f"{subject} is shared with other hosts (clustered, or locked by lvmlockd)",
             "Use a volume group of this host alone.",
         )
+    if group.foreign:
+        return Problem(
+            "vg_foreign",
+            f"{subject} belongs to another host, by its system ID {group.foreign}",
+            "If that host has it no more, take it over by hand (lvmsystemid(7)).",
+        )
     if group.missing or any(device.missing for device in group.devices):
         lost = [device.uuid for device in group.devices if device.missing]
         return Problem(
@@ -144,26 +153,25 @@ def _problem(group: lvm.Group) -> Problem | None:
     return None
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    """Who has volumes open: nothing else keeps a group from being deactivated."""
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who has volumes open, which alone keeps a group from being deactivated, and what could not be looked at."""
     name = pool.source.name or pool.name
     opened = [
         volume.name
-        for group in lvm.report(look).groups
-        if group.name == name
+        for group in lvm.report(look).named(name)
         for volume in group.volumes
         if volume.opened and volume.kind != lvm.THIN_POOL
     ]
     if not opened:
-        return ()
+        return (), ()
     from ..host.volume_users import users_of_volumes
 
-    users, _unseen = users_of_volumes({volume: f"/dev/{name}/{volume}" for volume in opened})
+    users, unseen = users_of_volumes({volume: f"/dev/{name}/{volume}" for volume in opened})
     found: dict[User, None] = {}
     for volume in opened:
         of_volume = users[volume] or (User("holder", "something that is not seen from here"),)
         found.update(dict.fromkeys(User(user.kind, f"{user.who}, which has {volume} open") for user in of_volume))
-    return tuple(found)
+    return tuple(found), unseen
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
@@ -179,7 +187,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """All volumes are in the one report anyway, and tell what others of them are built on."""
     pool = found.definition or found.live
     name = (None if pool is None else pool.source.name) or found.name
-    group = next((each for each in lvm.report(look).groups if each.name == name), None)
+    group = next(iter(lvm.report(look).named(name)), None)
     if group is None:
         return found
     names = {volume.name for volume in group.volumes}
@@ -207,8 +215,8 @@ def _volume(found: lvm.Logical, group: lvm.Group, names: Iterable[str]) -> Volum
     path = f"/dev/{group.name}/{found.name}"
     capacity, allocation = _sizes(found)
     backing = Backing(f"/dev/{group.name}/{found.origin}", volume=found.origin) if found.origin in names else None
-    status = _status(path) if found.active else None
-    volume = Volume(
+    permissions, timestamps = _node(path) if found.active else (UNDECLARED, ())
+    return Volume(
         found.name,
         capacity=capacity,
         allocation=allocation,
@@ -221,19 +229,19 @@ def _volume(found: lvm.Logical, group: lvm.Group, names: Iterable[str]) -> Volum
         physical=capacity,
         problem=_volume_problem(found),
         extents=tuple(_extents(found, group.extent)),
+        permissions=permissions,
+        timestamps=timestamps,
     )
-    if status is None:
-        return volume
-    times = (("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns))
-    permissions = Permissions(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid)
-    return replace(volume, permissions=permissions, timestamps=times)
 
 
-def _status(path: str) -> os.stat_result | None:
+def _node(path: str) -> tuple[Permissions, tuple[tuple[str, int], ...]]:
+    """Who may use the device of a volume, and when it was used."""
     try:
-        return os.stat(path)
+        status = os.stat(path)
     except OSError:
-        return None
+        return UNDECLARED, ()
+    times = (("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns))
+    return Permissions(stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid), times
 
 
 def _with_identity(volume: Volume) -> Volume:

@@ -34,7 +34,8 @@ _WHOLE = (
 
 
 def _lvm(tool: str, *words: str) -> ops.Run:
-    return ops.Run((tool, *words), whole=tool in _WHOLE)
+    hint = "Mend what LVM says; vgs, lvs and dmesg show more. Then run the task again."
+    return ops.Run((tool, *words), hint=hint, whole=tool in _WHOLE)
 
 
 def _group_of(pool: Pool) -> str:

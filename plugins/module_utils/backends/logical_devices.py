@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 LABELS = "physical volumes"
 _MEMBER = "LVM2_member"
+_VOLUME = "LVM-"  # how the device-mapper uuids of its volumes begin
 _NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[a-zA-Z0-9+_.-]{1,127}\Z", re.ASCII)  # lvm(8): valid names
-_INNER = {"dm": "another logical volume", "loop": "a file"}
 
 
 def _declared(pool: Pool) -> list[str]:
@@ -55,15 +55,15 @@ def _resolved(paths: list[str], look: Look) -> tuple[dict[str, Device], list[Pro
     return devices, problems
 
 
-def nodes(numbers: Iterable[tuple[int, int]]) -> list[str]:
-    """What the kernel calls these devices, sorted."""
+def members(numbers: Iterable[tuple[int, int]]) -> list[Device]:
+    """The devices of these numbers that the kernel has, sorted by its names."""
     from ..host.block import device_of
 
     found = []
     for number in numbers:
         with suppress(StorageError):
-            found.append(device_of(number).node)
-    return sorted(found)
+            found.append(device_of(number))
+    return sorted(found, key=lambda device: device.node)
 
 
 # --- a group that is there -------------------------------------------------------------------------------------------
@@ -82,7 +82,7 @@ def joined(
     wanted = {device.number for device in devices.values()}
     strangers = [device.path for device in group.devices if device.path and device.number not in wanted]
     if not paths:
-        return (), (), _inside(group, look)
+        return (), (), _inside(group)
     if not members and not group.missing:
         problem = Problem(
             "storage_foreign",
@@ -102,7 +102,7 @@ def joined(
 
 
 def _joining(path: str, device: Device, name: str, told: lvm.Report, look: Look) -> Part:
-    kind, why, destroys, problem, users, conditions = _content(path, device, told, look)
+    kind, why, destroys, problem, users, conditions, unseen = _content(path, device, told, look)
     return Part(
         f"device {path}",
         f"{path} as a device of the volume group {name}",
@@ -112,34 +112,28 @@ def _joining(path: str, device: Device, name: str, told: lvm.Report, look: Look)
         destroys,
         conditions,
         users,
+        unseen,
+        (device.node,),
         making=f"extend the volume group {name} to {path}",
         facts={"device": path},
     )
 
 
-def _inside(group: lvm.Group, look: Look) -> Problem | None:
+def _inside(group: lvm.Group) -> Problem | None:
     """A group whose devices are volumes or files of this host may be a guest's own, seen from outside: it is taken
     only by who names its devices.
     """
-    from ..host.block import device_of
+    from ..host.nested import holds_guests
 
-    for member in group.devices:
-        try:
-            device = device_of(member.number)
-        except StorageError:
-            continue
-        kind = _INNER.get(device.kind, "")
-        if device.kind == "dm" and not device.dm_uuid.startswith("LVM-"):
-            kind = ""
-        if device.node.startswith("/dev/zd"):
-            kind = "a volume of ZFS"
-        if kind:
-            return Problem(
-                "vg_inside_volume",
-                f"the volume group {group.name} is on {member.path}, which is {kind}: it may be a guest's own",
-                "If it is this host's, say so by naming its devices (source.devices).",
-            )
-    return None
+    member = next((each for each in group.devices if each.path and holds_guests(each.path)), None)
+    if member is None:
+        return None
+    return Problem(
+        "vg_inside_volume",
+        f"the volume group {group.name} is on {member.path}, which is or lies on a logical volume, a volume of ZFS, a "
+        "loop device or an nbd device: it may be a guest's own",
+        "If it is this host's, say so by naming its devices (source.devices).",
+    )
 
 
 # --- a group that is not there ---------------------------------------------------------------------------------------
@@ -168,6 +162,8 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
         " and ".join(each[2] for each in looked.values() if each[2]),
         tuple(condition for each in looked.values() for condition in each[5]),
         tuple(user for each in looked.values() for user in each[4]),
+        tuple(dict.fromkeys(what for each in looked.values() for what in each[6])),
+        tuple(sorted(device.node for device in devices.values())),
         making=f"make {what} of {', '.join(paths)}",
         facts={"devices": sorted(device.node for device in devices.values())},
     )
@@ -203,31 +199,37 @@ def _orphan(device: Device, told: lvm.Report) -> bool:
     )
 
 
-_Content = tuple[str, str, str, "Problem | None", tuple[User, ...], tuple[Condition, ...]]
+_Content = tuple[str, str, str, "Problem | None", tuple[User, ...], tuple[Condition, ...], tuple[str, ...]]
 
 
 def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Content:
-    """Kind, why, what would be lost, what stands against it, users, and what must still hold when it is taken."""
-    from ..host.conditions import holds, is_device
-    from ..host.device_users import users_of_device
+    """Kind, why, what would be lost, what stands against it, users, what must still hold when it is taken, and what
+    could not be looked at for users.
+    """
+    from ..host.conditions import untouched
     from ..host.signatures import content_at
+    from .holding import users_of
 
     member = next((each for each in told.devices if each.number == device.number), None)
     if member is not None and member.group:
         user = User("holder", f"volume group {member.group}")
-        return ABSENT, "", "", None, (user,), ()
-    users = users_of_device(device)[0]
+        return ABSENT, "", "", None, (user,), (), ()
     content = content_at(device.node, look.left(path))
+    users, unseen = users_of(device, content, look)
     if content.problem:
-        return UNKNOWN_STORAGE, f"can't be read ({content.problem})", "", None, users, ()
-    conditions = (
-        is_device(device),
-        holds(device.node, content),
-    )
+        return UNKNOWN_STORAGE, f"can't be read ({content.problem})", "", None, users, (), unseen
+    conditions = untouched(device, content)
     names = set(content.names)
     if device.read_only:
         problem = Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
-        return ABSENT, "", "", problem, users, conditions
+        return ABSENT, "", "", problem, users, conditions, unseen
+    if device.dm_uuid.startswith(_VOLUME) and not lvm.looks_into_volumes(look):
+        problem = Problem(
+            "not_supported",
+            f"{path} is a logical volume, and LVM takes none as a physical volume",
+            "Name another device, or let LVM do that (devices/scan_lvs=1 in lvm.conf).",
+        )
+        return ABSENT, "", "", problem, users, conditions, unseen
     if member is None and _MEMBER in names:
         why = "its devices file, or a filter" if lvm.has_devices_file() else "a filter, or another one like it"
         problem = Problem(
@@ -235,10 +237,10 @@ def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Conten
             f"{path} is a physical volume that LVM does not show: {why} hides it",
             f"See what is on it (lvmdevices --adddev {device.node}), or remove its label (wipefs -a {device.node}).",
         )
-        return FOREIGN, "is a physical volume", "", problem, users, conditions
+        return FOREIGN, "is a physical volume", "", problem, users, conditions, unseen
     if _orphan(device, told) and names <= {_MEMBER}:
-        return ABSENT, "", "", None, users, conditions
+        return ABSENT, "", "", None, users, conditions, unseen
     text = content.text
     if text == BLANK:
-        return ABSENT, "", "", None, users, conditions
-    return FOREIGN, f"holds {text}", f"what {path} holds ({text})", None, users, conditions
+        return ABSENT, "", "", None, users, conditions, unseen
+    return FOREIGN, f"holds {text}", f"what {path} holds ({text})", None, users, conditions, unseen

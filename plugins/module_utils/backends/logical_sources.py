@@ -70,6 +70,8 @@ def _hindrances(group: lvm.Group, same_name: bool) -> Iterator[str]:
         yield "it is exported (vgexport)"
     if group.shared:
         yield "it is shared with other hosts"
+    if group.foreign:
+        yield f"it belongs to another host, by its system ID {group.foreign}"
     if any(device.copies for device in group.devices):
         yield "another device is the same physical volume as one of its own"
     if same_name:

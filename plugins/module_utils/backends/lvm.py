@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -28,12 +28,14 @@ _DIRECTORY, _USUAL = "LVM_SYSTEM_DIR", "/etc/lvm"
 _WRITTEN = ("devices", "archive", "backup", "cache")
 _FIELDS = {
     "vg": "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_exported,vg_clustered,vg_lock_type,vg_permissions,"
-    "vg_missing_pv_count",
+    "vg_systemid,vg_missing_pv_count",
     "pv": "pv_name,pv_uuid,vg_name,vg_uuid,pv_major,pv_minor,pv_missing,pv_in_use,pv_size,dev_size",
     "lv": "lv_name,lv_uuid,lv_size,lv_attr,origin,origin_size,pool_lv,data_percent,lv_tags",
     "seg": "lv_uuid,segtype,seg_size,devices",
     "pvseg": "pvseg_start",
 }
+_REPORT = ("--nolocking", "--nohints", "--reportformat", "json", "--units", "b", "--nosuffix")
+_OF_OTHERS = ("--shared", "--foreign")  # LVM leaves these out, and they are not absent
 _NO_SEGMENTS = ("-S", "pvseg_start=-1")
 _COPY = re.compile(r"Not using device (\S+) for PV (\S+?)\.?\Z")
 _DEVICE = re.compile(r"(.*)\((\d+)\)\Z", re.DOTALL)
@@ -108,7 +110,9 @@ class Logical(NamedTuple):
 
 
 class Group(NamedTuple):
-    """A volume group; sizes in bytes. ``shared``: other hosts have it too. ``missing``: how many devices are."""
+    """A volume group; sizes in bytes. ``shared``: other hosts have it too. ``foreign``: the system ID of another host,
+    which alone has it. ``missing``: how many devices are.
+    """
 
     name: str
     uuid: str
@@ -117,6 +121,7 @@ class Group(NamedTuple):
     extent: int
     exported: bool
     shared: bool
+    foreign: str
     writable: bool
     missing: int
     devices: tuple[Device, ...]
@@ -127,12 +132,17 @@ class Report(NamedTuple):
     groups: tuple[Group, ...]
     devices: tuple[Device, ...]
 
+    def named(self, name: str) -> tuple[Group, ...]:
+        """The groups of that name: this host's, or where it has none those of others."""
+        groups = tuple(group for group in self.groups if group.name == name)
+        return tuple(group for group in groups if not group.foreign) or groups
+
 
 def report(look: Look) -> Report:
     """All groups that LVM shows on this host, devices without one included. Hints of an earlier scan are not believed.
     Raises ``tool_missing``, ``command_failed`` or ``deadline``.
     """
-    argv = ["lvm", "fullreport", "--nolocking", "--nohints", "--reportformat", "json", "--units", "b", "--nosuffix"]
+    argv = ["lvm", "fullreport", *_REPORT, *_OF_OTHERS]
     for kind, fields in _FIELDS.items():
         argv += ["--configreport", kind, "-o", fields]
     argv += _NO_SEGMENTS
@@ -141,19 +151,56 @@ def report(look: Look) -> Report:
 
 
 def _ask(argv: Sequence[str], look: Look) -> Report:
+    with _system_directory() as environment:
+        told, warnings = _json(argv, look, environment)
+        try:
+            own = _own(told, look, environment)
+            return parse(told, warnings, own)
+        except (KeyError, AttributeError, TypeError) as error:
+            raise _no_report(argv, error) from None
+
+
+def _own(told: Any, look: Look, environment: Mapping[str, str]) -> frozenset[str]:
+    """The uuids of groups with a system ID that are this host's: LVM shows them without being asked for others'. Asked
+    for only where there is such an ID, which by default there is not (lvmsystemid(7)).
+    """
+    if not any(row["vg_systemid"] for part in told["report"] for row in part.get("vg", ())):
+        return frozenset()
+    shown = _json(("lvm", "vgs", *_REPORT, "-o", "vg_uuid"), look, environment)[0]
+    return frozenset(row["vg_uuid"] for part in shown["report"] for row in part["vg"])
+
+
+def _json(argv: Sequence[str], look: Look, environment: Mapping[str, str]) -> tuple[Any, list[str]]:
+    """What a report says, and its warnings."""
     import json
 
     from ..host.run import failure, finish
 
-    with _system_directory() as environment:
-        ended = finish(argv, timeout=look.left("lvm"), environment=environment)
+    ended = finish(argv, timeout=look.left("lvm"), environment=environment)
     if ended.status != 0:
         raise failure("lvm", ended.command, ended.status, ended.stderr.strip())
     try:
-        return parse(json.loads(ended.stdout), ended.stderr.splitlines())
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        what = f"lvm printed what is no report: {error}"
-        raise StorageError("command_failed", what, subject="lvm", command=ended.command) from None
+        return json.loads(ended.stdout), ended.stderr.splitlines()
+    except ValueError as error:
+        raise _no_report(argv, error) from None
+
+
+def _no_report(argv: Sequence[str], error: Exception) -> StorageError:
+    what = f"lvm printed what is no report: {error}"
+    return StorageError("command_failed", what, subject="lvm", command=" ".join(argv))
+
+
+def looks_into_volumes(look: Look) -> bool:
+    """Whether LVM takes a logical volume as a physical one, which by default it does not (lvm.conf: scan_lvs). Where it
+    does not say, it is to be tried.
+    """
+    try:
+        said = look.run(("lvm", "lvmconfig", "--typeconfig", "full", "devices/scan_lvs"))
+    except StorageError as error:
+        if error.code == "deadline":
+            raise
+        return True
+    return said.strip() != "scan_lvs=0"
 
 
 # --- the devices file ------------------------------------------------------------------------------------------------
@@ -203,8 +250,10 @@ def _system_directory() -> Iterator[dict[str, str]]:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def parse(told: Any, warnings: Sequence[str] = ()) -> Report:
-    """Of the JSON of a full report, which has no word of copies of a device: only a warning tells of them."""
+def parse(told: Any, warnings: Sequence[str] = (), own: Collection[str] = ()) -> Report:
+    """Of the JSON of a full report, which has no word of copies of a device: only a warning tells of them. ``own`` are
+    the uuids of groups that are this host's although they have a system ID.
+    """
     copies: dict[str, list[str]] = {}
     for match in map(_COPY.search, warnings):
         if match is not None:
@@ -218,7 +267,7 @@ def parse(told: Any, warnings: Sequence[str] = ()) -> Report:
         for row in part.get("seg", ()):
             segments.setdefault(row["lv_uuid"], []).append(_segment(row))
         volumes = tuple(_logical(row, segments) for row in part.get("lv", ()))
-        groups += [_group(row, members, volumes) for row in part.get("vg", ()) if row["vg_uuid"]]
+        groups += [_group(row, members, volumes, own) for row in part.get("vg", ()) if row["vg_uuid"]]
     return Report(tuple(groups), tuple(devices))
 
 
@@ -261,7 +310,9 @@ def _logical(row: dict[str, str], segments: dict[str, list[Segment]]) -> Logical
     )
 
 
-def _group(row: dict[str, str], devices: tuple[Device, ...], volumes: tuple[Logical, ...]) -> Group:
+def _group(
+    row: dict[str, str], devices: tuple[Device, ...], volumes: tuple[Logical, ...], own: Collection[str]
+) -> Group:
     return Group(
         row["vg_name"],
         row["vg_uuid"],
@@ -270,6 +321,7 @@ def _group(row: dict[str, str], devices: tuple[Device, ...], volumes: tuple[Logi
         _number(row["vg_extent_size"]),
         bool(row["vg_exported"]),
         bool(row["vg_clustered"]) or row["vg_lock_type"] not in ("", "none"),
+        "" if row["vg_uuid"] in own else row["vg_systemid"],
         row["vg_permissions"] != "read-only",
         _number(row["vg_missing_pv_count"]),
         devices,

@@ -162,12 +162,12 @@ def _identity(place: Place, inode: int) -> tuple[Condition, ...]:
     return (Condition("identity", place.path, (device, inode)),)
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
-    """Who keeps it from being unmounted."""
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who keeps it from being unmounted, and what could not be looked at for that."""
     from ..host.mount_users import users_of_mount
 
     mount = mount_at(resolved(storage.path or "", look.mounts()), look.mounts())
-    return () if mount is None else users_of_mount(mount)[0]
+    return ((), ()) if mount is None else users_of_mount(mount)
 
 
 def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool], list[Any]]) -> list[Any]:

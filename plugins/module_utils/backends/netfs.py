@@ -62,7 +62,7 @@ def observe_volumes(found: Found, scope: Any, look: Look) -> Found:
     return filetree.observe_volumes(found, scope, look)
 
 
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[User, ...]:
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
     return mounted.busy(pool, storage, look)
 
 
@@ -233,6 +233,8 @@ def _attempt(pool: Pool, kind: str) -> Any:
     return operation._replace(
         helper=f"mount.{kind}",
         credentials=_credentials(pool, kind),
+        hint=f"See what {_host(pool)} offers to this host (storage_pool_sources lists it), whether the options fit, "
+        "and whether the kernel has nfs, fuse or cifs.",
         late=f"See whether {_host(pool)} is up and can be reached, or give the task a longer timeout.",
     )
 

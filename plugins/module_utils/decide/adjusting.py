@@ -204,7 +204,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
 
         check_shrink(have, task)
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
-    guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name)
+    guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name, goes=False)
     yield _changed(
         task,
         have,
@@ -213,7 +213,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         differing,
         wanted=wanted,
         destroys=lost,
-        requires=guarded(have, entry.allow),
+        requires=guarded(have, entry.allow, task.found.unseen),
     )
 
 

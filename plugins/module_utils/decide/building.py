@@ -103,8 +103,21 @@ def _meet(problem: Problem, subject: str, missing: list[StorageError]) -> None:
     missing.append(error)
 
 
+def check_all_unused(goal: PoolGoal, found: Found, doing: str) -> None:
+    for part in found.storage.parts:
+        check_unused(part, goal, doing)
+
+
 def check_unused(part: Part, goal: PoolGoal, doing: str) -> None:
-    """Raises ``device_in_use`` where somebody else has what the part is made of."""
+    """Raises ``device_in_use`` where somebody else has what the part is made of, or where that can't be told."""
+    if part.unseen and not part.users:
+        raise StorageError(
+            "device_in_use",
+            f"pool {goal.pool.name} can't be {doing}: {part.what} may be in use, since {', '.join(part.unseen)} could "
+            "not be looked at",
+            subject=str(subject_of(goal)),
+            hint="Run as a user who may look there (become: true), see why it does not answer, or name another source.",
+        )
     if part.users:
         raise StorageError(
             "device_in_use",

@@ -17,7 +17,7 @@ from ..model.found import UNSEEN
 from ..model.goal import VolumeGoal
 from ..model.units import format_size
 from ..model.volume import Volume
-from .guards import check_copy_on_write, check_ownership, guard_unused, guarded, same_file
+from .guards import check_copy_on_write, check_ownership, guard_unused, guarded, same_file, stays_while_open
 from .images import settle_new
 from .task import VolumesTask
 
@@ -70,7 +70,10 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         _claims(volume, task),
         volume,
         destroys=f"the content of {have.path}",
-        requires=(*guarded(have, entry.allow), *_made_from(entry, task)),
+        requires=(
+            *guarded(have, entry.allow, task.found.unseen, stays_while_open(have, task.found)),
+            *_made_from(entry, task),
+        ),
         needs=task.parents(entry),
     )
 

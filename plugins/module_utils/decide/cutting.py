@@ -9,10 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any
 
 from ..model.errors import StorageError
-from ..model.facts import volume_facts
 from ..model.goal import VolumeGoal
 from ..model.tables import (
     EXTENDED,
@@ -200,18 +198,16 @@ def from_the_end(names: Iterable[str], task: VolumesTask) -> list[str]:
     return sorted(names, key=lambda name: -(table.number(name) or 0))
 
 
-def moved(name: str, table: Table) -> tuple[str, ...]:
-    """The other volumes that removing one concerns: those that go with it, or get another name."""
-    number = table.number(name) or 0
-    return tuple(table.name(each.number) for each in (*table.moved_by(number), *table.inside(number)))
+def gone_with(name: str, table: Table) -> tuple[str, ...]:
+    """The other volumes that go with a removed one: the logical partitions in an extended one."""
+    return tuple(table.name(each.number) for each in table.inside(table.number(name) or 0))
 
 
 def check_removal(entry: VolumeGoal, task: VolumesTask) -> None:
     """Raises where logical partitions would get other names, or would go with their extended one."""
     table, name = _table(task), entry.volume.name
     number = table.number(name) or 0
-    inside = [table.name(each.number) for each in table.inside(number)]
-    staying = [each for each in inside if each not in task.doomed_names]
+    staying = [each for each in gone_with(name, table) if each not in task.doomed_names]
     if staying:
         raise task.refuse(
             "volume_in_use",
@@ -220,31 +216,11 @@ def check_removal(entry: VolumeGoal, task: VolumesTask) -> None:
             "Delete these in the same task, or before.",
         )
     for other in (table.name(each.number) for each in table.moved_by(number)):
-        if other in task.doomed_names:
-            continue
-        users = task.found.users.get(other, ())
-        if users:
-            raise task.refuse(
-                "volume_in_use",
-                name,
-                f"without {name}, {other} would get another number, but is used by {', '.join(map(str, users[:5]))}",
-                _FREE_IT,
-            )
-        if "renumber" not in entry.allow:
+        if other not in task.doomed_names:
             raise task.refuse(
                 "partition_renumbered",
                 name,
-                f"without {name}, {other} would be called {table.name((table.number(other) or 0) - 1)}",
-                "Delete the higher ones too, or add allow: [renumber] for this one run: the next would delete "
-                "what has the name by then.",
+                f"without {name}, {other} would be called {table.name((table.number(other) or 0) - 1)}, so that the "
+                "next run would delete that",
+                "Delete the higher ones in the same task too.",
             )
-
-
-def named_so_then(name: str, task: VolumesTask) -> dict[str, Any] | None:
-    """What has the name of a removed partition afterwards; None where nothing has."""
-    table, have = _table(task), task.found.volumes[name]
-    staying = [table.name(each.number) for each in table.moved_by(table.number(name) or 0)]
-    following = next((other for other in staying if other not in task.doomed_names), None)
-    if following is None:
-        return None
-    return {"path": have.path, **volume_facts(task.found.volumes[following])}

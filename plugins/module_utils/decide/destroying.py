@@ -13,7 +13,7 @@ from ..model.change import Change
 from ..model.facts import volume_facts
 from ..model.goal import VolumeGoal
 from ..model.volume import Volume
-from .guards import guard_unused, guarded, same_file
+from .guards import guard_unused, guarded, same_file, stays_while_open
 from .task import VolumesTask
 
 
@@ -48,20 +48,20 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
     if destroys:
         subject, users = str(task.subject(name)), task.found.users.get(name, ())
         guard_unused(subject, users, entry.allow, "deleted", task, backing_word, name)
-    after = None
     if task.found.table is not None:
-        from .cutting import check_removal, named_so_then
+        from .cutting import check_removal
 
         check_removal(entry, task)
-        after = named_so_then(name, task)
     yield Change(
         task.subject(name),
         "delete",
         f"volume {task.goal.pool}/{name}: delete it",
         {"path": have.path, **volume_facts(have)},
-        after,
+        None,
         have,
         destroys=destroys,
-        requires=guarded(have, entry.allow) if destroys else same_file(have),
+        requires=guarded(have, entry.allow, task.found.unseen, stays_while_open(have, task.found))
+        if destroys
+        else same_file(have),
         needs=task.related(name),
     )

@@ -12,10 +12,13 @@ from dataclasses import replace
 
 from ..model.change import Condition
 from ..model.errors import StorageError
-from ..model.found import Found, User
+from ..model.found import UNSEEN, Found, User
 from ..model.pool import Permissions
 from ..model.volume import Volume
 from .task import VolumesTask
+
+_WITH_IT = "Remove those first, or with it in the same task: they can't be without it."
+_KEPT = "Free it first: the kernel takes no device away that is open, whatever is allowed."
 
 
 def guard_unused(
@@ -26,9 +29,11 @@ def guard_unused(
     task: VolumesTask | None = None,
     backing_word: str = "backing",
     name: str = "",
+    goes: bool = True,
 ) -> None:
     """Raises ``volume_backing`` or ``volume_in_use`` unless the word for it is allowed. Overlays of the volume ``name``
-    that the same task removes, or puts on something else first, do not count.
+    that the same task removes, or puts on something else first, do not count. ``goes``: the volume goes, or is made
+    anew: no word lets that happen to a device that is open.
     """
     standing = list(users)
     if task is not None and any(user.kind == "overlay" for user in standing):
@@ -36,23 +41,30 @@ def guard_unused(
 
         going = task.doomed_paths | leaving(name, task)
         standing = [user for user in standing if not (user.kind == "overlay" and user.who in going)]
-    groups = (
-        ("volume_backing", backing_word, [user for user in standing if user.kind == "overlay"]),
-        ("volume_in_use", "in_use", [user for user in standing if user.kind != "overlay"]),
-    )
     have = None if task is None else task.found.volumes.get(name)
-    for code, word, group in groups:
-        bound = code == "volume_backing" and have is not None and have.type == "block" and have.link_target is None
-        if group and (bound or word not in allow):
+    overlays = [user for user in standing if user.kind == "overlay"]
+    others = [user for user in standing if user.kind != "overlay"]
+    opened = goes and task is not None and stays_while_open(have, task.found) and any(user.running for user in others)
+    bound = have is not None and have.type == "block" and have.link_target is None
+    for code, word, group, hint in (
+        ("volume_backing", backing_word, overlays, _WITH_IT if bound else ""),
+        ("volume_in_use", "in_use", others, _KEPT if opened else ""),
+    ):
+        if group and (hint or word not in allow):
             shown = ", ".join(str(user) for user in group[:5]) + (", ..." if len(group) > 5 else "")
             raise StorageError(
                 code,
                 f"{subject} would be {doing}, but is used by {shown}",
                 subject=subject,
-                hint="Remove those first, or with it in the same task: they can't be without it."
-                if bound
-                else f"Free it first, or add allow: [{word}] if you know that it is safe.",
+                hint=hint or f"Free it first, or add allow: [{word}] if you know that it is safe.",
             )
+
+
+def stays_while_open(have: Volume | None, found: Found) -> bool:
+    """Whether the kernel keeps a volume as long as it is open: it is a device that we ourselves would take away
+    (BLKPG_DEL_PARTITION of ioctl(2), lvremove(8)).
+    """
+    return have is not None and have.type == "block" and have.link_target is None and found.storage.kind != UNSEEN
 
 
 def same_file(have: Volume) -> tuple[Condition, ...]:
@@ -60,9 +72,11 @@ def same_file(have: Volume) -> tuple[Condition, ...]:
     return (Condition(kind, have.path or "", have.identity or ()),)
 
 
-def guarded(have: Volume, allow: Collection[str]) -> tuple[Condition, ...]:
-    """The volume must still be the same file, and unused where its use is not allowed."""
-    unused = () if "in_use" in allow else (Condition("unused", have.path or ""),)
+def guarded(have: Volume, allow: Collection[str], unseen: tuple[str, ...], kept: bool = False) -> tuple[Condition, ...]:
+    """The volume must still be the same file, and unused where its use is not allowed, or it is ``kept`` then.
+    ``unseen``: what could not be looked at for that, which is warned of.
+    """
+    unused = () if "in_use" in allow and not kept else (Condition("unused", have.path or "", unseen),)
     return (*same_file(have), *unused)
 
 

@@ -15,7 +15,7 @@ from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condit
 from ..model.definition import defined, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, UNSEEN, Found, Neighbour
+from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, TAKEN_AWAY, PoolType
@@ -43,20 +43,42 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
 
 def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     """The volumes that this goal would destroy, or may take away from who uses them: everything must be known of their
-    users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down.
+    users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
+    of the devices that it would be made of or started on (``SOURCE``) who has them.
     """
     deleted = goal.state == "deleted" and "nonempty" in goal.allow
     taken = found.started and found.row.name in TAKEN_AWAY
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
     if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
         stakes[ITSELF] = RUNNING
+    if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
+        stakes[SOURCE] = EVERYTHING
     return stakes
+
+
+def _takes_devices(goal: PoolGoal, found: Found) -> bool:
+    """Whether building or starting the pool would take devices that others may have."""
+    if found.storage.kind != UNSEEN:
+        return any(part.devices for part in found.storage.parts)
+    if not found.devices:
+        return False
+    from .unseen_pools import takes_devices
+
+    return takes_devices(goal, found)
 
 
 def _goes_down(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
+    if not found.started and not _in_the_way(goal, found):
+        return False
     current = found.current
-    return found.started and current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+    return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+
+
+def _in_the_way(goal: PoolGoal, found: Found) -> bool:
+    """Whether storage that is to be deleted is mounted, though its pool was not started."""
+    mounted = found.row.file_tree and found.current.up and bool(found.current.take_down)
+    return mounted and goal.state == "deleted" and not found.started
 
 
 def _finish(
@@ -417,17 +439,15 @@ def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
-    if not any(part.users for part in found.storage.parts):
-        return
-    from .building import check_unused
+    if any(part.users or part.unseen for part in found.storage.parts):
+        from .building import check_all_unused
 
-    for part in found.storage.parts:
-        check_unused(part, goal, "started")
+        check_all_unused(goal, found, "started")
 
 
 def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
-    if not found.started:
+    if not found.started and not _in_the_way(goal, found):
         return []
     if found.row.name in TAKEN_AWAY:
         from .deleting import guard_all

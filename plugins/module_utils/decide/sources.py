@@ -21,15 +21,18 @@ _ON_DEVICES = ("fs", "disk", "logical")
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is waited for. ``missing`` is not there, ``taken`` is there and used, ``unknown`` can't be told of."""
+    """What is waited for. ``missing`` is not there, ``other`` is there with another format, ``taken`` is there and
+    used, ``unknown`` can't be told of.
+    """
 
     missing: tuple[Source, ...] = ()
     taken: tuple[tuple[Source, FoundSource], ...] = ()
     unknown: tuple[tuple[Source, Unanswered], ...] = ()
+    other: tuple[tuple[Source, FoundSource], ...] = ()
 
     @property
     def met(self) -> bool:
-        return not self.missing and not self.taken and not self.unknown
+        return not (self.missing or self.taken or self.unknown or self.other)
 
 
 # --- alike -----------------------------------------------------------------------------------------------------------
@@ -100,7 +103,7 @@ def _has(pool: Pool, found: FoundSource, goal: SourcesGoal, discovery: Discovery
 
 def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource]) -> Judgement:
     """A source that a pool of this host has is what was waited for: the second run of a play finds it like that."""
-    missing, taken, unknown = [], [], []
+    missing, taken, unknown, other = [], [], [], []
     for wanted in (each if each.hosts else replace(each, hosts=goal.like.hosts) for each in goal.wanted):
         alike = [source for source in sources if is_like(wanted, source.source, discovery.resolved)]
         blind = next((each for each in discovery.unanswered if _might_have(each, wanted, discovery.resolved)), None)
@@ -111,8 +114,12 @@ def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource
         elif blind is not None:
             unknown.append((wanted, blind))
         else:
-            missing.append(wanted)
-    return Judgement(tuple(missing), tuple(taken), tuple(unknown))
+            near = [each for each in sources if is_like(replace(wanted, format=None), each.source, discovery.resolved)]
+            if wanted.devices and near:
+                other.append((wanted, near[0]))
+            else:
+                missing.append(wanted)
+    return Judgement(tuple(missing), tuple(taken), tuple(unknown), tuple(other))
 
 
 def _might_have(silent: Unanswered, wanted: Source, resolved: Mapping[str, str]) -> bool:
@@ -138,20 +145,27 @@ def unmet(judgement: Judgement, seconds: float) -> StorageError:
     that does not answer may.
     """
     said = [f"{named(source)} is not there" for source in judgement.missing]
+    said += [f"{named(source)} {holding(source, found)}" for source, found in judgement.other]
     said += [f"{named(source)} is not free: {', '.join(found.why_not)}" for source, found in judgement.taken]
     said += [f"of {named(source)} can't be told: {_told(silent)}" for source, silent in judgement.unknown]
-    message = f"waited for {seconds:g} s, and {'; '.join(said)}"
-    subjects = [*judgement.missing, *(pair[0] for pair in (*judgement.taken, *judgement.unknown))]
+    message = (f"waited for {seconds:g} s, and " if seconds else "") + "; ".join(said)
+    pairs = (*judgement.other, *judgement.taken, *judgement.unknown)
+    subjects = [*judgement.missing, *(pair[0] for pair in pairs)]
     subject = ", ".join(named(source) for source in subjects)
     silent_errors = [silent.error for _source, silent in judgement.unknown if silent.error.code not in _REFUSED]
     if silent_errors:
         return StorageError(silent_errors[0].code, message, subject=subject, hint=silent_errors[0].hint or _SILENT)
-    if judgement.missing or judgement.unknown:
+    if judgement.missing or judgement.unknown or judgement.other:
         hint = "Make it there, look at its spelling (without wait_for all that is there is listed), or raise timeout."
         return StorageError("source_missing", message, subject=subject, hint=hint)
     return StorageError(
         "source_not_free", message, subject=subject, hint="Take it out of that use, or name another source."
     )
+
+
+def holding(wanted: Source, found: FoundSource) -> str:
+    """What is on a device that is there, and not what was waited for."""
+    return f"holds {found.content or 'nothing'}, not {wanted.format}"
 
 
 _REFUSED = ("command_failed", "operation_failed", "daemon_failed")

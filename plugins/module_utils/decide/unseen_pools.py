@@ -19,9 +19,10 @@ from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import BLANK, DATA, UNREADABLE, Found
 from ..model.goal import PoolGoal
-from ..model.pool import Pool
+from ..model.pool import Pool, overlay
 from ..model.types import POOL_TYPES
 from ..model.units import format_size
+from .building import check_all_unused
 from .deleting import check_whole, delete_listed, listing
 from .pools import change_of, subject_of
 
@@ -75,6 +76,9 @@ def start_unseen(
         words, destroys = _build_words(goal, found, wanted, missing)
         seen = _looked_at(found, wanted)
         requires = tuple(Condition("content", path, (content,)) for path, content in seen.items())
+        check_all_unused(goal, found, "built" if "build" in words else "started")
+        if "build" in words:
+            requires += tuple(condition for part in found.storage.parts for condition in part.requires)
     if "build" in words:
         built = f"built on {devices_of(wanted)} first" if _all_seen(found, wanted) else "built first where it is not"
         summary += f", {built}"
@@ -90,6 +94,14 @@ def start_unseen(
 def _looked_at(found: Found, wanted: Pool) -> dict[str, str]:
     paths = [device.path for device in wanted.source.devices or ()]
     return {path: found.devices[path] for path in paths if path in found.devices}
+
+
+def takes_devices(goal: PoolGoal, found: Found) -> bool:
+    """Whether starting the pool would write to devices at hand, or mount them: others may have them."""
+    existing = found.definition or found.live
+    wanted = goal.pool if existing is None else overlay(existing, goal.pool)
+    builds = goal.build != "never" and not all(_fits(what, wanted) for what in _looked_at(found, wanted).values())
+    return builds or POOL_TYPES[wanted.type or ""].mounted
 
 
 def _all_seen(found: Found, wanted: Pool) -> bool:

@@ -92,11 +92,11 @@ def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:
         if stake:
             stakes[entry.volume.name] = stake
     if found.table is not None and EVERYTHING in stakes.values():
-        from .cutting import moved
+        from .cutting import gone_with
 
         for name in [name for name, stake in stakes.items() if stake == EVERYTHING]:
             stakes.update(
-                dict.fromkeys((other for other in moved(name, found.table) if other in found.volumes), EVERYTHING)
+                dict.fromkeys((other for other in gone_with(name, found.table) if other in found.volumes), EVERYTHING)
             )
     return stakes
 

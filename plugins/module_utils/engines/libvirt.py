@@ -27,7 +27,7 @@ from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import EVERYTHING, READY, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
+from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES
@@ -38,6 +38,7 @@ if TYPE_CHECKING:  # nothing else needs it than what looks for sources
     from ..model.discovery import Discovery, Query
 
 _FAR = "only the daemon can look at it"
+_OF_IDENTITY = ("identity", "device")
 _FEW = 50  # so many volumes are compared with what the daemon remembers of them, also where nothing is to be changed
 _UNLISTABLE = re.compile("[\x01-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff]")  # libvirt, storage driver: names it skips
 
@@ -224,7 +225,10 @@ class LibvirtEngine:
         from .far import far_users, guests_told, overlays_told
 
         if found.storage.kind == UNSEEN:
-            return far_users(found, stakes, self.daemon, self._sees_volumes(found, stakes))
+            if SOURCE in stakes:
+                found = self._with_devices(found)
+            stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
+            return far_users(found, stakes, self.daemon, self._sees_volumes(found, stakes)) if stakes else found
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
@@ -238,6 +242,17 @@ class LibvirtEngine:
         found = replace(found, unseen=(*found.unseen, *unseen))
         found = self.host.observe_users(found, stakes, lambda: visible, guests)
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
+
+    def _with_devices(self, found: Found) -> Found:
+        """Adds the devices that the daemon would take, and who has them."""
+        from .far import guests_told
+        from .local import device_parts
+
+        look = self.host.look()
+        parts = device_parts(found, look)
+        guests, unseen = guests_told(self.daemon)
+        found = replace(found, storage=replace(found.storage, parts=parts), unseen=(*found.unseen, *unseen))
+        return self.host.observe_users(found, {SOURCE: EVERYTHING}, lambda: self._neighbours(found.name), guests)
 
     def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
         """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
@@ -280,7 +295,9 @@ class LibvirtEngine:
         """Of what only the daemon can look at there is no identity to compare."""
         if self._pid is None:
             return {}
-        known = {index: [c for c in group if c.expected or c.kind == "unused"] for index, group in conditions.items()}
+        known = {
+            index: [c for c in group if c.expected or c.kind not in _OF_IDENTITY] for index, group in conditions.items()
+        }
         return self.host.broken(known)
 
     def prepare(self) -> None:

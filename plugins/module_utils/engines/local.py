@@ -22,7 +22,7 @@ from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ITSELF, PIN, UNKNOWN_STORAGE, Found, Neighbour, Storage
+from ..model.found import ABSENT, ITSELF, PIN, SOURCE, UNKNOWN_STORAGE, Found, Neighbour, Part, Storage, User
 from ..model.goal import Scope
 from ..model.pool import Pool
 from .places import Places
@@ -166,7 +166,11 @@ class LocalHost:
             return found
         if ITSELF in stakes:
             found = self._with_busy(found)
-            stakes = {name: stake for name, stake in stakes.items() if name != ITSELF}
+        if SOURCE in stakes:
+            from .native_users import with_guests
+
+            found = with_guests(found, self.places.guests, neighbours(), guests, self.servers)
+        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
         self._pins.make_room(len(stakes))
         pinned = () if found.filesystem in _KEEPING else stakes
         for name in pinned:
@@ -187,8 +191,8 @@ class LocalHost:
         backend = backend_of(None if pool is None else pool.type)
         if pool is None or backend is None:
             return found
-        busy = backend.busy(pool, found.current, self.look())
-        return replace(found, current=replace(found.current, busy=busy))
+        busy, unseen = backend.busy(pool, found.current, self.look())
+        return replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *unseen))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -213,12 +217,12 @@ class LocalHost:
     def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
-        unused: dict[str, int] = {}
+        unused: dict[int, Condition] = {}
         checks = None
         for index, group in conditions.items():
             for condition in group:
                 if condition.kind == "unused":
-                    unused[condition.path] = index
+                    unused[index] = condition
                     continue
                 if condition.kind == "identity":
                     what = _file_became(condition)
@@ -227,13 +231,7 @@ class LocalHost:
                     what = checks.broken(condition)
                 if what:
                     failed[index] = changed_meanwhile(condition.path, what)
-        if unused:
-            from ..host.volume_users import users_of_volumes
-
-            users = users_of_volumes({path: path for path in unused})[0]
-            for path, found in users.items():
-                if found:
-                    failed[unused[path]] = changed_meanwhile(path, f"was taken into use by {found[0]}")
+        failed.update(_taken({index: each for index, each in unused.items() if os.path.lexists(each.path)}))
         return failed
 
     def _checks(self) -> Any:
@@ -267,6 +265,53 @@ def emptied_note(storage: Storage) -> str:
 def emptied_key(pool: str) -> str:
     """What the note is called that a pool was emptied, to be deleted."""
     return f"emptied {pool}"
+
+
+def device_parts(found: Found, look: Look) -> tuple[Part, ...]:
+    """The devices of a pool that a daemon would take, as parts of its storage: what they are and hold, and who has
+    them. That the pool itself is mounted already is no use by others.
+    """
+    from ..backends.holding import users_of
+    from ..host.block import device_at
+    from ..host.conditions import untouched
+    from ..host.signatures import content_at
+
+    own = User("mount", found.resolved.get(found.storage.path or "", ""))
+    parts = []
+    for path in found.devices:
+        try:
+            device = device_at(path)
+        except StorageError:  # its content says so
+            continue
+        content = content_at(device.node, look.left(path))
+        users, unseen = users_of(device, content, look)
+        others = tuple(user for user in users if user != own)
+        requires = untouched(device, content)
+        lasting = () if device.read_only else (device.node,)
+        parts.append(
+            Part(f"device {path}", path, ABSENT, requires=requires, users=others, unseen=unseen, devices=lasting)
+        )
+    return tuple(parts)
+
+
+def _taken(unused: Mapping[int, Condition]) -> dict[int, StorageError]:
+    """Of these conditions that volumes are unused, by step, those that hold no longer or can't be told to hold."""
+    if not unused:
+        return {}
+    from ..host.volume_users import users_of_volumes
+
+    users, unseen = users_of_volumes({condition.path: condition.path for condition in unused.values()})
+    failed = {}
+    for index, condition in unused.items():
+        new = [what for what in unseen if what not in condition.expected]
+        if users[condition.path]:
+            what = f"was taken into use by {users[condition.path][0]}"
+        elif new:
+            what = f"could not be checked for users ({new[0]})"
+        else:
+            continue
+        failed[index] = changed_meanwhile(condition.path, what)
+    return failed
 
 
 def _file_became(condition: Condition) -> str:

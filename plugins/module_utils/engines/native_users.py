@@ -8,7 +8,9 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 
@@ -25,12 +27,12 @@ _CHAIN_LIMIT = 64
 _SECONDS = 10.0
 # What a signature makes of a device (blkid's words), in use or not.
 _MEMBERS = {
-    "LVM2_member": "LVM, whose physical volume it is",
-    "linux_raid_member": "mdraid, of which it is a member",
-    "ddf_raid_member": "mdraid, of which it is a member",
-    "isw_raid_member": "mdraid, of which it is a member",
-    "zfs_member": "ZFS, of whose pool it is a member",
-    "bcache": "bcache, of which it is a member",
+    "LVM2_member": "of LVM, as a physical volume",
+    "linux_raid_member": "of mdraid",
+    "ddf_raid_member": "of mdraid",
+    "isw_raid_member": "of mdraid",
+    "zfs_member": "of a pool of ZFS",
+    "bcache": "of bcache",
 }
 
 
@@ -61,12 +63,42 @@ def observe_users(
             _overlays(found, identities, others, look),
             _built(found, deep),
             _pools(identities, others, look),
-            _members(found, deep),
+            _members(found, deep, unseen),
         ):
             for name, user in source:
                 if user not in users[name]:
                     users[name].append(user)
     return replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=tuple(sorted(unseen)))
+
+
+def with_guests(
+    found: Found,
+    guest_directories: Sequence[str],
+    neighbours: Sequence[Neighbour],
+    guests: Sequence[GuestDisks],
+    servers: Servers,
+) -> Found:
+    """Adds the guests that have a device as a disk, running or shut off, to the users of the parts of the pool's
+    storage that would take it. A device is another one's as well where it is a part of it, or built on it.
+    """
+    from ..host.block import device_at
+    from ..host.device_users import touched
+
+    look = _Files(servers)
+    look.unseen |= {*found.unseen}
+    taken = {}
+    for part in found.storage.parts:
+        with suppress(StorageError):
+            taken[part.name] = {number for node in part.devices for number in touched(device_at(node))}
+    users: dict[str, list[User]] = {part.name: list(part.users) for part in found.storage.parts}
+    for guest in chain(guests, guest_definitions(guest_directories, look.unseen)):
+        user = User("guest", guest.name)
+        numbers = {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)} - {None}
+        for name, group in users.items():
+            if user not in group and numbers & taken.get(name, set()):
+                group.append(user)
+    parts = tuple(replace(part, users=tuple(users[part.name])) for part in found.storage.parts)
+    return replace(found, storage=replace(found.storage, parts=parts), unseen=tuple(sorted(look.unseen)))
 
 
 class _Files:
@@ -91,6 +123,16 @@ class _Files:
             return None
         return (status.st_dev, status.st_ino)
 
+    def device(self, path: str) -> tuple[int, int] | None:
+        """The number of a block device."""
+        if not self.reachable(path):
+            return None
+        try:
+            status = os.stat(path)
+        except OSError:
+            return None
+        return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
+
     def chain(self, path: str) -> Iterator[str]:
         """An image and the files below it, as far as its headers tell."""
         for _depth in range(_CHAIN_LIMIT):
@@ -103,6 +145,14 @@ class _Files:
             path = volume.backing.path or ""
 
 
+def _named(guest: GuestDisks, neighbours: Iterable[Neighbour]) -> Iterator[str]:
+    """What a guest's definition names, by path or as a volume of another pool."""
+    yield from guest.paths
+    places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
+    for of, volume in guest.volumes:
+        yield from (os.path.join(path, volume) for name, path in places if name == of)
+
+
 def _guests(
     found: Found,
     paths: dict[str, str],
@@ -111,14 +161,12 @@ def _guests(
     guests: Iterable[GuestDisks],
     look: _Files,
 ) -> Iterator[tuple[str, User]]:
-    places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
     by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
     for guest in guests:
-        named = [os.path.join(path, volume) for of, volume in guest.volumes for name, path in places if name == of]
         for pool, volume in guest.volumes:
             if pool == found.name and volume in paths:
                 yield volume, User("guest", guest.name)
-        for path in (*guest.paths, *named):
+        for path in _named(guest, neighbours):
             for member in look.chain(path):
                 name = identities.get(look.identity(member)) or by_path.get(member)
                 if name is not None:
@@ -198,13 +246,16 @@ def _pools(identities: dict, neighbours: Sequence[Neighbour], look: _Files) -> I
                 yield name, User("pool", neighbour.pool.name)
 
 
-def _members(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
+def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:
     """What makes a block volume a member of something larger, which may not be assembled now."""
     for name, path in paths.items():
         if found.volumes[name].type != "block":
             continue
         from ..host.signatures import content_at
 
-        for signature in content_at(path, _SECONDS).names:
+        content = content_at(path, _SECONDS)
+        if content.problem and os.path.lexists(path):  # what is not active is not there
+            unseen.add(f"what {path} holds ({content.problem})")
+        for signature in content.names:
             if signature in _MEMBERS:
-                yield name, User("holder", _MEMBERS[signature])
+                yield name, User("member", _MEMBERS[signature])

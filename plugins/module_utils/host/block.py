@@ -197,8 +197,12 @@ def _partitions(directory: str, dm_uuid: str) -> tuple[str, ...]:
 
 def holder_names(directory: str) -> list[str]:
     """The kernel's names of what is built right on a device."""
+    return _names(os.path.join(directory, "holders"))
+
+
+def _names(directory: str) -> list[str]:
     try:
-        return sorted(os.listdir(os.path.join(directory, "holders")))
+        return sorted(os.listdir(directory))
     except OSError:
         return []
 
@@ -216,6 +220,19 @@ def by_name(name: str) -> Device | None:
 
 def holder_names_of(device: Device) -> list[str]:
     return holder_names(f"{_SYS}/class/block/{device.name}")
+
+
+def bases(device: Device) -> tuple[Device, ...]:
+    """All devices that it is on: the disk of a partition, and what is below a device that is built of others."""
+    found: dict[str, Device] = {}
+    waiting = [device]
+    while waiting:
+        above = waiting.pop()
+        names = {*_names(f"{_SYS}/class/block/{above.name}/slaves"), *([name_of(above.disk)] if above.disk else [])}
+        for below in filter(None, map(by_name, sorted(names - found.keys()))):
+            found[below.name] = below
+            waiting.append(below)
+    return tuple(found.values())
 
 
 def is_partition_of(device: Device, disks: Iterable[Device]) -> bool:

@@ -67,6 +67,8 @@ def _run(op: ops.Run, held: Sequence[int], timeout: float | None) -> None:
             locks = () if op.leaves else tuple(held)
             run(argv, keep_fds=(*locks, *descriptors), timeout=timeout, stdin=op.stdin)
         except StorageError as error:
+            if error.code == "command_failed":
+                error.hint = op.hint or error.hint
             if error.code != "deadline":
                 raise
             if op.unmounts and not _is_mounted(op.unmounts):

@@ -94,7 +94,8 @@ class Checks:
     def _device_unused(self, condition: Condition) -> str:
         from .device_users import users_of_path
 
-        return _taken(users_of_path(condition.path, self._processes, self._timeout)[0], condition)
+        users, unseen = users_of_path(condition.path, self._processes, self._timeout)
+        return _taken(users, condition) or _blind(unseen)
 
     @staticmethod
     def _mount(condition: Condition) -> str:
@@ -107,6 +108,11 @@ class Checks:
 def _taken(users: Iterable[User], condition: Condition) -> str:
     new = [str(user) for user in users if str(user) not in condition.expected]
     return f"was taken into use by {new[0]}" if new else ""
+
+
+def _blind(unseen: Iterable[str]) -> str:
+    """What could not be looked at may be a user."""
+    return "".join(f"could not be checked for users ({what})" for what in list(unseen)[:1])
 
 
 def _now(found: Content) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 
 from ..model.errors import StorageError
 from ..model.found import User
-from .block import Device, by_name, device_at, holder_names_of, is_partition_of, name_of
+from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of
 from .patience import in_child
 from .processes import OpenFile, Processes, is_udev, process_user
 from .users import held, loops, qemu_lock, swaps
@@ -39,10 +39,10 @@ def users_of_device(
     is not assembled, has no users: only its signature tells.
     """
     processes = processes or Processes()
-    family = _family(device)
-    numbers = {member.number: member for member in family}
+    above = family(device)
+    numbers = {member.number: member for member in above}
     found: dict[User, None] = {}
-    for source in (_built(device, family), _mounts(numbers, device, processes), _swaps(numbers, device)):
+    for source in (_built(device, above), _mounts(numbers, device, processes), _swaps(numbers, device)):
         found.update(dict.fromkeys(source))
     opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
     for file in processes.lasting(list(opened)):
@@ -60,20 +60,27 @@ def _opened(file: OpenFile, numbers: dict[tuple[int, int], Device]) -> list[Devi
     return [] if member is None or is_udev(file.pid) else [member]
 
 
-def _family(device: Device) -> list[Device]:
+def family(device: Device) -> list[Device]:
     """The device, its partitions, and all that is built on any of them, loop devices included."""
     attached = [(node, _number(path)) for node, path in loops() if path.startswith("/dev/")]
-    family = {device.number: device}
+    found = {device.number: device}
     waiting = [device]
     while waiting:
         below = waiting.pop(0)
         names = [*holder_names_of(below), *(name_of(node) for node in below.partitions)]
         names += [name_of(node) for node, number in attached if number == below.number]
         for above in filter(None, map(by_name, names)):
-            if above.number not in family:
-                family[above.number] = above
+            if above.number not in found:
+                found[above.number] = above
                 waiting.append(above)
-    return list(family.values())
+    return list(found.values())
+
+
+def touched(device: Device) -> set[tuple[int, int]]:
+    """The numbers of all devices of which something is changed with this one: besides what is built on it, those that
+    it is on.
+    """
+    return {member.number for member in (*family(device), *bases(device))}
 
 
 def _built(device: Device, family: list[Device]) -> Iterator[User]:

@@ -23,7 +23,7 @@ from ..model.operations import ChangeTable
 from ..model.tables import Partition, Table
 from .block import Device, device_at
 from .identity import changed_meanwhile
-from .partitions import differences, kernel_partitions, partition_row, read_table, stem_of
+from .partitions import differences, kernel_partitions, partition_row, read_table
 from .run import run
 from .taking import SECONDS, alone, check_unused, same_device
 from .udev import locked, settle
@@ -168,9 +168,9 @@ def _put(descriptor: int, data: bytes, offset: int) -> None:
 def _tell_kernel(disk: Device, table: Table | None, op: ChangeTable, work: _Held) -> None:
     device = device_at(op.disk)
     if device.kind == "dm":
-        stem, _directory = stem_of(device, op.separator)
-        what = ["-d"] if table is None else ["-u", "-p", stem[len(device.dm_name) :]]
-        work.run(["kpartx", *what, "-s", f"/dev/mapper/{device.dm_name}"])
+        from .mapped import update
+
+        update(device, table, op.separator, work.seconds)
         return
     seen = kernel_partitions(device)
     if table is None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 
 from ..model.errors import StorageError
 from ..model.tables import DOS, GPT, RESERVED, Partition, Table, bounds
-from .block import Device
+from .block import Device, device_at
 from .files import read_small_file
 from .patience import in_child
 
@@ -30,6 +30,10 @@ _PC98_MAGIC, _PC98_AT = b"IPL1", 4
 _MOST_LINKS = 256
 _SECONDS = 30.0  # where nothing else is said
 _DEAD = "See whether the disk is there and can be read, or give the task a longer timeout."
+_UDEV = "/run/udev/data"
+_RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d")
+_CUTS = re.compile(r"(kpartx|multipath|dm-parts)\.rules\Z")
+_KPARTX = re.compile(rb'^[^#\n]*RUN[^=\n]*=\s*"[^"\n]*kpartx\s([^"\n]*)"', re.MULTILINE)
 # Labels in the words of libvirt by those of blkid, sfdisk and parted.
 LABELS = {"dos": "dos", "msdos": "dos", "sgi": "dvh", "gpt": "gpt", "PMBR": "gpt"}
 PARTED_LABELS = {"dos": "msdos"}
@@ -76,7 +80,8 @@ def _old_label(path: str) -> str:
 
 def stem_of(device: Device, separator: bool | None) -> tuple[str, str]:
     """What the names of partitions begin with, and the directory that they are in. Those of device-mapper are called
-    as its other partitions are, else by libvirt's rule for part_separator; the kernel's have a p after a digit.
+    as its other partitions are, or as udev calls them, else by libvirt's rule for part_separator; the kernel's have a p
+    after a digit.
     """
     if device.kind != "dm":
         name = os.path.basename(device.node)
@@ -87,7 +92,50 @@ def stem_of(device: Device, separator: bool | None) -> tuple[str, str]:
         if match is not None and name.startswith(device.dm_name):
             return name[: match.start()], "/dev/mapper"
     name = device.dm_name
-    return name + ("p" if separator or name[-1:].isdigit() else ""), "/dev/mapper"
+    own = "p" if name[-1:].isdigit() else ""
+    by_udev = _kpartx_of_udev() if _is_cut_by_udev(device) else None
+    if by_udev is not None:
+        return name + (by_udev or own), "/dev/mapper"
+    return name + ("p" if separator else own), "/dev/mapper"
+
+
+def _is_cut_by_udev(device: Device) -> bool:
+    """Whether udev makes the partitions of a disk: of multipath maps, unless multipathd has told it not to
+    (multipath.conf(5): skip_kpartx).
+    """
+    if not device.dm_uuid.startswith("mpath-"):
+        return False
+    major, minor = device.number
+    return b"E:DM_SUBSYSTEM_UDEV_FLAG1=1\n" not in (read_small_file(f"{_UDEV}/b{major}:{minor}") or b"")
+
+
+def _kpartx_of_udev() -> str | None:
+    """What the rule of udev that runs kpartx has it put before the numbers of partitions, empty where it leaves that to
+    kpartx; None where there is no such rule.
+    """
+    seen = set()
+    for directory in _RULES:
+        try:
+            names = sorted(os.listdir(directory))
+        except OSError:
+            continue
+        for name in names:
+            if name in seen or not _CUTS.search(name):
+                continue
+            seen.add(name)  # it replaces those of this name in the directories that come later: udev(7)
+            match = _KPARTX.search(_rules(f"{directory}/{name}"))
+            if match is not None:
+                words = match.group(1).decode(errors="replace").split()
+                return words[words.index("-p") + 1] if "-p" in words[:-1] else ""
+    return None
+
+
+def _rules(path: str) -> bytes:
+    """Empty for a link to /dev/null, by which rules are put out of force."""
+    try:
+        return read_small_file(path) or b""
+    except StorageError:
+        return b""
 
 
 def read_table(device: Device, label: str, separator: bool | None, run: Runner, seconds: float = _SECONDS) -> Table:
@@ -213,6 +261,20 @@ def differences(table: Table, seen: Sequence[Seen]) -> tuple[list[Seen], list[Pa
             sized.append(want)
     kept = {have.number for have in seen} - {have.number for have in gone}
     return gone, [each for each in table.partitions if each.number not in kept], sized
+
+
+def is_forgotten(device: Device, run: Runner) -> bool:
+    """Whether a partition of the kernel's is no longer in the table of its disk: one that was in use when the table
+    changed stays until it is free. False where that can't be told.
+    """
+    if device.kind != "part" or device.disk is None:
+        return False
+    try:
+        disk = device_at(device.disk)
+        gone = differences(read_table(disk, "", None, run), kernel_partitions(disk))[0]
+    except (StorageError, OSError):
+        return False
+    return device.name in [each.name for each in gone]
 
 
 def loop_without_partitions(device: Device) -> bool:

@@ -133,7 +133,7 @@ def failure(tool: str, command: str, status: int, stderr: str) -> StorageError:
         "no_space" if full else "command_failed",
         f"{tool} failed" + (": there is no space left" if full else ""),
         subject=tool,
-        hint="Free some space and run the task again." if full else "",
+        hint="Free some space and run the task again." if full else f"Mend what {tool} says, and run the task again.",
         command=command,
         rc=status,
         stderr=stderr,

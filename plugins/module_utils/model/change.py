@@ -53,8 +53,9 @@ class Condition:
     """Something that must still hold just before a destructive change is executed.
 
     ``kind`` is "identity" (the file at ``path`` is still the one that was looked at, ``expected``), "unused" (nothing
-    has begun to use it), or one of those of host/conditions.py, such as "device" (the block device at ``path`` is still
-    that one) and "signatures" (it still holds what it held, and nothing else).
+    has begun to use it; ``expected`` is what could not be looked at for that before either), or one of those of
+    host/conditions.py, such as "device" (the block device at ``path`` is still that one) and "signatures" (it still
+    holds what it held, and nothing else).
     """
 
     kind: str

@@ -27,7 +27,7 @@ BLANK, DATA, UNREADABLE, NOT_THERE = "", "data without a signature", "?", "it is
 @dataclass(frozen=True)
 class User:
     """Something that uses a volume or a device. ``kind`` is process, lock, loop, mount, swap, holder (another device or
-    a volume group that is built on it), guest, overlay or pool.
+    a volume group that is built on it), member (its content says that it is one of something), guest, overlay or pool.
     """
 
     kind: str
@@ -36,7 +36,7 @@ class User:
     @property
     def running(self) -> bool:
         """Whether the volume is open now, rather than named by a definition."""
-        return self.kind not in ("guest", "overlay", "pool")
+        return self.kind not in ("guest", "overlay", "pool", "member")
 
     def __str__(self) -> str:
         return f"{self.kind} {self.who}"
@@ -63,8 +63,10 @@ class Part:
     be neither used nor made; with one of the codes of what an earlier task may mend, it is refused in a real run only.
     ``destroys``: what making it would lose, which has to be allowed (overwrite); a foreign part with nothing to lose
     can't be made at all. ``requires``: what must still hold when it is made. ``users``: who has what it is made of, so
-    that it can be neither made nor started. ``removable``: it goes when the pool's storage is deleted, with what
-    ``deleting`` says. ``making``: how it is made, where that is more than "make ...". ``facts``: what is there of it.
+    that it can be neither made nor started; ``unseen``: what could not be looked at for them, which stands in the way
+    likewise. ``devices``: those that making or starting it would take, by the kernel's names. ``removable``: it goes
+    when the pool's storage is deleted, with what ``deleting`` says. ``making``: how it is made, where that is more than
+    "make ...". ``facts``: what is there of it.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Part:
     destroys: str = ""
     requires: tuple[Condition, ...] = ()
     users: tuple[User, ...] = ()
+    unseen: tuple[str, ...] = ()
+    devices: tuple[str, ...] = ()
     removable: bool = False
     deleting: str = ""
     making: str = ""
@@ -169,7 +173,9 @@ class Neighbour:
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
-ITSELF = ""  # stands for the pool's own storage beside the names of volumes: who would keep it from being taken down
+# Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
+# would be made of or started on, and who has them.
+ITSELF, SOURCE = "", "/"
 
 
 @dataclass(frozen=True)

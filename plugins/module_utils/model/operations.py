@@ -39,7 +39,8 @@ CREDENTIALS = "credentials=(private)"
 
 class Run(NamedTuple):
     """A command. ``bounded``: it only asks or tells somebody who
-    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not. ``helper``:
+    may not answer, and so has to end within the task's timeout; ``late`` says what to do if it does not, ``hint`` what
+    to look at where it fails. ``helper``:
     another command that it runs. ``credentials``: what CREDENTIALS stands for in its words. ``unmounts``: the path that
     is not mounted any more when it is done, whatever it waits for then. ``asks``: host and port of a server that, where
     it refuses to be connected to, needs not be asked. ``lets_go``: it takes down what volumes are on, so that none may
@@ -50,6 +51,7 @@ class Run(NamedTuple):
     argv: tuple[str, ...]
     bounded: bool = False
     late: str = ""
+    hint: str = ""
     helper: str = ""
     credentials: Secret | None = None
     unmounts: str = ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..decide.sources import Judgement, judge, listed, nobody, offered, unmet, warnings
+from ..decide.sources import Judgement, holding, judge, listed, nobody, offered, unmet, warnings
 from ..declare.sources import sources_goal
 from ..engines.select import engine_for
 from ..model.discovery import Discovery, SourcesGoal, Unanswered
@@ -42,7 +42,7 @@ def run_sources(module: AnsibleModule) -> None:
         "missing": _missing(judgement),
         "engine": described(engine),
     }
-    error = _error(goal, discovery, judgement, module.params["timeout"])
+    error = _error(goal, discovery, judgement, 0 if module.check_mode else module.params["timeout"])
     if error is not None and not (module.check_mode and error.code in _MAY_COME):
         module.fail_json(msg=str(error), error=error.as_dict(), **values)
     for warning in warnings(discovery):
@@ -95,6 +95,7 @@ def _hopeless(discovery: Discovery) -> bool:
 
 def _missing(judgement: Judgement) -> list[dict[str, Any]]:
     records = [missing_record(source, "it is not there") for source in judgement.missing]
+    records += [missing_record(source, f"it {holding(source, found)}") for source, found in judgement.other]
     records += [missing_record(source, ", ".join(found.why_not)) for source, found in judgement.taken]
     return records + [missing_record(source, silent.error.message) for source, silent in judgement.unknown]
 

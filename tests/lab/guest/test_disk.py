@@ -4,9 +4,10 @@
 
 from __future__ import annotations
 
-import glob
 import os
 from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,31 +23,18 @@ from tests.integration.disk_scenarios import (
     the_daemon_sees_the_same,
 )
 
-from .hosts import Host, run
+from .hosts import Host, run, sh
 
 
 @pytest.fixture
-def empty() -> Iterator[Callable[[int], Disk]]:
-    """The virtio disk of that number, without anything; only those that were asked for are cleared after the test."""
-    used: list[str] = []
-
-    def give(number: int) -> Disk:
-        found = whole(sorted(glob.glob("/dev/disk/by-id/virtio-lab-disk[0-9]"))[number])
-        used.append(found.node)
-        return found
-
-    yield give
-    for node in used:
-        run("blkdiscard", "--force", node)
-        run("blockdev", "--rereadpt", node, check=False)
-    run("udevadm", "settle")
+def empty(disks: list[str]) -> Callable[[int], Disk]:
+    """The virtio disk of that number, without anything."""
+    return lambda number: whole(disks[number])
 
 
 @pytest.fixture
-def scsi() -> Iterator[Disk]:
-    found = whole(sorted(glob.glob("/dev/disk/by-id/wwn-0x5000c500a00000??"))[0])
-    yield found
-    run("blkdiscard", "--force", found.node)
+def scsi(scsi_disks: list[str]) -> Disk:
+    return whole(scsi_disks[0])
 
 
 def whole(source: str) -> Disk:
@@ -71,6 +59,94 @@ def test_links_that_stay(host, empty):
     made = ok(host.volume(pool="cut", name=disk.name(3), capacity="8MiB"))
     assert "ext4" in made["plan"][0]["destroys"]
     assert "ID_FS_TYPE" not in run("udevadm", "info", "--query=property", disk.path(3))
+
+
+def cut_grown_removed(host: Host, disk: Disk, **source: Any) -> None:
+    """Two partitions under their names, one of them grown, the other one removed; then all of it."""
+    pool = pool_of(disk, "gpt", **source)
+    ok(host.pool(**pool))
+    volumes = [{"name": disk.name(number), "capacity": "8MiB"} for number in (1, 2)]
+    made = converges(host.volume, pool="cut", volumes=volumes)
+    assert [record["path"] for record in made["volumes"]] == [disk.path(1), disk.path(2)]
+    ok(host.volume(pool="cut", name=disk.name(2), capacity="16MiB"))
+    run("udevadm", "settle")
+    assert run("blockdev", "--getsize64", disk.path(2)).strip() == str(16 * MIB)
+    ok(host.volume(pool="cut", name=disk.name(1), state="absent"))
+    assert {number: each.size for number, each in table(disk).items()} == {2: 16 * MIB}
+    assert not os.path.exists(disk.path(1))
+    assert code(host.volume(pool="cut", name=f"{disk.stem}x1", capacity="8MiB")) == "invalid_name"
+    ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+    run("udevadm", "settle")
+    assert not os.path.exists(disk.path(2))
+
+
+@pytest.fixture
+def multipath() -> Iterator[Callable[[str], str]]:
+    """Makes a map of two paths, with more settings of multipath's, and gives its name."""
+    settings = Path("/etc/multipath/conf.d/lab.conf")
+
+    def make(more: str) -> str:
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(f"defaults {{\n{more}\n}}\n", encoding="ascii")
+        sh("""systemctl start multipathd
+            modprobe scsi_debug dev_size_mb=64 max_luns=1 add_host=2 vpd_use_hostno=0
+            for turn in $(seq 60); do test "$(multipath -ll | grep -c running)" = 2 && break; sleep 0.5; done
+            udevadm settle""")
+        (name,) = (line.split()[0] for line in run("dmsetup", "ls", "--target", "multipath").splitlines())
+        return name
+
+    yield make
+    sh("""udevadm settle
+        for each in $(dmsetup ls --target linear | cut -f 1); do dmsetup remove --retry $each; done
+        multipath -F; systemctl stop multipathd.service multipathd.socket; modprobe -r scsi_debug""")
+    settings.unlink()
+
+
+def test_a_multipath_map_that_udev_makes_partitions_of(host: Host, multipath: Callable[[str], str]) -> None:
+    """By its path among those that stay; udev's rule says how its partitions are called."""
+    name = multipath("")
+    source = f"/dev/disk/by-id/dm-name-{name}"
+    cut_grown_removed(host, Disk(source, os.path.realpath(source), f"{name}-part", "/dev/mapper"))
+
+
+def test_a_multipath_map_whose_partitions_are_ours_to_name(host: Host, multipath: Callable[[str], str]) -> None:
+    name = multipath("skip_kpartx yes")
+    source = f"/dev/mapper/{name}"
+    for separator, stem in ((True, f"{name}p"), (False, name)):
+        disk = Disk(source, os.path.realpath(source), stem, "/dev/mapper")
+        pool = pool_of(disk, "gpt", part_separator=separator)
+        ok(host.pool(**pool, allow=["overwrite"]))
+        assert ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))["volumes"][0]["path"] == disk.path(1)
+        assert run("blockdev", "--getsize64", disk.path(1)).strip() == str(8 * MIB)
+        ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+        assert not os.path.exists(disk.path(1))
+
+
+@pytest.fixture
+def nvme(tmp_path: Path) -> Iterator[Disk]:
+    """A namespace that this kernel serves over TCP to itself."""
+    target, image = "/sys/kernel/config/nvmet", tmp_path / "namespace"
+    image.write_bytes(b"")
+    os.truncate(image, 64 * MIB)
+    sh(f"""modprobe nvmet-tcp; modprobe nvme-tcp
+        mkdir -p {target}/subsystems/lab/namespaces/1 {target}/ports/1; cd {target}/subsystems/lab
+        echo 1 > attr_allow_any_host
+        echo -n {image} > namespaces/1/device_path; echo 1 > namespaces/1/buffered_io; echo 1 > namespaces/1/enable
+        cd {target}/ports/1
+        echo tcp > addr_trtype; echo ipv4 > addr_adrfam; echo 127.0.0.1 > addr_traddr; echo 4420 > addr_trsvcid
+        ln -s {target}/subsystems/lab subsystems/lab
+        echo transport=tcp,traddr=127.0.0.1,trsvcid=4420,nqn=lab > /dev/nvme-fabrics
+        for turn in $(seq 100); do test -b /dev/nvme0n1 && break; sleep 0.1; done
+        udevadm settle""")
+    yield whole("/dev/nvme0n1")
+    sh(f"""echo 1 > /sys/class/nvme/nvme0/delete_controller
+        rm {target}/ports/1/subsystems/lab
+        rmdir {target}/subsystems/lab/namespaces/1 {target}/subsystems/lab {target}/ports/1""")
+
+
+def test_an_nvme_disk(host: Host, nvme: Disk) -> None:
+    assert nvme.path(1) == "/dev/nvme0n1p1"
+    cut_grown_removed(host, nvme)
 
 
 def test_a_scsi_disk_with_dos(host, scsi):

@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import struct
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,9 @@ class Pool:
 @pytest.fixture
 def pool(host: Host, disks: list[str], tmp_path: Path) -> Any:
     yield Pool(host, disks[0], tmp_path / "pool")
-    for _again in range(3):
-        run("umount", str(tmp_path / "pool"), check=False)
-        run("umount", str(tmp_path / "elsewhere"), check=False)
+    for path in (tmp_path / "pool", tmp_path / "elsewhere"):
+        while os.path.ismount(path):
+            run("umount", str(path))
 
 
 def refused(result: dict[str, Any], code: str) -> dict[str, Any]:
@@ -77,12 +78,15 @@ def applied(pool: Pool, **params: Any) -> dict[str, Any]:
     """Check mode, then the real run that does what was announced, then one that does nothing."""
     planned = pool(check=True, **params)
     result = done(pool(**params))
-    settle()
     assert plain(planned["plan"]) == plain(result["plan"])
     again = pool(**params)
     assert not again.get("failed"), again
     assert not again["changed"], again["plan"]
     return result
+
+
+def done_now(pool: Pool, **params: Any) -> dict[str, Any]:
+    return done(pool(**params))
 
 
 # What Debian's kernel mounts, and what makes it there; the others are refused below.
@@ -111,8 +115,9 @@ def test_every_format_is_made_mounted_and_erased(pool: Pool, kind: str) -> None:
         done(pool(kind=kind, state="inactive"))
         return
     done(pool.host.volume(pool="p", name="a", capacity="1M"))
-    applied(pool, kind=kind, state="inactive")
-    applied(pool, kind=kind)
+    again = applied if kind == "ext4" else done_now  # once is enough: of that, nothing depends on the format
+    again(pool, kind=kind, state="inactive")
+    again(pool, kind=kind)
     refused(pool(kind=kind, state="deleted"), "pool_nonempty")
     done(pool(kind=kind, state="deleted", allow=["nonempty"]))
     assert (signatures(pool.device), mounted(pool.path), pool.path.exists()) == ([], {}, False)
@@ -124,6 +129,13 @@ def test_what_is_not_made_here_says_why(pool: Pool) -> None:
         refused(pool(kind=kind), "not_supported")
     assert refused(pool(kind="hfs+"), "tool_missing")["subject"] == "mkfs.hfsplus"
     assert signatures(pool.device) == []
+    with open(pool.device, "r+b") as disk:  # the head of a superblock of gfs: libblkid, superblocks/gfs.c
+        disk.seek(64 << 10)
+        disk.write(b"\x01\x16\x19\x70".ljust(24, b"\0") + struct.pack(">II", 1309, 1401).ljust(4096, b"\0"))
+    assert signatures(pool.device) == ["gfs"]
+    for kind in ("gfs", "auto"):
+        assert "can't mount gfs" in refused(pool(kind=kind), "not_supported")["message"]
+    assert pool.host.pool_info() == []
 
 
 def test_a_disc_image_gives_a_read_only_pool(pool: Pool, tmp_path: Path) -> None:
@@ -292,6 +304,10 @@ def test_the_daemon_takes_over_what_was_started_without_it(system_host: Host, di
             assert "a" in run("virsh", "vol-list", kind).split()
             run("virsh", "pool-destroy", kind)
             assert not mounted(tmp_path / kind)
+        new = Pool(Host("qemu:///system"), disks[2], tmp_path / "new")
+        for kind, code in (("btrfs", "daemon_cannot"), ("gfs", "not_supported")):
+            refused(new(kind=kind), code)
+        assert sorted(run("virsh", "pool-list", "--all", "--name").split()) == sorted(kinds)
     finally:
         for kind in kinds:
             run("virsh", "pool-destroy", kind, check=False)

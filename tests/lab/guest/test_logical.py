@@ -4,8 +4,8 @@
 
 from __future__ import annotations
 
+import json
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from .hosts import Host, call, run, run_json
+from tests.integration.calling import call
+
+from .hosts import Host, run, run_json
 
 MIB = 2**20
 GROUP = "vgt"
@@ -253,6 +255,55 @@ def test_in_the_way(host: Host, loops: list[str]) -> None:
     done(host.pool(name=GROUP, state="absent"))
 
 
+def test_on_volumes_and_partitions(host: Host, empty: list[str]) -> None:
+    """Partitions of one disk make a group as disks do; on a volume there is one only where LVM looks for it."""
+    run("sfdisk", "--quiet", empty[0], text="label: gpt\nsize=100M\nsize=100M\n")
+    run("udevadm", "settle")
+    same(host, "pool", **declared([f"{empty[0]}-part1", f"{empty[0]}-part2"]))
+    assert report("vgs", "pv_count", "vg", GROUP)[0]["pv_count"] == "2"
+    same(host, "volume", pool=GROUP, name="inner", capacity="150M")
+    above = {"name": "above", "type": "logical", "source": {"name": "vgo", "device": f"/dev/{GROUP}/inner"}}
+    for check in (True, False):
+        assert "scan_lvs" in refused(host.pool(check=check, **above), "not_supported")["hint"]
+    config = _CONFIG.read_text(encoding="utf-8")
+    try:
+        _CONFIG.write_text(f"{config}\ndevices/scan_lvs=1\n", encoding="utf-8")
+        same(host, "pool", **above)
+        same(host, "volume", pool="above", name="v", capacity="8M")
+        done(host.pool(name="above", state="absent"))
+        taken = {"name": "taken", "type": "logical", "source": {"name": "vgo"}}
+        refused(host.pool(**taken), "vg_inside_volume")
+        run("vgremove", "--force", "--yes", "vgo")
+    finally:
+        _CONFIG.write_text(config, encoding="utf-8")
+
+
+def shared(group: str, place: Path) -> None:
+    """As lvmlockd makes it, which needs a lock manager that runs on all hosts."""
+    backup = place / "backup"
+    run("vgcfgbackup", "-f", str(backup), group)
+    text = backup.read_text(encoding="utf-8")
+    lock = '\tlock_type = "sanlock"\n\tlock_args = "1.0.0:lvmlock"\n'
+    backup.write_text(text.replace("\tflags = []\n", f"\tflags = []\n{lock}", 1).replace(', "WRITE"]', "]", 1))
+    run("vgcfgrestore", "-f", str(backup), group)
+
+
+def test_of_other_hosts(host: Host, empty: list[str], tmp_path: Path) -> None:
+    """LVM does not show them by itself: they are neither absent nor taken."""
+    run("vgcreate", "everybody", empty[0])
+    run("vgcreate", "other", empty[1])
+    try:
+        shared("everybody", tmp_path)
+        run("vgchange", "-y", "--systemid", "elsewhere", "other")
+        assert run("vgs", "--noheadings") == ""
+        for name, device, code in (("everybody", empty[0], "vg_shared"), ("other", empty[1], "vg_foreign")):
+            for source in ({"name": name}, {"name": name, "device": device}):
+                refused(host.pool(name=name, type="logical", source=source), code)
+            refused(host.pool(**declared([device], allow=["overwrite"])), "device_in_use")
+    finally:
+        run("wipefs", "--all", *empty[:2])
+
+
 def test_two_of_one_name(host: Host, loops: list[str]) -> None:
     run("vgcreate", GROUP, loops[0])
     uuid = report("vgs", "vg_uuid", "vg")[0]["vg_uuid"]
@@ -353,18 +404,27 @@ def test_looking_writes_nothing(host: Host, devices_file: list[str], by: str) ->
     assert _SYSTEM_DEVICES.read_bytes() != stale  # so it would have been written
 
 
-_RUN = """
-import json, sys
-from tests.integration.calling import call
-print(json.dumps([call(module, **params) for module, params in json.loads(sys.argv[1])]))
-"""
+def killable(tasks: list[tuple[str, dict[str, Any]]], environment: dict[str, str]) -> list[dict[str, Any]] | None:
+    """The results of modules that are called in a child, whose commands may kill it."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        try:
+            os.environ.update(environment)
+            with os.fdopen(writer, "w", encoding="utf-8") as answer:
+                json.dump([call(module, **params) for module, params in tasks], answer)
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader, encoding="utf-8") as answer:
+        text = answer.read()
+    os.waitpid(child, 0)
+    return json.loads(text) if text else None
 
 
 @pytest.mark.parametrize("kills", [(1, 3, 5, 8)])
 def test_killed(host: Host, empty: list[str], tmp_path: Path, kills: tuple[int, ...]) -> None:
     """Killed at the nth command of LVM, the next run completes the work and nothing is left over."""
-    import json
-
     tools = tmp_path / "bin"
     tools.mkdir()
     for name in ("vgcreate", "lvcreate", "lvrename", "vgchange", "vgextend"):
@@ -381,11 +441,8 @@ def test_killed(host: Host, empty: list[str], tmp_path: Path, kills: tuple[int, 
     ]
     for kill in (*kills, 0):
         (tmp_path / "count").write_text("")
-        environment = {**os.environ, "PATH": f"{tools}:{os.environ['PATH']}", "KILL": str(kill)}
-        words = ["python3", "-c", _RUN, json.dumps(tasks)]
-        ended = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
-        assert ended.returncode in (0, -9), ended.stderr
-    results = json.loads(ended.stdout)
+        results = killable(tasks, {"PATH": f"{tools}:{os.environ['PATH']}", "KILL": str(kill)})
+        assert results is not None or kill
     assert not any(result.get("failed") for result in results), results
     assert {name: row["origin"] for name, row in lvs().items()} == {"a": "", "b": "a"}
     done(host.volume(pool=GROUP, volumes=volumes), changed=False)

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from .hosts import Host, run, sh
+from .netfs_host import Far
 
 PATH = "/srv/pool"
 MIB = 1 << 20
@@ -397,7 +398,7 @@ def test_mounting_from_a_dead_server_ends_in_time(host: Host, cut_off: Any) -> N
 
 
 @pytest.fixture
-def two_hosts(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
+def two_hosts(tmp_path: Path) -> Iterator[list[Far]]:
     """Two clients of one export, each with a network and a name of its own."""
     running = []
     for number, name in enumerate(("one", "two"), start=1):
@@ -411,43 +412,24 @@ def two_hosts(tmp_path: Path) -> Iterator[list[subprocess.Popen[str]]]:
             exportfs -o rw,no_root_squash,insecure,no_subtree_check,fsid=1 10.78.{number}.2:/srv/free""")
         image = tmp_path / f"{name}.raw"
         image.write_bytes(bytes([number]) * (4 * MIB))
-        words = [
-            "unshare",
-            "--mount",
-            "--uts",
-            "--propagation",
-            "private",
-            "python3",
-            "-m",
-            "tests.lab.guest.netfs_host",
-        ]
-        running.append(
-            subprocess.Popen(
-                ["ip", "netns", "exec", name, *words, name, str(tmp_path / name), f"10.78.{number}.1", str(image)],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-            )
-        )
+        running.append(Far(name, f"10.78.{number}.1", image, tmp_path / name))
     yield running
-    for process in running:
-        process.kill()
-        process.wait()
+    for far in running:
+        far.kill()
     for name in ("one", "two"):
         run("ip", "netns", "delete", name)
 
 
-def test_two_hosts_make_one_volume(two_hosts: list[subprocess.Popen[str]]) -> None:
+def test_two_hosts_make_one_volume(two_hosts: list[Far]) -> None:
     """One wins whole, and the other is told, or finds it; neither cleans up what the other one is making."""
-    for process in two_hosts:
-        assert json.loads(process.stdout.readline()) == [True, ""]
+    for far in two_hosts:
+        assert far.answer() == [True, ""]
     told = []
     for turn in range(5):
         name = f"v{turn}.raw"
-        for process in two_hosts:
-            process.stdin.write(f"{name}\n")
-            process.stdin.flush()
-        results = [json.loads(process.stdout.readline()) for process in two_hosts]
+        for far in two_hosts:
+            far.tell(name)
+        results = [far.answer() for far in two_hosts]
         winners = [number for number, (made, _code) in enumerate(results, start=1) if made]
         assert len(winners) == 1, results
         assert {code for _made, code in results} <= {"", "changed_meanwhile"}, results
@@ -455,6 +437,4 @@ def test_two_hosts_make_one_volume(two_hosts: list[subprocess.Popen[str]]) -> No
         assert Path(f"/srv/free/{name}").read_bytes() == bytes([winners[0]]) * (4 * MIB)
     assert sorted(os.listdir("/srv/free")) == [f"v{turn}.raw" for turn in range(5)]
     assert told, "they never met"
-    for process in two_hosts:
-        process.stdin.close()
-        assert process.wait(60) == 0
+    assert [far.finish() for far in two_hosts] == [0, 0]

@@ -80,7 +80,7 @@ def _changed(played: Played) -> list[str]:
 def test_what_was_reported_done_outlives_a_power_cut(guest: Guest, ansible: Ansible) -> None:
     options = "rw,no_root_squash,insecure,no_subtree_check,fsid=1"
     guest.run(
-        f"mkdir {EXPORT}; echo '{EXPORT} 127.0.0.1({options})' > /etc/exports.d/lab.exports;"
+        f"mkdir {EXPORT}; echo '{EXPORT} 127.0.0.1({options})' >> /etc/exports;"
         " systemctl start rpcbind nfs-server; exportfs -ra; sync"
     )
     playbook = _playbook(guest)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.backends import filesystems, fs
+from ansible_collections.virt.storage.plugins.module_utils.backends import filesystems, fs, lvm
 from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import FILESYSTEMS, by_signature
 from ansible_collections.virt.storage.plugins.module_utils.host import device_users, kernel, signatures, sources
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
@@ -52,7 +52,9 @@ BLANK, DATA = Content(), Content(data=True)
 def seen(tmp_path, monkeypatch):
     """What is observed of the pool p at a directory that is not there, on a device with this content."""
 
-    def observe(content=BLANK, kind="ext4", device=DEVICE, users=(), mount=None, holds=False, supported=True):
+    def observe(
+        content=BLANK, kind="ext4", device=DEVICE, users=(), mount=None, holds=False, supported=True, unseen=()
+    ):
         look = Look(5.0, str(tmp_path / "records"), str(tmp_path / "starts"))
         path = tmp_path / "pool"
         mounts = [ROOT]
@@ -68,7 +70,7 @@ def seen(tmp_path, monkeypatch):
 
         monkeypatch.setattr(sources, "resolve", resolve)
         monkeypatch.setattr(signatures, "content_at", lambda path, seconds: content)
-        monkeypatch.setattr(device_users, "users_of_device", lambda device: (tuple(users), ()))
+        monkeypatch.setattr(device_users, "users_of_device", lambda device: (tuple(users), tuple(unseen)))
         monkeypatch.setattr(kernel, "mounts_type", lambda name: supported)
         source = Source(devices=(SourceDevice("/dev/disk/by-id/x"),), format=kind)
         return fs.observe(Pool("p", "fs", path=str(path), source=source), look, holds)
@@ -170,6 +172,32 @@ def test_who_has_the_device_is_said(seen):
     user = User("swap", "/dev/sdx")
     assert part(seen(holding("swap"), users=[user])).users == (user,)
     assert part(seen(holding("ext4"), users=[user])).users == (user,)
+
+
+@pytest.mark.parametrize(
+    ("told", "users", "unseen"),
+    [
+        (DEVICE.number, ("holder volume group vg",), ()),
+        ((8, 99), (), ()),
+        (StorageError("tool_missing", "no lvm"), (), ()),
+        (StorageError("command_failed", "lvm failed"), (), ("the volume groups on /dev/sdx (lvm failed)",)),
+    ],
+)
+def test_the_volume_group_of_a_device_is_asked_of_lvm(seen, monkeypatch, told, users, unseen):
+    def report(look):
+        if isinstance(told, StorageError):
+            raise told
+        return lvm.Report((), (lvm.Device("/dev/sdx", "u", "vg", told, False, (), True, 1),))
+
+    monkeypatch.setattr(lvm, "report", report)
+    found = part(seen(holding("LVM2_member", usage="raid")))
+    assert (tuple(map(str, found.users)), found.unseen) == (users, unseen)
+
+
+def test_what_could_not_be_looked_at_is_kept(seen):
+    for content in (BLANK, holding("swap"), holding("ext4")):
+        assert part(seen(content, unseen=["x"])).unseen == ("x",)
+    assert part(seen(holding("ext4"), mount="ext4")).unseen == ()
 
 
 def test_what_a_task_was_making_is_made_again(seen, tmp_path):

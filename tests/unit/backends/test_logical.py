@@ -121,6 +121,7 @@ def test_a_group_with_nothing_active():
         ({"vg_exported": "exported"}, "vg_exported"),
         ({"vg_lock_type": "sanlock"}, "vg_shared"),
         ({"vg_clustered": "clustered"}, "vg_shared"),
+        ({"vg_systemid": "other"}, "vg_foreign"),
         ({"vg_missing_pv_count": "1"}, "vg_partial"),
         ({"vg_permissions": "read-only"}, "vg_read_only"),
     ],
@@ -150,6 +151,16 @@ def test_two_groups_of_one_name():
     assert there.kind == UNKNOWN_STORAGE
     assert there.parts[0].problem.code == "vg_duplicate"
     assert "other and" in there.why or "and other" in there.why
+
+
+def test_a_group_of_another_host_hides_none_of_this_one():
+    told = reported()
+    told["report"].append(copy.deepcopy(told["report"][0]))
+    told["report"][-1]["vg"][0].update(vg_uuid="other", vg_systemid="other")
+    assert storage(told).frozen is None
+    assert found(told).volumes.keys() == found().volumes.keys()
+    told = reported(vg_systemid="this", vg_uuid="own")
+    assert lvm.parse(told, own={"own"}).groups[0].foreign == ""
 
 
 def test_a_group_that_nobody_declared_devices_of():

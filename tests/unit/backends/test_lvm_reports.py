@@ -28,6 +28,7 @@ def group(*devices, **more):
         "vg_exported": "",
         "vg_clustered": "",
         "vg_lock_type": "",
+        "vg_systemid": "",
         "vg_permissions": "writeable",
         "vg_missing_pv_count": "0",
         **more,
@@ -91,6 +92,7 @@ def test_a_group_and_an_unused_device(sources):
         ({"vg_missing_pv_count": "1"}, "1 of its physical volumes are missing"),
         ({"vg_exported": "exported"}, "it is exported (vgexport)"),
         ({"vg_lock_type": "sanlock"}, "it is shared with other hosts"),
+        ({"vg_systemid": "x"}, "it belongs to another host, by its system ID x"),
     ],
 )
 def test_what_stands_in_the_way_of_a_group(sources, more, why):

@@ -14,10 +14,12 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.pools import d
 from ansible_collections.virt.storage.plugins.module_utils.model.change import BRING_UP, EMPTIED, TAKE_DOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
+    EVERYTHING,
     FOREIGN,
     ITSELF,
     READY,
     RUNNING,
+    SOURCE,
     UNKNOWN_STORAGE,
     Part,
     Problem,
@@ -121,6 +123,23 @@ def test_what_is_in_use_is_neither_built_nor_started():
     assert actions(decide_pool(goal("present"), defined(used, POOL))) == []
 
 
+def test_what_may_be_in_use_is_neither_built_nor_started():
+    for kind in (ABSENT, READY):
+        blind = storage(filesystem(kind, unseen=("whether the kernel uses /dev/sdx",)), directory())
+        error = pool_refused(goal(allow=["overwrite"]), nothing(blind))
+        assert error.code == "device_in_use"
+        assert "whether the kernel uses /dev/sdx" in error.message
+        assert actions(decide_pool(goal("inactive"), nothing(blind))) == ["define"]
+
+
+def test_who_has_the_devices_is_asked_only_where_they_are_taken():
+    taken = storage(filesystem(ABSENT, devices=("/dev/sdx",)), directory())
+    assert pool_at_stake(goal(), nothing(taken)) == {SOURCE: EVERYTHING}
+    for state in ("present", "inactive", "absent"):
+        assert pool_at_stake(goal(state), nothing(taken)) == {}
+    assert pool_at_stake(goal(), nothing(storage())) == {}
+
+
 def test_problems():
     gone = storage(filesystem(ABSENT, problem=Problem("source_missing", "/dev/sdx is not there", "Name another.")))
     made = decide_pool(goal(), nothing(gone))
@@ -199,6 +218,18 @@ def test_what_was_up_before_is_not_deleted_without_a_word():
     assert pool_refused(goal("deleted"), started(RUNNING_ADOPTED, POOL)).code == "pool_adopted"
     allowed = goal("deleted", allow=["stop_adopted"])
     assert actions(decide_pool(allowed, started(RUNNING_ADOPTED, POOL))) == ["stop", "delete", "undefine"]
+
+
+def test_what_somebody_else_mounted_is_not_deleted_without_a_word():
+    """The pool was not started, as its own record says, but what it would mount is mounted."""
+    found = defined(RUNNING_ADOPTED, POOL)
+    assert pool_refused(goal("deleted"), found).code == "pool_adopted"
+    allowed = goal("deleted", allow=["stop_adopted"])
+    assert pool_at_stake(allowed, found) == {ITSELF: RUNNING}
+    made = decide_pool(allowed, found)
+    assert actions(made) == ["stop", "delete", "undefine"]
+    assert change(made, "stop").may == {TAKE_DOWN, EMPTIED}
+    assert actions(decide_pool(goal("absent"), found)) == ["undefine"]
 
 
 def test_what_nobody_defined_is_not_deleted():

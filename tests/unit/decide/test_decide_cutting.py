@@ -6,11 +6,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes, volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Found, Storage, Usage, User
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    READY,
+    Found,
+    Problem,
+    Storage,
+    Usage,
+    User,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import VolumeGoal, VolumesGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
 from ansible_collections.virt.storage.plugins.module_utils.model.tables import ALIGNMENT, Partition, Table, format_of
@@ -114,13 +123,11 @@ def test_two_do_not_get_the_same_space():
 
 def test_logical_partitions_keep_their_names():
     there = found(FIRST, EXTENDED, *LOGICAL)
-    goal = VolumesGoal("cut", (volume(5, state="absent"),))
-    assert volumes_at_stake(goal, there).keys() == {"sdb5", "sdb6"}
+    goal = VolumesGoal("cut", (volume(2, state="absent"),))
+    assert volumes_at_stake(goal, there).keys() == {"sdb2", "sdb5", "sdb6"}
     assert code(there, volume(5, state="absent")) == "partition_renumbered"
-    [change] = decide(there, volume(5, state="absent", allow=["renumber"])).changes
-    assert change.after["capacity"] == 10 * MIB  # of what has the name by then
-    used = found(FIRST, EXTENDED, *LOGICAL, users={"sdb6": (User("mount", "/srv"),)})
-    assert code(used, volume(5, state="absent", allow=["renumber", "in_use"])) == "volume_in_use"
+    both = decide(there, volume(5, state="absent"), volume(6, state="absent")).changes
+    assert [change.subject.volume for change in both] == ["sdb6", "sdb5"]
     assert decide(there, volume(6, state="absent")).changes[0].after is None
     assert code(there, volume(2, state="absent"), volume(6, state="absent")) == "volume_in_use"
 
@@ -130,3 +137,44 @@ def test_the_highest_go_first():
     made = decide(there, *(volume(number, state="absent") for number in (2, 5, 1, 6)))
     assert [change.subject.volume for change in made.changes] == ["sdb6", "sdb5", "sdb2", "sdb1"]
     assert all(change.after is None for change in made.changes)
+
+
+# -- in use -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["mount", "swap", "holder", "loop", "process", "lock"])
+@pytest.mark.parametrize(
+    "entry",
+    [
+        volume(1, state="absent", allow=["in_use"]),
+        VolumeGoal(Volume("sdb1", MIB), recreate="always", allow=frozenset(["in_use"])),
+    ],
+)
+def test_no_word_takes_an_open_partition_away(kind, entry):
+    there = found(FIRST, users={"sdb1": (User(kind, "/srv"), User("guest", "g"))})
+    with pytest.raises(StorageError) as raised:
+        decide(there, entry)
+    assert raised.value.code == "volume_in_use"
+    assert "in_use" not in raised.value.hint
+
+
+@pytest.mark.parametrize("kind", ["guest", "pool", "member"])
+def test_what_only_names_a_partition_lets_it_go_with_a_word(kind):
+    there = found(FIRST, users={"sdb1": (User(kind, "x"),)})
+    assert code(there, volume(1, state="absent")) == "volume_in_use"
+    (change,) = decide(there, volume(1, state="absent", allow=["in_use"])).changes
+    assert [condition.kind for condition in change.requires] == ["device", "unused"]  # nobody opens it meanwhile
+
+
+def test_a_partition_that_is_open_shrinks_with_both_words():
+    there = found(FIRST, users={"sdb1": (User("process", "x"),)})
+    assert code(there, volume(1, 10, allow=["shrink"])) == "volume_in_use"
+    (change,) = decide(there, volume(1, 10, allow=["shrink", "in_use"])).changes
+    assert [condition.kind for condition in change.requires] == ["device"]
+
+
+def test_a_partition_that_the_kernel_can_not_forget_stops_all_changes():
+    there = found(FIRST)
+    problem = Problem("device_in_use", "the kernel still has /dev/sdb2", "Free /dev/sdb2.")
+    there = replace(there, storage=replace(there.storage, frozen=problem), leftovers=("sdb2 of the kernel",))
+    assert decide(there, volume(3, 10)).refusal.code == "device_in_use"

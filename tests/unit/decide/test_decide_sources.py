@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide import sources as decide
@@ -135,6 +137,17 @@ def test_what_is_missing_and_what_is_taken():
     assert error.code == "source_missing"
     assert error.message == "waited for 30 s, and /dev/sdb is not there; /dev/sdc is not free: mounted at /"
     assert error.subject == "/dev/sdb, /dev/sdc"
+
+
+def test_what_is_there_with_other_content():
+    wanted = Source(devices=(SourceDevice("/dev/sdb"),), format="ext4")
+    there = replace(device("/dev/sdb"), content="xfs")
+    judgement = judged(wanted, sources=(there,), kind="fs")
+    assert (judgement.met, judgement.other) == (False, ((wanted, there),))
+    error = decide.unmet(judgement, 0)
+    assert (error.code, error.message) == ("source_missing", "/dev/sdb holds xfs, not ext4")
+    empty = judged(wanted, sources=(replace(there, content=""),), kind="fs")
+    assert decide.unmet(empty, 3).message == "waited for 3 s, and /dev/sdb holds nothing, not ext4"
 
 
 def test_taken_only():

@@ -11,18 +11,21 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
-from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN
+from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.extents import told_extent
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ABSENT,
     BLANK,
     DATA,
     EVERYTHING,
     NOT_THERE,
+    SOURCE,
     UNREADABLE,
     UNSEEN,
     Found,
     Image,
     Neighbour,
+    Part,
     Storage,
     Usage,
 )
@@ -147,6 +150,60 @@ def test_what_is_of_another_kind_is_built_over_only_where_that_is_allowed(kind, 
     change = only(started(found, allow=["overwrite"]))
     assert change.may == {"build", "overwrite"}
     assert change.destroys == f"{holds} on /dev/sdx"
+
+
+def with_part(found, **more):
+    """With the device at hand as it was looked at since it is at stake."""
+    part = Part("device /dev/sdx", "/dev/sdx", ABSENT, **{"devices": ("/dev/sdx",), **more})
+    return replace(found, storage=replace(found.storage, parts=(part,)))
+
+
+@pytest.mark.parametrize(
+    ("kind", "source", "holds", "stake"),
+    [
+        ("fs", {"format": "ext4"}, BLANK, True),
+        ("fs", {"format": "ext4"}, "xfs", True),
+        ("fs", {"format": "ext4"}, "ext4", True),  # it is mounted
+        ("disk", {"format": "gpt"}, "dos", True),
+        ("disk", {"format": "gpt"}, "gpt", False),
+        ("logical", {}, BLANK, True),
+        ("logical", {}, "LVM2_member", False),
+        ("zfs", {}, "zfs_member", False),
+    ],
+)
+def test_who_has_a_device_is_asked_only_where_it_is_taken(kind, source, holds, stake):
+    found = far(kind, active=False, source=source, devices={"/dev/sdx": holds})
+    assert pool_at_stake(pool_goal(), found) == ({SOURCE: EVERYTHING} if stake else {})
+    assert pool_at_stake(pool_goal("inactive"), found) == {}
+    assert pool_at_stake(pool_goal(), replace(found, devices={})) == {}
+    never = {SOURCE: EVERYTHING} if stake and kind == "fs" else {}
+    assert pool_at_stake(pool_goal(build="never"), found) == never
+
+
+@pytest.mark.parametrize("more", [{"users": (user("mount", "/mnt"),)}, {"unseen": ("whether /dev/sdx is in use",)}])
+@pytest.mark.parametrize(
+    ("kind", "source", "holds"),
+    [
+        ("fs", {"format": "ext4"}, "xfs"),
+        ("disk", {"format": "gpt"}, "ext4"),
+        ("logical", {}, "ext4"),
+        ("logical", {}, BLANK),
+    ],
+)
+def test_nothing_is_built_on_what_somebody_has(kind, source, holds, more):
+    found = with_part(far(kind, active=False, source=source, devices={"/dev/sdx": holds}), **more)
+    error = pool_refused(pool_goal(allow=["overwrite"]), found)
+    assert error.code == "device_in_use"
+    assert "/dev/sdx" in error.message
+
+
+def test_what_is_built_on_must_still_be_free_and_the_same():
+    requires = (Condition("device", "/dev/sdx", (1,)), Condition("device_unused", "/dev/sdx"))
+    found = with_part(
+        far("disk", active=False, source={"format": "gpt"}, devices={"/dev/sdx": "ext4"}), requires=requires
+    )
+    change = only(started(found, allow=["overwrite"]))
+    assert change.requires == (Condition("content", "/dev/sdx", ("ext4",)), *requires)
 
 
 def test_one_device_of_another_kind_is_enough():

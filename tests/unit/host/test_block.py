@@ -237,6 +237,22 @@ def test_udev_is_no_user(machine, monkeypatch, tmp_path, cgroup, users):
     assert len(device_users.users_of_device(by_name("sda"), Nobody())[0]) == users
 
 
+def test_what_is_changed_with_a_device(machine):
+    """A volume on a partition on a disk: what is built on it, and what it is on itself."""
+    machine.add("sda", "8:0")
+    machine.add("sda1", "8:1", on="sda", partition=1)
+    machine.add("sda2", "8:2", on="sda", partition=2)
+    machine.dm("dm-0", "253:0", "vg-lv", "LVM-x", below=("sda1",))
+    slaves = machine.sys / "devices/dm-0/slaves"
+    slaves.mkdir()
+    (slaves / "sda1").symlink_to(machine.sys / "devices/sda/sda1")
+    disk, one, two, volume = (8, 0), (8, 1), (8, 2), (253, 0)
+    expected = {"sda": {disk, one, two, volume}, "sda1": {disk, one, volume}, "sda2": {disk, two}}
+    expected["dm-0"] = {disk, one, volume}
+    for name, numbers in expected.items():
+        assert device_users.touched(by_name(name)) == numbers
+
+
 # -- sources ------------------------------------------------------------------------------------------------------
 
 

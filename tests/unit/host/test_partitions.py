@@ -61,6 +61,50 @@ def test_names_as_those_that_are_there(monkeypatch):
     assert stem_of(mapped, True) == ("mpatha-part", "/dev/mapper")
 
 
+RULE = 'KERNEL!="dm-*", GOTO="end"\nRUN+="/sbin/kpartx -un -p -part /dev/$name"\nLABEL="end"\n'
+
+
+@pytest.fixture
+def udev(tmp_path, monkeypatch):
+    """Directories of udev's rules, the first of which comes first, and of its records."""
+    places = [tmp_path / name for name in ("etc", "usr", "data")]
+    for place in places:
+        place.mkdir()
+    monkeypatch.setattr(partitions, "_RULES", (str(tmp_path / "none"), *map(str, places[:2])))
+    monkeypatch.setattr(partitions, "_UDEV", str(places[2]))
+    return places
+
+
+MULTIPATH = {"kind": "dm", "dm_name": "mpatha", "dm_uuid": "mpath-3600a"}
+
+
+@pytest.mark.parametrize(
+    ("files", "stem"),
+    [
+        pytest.param({"usr/60-kpartx.rules": RULE}, "mpatha-part", id="Debian, SUSE"),
+        pytest.param({"usr/62-multipath.rules": RULE.replace("-p -part ", "")}, "mpatha", id="kpartx's own"),
+        pytest.param({"usr/60-kpartx.rules": RULE, "etc/60-kpartx.rules": "# none\n"}, "mpathap", id="replaced"),
+        pytest.param({"usr/60-kpartx.rules": RULE.replace("RUN", "# RUN")}, "mpathap", id="comment"),
+        pytest.param(
+            {"usr/60-kpartx.rules": RULE, "data/b8:16": "E:DM_SUBSYSTEM_UDEV_FLAG1=1\n"}, "mpathap", id="skip"
+        ),
+        pytest.param({}, "mpathap", id="no rules"),
+    ],
+)
+def test_names_that_udev_gives_to_partitions_of_multipath_maps(udev, tmp_path, files, stem):
+    for name, text in files.items():
+        (tmp_path / name).write_text(text, encoding="ascii")
+    assert stem_of(device("/dev/dm-3", **MULTIPATH), True) == (stem, "/dev/mapper")
+    other = {**MULTIPATH, "dm_uuid": "LVM-x"}
+    assert stem_of(device("/dev/dm-3", **other), True) == ("mpathap", "/dev/mapper")
+
+
+def test_rules_that_are_put_out_of_force(udev):
+    (udev[1] / "60-kpartx.rules").write_text(RULE, encoding="ascii")
+    (udev[0] / "60-kpartx.rules").symlink_to("/dev/null")
+    assert stem_of(device("/dev/dm-3", **MULTIPATH), None) == ("mpatha", "/dev/mapper")
+
+
 def test_what_sfdisk_prints():
     told = {
         "label": "gpt", "device": "/dev/nvme0n1", "firstlba": 34, "lastlba": 1000, "sectorsize": 4096,
@@ -135,3 +179,16 @@ def test_a_disk_that_does_not_answer(monkeypatch, tmp_path):
     with pytest.raises(StorageError) as caught:
         partitions.old_label(str(tmp_path / "disk"), 0.1)
     assert caught.value.code == "deadline"
+
+
+@pytest.mark.parametrize(("rows", "forgotten"), [([(1, 2048)], False), ([(2, 4096)], True), ([(1, 4096)], True)])
+def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
+    disk = device("/dev/sdb", partitions=("/dev/sdb1",))
+    monkeypatch.setattr(partitions, "device_at", lambda path: disk)
+    monkeypatch.setattr(partitions, "kernel_partitions", lambda disk: [Seen("sdb1", 1, MIB, MIB)])
+    told = [{"node": f"/dev/sdb{number}", "start": start, "size": 2048} for number, start in rows]
+    printed = json.dumps({"partitiontable": {"label": "gpt", "partitions": told}})
+    part = device("/dev/sdb1", "part", disk="/dev/sdb", partition=1)
+    assert partitions.is_forgotten(part, lambda argv: printed) is forgotten
+    assert not partitions.is_forgotten(part, lambda argv: "")  # no table that can be read: it can't be told
+    assert not partitions.is_forgotten(disk, lambda argv: printed)

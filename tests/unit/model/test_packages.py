@@ -23,7 +23,7 @@ def test_every_tool_that_is_run_has_its_packages():
     run = {tool for text in sources for tool in RUNS.findall(text)}
     named = {tool for text in sources for tool in ARGV.findall(text)}
     made = {known.making[0] for known in FILESYSTEMS.values() if known.making}
-    assert {"umount", "kpartx"} <= run
+    assert {"umount", "wipefs"} <= run
     assert {"parted", "sfdisk", "blkid"} <= run | named
     assert run | (named & set(PACKAGES)) | made <= set(PACKAGES), (run | made) - set(PACKAGES)
 

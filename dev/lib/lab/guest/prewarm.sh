@@ -7,6 +7,7 @@ for module in dm_mod dm_snapshot dm_thin_pool dm_multipath dm_crypt nfs nfsv3 nf
 done
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
 python3 -m compileall -q /root/ansible-core
+ln -s /dev/null /etc/udev/rules.d/69-vdev.rules # a shell script for each event, for names that nobody has given
 mkdir -p /srv/warm /mnt/warm
 cat > /etc/samba/smb.conf <<'END'
 [global]
@@ -26,7 +27,7 @@ virsh -q pool-list --all
 gluster --mode=script volume list
 targetcli ls / 1
 { vgs; pvs; lvs; lsblk -J; blkid; parted -l -s; zpool list; zfs list; multipath -ll; iscsiadm -m session; } >/dev/null 2>&1
-PYTHONPATH=/root/ansible-core python3 -c 'import hypothesis, json, libvirt, lxml.etree, pytest, rtslib_fb, yaml
+PYTHONPATH=/root/ansible-core python3 -c 'import json, libvirt, lxml.etree, pytest, rtslib_fb, yaml
 import ansible.module_utils.basic, ansible.module_utils.testing'
 cat /usr/sbin/mkfs.* /usr/sbin/lvm /usr/sbin/multipathd /usr/bin/qemu-img /usr/sbin/zpool /usr/sbin/zfs /sbin/mount.* \
     > /dev/null 2>&1

@@ -4,7 +4,7 @@
 
 The tasks of a scenario follow each other in rounds. In each round each task is killed at another point: before or after
 one of its operations, or together with a command that it had just started. CRASH_SAMPLE=N sets how many rounds there
-are (4), DECLARATIONS_SEED repeats a run.
+are: 4 otherwise, and 50 with HYPOTHESIS_PROFILE=long. DECLARATIONS_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ from tests.integration.calling import call
 from tests.integration.declarations.results import check_result, code_of
 
 from .machine import settle
-from .steps import PATIENCE, SHOW, Canary, Kind, Reading, Records, Task, named
+from .steps import PATIENCE, SHOW, Kind, Records, Task, lives, marks, named
 
-ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 4)
+ROUNDS = int(os.environ.get("CRASH_SAMPLE") or (50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4))
 _BEFORE, _AFTER, _INSIDE = "before", "after", "inside"
 _APPLY = "ansible_collections.virt.storage.plugins.module_utils.host.apply"
 
@@ -119,32 +119,35 @@ class Kills:
             self._killed(number, task)
         self.kind.clean()  # what was there has left its traces, which nobody may overwrite unasked
 
-    def _point(self, number: int) -> tuple[str, int] | None:
-        operations = self.known.get(number, 3)
+    def _point(self, number: int, plan: list[dict[str, Any]]) -> tuple[str, int]:
+        """Anywhere in the task: how many operations it has is known once it was not killed, until then estimated."""
+        operations = self.known.get(number) or sum(len(entry["commands"]) * entry["count"] for entry in plan)
         return (self.numbers.choice((_BEFORE, _AFTER, _INSIDE, _INSIDE)), self.numbers.randrange(max(1, operations)))
 
     def _killed(self, number: int, task: Task) -> None:
-        canaries = self._marked()
+        canaries = marks(self.kind, self.numbers, self.kind.read(), set())
         foreseen = call(task.module, True, uri=self.uri, timeout=PATIENCE, **task.params)
         assert not code_of(foreseen), f"{task} is refused: {foreseen['error']}"
-        point = self._point(number)
+        point = self._point(number, foreseen["plan"])
         if SHOW:
             print(f"  [{time.monotonic():.1f}] {point}: {task}")
         killed, begun = run_killed(task, self.uri, point)
         settle()
-        self.counts[f"killed {point[0]}" if killed and point else "not killed"] += 1
-        self.known[number] = max(begun, self.known.get(number, 0))
+        self.counts[f"killed {point[0]}" if killed else "not killed"] += 1
+        if not killed:
+            self.known[number] = begun
         where = f"killed {point} {task}" if killed else str(task)
         done = call(task.module, uri=self.uri, timeout=PATIENCE, **task.params)
         assert not code_of(done), f"{where}: then it failed: {done['error']}"
         check_result(done)
         settle()
         reading = self.kind.read()
+        self.kind.disks.flush()
         wrong = self.kind.holds(task, {**done, "changed": True}, reading, self.records) + self._left()
         wrong += [
             f"lost {canary.where} of {canary.volume.name}"
             for canary in canaries
-            if not named(foreseen["plan"], canary) and not self._lives(canary, reading)
+            if not named(foreseen["plan"], canary) and not lives(self.kind, canary, reading)
         ]
         again = call(task.module, True, uri=self.uri, timeout=PATIENCE, **task.params)
         wrong += [f"a third run would {again['plan']}"] * bool(again["changed"])
@@ -153,24 +156,6 @@ class Kills:
     def _left(self) -> list[str]:
         left = [str(path) for path in self.root.rglob("*") if path.name.endswith(".new")]
         return [f"left behind: {left}"] * bool(left)
-
-    def _marked(self) -> list[Canary]:
-        reading, canaries = self.kind.read(), []
-        for volume in reading.volumes.values():
-            if (volume.at is None and not volume.file) or volume.size < 2**20:
-                continue
-            for where, offset in (("head", 96 * 1024 + 512), ("tail", volume.size - 96 * 1024)):
-                mark = self.numbers.randbytes(16)
-                self.kind.put(volume, offset, mark)
-                canaries.append(Canary(volume, where, offset, mark))
-        return canaries
-
-    def _lives(self, canary: Canary, reading: Reading) -> bool:
-        self.kind.disks.flush()
-        now = next((each for each in reading.volumes.values() if each.key == canary.volume.key), None)
-        if now is None:
-            return self.kind.hides(canary)
-        return not (now.at or now.file) or self.kind.get(now, canary.offset, len(canary.mark)) == canary.mark
 
 
 def killed_anywhere(kind: Kind, top: Path, tasks: list[Task]) -> None:
@@ -183,6 +168,6 @@ def killed_anywhere(kind: Kind, top: Path, tasks: list[Task]) -> None:
             kills.round()
     finally:
         told = ", ".join(f"{name}: {count}" for name, count in sorted(kills.counts.items()))
-        print(f"{kind.type}: {told}; operations of each task: {kills.known}; {time.monotonic() - began:.0f} s")
+        print(f"{kind.type}: {told}; operations of what was not: {kills.known}; {time.monotonic() - began:.0f} s")
         kind.clean()
-    assert sum(count for name, count in kills.counts.items() if name.startswith("killed")) >= len(tasks)
+    assert kills.counts["not killed"] <= ROUNDS * len(tasks) / 2, "most of the tasks were not killed"

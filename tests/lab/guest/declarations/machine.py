@@ -13,6 +13,7 @@ import errno
 import fcntl
 import glob
 import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from tests.integration.declarations.watching import Entry, content_of, snapshot
 from ..hosts import run
 
 _BLKRRPART, _BLKFLSBUF = 0x125F, 0x1261
+HELD = "decl-holder"  # a device that hands use to hold others
 
 Fingerprint = dict[str, object]
 
@@ -40,9 +42,10 @@ def tool(*words: str, text: str | None = None, check: bool = True) -> str:
 
 
 class Disks:
-    """Loop devices with partitions, on files in memory."""
+    """Loop devices with partitions, on files in memory. What is mounted below ``top`` counts with them."""
 
-    def __init__(self, directory: Path, sizes: list[int]) -> None:
+    def __init__(self, directory: Path, sizes: list[int], top: str = "") -> None:
+        self.top = top
         self.files: dict[str, Path] = {}
         for number, size in enumerate(sizes):
             file = directory / f"disk{number}"
@@ -61,21 +64,30 @@ class Disks:
     # -- looking --------------------------------------------------------------------------------------------------
 
     def mounts(self) -> list[tuple[str, str, str, str]]:
-        """(source, path, type, options) of what is mounted below /srv or from one of the devices, in order."""
-        found = []
+        """(source, path, type, options) of what is mounted below ``top`` or from one of the devices, in order."""
+        found, mine = [], (*self.nodes, *(f"/dev/mapper/{name}" for name in self.mapped()))
         with open("/proc/self/mountinfo", encoding="utf-8") as stream:
             for line in stream:
                 head, _dash, tail = line.partition(" - ")
                 kind, source, _super = tail.split(" ")[:3]
                 path = head.split(" ")[4]
-                if path.startswith("/srv/") or source.startswith(("/dev/loop", "/dev/mapper")):
+                if (self.top and path.startswith(f"{self.top}/")) or _whole(source) in mine:
                     found.append((source, path, kind, head.split(" ")[5]))
         return found
+
+    def _mapping(self) -> list[str]:
+        """The directories of the devices of device-mapper that are built on ours."""
+        below = {path: _entries(f"{path}/slaves") for path in glob.glob("/sys/block/dm-*")}
+        mine, count = {os.path.basename(node) for node in self.nodes}, -1
+        while count != len(mine):
+            count = len(mine)
+            mine |= {os.path.basename(path) for path, on in below.items() if {_whole(name) for name in on} & mine}
+        return [path for path in below if os.path.basename(path) in mine]
 
     def mapped(self) -> dict[str, str]:
         """Devices of device-mapper: size, uuid and whether it is suspended, by name."""
         found = {}
-        for directory in glob.glob("/sys/block/dm-*"):
+        for directory in self._mapping():
             try:
                 name, uuid, suspended = (
                     Path(directory, "dm", each).read_text().strip() for each in ("name", "uuid", "suspended")
@@ -114,8 +126,8 @@ class Disks:
     def blank(self) -> None:
         """As new: no users, no partitions, nothing but zeros."""
         self.free()
+        self.flush()
         for node, file in self.files.items():
-            self.flush()
             os.truncate(file, 0)
             os.truncate(file, self.sizes[node])
             self.reread(node)
@@ -147,19 +159,25 @@ class Disks:
             tool("umount", path, check=False)
         with open("/proc/swaps", encoding="utf-8") as stream:
             for line in stream:
-                if line.startswith("/dev/loop"):
+                if _whole(line.split()[0]) in self.nodes:
                     tool("swapoff", line.split()[0], check=False)
-        for _turn in range(4):
-            names = list(self.mapped())
+        for turn in range(8):
+            names = self._tops()
             if not names:
                 break
-            tool("dmsetup", "remove", "--force", *names, check=False)
+            tool("dmsetup", "remove", *["--force"] * (turn > 4), *names, check=False)
 
-    def write(self, node: str, offset: int, data: bytes) -> None:
+    def _tops(self) -> list[str]:
+        """Devices of device-mapper on which no others are built."""
+        found = [path for path in self._mapping() if not _entries(f"{path}/holders")]
+        return [Path(path, "dm", "name").read_text().strip() for path in found]
+
+    def write(self, node: str, marks: dict[int, bytes]) -> None:
         """Below the device: one that is opened for writing is looked at by udev when it is closed, which takes long."""
         with self.files[node].open("r+b") as stream:
-            stream.seek(offset)
-            stream.write(data)
+            for offset, data in marks.items():
+                stream.seek(offset)
+                stream.write(data)
         self.flush()
 
     def read(self, node: str, offset: int, size: int) -> bytes:
@@ -169,8 +187,21 @@ class Disks:
             return stream.read(size)
 
 
-# Rules that look for what is not here, in shell scripts, at each event.
-_RULES = ("69-vdev.rules", "69-bcache.rules", "60-zvol.rules", "90-zfs.rules")
+def _entries(directory: str) -> set[str]:
+    try:
+        return set(os.listdir(directory))
+    except OSError:  # it went away
+        return set()
+
+
+def _whole(device: str) -> str:
+    """The loop device that a partition is of."""
+    return re.sub(r"(loop\d+)p\d+$", r"\1", device)
+
+
+# Rules that look for what is not here, in shell scripts, at each event; and the one that activates a volume group that
+# appears: what is activated when is up to the test.
+_RULES = ("69-lvm.rules", "69-vdev.rules", "69-bcache.rules", "60-zvol.rules", "90-zfs.rules")
 
 
 @contextlib.contextmanager

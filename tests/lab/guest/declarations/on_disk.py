@@ -11,11 +11,10 @@ from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
-from .machine import Disks, settle, tool
-from .steps import Canary, Reading, Records, Seen, Task
+from .declaring import MIB, Declaring, bytes_of, content
+from .machine import HELD, Disks, settle, tool
+from .steps import Reading, Records, Seen, Task
 
-MIB = 2**20
-NAMES = ("d", "other")
 FORMATS = ("none", "linux", "fat32", "linux-swap", "linux-lvm", "linux-raid")
 TYPES = {
     "linux": {"83", "0FC63DAF-8483-4772-8E79-3D69D8477DE4"},
@@ -25,18 +24,16 @@ TYPES = {
     "linux-raid": {"fd", "A19D880F-05FC-4D3B-A006-743F0F84911E"},
     "extended": {"5", "f", "85"},
 }
-HELD = "decl-holder"
 
 
-class DiskKind:
+class DiskKind(Declaring):
     type = "disk"
+    names = ("d", "other")
 
     def __init__(self, directory: Path) -> None:
         self.disks = Disks(directory, [96 * MIB, 64 * MIB])
-        self.tops: tuple[Path, ...] = ()
-        self.links = directory / "links"
-        self.links.mkdir()
-        (self.links / "disk-a").symlink_to(self.disks.nodes[0])
+        self.link = directory / "disk-a"
+        self.link.symlink_to(self.disks.nodes[0])
 
     # -- what is there --------------------------------------------------------------------------------------------
 
@@ -60,10 +57,10 @@ class DiskKind:
         elif kind == "swap":
             tool("mkswap", node)
         elif kind == "data":
-            self.disks.write(node, 5 * MIB, numbers.randbytes(4096))
+            self.disks.write(node, {5 * MIB: numbers.randbytes(4096)})
         elif kind == "two":
             self._table(node, "label: dos\nstart=2048,size=16384\n")
-            self.disks.write(node, 65536 + 64, b"_BHRfS_M")
+            self.disks.write(node, {65536 + 64: b"_BHRfS_M"})
         return f"{node} {kind}"
 
     def _table(self, node: str, script: str) -> None:
@@ -108,15 +105,17 @@ class DiskKind:
             reading.facts[node] = table
             for each in table.get("partitions", []) if table else []:
                 name = os.path.basename(each["node"])
+                stem, number = name.rpartition("p")[0] + "p", int(name.rpartition("p")[2])
                 extended = table["label"] == "dos" and each["type"] in TYPES["extended"]
                 start, size = each["start"] * 512, each["size"] * 512
-                reading.volumes[name] = Seen(
+                reading.volumes[f"{stem}/{name}"] = Seen(
                     name,
                     f"{node}@{start}",
                     size,
                     each["type"],
                     None if extended else (node, start),
-                    facts={"number": int(name.rpartition("p")[2]), "extended": extended},
+                    facts={"pool": stem, "number": number, "extended": extended},
+                    on=self._names_of(node),
                 )
                 shown = f"{each['start']} {2 if extended else each['size']}"
                 if kernel.pop(name, None) != shown:
@@ -125,22 +124,16 @@ class DiskKind:
             reading.facts.setdefault("kernel differs", []).extend(kernel)
         return reading
 
-    def put(self, volume: Seen, offset: int, mark: bytes) -> None:
+    def _names_of(self, node: str) -> tuple[str, ...]:
+        return (node, str(self.link)) if node == self.disks.nodes[0] else (node,)
+
+    def put(self, volume: Seen, marks: dict[int, bytes]) -> None:
         node, start = volume.at or ("", 0)
-        self.disks.write(node, start + offset, mark)
+        self.disks.write(node, {start + offset: mark for offset, mark in marks.items()})
 
     def get(self, volume: Seen, offset: int, size: int) -> bytes:
         node, start = volume.at or ("", 0)
         return self.disks.read(node, start + offset, size)
-
-    def clean(self) -> None:
-        self.disks.blank()
-
-    def end(self) -> None:
-        self.disks.detach()
-
-    def hides(self, canary: Canary) -> bool:
-        return False
 
     def scenario(self) -> list[Task]:
         """Tasks that follow each other, the last of which leaves nothing."""
@@ -169,80 +162,53 @@ class DiskKind:
     def opening(self, numbers: Random) -> Task:
         """What mostly gives an active pool."""
         source = {"device": self.disks.nodes[0], **numbers.choice(({}, {"format": "gpt"}, {"format": "dos"}))}
-        return Task(
-            "storage_pool", {"name": "d", "type": "disk", "path": "/dev", "source": source, "allow": ["overwrite"]}
-        )
+        pool = {"name": "d", "type": "disk", "path": "/dev", "source": source}
+        return Task("storage_pool", {**pool, "allow": ["overwrite"]})
 
-    def task(self, numbers: Random, reading: Reading, pools: dict[str, ElementTree.Element]) -> Task:
-        name = NAMES[0] if numbers.random() < 0.85 else NAMES[1]
-        if name not in pools and numbers.random() < 0.9:
-            return self._pool(numbers, name, ("active", None, "present", "deleted"))
-        if numbers.random() < 0.35:
-            return self._pool(numbers, name, (None, "active", "inactive", "absent", "deleted", "deleted", "present"))
-        return self._volumes(numbers, name, reading, pools)
+    def where(self, name: str, defined: dict[str, ElementTree.Element]) -> str:
+        """What the names of its partitions begin with."""
+        device = defined[name].find("source/device") if name in defined else None
+        path = self.disks.nodes[0] if device is None else device.get("path", "")
+        return os.path.basename(os.path.realpath(path)) + "p"
 
-    def _pool(self, numbers: Random, name: str, states: tuple[str | None, ...]) -> Task:
-        params: dict[str, Any] = {"name": name}
-        state = numbers.choice(states)
-        if state is not None:
-            params["state"] = state
-        if state not in ("inactive", "absent") or numbers.random() < 0.3:
-            node = self.disks.nodes[0 if (name == NAMES[0]) == (numbers.random() < 0.93) else 1]
-            if node == self.disks.nodes[0] and numbers.random() < 0.2:
-                node = str(self.links / "disk-a")
-            params.update(type="disk", path="/dev", source={"device": node})
-            label = numbers.choice((None, None, None, "gpt", "dos", "sun"))
-            if label:
-                params["source"]["format"] = label
-        if numbers.random() < 0.15:
-            params["build"] = "never"
-        if numbers.random() < 0.2:
-            params["autostart"] = numbers.random() < 0.6
+    def every(self, where: str) -> str:
+        return f"{where}*"
+
+    def declared(self, numbers: Random, name: str) -> dict[str, Any]:
+        node = self.disks.nodes[0 if (name == self.names[0]) == (numbers.random() < 0.93) else 1]
+        if node == self.disks.nodes[0] and numbers.random() < 0.2:
+            node = str(self.link)
+        source = {"device": node}
+        label = numbers.choice((None, None, None, "gpt", "dos", "sun"))
+        if label:
+            source["format"] = label
+        return {"path": "/dev", "source": source}
+
+    def may(self, numbers: Random) -> list[str]:
         allow = [word for word in ("overwrite", "nonempty") if numbers.random() < 0.4]
-        allow += [word for word in ("in_use", "restart", "stop_adopted") if numbers.random() < 0.05]
-        return Task("storage_pool", {**params, **({"allow": allow} if allow else {})})
+        return allow + [word for word in ("in_use", "restart", "stop_adopted") if numbers.random() < 0.05]
 
-    def _volumes(self, numbers: Random, pool: str, reading: Reading, pools: dict[str, ElementTree.Element]) -> Task:
-        path = pools[pool].find("source/device").get("path") if pool in pools else self.disks.nodes[0]  # type: ignore[union-attr]
-        node = os.path.realpath(path or "")
-        stem = os.path.basename(node) + "p"
-        there = [volume for volume in reading.volumes.values() if volume.name.startswith(stem)]
-        new = [number for number in range(1, 9) if f"{stem}{number}" not in reading.volumes]
-        entries: dict[str, dict[str, Any]] = {}
-        for _each in range(numbers.choice((1, 1, 2, 3, 4))):
-            if there and numbers.random() < 0.55:
-                entry = self._change(numbers, numbers.choice(there))
-            else:
-                entry = self._new(numbers, stem, new)
-            entries.setdefault(entry["name"], entry)
-        params: dict[str, Any] = {"pool": pool}
-        wanted = list(entries.values())
-        if numbers.random() < 0.12:
-            params["exclusive"] = f"{stem}*"
-        if len(wanted) == 1 and "exclusive" not in params:
-            params.update(wanted[0])
-        else:
-            params["volumes"] = wanted
-        return Task("storage_volume", params, tuple(wanted))
-
-    def _new(self, numbers: Random, stem: str, new: list[int]) -> dict[str, Any]:
-        number = new.pop(0) if numbers.random() < 0.85 else numbers.randint(1, 9)
-        name = (
-            f"{stem}{number}" if numbers.random() < 0.95 else numbers.choice(("data", f"{stem}0", f"{stem}x", "sda1"))
-        )
+    def new(self, numbers: Random, where: str, there: list[Seen], taken: set[str]) -> dict[str, Any]:
+        free = next(number for number in range(1, 20) if f"{where}{number}" not in taken)
+        number = free if numbers.random() < 0.85 else numbers.randint(1, 9)
+        odd = numbers.choice(("data", f"{where}0", f"{where}x", "sda1"))
+        name = f"{where}{number}" if numbers.random() < 0.95 else odd
         entry: dict[str, Any] = {"name": name, "capacity": f"{numbers.choice((1, 2, 5, 8, 12, 20, 60, 90))}MiB"}
         if numbers.random() < 0.1:
             entry["capacity"] = str(numbers.randint(1, 8 * MIB))
         if numbers.random() < 0.4:
             entry["format"] = numbers.choice((*FORMATS, "extended"))
         elif numbers.random() < 0.15:
-            entry["source"] = {"content": "content of a new partition\n" * numbers.randint(1, 100)}
+            entry["source"] = content(numbers)
         if numbers.random() < 0.1:
             entry["state"] = "absent"
             entry.pop("capacity")
         return entry
 
-    def _change(self, numbers: Random, have: Seen) -> dict[str, Any]:
+    def same(self, numbers: Random, have: Seen) -> dict[str, Any]:
+        return {"name": have.name, "capacity": str(have.size - numbers.choice((0, 0, 1, 511)))}
+
+    def change(self, numbers: Random, have: Seen) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": have.name}
         kind = numbers.choice(
             ("same", "same", "grow", "grow", "shrink", "shrink", "absent", "absent", "format", "recreate")
@@ -252,14 +218,14 @@ class DiskKind:
         elif kind == "format":
             entry["format"] = numbers.choice(FORMATS)
         elif kind == "same":
-            entry["capacity"] = str(have.size - numbers.choice((0, 0, 1, 511)))
+            entry = self.same(numbers, have)
         elif kind == "grow":
             entry["capacity"] = str(have.size + numbers.choice((1, 1, 2, 30)) * MIB)
         else:
             entry["capacity"] = str(max(MIB, have.size - numbers.choice((1, 2, 4)) * MIB))
         if kind == "recreate":
             entry["recreate"] = "needed"
-        allow = [word for word in ("shrink", "renumber") if numbers.random() < 0.5]
+        allow = ["shrink"] if numbers.random() < 0.5 else []
         allow += ["in_use"] if numbers.random() < 0.05 else []
         return {**entry, **({"allow": allow} if allow else {})}
 
@@ -268,9 +234,7 @@ class DiskKind:
     def holds(self, task: Task, done: dict[str, Any], reading: Reading, records: Records) -> list[str]:
         differs = reading.facts.get("kernel differs", []) if done["changed"] and task.module == "storage_volume" else []
         wrong = [f"the kernel and the table differ on {', '.join(differs)}"] if differs else []
-        return wrong + (self._pool_holds if task.module == "storage_pool" else self._volumes_hold)(
-            task, reading, records
-        )
+        return wrong + super().holds(task, done, reading, records)
 
     def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
         params = task.params
@@ -278,7 +242,7 @@ class DiskKind:
         pool = records.defined.get(params["name"])
         if source is None and pool is None:
             return []
-        device = source["device"] if source else pool.find("source/device").get("path")  # type: ignore[union-attr]
+        device = str(source["device"] if source else pool.find("source/device").get("path"))  # type: ignore[union-attr]
         label = (source or {}).get("format")
         wrong = []
         if pool is not None and source:
@@ -293,31 +257,12 @@ class DiskKind:
             wrong.append(f"deleted, but {device} has a {table['label']} table")
         return wrong
 
-    def _volumes_hold(self, task: Task, reading: Reading, records: Records) -> list[str]:
+    def _volume_holds(self, entry: dict[str, Any], have: Seen, changed: bool) -> list[str]:
         wrong = []
-        for entry in task.wanted:
-            name, have = entry["name"], reading.volumes.get(entry["name"])
-            if entry.get("state") == "absent":
-                if have is not None and "renumber" not in entry.get("allow", ()):
-                    wrong.append(f"{name} is there")
-                continue
-            if have is None:
-                wrong.append(f"{name} is not there")
-                continue
-            want = _bytes(entry["capacity"]) if "capacity" in entry else have.size
-            if not want <= have.size < want + MIB:
-                wrong.append(f"{name} has {have.size} bytes, not {want}")
-            kind = entry.get("format", "none")
-            if kind != "none" and have.format not in TYPES[kind]:
-                wrong.append(f"{name} has the type {have.format}, not {kind}")
-            content = entry.get("source", {}).get("content", "").encode()
-            if content and have.at and self.disks.read(have.at[0], have.at[1], len(content)) != content:
-                wrong.append(f"{name} does not begin with its content")
-        pattern = task.params.get("exclusive", "")
-        listed = {entry["name"] for entry in task.wanted}
-        more = [name for name in reading.volumes if pattern and name.startswith(pattern[:-1]) and name not in listed]
-        return wrong + ([f"beside what is listed there are {more}"] if more else [])
-
-
-def _bytes(text: str) -> int:
-    return int(text[:-3]) * MIB if text.endswith("MiB") else int(text)
+        want = bytes_of(entry["capacity"]) if "capacity" in entry else have.size
+        if not want <= have.size < want + MIB:
+            wrong.append(f"{have.name} has {have.size} bytes, not {want}")
+        kind = entry.get("format", "none")
+        if kind != "none" and have.format not in TYPES[kind]:
+            wrong.append(f"{have.name} has the type {have.format}, not {kind}")
+        return wrong + self._content_differs(entry, have)

@@ -13,10 +13,11 @@ from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
-from .machine import Disks, tool
-from .steps import Canary, Reading, Records, Seen, Task
+from . import qcow2
+from .declaring import MIB, Declaring, by_path, bytes_of, content
+from .machine import tool
+from .steps import Reading, Records, Seen, Task
 
-MIB = 2**20
 TOP = Path("/srv/decl")
 NAMES = ("a", "b")
 PATHS = {name: str(TOP / f"pool-{name}") for name in NAMES}
@@ -31,12 +32,10 @@ def header(path: str) -> tuple[str, int]:
     return "raw", os.stat(path).st_size
 
 
-class FilesKind:
-    """``type`` and the methods below ``# --`` are those of each type."""
-
-    type = ""
-    disks: Disks
-    tops: tuple[Path, ...] = (TOP,)
+class FilesKind(Declaring):
+    names = NAMES
+    tops = (TOP,)
+    chance_of_change = 0.6
 
     def source(self, numbers: Random, name: str) -> dict[str, Any]:
         raise NotImplementedError
@@ -80,29 +79,39 @@ class FilesKind:
                     continue
                 kind, size = header(entry.path)
                 key = f"{reading.facts['mounts'][path][0]}:{status.st_ino}"
-                mine = entry.path if kind == "raw" else ""
                 reading.volumes[f"{pool}/{entry.name}"] = Seen(
-                    entry.name, key, size, kind, file=mine,
+                    entry.name, key, size, kind, file=entry.path,
                     facts={
-                        "pool": pool, "path": entry.path, "mode": stat.S_IMODE(status.st_mode), "inode": status.st_ino,
+                        "pool": pool, "mode": stat.S_IMODE(status.st_mode), "inode": status.st_ino,
                         "source": reading.facts["mounts"][path][0], "filesystem": filesystem,
                     },
+                    on=self.names_of(reading.facts["mounts"][path][0]),
                 )  # fmt: skip
         return reading
 
-    def put(self, volume: Seen, offset: int, mark: bytes) -> None:
+    def put(self, volume: Seen, marks: dict[int, bytes]) -> None:
+        if volume.format == "qcow2":
+            qcow2.write(volume.file, marks)
+            return
         with open(volume.file, "r+b") as stream:
-            stream.seek(offset)
-            stream.write(mark)
+            for offset, mark in marks.items():
+                stream.seek(offset)
+                stream.write(mark)
 
     def get(self, volume: Seen, offset: int, size: int) -> bytes:
-        with open(volume.facts["path"], "rb") as stream:
+        return self.bytes_in(volume.file, volume.format, offset, size)
+
+    def bytes_in(self, path: str, kind: str, offset: int, size: int) -> bytes:
+        """What a guest would read there."""
+        with open(path, "rb") as stream:
+            if kind == "qcow2":
+                return qcow2.read(stream, offset, size)
             stream.seek(offset)
             return stream.read(size)
 
-    def hides(self, canary: Canary) -> bool:
-        """Whether it is there still where nothing is mounted now."""
-        raise NotImplementedError
+    def names_of(self, source: str) -> tuple[str, ...]:
+        """What a plan may call what is mounted."""
+        return (source,)
 
     def scenario(self) -> list[Task]:
         """Tasks that follow each other, the last of which leaves nothing."""
@@ -148,7 +157,7 @@ class FilesKind:
                 else:
                     Path(new).write_bytes(b"by hand\n" * 1000)
             return f"{kind} {new}"
-        file = numbers.choice(volumes).facts["path"]
+        file = numbers.choice(volumes).file
         if kind == "remove":
             os.unlink(file)
         elif kind == "chmod":
@@ -157,56 +166,26 @@ class FilesKind:
             os.truncate(file, os.stat(file).st_size + MIB)
         return f"{kind} {file}"
 
-    def task(self, numbers: Random, reading: Reading, pools: dict[str, ElementTree.Element]) -> Task:
-        name = NAMES[0] if numbers.random() < 0.8 else NAMES[1]
-        active = PATHS[name] in reading.facts["mounts"]
-        if not active and numbers.random() < 0.85:
-            return self._pool(numbers, name, ("active", None, None, "present", "deleted", "inactive"))
-        if numbers.random() < 0.4:
-            return self._pool(numbers, name, (None, "active", "inactive", "absent", "deleted", "deleted", "present"))
-        return self._volumes(numbers, name, reading)
+    def declared(self, numbers: Random, name: str) -> dict[str, Any]:
+        path = PATHS[name if numbers.random() < 0.96 else NAMES[1 - NAMES.index(name)]]
+        return {"path": path, "source": self.source(numbers, name)}
 
-    def _pool(self, numbers: Random, name: str, states: tuple[str | None, ...]) -> Task:
-        params: dict[str, Any] = {"name": name}
-        state = numbers.choice(states)
-        if state is not None:
-            params["state"] = state
-        if state not in ("inactive", "absent") or numbers.random() < 0.3:
-            other = NAMES[1 - NAMES.index(name)]
-            params.update(type=self.type, path=PATHS[name if numbers.random() < 0.96 else other])
-            params["source"] = self.source(numbers, name)
-        if numbers.random() < 0.12:
-            params["build"] = "never"
-        if numbers.random() < 0.2:
-            params["autostart"] = numbers.random() < 0.6
-        if numbers.random() < 0.1 and "type" in params:
-            params["mount_options"] = numbers.choice((["noatime"], ["sync"]))
-        if numbers.random() < 0.1 and "type" in params:
-            params["mode"] = numbers.choice(("0711", "0755"))
-        allow = [word for word in ("overwrite", "nonempty", "stop_adopted") if numbers.random() < 0.4]
-        allow += [word for word in ("in_use", "restart") if numbers.random() < 0.1]
-        return Task("storage_pool", {**params, **({"allow": allow} if allow else {})})
+    def where(self, name: str, defined: dict[str, ElementTree.Element]) -> str:
+        path = defined[name].findtext("target/path") if name in defined else None
+        return next((each for each in NAMES if PATHS[each] == path), name)
 
-    def _volumes(self, numbers: Random, pool: str, reading: Reading) -> Task:
-        there = [volume for volume in reading.volumes.values() if volume.facts["pool"] == pool]
-        entries: dict[str, dict[str, Any]] = {}
-        for _each in range(numbers.choice((1, 1, 2, 3, 4))):
-            if there and numbers.random() < 0.6:
-                entry = self._change(numbers, numbers.choice(there))
-            else:
-                entry = self._new(numbers)
-            entries.setdefault(entry["name"], entry)
-        wanted = list(entries.values())
-        params: dict[str, Any] = {"pool": pool}
-        if numbers.random() < 0.12:
-            params["exclusive"] = "*"
-        if len(wanted) == 1 and "exclusive" not in params:
-            params.update(wanted[0])
-        else:
-            params["volumes"] = wanted
-        return Task("storage_volume", params, tuple(wanted))
+    def runs(self, name: str, reading: Reading, records: Records) -> bool:
+        return name in records.started and PATHS[self.where(name, records.defined)] in reading.facts["mounts"]
 
-    def _new(self, numbers: Random) -> dict[str, Any]:
+    def more(self, numbers: Random, whole: bool) -> dict[str, Any]:
+        more: dict[str, Any] = {}
+        if numbers.random() < 0.1 and whole:
+            more["mount_options"] = numbers.choice((["noatime"], ["sync"]))
+        if numbers.random() < 0.1 and whole:
+            more["mode"] = numbers.choice(("0711", "0755"))
+        return more
+
+    def new(self, numbers: Random, where: str, there: list[Seen], taken: set[str]) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": numbers.choice(("v1", "v2", "v3", "v4"))}
         if numbers.random() < 0.12:
             return {**entry, "state": "absent"}
@@ -214,14 +193,18 @@ class FilesKind:
         if numbers.random() < 0.35:
             entry["format"] = "qcow2"
         elif numbers.random() < 0.2:
-            entry["source"] = {"content": "content of a volume\n" * numbers.randint(1, 100)}
+            entry["source"] = content(numbers)
         if numbers.random() < 0.2:
             entry["mode"] = "0640"
         if numbers.random() < 0.05:
             entry["name"] = numbers.choice(("../v1", ".hidden", "-dash"))
         return entry
 
-    def _change(self, numbers: Random, have: Seen) -> dict[str, Any]:
+    def same(self, numbers: Random, have: Seen) -> dict[str, Any]:
+        entry = super().same(numbers, have)
+        return {**entry, "format": "qcow2"} if have.format == "qcow2" else entry
+
+    def change(self, numbers: Random, have: Seen) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": have.name}
         kind = numbers.choice(("same", "same", "same", "grow", "shrink", "absent", "mode", "recreate"))
         if have.format == "qcow2" and kind != "absent" and numbers.random() < 0.9:
@@ -242,11 +225,6 @@ class FilesKind:
 
     # -- what was declared ----------------------------------------------------------------------------------------
 
-    def holds(self, task: Task, done: dict[str, Any], reading: Reading, records: Records) -> list[str]:
-        if task.module == "storage_pool":
-            return self._pool_holds(task, reading, records)
-        return self._volumes_hold(task, done, reading)
-
     def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
         params, name = task.params, task.params["name"]
         pool = records.defined.get(name)
@@ -256,7 +234,7 @@ class FilesKind:
             return []
         wrong = []
         for word, value in (params.get("source") or {}).items():
-            if pool is not None and words.get(word) != value:
+            if pool is not None and words.get(word) != by_path(value):
                 wrong.append(f"the definition says {word} {words.get(word)}, declared is {value}")
         mount, state = reading.facts["mounts"].get(path), params.get("state", "active")
         mine = mount is not None and self.mounted_from(mount, words)
@@ -270,48 +248,30 @@ class FilesKind:
             wrong.append(f"{path} has another mode than {params['mode']}")
         return wrong
 
-    def _volumes_hold(self, task: Task, done: dict[str, Any], reading: Reading) -> list[str]:
-        wrong = []
-        pool = task.params["pool"]
-        for entry in task.wanted:
-            name, have = entry["name"], reading.volumes.get(f"{pool}/{entry['name']}")
-            if (entry.get("state") == "absent") != (have is None):
-                wrong.append(f"{name} is {'not ' * (have is None)}there")
-            elif have is not None:
-                wrong += self._volume_holds(entry, have, bool(done["changed"]))
-        listed = {entry["name"] for entry in task.wanted}
-        if "exclusive" in task.params:
-            more = [v.name for v in reading.volumes.values() if v.facts["pool"] == pool and v.name not in listed]
-            wrong += [f"beside what is listed there are {more}"] * bool(more)
-        left = [name for name in os.listdir(PATHS[pool]) if name.endswith(".new")]
-        return wrong + [f"left behind: {left}"] * bool(left)
+    def _volumes_hold(self, task: Task, changed: bool, reading: Reading, records: Records) -> list[str]:
+        path = PATHS[self.where(task.params["pool"], records.defined)]
+        left = [name for name in os.listdir(path) if name.endswith(".new")]
+        return [f"left behind: {left}"] * bool(left) + super()._volumes_hold(task, changed, reading, records)
 
     def _volume_holds(self, entry: dict[str, Any], have: Seen, changed: bool) -> list[str]:
-        wrong, path = [], have.facts["path"]
+        wrong, path = [], have.file
         size, kind = have.size, have.format
         if changed and kind == "qcow2":
             told = json.loads(tool("qemu-img", "info", "-U", "--output=json", path))
             size, kind = told["virtual-size"], told["format"]
-        want = _bytes(entry["capacity"]) if "capacity" in entry else size
+        want = bytes_of(entry["capacity"]) if "capacity" in entry else size
         if not want <= size < want + (512 if kind == "qcow2" else 1):
             wrong.append(f"{path} has {size} bytes, not {want}")
         if entry.get("format", kind) != kind:
             wrong.append(f"{path} is {kind}")
         if "mode" in entry and have.facts["mode"] != int(entry["mode"], 8):
             wrong.append(f"{path} has mode {have.facts['mode']:o}")
-        content = entry.get("source", {}).get("content", "").encode()
-        if content and self.get(have, 0, len(content)) != content:
-            wrong.append(f"{path} does not begin with its content")
-        return wrong
+        return wrong + self._content_differs(entry, have)
 
 
 def done_mounts(mount: tuple[str, str, str, str] | None, option: str) -> bool:
     return mount is not None and option not in mount[3].split(",")
 
 
-def _name(entry: os.DirEntry) -> str:
+def _name(entry: os.DirEntry[str]) -> str:
     return entry.name
-
-
-def _bytes(text: str) -> int:
-    return int(text[:-3]) * MIB if text.endswith("MiB") else int(text)

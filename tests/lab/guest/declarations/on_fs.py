@@ -11,11 +11,11 @@ from random import Random
 from typing import Any
 from xml.etree import ElementTree
 
+from .declaring import MIB, realpath
 from .machine import Disks, tool
 from .on_files import NAMES, PATHS, TOP, FilesKind
 from .steps import Canary, Reading, Records, Task
 
-MIB = 2**20
 UUIDS = ("5eed0000-0000-4000-8000-000000000001", "5eed0000-0000-4000-8000-000000000002")
 MADE = ("ext4", "ext2", "vfat")
 
@@ -24,17 +24,16 @@ class FsKind(FilesKind):
     type = "fs"
 
     def __init__(self, directory: Path) -> None:
-        self.disks = Disks(directory, [64 * MIB, 48 * MIB])
+        self.disks = Disks(directory, [64 * MIB, 48 * MIB], str(TOP))
         TOP.mkdir()
         self.nodes = dict(zip(NAMES, self.disks.nodes, strict=True))
 
     def end(self) -> None:
-        self.clean()
-        self.disks.detach()
+        super().end()
         shutil.rmtree(TOP)
 
     def clean(self) -> None:
-        self.disks.blank()
+        super().clean()
         for path in PATHS.values():
             shutil.rmtree(path, ignore_errors=True)
             if os.path.lexists(path):
@@ -55,7 +54,7 @@ class FsKind(FilesKind):
             elif kind == "gpt":
                 tool("sfdisk", "--quiet", node, text="label: gpt\nstart=2048,size=16384\n")
             elif kind == "data":
-                self.disks.write(node, 5 * MIB, numbers.randbytes(4096))
+                self.disks.write(node, {5 * MIB: numbers.randbytes(4096)})
             if kind in ("stocked", "mounted"):
                 os.mkdir(PATHS[name])
                 tool("mount", "-o", "nodev,nosuid,noexec", node, PATHS[name])
@@ -107,14 +106,15 @@ class FsKind(FilesKind):
 
     def words_of(self, pool: ElementTree.Element) -> dict[str, Any]:
         device, kind = pool.find("source/device"), pool.find("source/format")
-        found = {"device": device.get("path")} if device is not None else {}
+        found = {"device": device.get("path", "")} if device is not None else {}
         return {**found, "format": kind.get("type")} if kind is not None else found
 
     def mounted_from(self, mount: tuple[str, str, str, str], words: dict[str, Any]) -> bool:
-        node = words["device"]
-        if node.startswith("UUID="):
-            node = tool("blkid", "-U", node[len("UUID=") :], check=False).strip()
-        return mount[0] == node and words.get("format", "auto") in ("auto", mount[2])
+        return mount[0] == realpath(words["device"]) and words.get("format", "auto") in ("auto", mount[2])
+
+    def names_of(self, source: str) -> tuple[str, ...]:
+        uuid = self.uuid(source)
+        return (source, f"UUID={uuid}", f"/dev/disk/by-uuid/{uuid}") if uuid else (source,)
 
     def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
         wrong = super()._pool_holds(task, reading, records)

@@ -1,6 +1,6 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Random declarations of logical pools: volume groups on loop devices, read by one call of LVM's own report."""
+"""Random declarations of logical pools: volume groups on loop devices, read by pvs and lvs."""
 
 from __future__ import annotations
 
@@ -10,36 +10,25 @@ import shutil
 from pathlib import Path
 from random import Random
 from typing import Any
-from xml.etree import ElementTree
 
-from .machine import Disks, settle, tool
-from .steps import Canary, Reading, Records, Seen, Task
+from .declaring import MIB, Declaring, bytes_of, content
+from .machine import HELD, Disks, settle, tool
+from .steps import Reading, Records, Seen, Task
 
-MIB = 2**20
 EXTENT = 4 * MIB
 NAMES = ("va", "vb")
-HELD = "decl-holder"
 
 
-def _rows(program: str, kind: str, fields: str) -> list[dict[str, str]]:
-    told = tool(program, "--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields)
-    rows: list[dict[str, str]] = json.loads(told)["report"][0][kind]
-    return rows
-
-
-class LogicalKind:
+class LogicalKind(Declaring):
     type = "logical"
+    names = NAMES
+    chance_of_change = 0.55
 
     def __init__(self, directory: Path) -> None:
         self.disks = Disks(directory, [64 * MIB, 64 * MIB, 48 * MIB])
-        self.tops: tuple[Path, ...] = ()
-
-    def end(self) -> None:
-        self.clean()
-        self.disks.detach()
 
     def clean(self) -> None:
-        self.disks.blank()
+        super().clean()
         for name in NAMES:
             shutil.rmtree(f"/dev/{name}", ignore_errors=True)
 
@@ -62,7 +51,7 @@ class LogicalKind:
         elif kind == "gpt":
             tool("sfdisk", "--quiet", first, text="label: gpt\nstart=2048,size=16384\n")
         elif kind == "data":
-            self.disks.write(first, 5 * MIB, numbers.randbytes(4096))
+            self.disks.write(first, {5 * MIB: numbers.randbytes(4096)})
         other = numbers.choice(("blank", "blank", "swap", "other"))
         if other == "swap":
             tool("mkswap", third)
@@ -90,41 +79,33 @@ class LogicalKind:
             return f"mkswap {free[0]}"
         else:
             volume = numbers.choice(volumes)
-            full = f"{volume.facts['group']}/{volume.name}"
+            full = f"{volume.facts['pool']}/{volume.name}"
             words = {
                 "remove": ["lvremove", "-q", "-y"],
                 "deactivate": ["lvchange", "-an"],
                 "extend": ["lvextend", "-q", "-L", "+4M"],
             }
             tool(*words[kind], full, check=False)
-        return f"{kind} {volume.facts['group']}/{volume.name}"
+        return f"{kind} {volume.facts['pool']}/{volume.name}"
 
     def read(self) -> Reading:
         reading = Reading(facts={"groups": {}, "members": {}})
-        for each in _rows("pvs", "pv", "pv_name,vg_name"):
-            reading.facts["members"][each["pv_name"]] = each["vg_name"]
-            if each["vg_name"]:
-                reading.facts["groups"].setdefault(each["vg_name"], set()).add(each["pv_name"])
+        for row in _rows("pvs", "pv", "pv_name,vg_name"):
+            reading.facts["members"][row["pv_name"]] = row["vg_name"]
+            if row["vg_name"]:
+                reading.facts["groups"].setdefault(row["vg_name"], set()).add(row["pv_name"])
         fields = "vg_name,lv_name,lv_uuid,lv_size,lv_active,origin,pool_lv,segtype,lv_dm_path"
-        for each in _rows("lvs", "lv", fields):
-            group, active = each["vg_name"], each["lv_active"] == "active"
-            reading.volumes[f"{group}/{each['lv_name']}"] = Seen(
-                each["lv_name"],
-                each["lv_uuid"],
-                int(each["lv_size"]),
-                each["segtype"],
-                (each["lv_dm_path"], 0) if active and each["segtype"] != "thin-pool" else None,
-                facts={
-                    "group": group, "path": each["lv_dm_path"], "origin": each["origin"], "pool": each["pool_lv"],
-                    "kind": each["segtype"], "active": active,
-                },
-            )  # fmt: skip
+        for row in _rows("lvs", "lv", fields) if reading.facts["groups"] else []:
+            group = row["vg_name"]
+            on = (group, *sorted(reading.facts["groups"].get(group, ())))
+            reading.volumes[f"{group}/{row['lv_name']}"] = _seen(row, group, on)
         return reading
 
-    def put(self, volume: Seen, offset: int, mark: bytes) -> None:
+    def put(self, volume: Seen, marks: dict[int, bytes]) -> None:
         descriptor = os.open(volume.facts["path"], os.O_WRONLY)
         try:
-            os.pwrite(descriptor, mark, offset)
+            for offset, mark in marks.items():
+                os.pwrite(descriptor, mark, offset)
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
@@ -138,9 +119,6 @@ class LogicalKind:
             return os.pread(descriptor, size, offset)
         finally:
             os.close(descriptor)
-
-    def hides(self, canary: Canary) -> bool:
-        return False
 
     def scenario(self) -> list[Task]:
         """Tasks that follow each other, the last of which leaves nothing."""
@@ -173,31 +151,7 @@ class LogicalKind:
         source = {"name": "va", "devices": self.disks.nodes[: numbers.choice((1, 2))]}
         return Task("storage_pool", {"name": "va", "type": "logical", "source": source, "allow": ["overwrite"]})
 
-    def task(self, numbers: Random, reading: Reading, pools: dict[str, ElementTree.Element]) -> Task:
-        name = NAMES[0] if numbers.random() < 0.85 else NAMES[1]
-        if name not in pools and numbers.random() < 0.9:
-            return self._pool(numbers, name, ("active", None, None, "present", "deleted"))
-        if numbers.random() < 0.4:
-            return self._pool(numbers, name, (None, None, "active", "inactive", "absent", "deleted", "present"))
-        return self._volumes(numbers, name, reading)
-
-    def _pool(self, numbers: Random, name: str, states: tuple[str | None, ...]) -> Task:
-        params: dict[str, Any] = {"name": name}
-        state = numbers.choice(states)
-        if state is not None:
-            params["state"] = state
-        if state not in ("inactive", "absent") or numbers.random() < 0.3:
-            params["type"] = "logical"
-            params["source"] = self._source(numbers, name)
-        if numbers.random() < 0.12:
-            params["build"] = "never"
-        if numbers.random() < 0.2:
-            params["autostart"] = numbers.random() < 0.6
-        allow = [word for word in ("overwrite", "nonempty", "stop_adopted") if numbers.random() < 0.4]
-        allow += [word for word in ("in_use", "restart") if numbers.random() < 0.1]
-        return Task("storage_pool", {**params, **({"allow": allow} if allow else {})})
-
-    def _source(self, numbers: Random, name: str) -> dict[str, Any]:
+    def declared(self, numbers: Random, name: str) -> dict[str, Any]:
         first, second, third = self.disks.nodes
         source: dict[str, Any] = {"name": name}
         if name == NAMES[1]:
@@ -206,26 +160,12 @@ class LogicalKind:
             devices = [[first], [first], [first, second], [first, second], [second], [first, second, third]]
         if numbers.random() < 0.9:
             source["devices"] = numbers.choice(devices)
-        return source
+        return {"source": source}
 
-    def _volumes(self, numbers: Random, pool: str, reading: Reading) -> Task:
-        there = [volume for volume in reading.volumes.values() if volume.facts["group"] == pool]
-        entries: dict[str, dict[str, Any]] = {}
-        for _each in range(numbers.choice((1, 1, 2, 3, 4))):
-            entry = self._change(numbers, numbers.choice(there)) if there and numbers.random() < 0.55 else None
-            entry = entry or self._new(numbers, there)
-            entries.setdefault(entry["name"], entry)
-        wanted = list(entries.values())
-        params: dict[str, Any] = {"pool": pool}
-        if numbers.random() < 0.1:
-            params["exclusive"] = "*"
-        if len(wanted) == 1 and "exclusive" not in params:
-            params.update(wanted[0])
-        else:
-            params["volumes"] = wanted
-        return Task("storage_volume", params, tuple(wanted))
+    def runs(self, name: str, reading: Reading, records: Records) -> bool:
+        return name in records.started and name in reading.facts["groups"]
 
-    def _new(self, numbers: Random, there: list[Seen]) -> dict[str, Any]:
+    def new(self, numbers: Random, where: str, there: list[Seen], taken: set[str]) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": numbers.choice(("l1", "l2", "l3", "l4"))}
         if numbers.random() < 0.1:
             return {**entry, "state": "absent"}
@@ -234,7 +174,7 @@ class LogicalKind:
         origins = [volume.name for volume in there if volume.format in ("linear", "thin")]
         kind = numbers.choice(("linear", "linear", "linear", "content", "thin-pool", "thin", "snapshot", "clone"))
         if kind == "content":
-            entry["source"] = {"content": "content of a volume\n" * numbers.randint(1, 100)}
+            entry["source"] = content(numbers)
         elif kind == "thin-pool":
             entry.update(name="tp", capacity="16MiB", format="thin-pool")
         elif kind == "thin" and pools:
@@ -247,13 +187,16 @@ class LogicalKind:
             entry.pop("capacity")
         return entry
 
-    def _change(self, numbers: Random, have: Seen) -> dict[str, Any]:
+    def same(self, numbers: Random, have: Seen) -> dict[str, Any]:
+        return {"name": have.name, "capacity": str(have.size - numbers.choice((0, 0, 1, MIB)))}
+
+    def change(self, numbers: Random, have: Seen) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": have.name}
         kind = numbers.choice(("same", "same", "same", "grow", "grow", "shrink", "absent", "absent", "recreate"))
         if kind == "absent":
             entry["state"] = "absent"
         elif kind == "same":
-            entry["capacity"] = str(have.size - numbers.choice((0, 0, 1, MIB)))
+            entry = self.same(numbers, have)
         elif kind == "grow":
             entry["capacity"] = str(have.size + numbers.choice((1, EXTENT, 2 * EXTENT)))
         else:
@@ -268,14 +211,13 @@ class LogicalKind:
 
     def holds(self, task: Task, done: dict[str, Any], reading: Reading, records: Records) -> list[str]:
         left = [volume.name for volume in reading.volumes.values() if "virt-storage" in volume.name]
-        wrong = [f"half made: {left}"] * bool(left)
-        return wrong + (self._pool_holds if task.module == "storage_pool" else self._volumes_hold)(task, reading)
+        return [f"half made: {left}"] * bool(left) + super().holds(task, done, reading, records)
 
-    def _pool_holds(self, task: Task, reading: Reading) -> list[str]:
+    def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
         params, name = task.params, task.params["name"]
         state, group = params.get("state", "active"), reading.facts["groups"].get(name)
         wrong = []
-        mine = [volume for volume in reading.volumes.values() if volume.facts["group"] == name]
+        mine = [volume for volume in reading.volumes.values() if volume.facts["pool"] == name]
         if state == "active":
             if group is None:
                 return [f"active, but there is no volume group {name}"]
@@ -287,37 +229,38 @@ class LogicalKind:
             wrong.append(f"deleted, but {name} has {group}")
         return wrong
 
-    def _volumes_hold(self, task: Task, reading: Reading) -> list[str]:
-        wrong, pool = [], task.params["pool"]
-        for entry in task.wanted:
-            name, have = entry["name"], reading.volumes.get(f"{pool}/{entry['name']}")
-            if (entry.get("state") == "absent") != (have is None):
-                wrong.append(f"{name} is {'not ' * (have is None)}there")
-            elif have is not None:
-                wrong += self._volume_holds(entry, have)
-        listed = {entry["name"] for entry in task.wanted}
-        if "exclusive" in task.params:
-            more = [v.name for v in reading.volumes.values() if v.facts["group"] == pool and v.name not in listed]
-            wrong += [f"beside what is listed there are {more}"] * bool(more)
-        return wrong
-
-    def _volume_holds(self, entry: dict[str, Any], have: Seen) -> list[str]:
+    def _volume_holds(self, entry: dict[str, Any], have: Seen, changed: bool) -> list[str]:
         wrong, name = [], entry["name"]
-        want = _bytes(entry["capacity"]) if "capacity" in entry and "backing" not in entry else have.size
+        want = bytes_of(entry["capacity"]) if "capacity" in entry and "backing" not in entry else have.size
         if not want <= have.size < want + EXTENT:
             wrong.append(f"{name} has {have.size} bytes, not {want}")
         if "format" in entry and have.format != entry["format"]:
             wrong.append(f"{name} is {have.format}")
         thin = entry.get("options", {}).get("thin_pool", "")
-        if thin and have.facts["pool"] != thin:
-            wrong.append(f"{name} is in the thin pool {have.facts['pool']}")
+        if thin and have.facts["thin pool"] != thin:
+            wrong.append(f"{name} is in the thin pool {have.facts['thin pool']}")
         if "backing" in entry and have.facts["origin"] != entry["backing"]:
             wrong.append(f"{name} is a snapshot of {have.facts['origin']}")
-        content = entry.get("source", {}).get("content", "").encode()
-        if content and have.at and self.get(have, 0, len(content)) != content:
-            wrong.append(f"{name} does not begin with its content")
-        return wrong
+        return wrong + self._content_differs(entry, have)
 
 
-def _bytes(text: str) -> int:
-    return int(text[:-3]) * MIB if text.endswith("MiB") else int(text)
+def _rows(program: str, kind: str, fields: str) -> list[dict[str, str]]:
+    told = tool(program, "--reportformat", "json", "--units", "b", "--nosuffix", "-o", fields)
+    rows: list[dict[str, str]] = json.loads(told)["report"][0][kind]
+    return rows
+
+
+def _seen(row: dict[str, str], group: str, on: tuple[str, ...]) -> Seen:
+    active, kind, path = row["lv_active"] == "active", row["segtype"], row["lv_dm_path"]
+    return Seen(
+        row["lv_name"],
+        row["lv_uuid"],
+        int(row["lv_size"]),
+        kind,
+        (path, 0) if active and kind != "thin-pool" else None,
+        facts={
+            "pool": group, "path": path, "origin": row["origin"], "thin pool": row["pool_lv"], "kind": kind,
+            "active": active,
+        },
+        on=on,
+    )  # fmt: skip

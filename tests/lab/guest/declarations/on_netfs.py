@@ -23,7 +23,7 @@ class NetfsKind(FilesKind):
     type = "netfs"
 
     def __init__(self, directory: Path) -> None:
-        self.disks = Disks(directory, [])
+        self.disks = Disks(directory, [], str(TOP))
         for number, export in enumerate(EXPORTS.values()):
             os.makedirs(export)
             options = f"rw,no_root_squash,insecure,no_subtree_check,fsid={number + 1}"
@@ -50,7 +50,7 @@ class NetfsKind(FilesKind):
         told = []
         for name in NAMES:
             self.stock(numbers, EXPORTS[name])
-            kind = numbers.choice(("nothing", "nothing", "directory", "mounted", "other", "full", "file"))
+            kind = numbers.choice((*["nothing", "directory", "mounted"] * 3, "other", "full", "file"))
             path = PATHS[name]
             if kind == "file":
                 Path(path).write_text("in the way")
@@ -68,8 +68,8 @@ class NetfsKind(FilesKind):
         export = canary.volume.facts["source"].partition(":")[2]
         for entry in os.scandir(export):
             if entry.inode() == canary.volume.facts["inode"]:
-                content = Path(entry.path).read_bytes()
-                return content[canary.offset :].startswith(canary.mark)
+                have = self.bytes_in(entry.path, canary.volume.format, canary.offset, len(canary.mark))
+                return have == canary.mark
         return False
 
     def _mount(self, export: str, path: str) -> None:

@@ -2,8 +2,8 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 """Many random sequences of one type, and whether they were worth running.
 
-DECLARATIONS_SEED=N repeats a run, DECLARATIONS_SEQUENCES=N sets how many sequences there are (8), DECLARATIONS_ONLY=N
-runs the N-th alone.
+DECLARATIONS_SEED=N repeats a run, DECLARATIONS_SEQUENCES=N sets how many sequences there are: 8 otherwise, and 200 with
+HYPOTHESIS_PROFILE=long. DECLARATIONS_ONLY=N runs the N-th alone, DECLARATIONS_SHOW=1 tells each step as it happens.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ from random import Random
 from .machine import quick_udev
 from .steps import STEPS, Kind, Sequence
 
-SEQUENCES = int(os.environ.get("DECLARATIONS_SEQUENCES") or 8)
+LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
+SEQUENCES = int(os.environ.get("DECLARATIONS_SEQUENCES") or (200 if LONG else 8))
 MOST_FAILURES = 5
 ENOUGH = 8 * STEPS
 

@@ -4,31 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
+from .both import test_killed_anywhere, test_random_declarations
+from .on_logical import LogicalKind as Kind
 
-import pytest
-
-from .kills import killed_anywhere
-from .on_logical import LogicalKind
-from .runs import in_memory, random_declarations
-
-
-@pytest.fixture
-def kind() -> Iterator[LogicalKind]:
-    with in_memory() as directory:
-        made = LogicalKind(directory)
-        try:
-            yield made
-        finally:
-            made.end()
-
-
-def test_random_declarations(kind: LogicalKind, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        random_declarations(kind, tmp_path)
-
-
-def test_killed_anywhere(kind: LogicalKind, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    with capsys.disabled():
-        killed_anywhere(kind, tmp_path, kind.scenario())
+__all__ = ["Kind", "test_killed_anywhere", "test_random_declarations"]

@@ -1,0 +1,69 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""This host's own eyes: what an engine is told of users, and what could not be looked at for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends import mounted
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
+from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
+from ansible_collections.virt.storage.plugins.module_utils.host import volume_users
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ITSELF,
+    READY,
+    RUNNING,
+    Found,
+    Storage,
+    User,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool
+
+BLIND = "open files of other users' processes"
+
+
+@pytest.fixture
+def local(tmp_path):
+    return LocalHost(find_places(f"native:///?root={tmp_path}"), 5.0)
+
+
+@pytest.mark.parametrize(
+    ("users", "unseen", "known", "expected"),
+    [
+        ((), (), (), ""),
+        ((), (BLIND,), (), f"could not be checked for users ({BLIND})"),
+        ((), (BLIND,), (BLIND,), ""),
+        ((), (BLIND, "more"), (BLIND,), "could not be checked for users (more)"),
+        ((User("process", "x"),), (BLIND,), (BLIND,), "was taken into use by process x"),
+    ],
+)
+def test_of_a_volume_nothing_may_be_unseen_that_was_not_warned_of(
+    local, tmp_path, monkeypatch, users, unseen, known, expected
+):
+    path = tmp_path / "v"
+    path.touch()
+    monkeypatch.setattr(volume_users, "users_of_volumes", lambda paths: (dict.fromkeys(paths, users), unseen))
+    broken = local.broken({3: (Condition("unused", str(path), known),)})
+    assert [error.message for error in broken.values()] == (
+        [f"{path} {expected} after it was looked at"] if expected else []
+    )
+    assert set(broken) <= {3}
+
+
+def test_what_is_not_there_has_no_users(local, monkeypatch):
+    monkeypatch.setattr(volume_users, "users_of_volumes", lambda paths: ({}, (BLIND,)))
+    assert local.broken({0: (Condition("unused", "/no/such/volume"),)}) == {}
+
+
+def test_who_keeps_a_pool_up_and_what_could_not_be_looked_at(local, monkeypatch):
+    told = ((User("process", "x"),), (BLIND,))
+    monkeypatch.setattr(mounted, "busy", lambda pool, storage, look: told)
+    monkeypatch.setattr("ansible_collections.virt.storage.plugins.module_utils.backends.fs.busy", mounted.busy)
+    there = Storage(READY, "/p")
+    found = Found("p", Pool("p", "fs", path="/p"), storage=there, current=there)
+    seen = local.observe_users(found, {ITSELF: RUNNING}, tuple)
+    assert (seen.current.busy, seen.unseen) == told
