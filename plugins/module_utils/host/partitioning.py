@@ -117,7 +117,10 @@ def _beside(op: ChangeTable, device: Device, work: _Held) -> str:
 
 
 def _edit(op: ChangeTable, work: _Held) -> None:
+    """parted waits for udev, which needs a shared lock for its events, and the one we have to read the table anew."""
     if op.argv:
+        if op.argv[0] == _PARTED:
+            fcntl.flock(work.disk, fcntl.LOCK_SH)
         work.run(op.argv, f"{op.script}\n".encode() if op.script else b"")
 
 

@@ -6,15 +6,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import time
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import partitions
+from ansible_collections.virt.storage.plugins.module_utils.host import partitioning, partitions
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.host.partitions import Seen, differences, read_table, stem_of
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import ChangeTable
 from ansible_collections.virt.storage.plugins.module_utils.model.tables import Partition, Table
 
 MIB = 2**20
@@ -192,3 +194,25 @@ def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
     assert partitions.is_forgotten(part, lambda argv: printed) is forgotten
     assert not partitions.is_forgotten(part, lambda argv: "")  # no table that can be read: it can't be told
     assert not partitions.is_forgotten(disk, lambda argv: printed)
+
+
+@pytest.mark.parametrize(("program", "shared"), [("parted", True), ("sfdisk", False)])
+def test_a_program_that_waits_for_udev_leaves_it_a_shared_lock(tmp_path, monkeypatch, program, shared):
+    """And nobody gets the lock that it takes to read the table anew."""
+    disk, got = tmp_path / "disk", {}
+    disk.write_bytes(bytes(512))
+
+    def run(argv, **_more):
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
+            with disk.open("rb") as stream:
+                try:
+                    fcntl.flock(stream, kind | fcntl.LOCK_NB)
+                    got[kind] = True
+                except BlockingIOError:
+                    got[kind] = False
+
+    monkeypatch.setattr(partitioning, "run", run)
+    with disk.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        partitioning._edit(ChangeTable(str(disk), (), argv=(program,)), held.fileno(), ())
+    assert got == {fcntl.LOCK_SH: shared, fcntl.LOCK_EX: False}
