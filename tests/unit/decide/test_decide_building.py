@@ -161,6 +161,14 @@ RUNNING_OURS = storage(up=True, ours=True)
 RUNNING_ADOPTED = storage(up=True)
 
 
+def test_what_is_taken_down_must_be_what_was_looked_at():
+    mounted = (Condition("mount", "/p", (1,)),)
+    ours = storage(up=True, ours=True, leaves=mounted)
+    assert change(decide_pool(goal("inactive"), started(ours, POOL)), "stop").requires == mounted
+    adopted = storage(up=True, leaves=mounted)
+    assert change(decide_pool(goal("inactive"), started(adopted, POOL)), "stop").requires == ()
+
+
 @pytest.mark.parametrize("state", ["inactive", "absent"])
 def test_only_what_we_brought_up_is_taken_down(state):
     found = started(RUNNING_OURS, POOL)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import time
 
 import pytest
 
@@ -172,6 +173,14 @@ def test_labels_that_blkid_does_not_know(tmp_path):
     assert label(_64=b"\x57\x45\x56\x82") == "bsd"
     assert label(_4=b"IPL1", _510=b"\x55\xaa") == "pc98"
     assert label(_4=b"IPL1") == ""
+
+
+def test_a_disk_that_does_not_answer(monkeypatch, tmp_path):
+    """It is read in a child, which is left behind."""
+    monkeypatch.setattr(partitions, "_old_label", lambda path: time.sleep(60))
+    with pytest.raises(StorageError) as caught:
+        partitions.old_label(str(tmp_path / "disk"), 0.1)
+    assert caught.value.code == "deadline"
 
 
 @pytest.mark.parametrize(("rows", "forgotten"), [([(1, 2048)], False), ([(2, 4096)], True), ([(1, 4096)], True)])
