@@ -294,7 +294,7 @@ def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ..
     from .holding import users_of
 
     users, unseen = users_of(device, content, look)
-    leaving = User("mount", resolved(look.leaving, look.mounts()))
+    leaving = User("mount", resolved(look.leaving, look.mounts())) if look.leaving else None
     return tuple(user for user in users if user != leaving), unseen
 
 
