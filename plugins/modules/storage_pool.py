@@ -204,7 +204,8 @@ options:
       - V(absent) and V(undefined) mean stopped, and the definition gone; the data is kept.
       - V(deleted) means stopped, the storage destroyed, and the definition gone. It needs O(type) and O(path) or
         O(source), refuses what is not empty unless O(allow) has V(nonempty), refuses what is not a volume, and leaves a
-        directory in place that it did not make.
+        directory in place that it did not make. Where the pool is not defined, and another pool or something else has
+        its place by now, nothing is done.
     type: str
     choices: [present, active, inactive, absent, undefined, deleted]
     default: active

@@ -201,6 +201,22 @@ def test_a_device_of_another_pool(fs, tmp_path):
         assert host.name in refused["error"]["hint"]
 
 
+def test_a_device_of_another_pool_under_another_name(fs, tmp_path):
+    """Such as /dev/disk/by-id: it is the same disk, though nothing was built there yet."""
+    host, pool, device = fs
+    (tmp_path / "by-id").symlink_to(device)
+    mine = {**pool, "source": {"device": str(tmp_path / "by-id"), "format": "ext4"}}
+    ok(host.pool(**mine, state="present"))
+    theirs = [
+        {"type": "disk", "path": "/dev", "source": {"device": device, "format": "gpt"}},
+        {"type": "fs", "path": str(tmp_path / "two"), "source": {"device": device, "format": "ext4"}},
+    ]
+    for other in theirs:
+        for check in (True, False):
+            assert code(host.pool(check=check, name="other", **other)) == "source_conflict"
+    assert signature(device) == ""
+
+
 def test_image_files_through_the_daemon(fs, tmp_path):
     host, pool, device = fs
     ok(host.pool(**pool, source={"device": device, "format": "ext4"}))
@@ -423,6 +439,29 @@ def test_a_filesystem_that_is_mounted_elsewhere_is_not_mounted_again(fs, tmp_pat
     converges(host.pool, **pool)
 
 
+def test_a_disk_of_a_guest_of_the_daemon_is_left_alone(fs, tmp_path):
+    host, pool, device = fs
+    if not host.daemon.uri.startswith("qemu:"):
+        pytest.skip("this libvirtd has no guests")
+    disk_xml = f"<disk type='block' device='disk'><source dev='{device}'/><target dev='vda' bus='virtio'/></disk>"
+    xml = tmp_path / "guest.xml"
+    xml.write_text(
+        "<domain type='qemu'><name>off</name><memory>65536</memory><os><type arch='x86_64'>hvm</type></os>"
+        f"<devices>{disk_xml}</devices></domain>"
+    )
+    host.daemon.virsh("define", xml)
+    pool["source"] = {"device": device, "format": "ext4"}
+    try:
+        for check in (True, False):
+            refused = host.pool(check=check, **pool)
+            assert code(refused) == "device_in_use"
+            assert "guest off" in refused["msg"]
+        assert signature(device) == ""
+    finally:
+        host.daemon.virsh("undefine", "off")
+    converges(host.pool, **pool)
+
+
 def test_who_takes_the_device_before_it_is_built_is_noticed(disk, monkeypatch):
     """The conditions of building are looked at again right before."""
     from ansible_collections.virt.storage.plugins.module_utils.engines.libvirt import LibvirtEngine
@@ -446,6 +485,18 @@ def test_who_takes_the_device_before_it_is_built_is_noticed(disk, monkeypatch):
     assert result["error"]["code"] == "changed_meanwhile", result["error"]
     assert f"(pid {opened[0].pid})" in result["msg"]
     assert signature(device) == "ext4"
+
+
+def test_a_deleted_pool_is_gone_though_another_one_has_its_disk_by_now(disk):
+    host, pool, device = disk
+    old = {**pool, "name": f"{host.name}-old", "source": {"device": device, "format": "gpt"}}
+    new = {**pool, "source": {"device": device, "format": "dos"}}
+    ok(host.pool(**old))
+    for again in (False, True):
+        assert ok(host.pool(**old, state="deleted"))["changed"] is not again
+        assert ok(host.pool(**new))["changed"] is not again
+    ok(host.pool(name=host.name, state="absent"))
+    assert ok(host.pool(**old, state="deleted"))["changed"] is False
 
 
 def test_an_interrupted_deletion_is_completed(disk):

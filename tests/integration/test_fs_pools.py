@@ -330,6 +330,19 @@ def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
     unchanged(disk.pool())  # it runs: whoever has it now, nothing is taken
 
 
+def test_nobody_is_looked_for_where_nothing_is_taken(disk, monkeypatch):
+    from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
+    from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
+
+    def looked(*_arguments: object) -> None:
+        raise AssertionError("processes or guests were looked at")
+
+    done(disk.pool())
+    monkeypatch.setattr(Processes, "files", looked)
+    monkeypatch.setattr(native_users, "guest_definitions", looked)
+    unchanged(disk.pool())
+
+
 def test_a_guest_that_can_not_be_read_is_said_where_something_is_destroyed(disk):
     run("mkswap", disk.device)
     define_guest(disk.host.root, "bad", "").write_text("<domain><name>bad")
@@ -416,6 +429,26 @@ def test_lost_and_found_is_the_filesystems_own_while_it_is_empty(disk):
     done(disk.pool(state="deleted"))
 
 
+def test_a_play_that_deletes_a_pool_and_makes_another_of_its_disk_can_run_again(disk):
+    """As a play would have it for a pool that got another name, type or format."""
+    done(disk.pool())
+    others = [
+        {"name": "q", "path": str(disk.top / "q")},
+        {"name": "r", "path": str(disk.top / "r"), "format": "ext2"},
+    ]
+    gone: dict[str, Any] = {}
+    for other in others:
+        for judged in (done, unchanged):
+            judged(disk.pool(**gone, state="deleted"))
+            judged(disk.pool(**other, allow=["overwrite"]))
+        gone = other
+    done(disk.pool(**gone, state="deleted"))
+    run("mkswap", disk.device)
+    unchanged(disk.pool(**gone, state="deleted"))
+    run("losetup", "--detach", disk.device)
+    unchanged(disk.pool(**gone, state="deleted"))
+
+
 def test_who_only_looks_into_a_device_for_a_moment_is_no_user(disk):
     program = "import sys, time; file = open(sys.argv[1], 'rb'); print('open', flush=True); time.sleep(1)"
     with subprocess.Popen([sys.executable, "-c", program, disk.device], stdout=subprocess.PIPE, text=True) as looker:
@@ -463,8 +496,10 @@ def kept_off(result: dict[str, Any], code: str) -> dict[str, Any]:
     return result["error"]
 
 
-@pytest.mark.parametrize("tool", ["mkfs.ext4 -q", "mkfs.vfat -I", "mkfs.xfs -q"])
-@pytest.mark.parametrize("kind", ["ext4", "vfat", "btrfs", "xfs"])
+@pytest.mark.parametrize(
+    ("kind", "tool"),
+    [("ext4", "mkfs.xfs -q"), ("vfat", "mkfs.ext4 -q"), ("btrfs", "mkfs.ext4 -q"), ("xfs", "mkfs.ext4 -q")],
+)
 def test_what_shows_up_after_the_look_is_not_formatted(host, tmp_path, meanwhile, monkeypatch, kind, tool):
     monkeypatch.setattr(kernel, "mounts_type", lambda name: True)  # it does not come to that
     with a_disk(host, tmp_path, 320 * MIB) as disk:
@@ -662,7 +697,8 @@ def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk):
         assert killed_after(1000, disk)
     finally:
         os.environ["PATH"] = path
-    assert disk.file.read_bytes()[:4] == b"half"
+    with open(disk.device, "rb") as file:  # what it wrote is in the file only once all have closed the device
+        assert file.read(4) == b"half"
     done(disk.pool())
     assert disk.content() == "ext4"
 

@@ -127,7 +127,10 @@ def _look_at(device: Device, processes: Processes, look: Look) -> tuple[Content,
         words = [_in_words(user) for user in _nearest(users)]
         return {"content": list(content), "users": words + [f"{what} can't be looked at" for what in unseen]}
 
-    answer = in_child(told, seconds)
+    try:
+        answer = in_child(told, seconds)
+    except StorageError as error:
+        return Content(problem=error.message), []
     if answer is None:
         return Content(problem=_SILENT), []
     signatures, data, problem = answer["content"]

@@ -146,9 +146,9 @@ def _part(pool: Pool, source: SourceDevice, device: Device, look: Look) -> tuple
 def _read(content: Content, device: Device, source: SourceDevice, look: Look) -> Table | None:
     """None where there is no table."""
     names = [label_of(each) for each in content.names]
-    old = old_label(device.node)
+    old = old_label(device.node, look.left(source.path))
     label = old or next((name for name in names if name in ("dos", "gpt", "dvh", "mac", "sun")), "")
-    return read_table(device, label, source.part_separator, look.run) if label else None
+    return read_table(device, label, source.part_separator, look.run, look.left(source.path)) if label else None
 
 
 def _beside(content: Content, table: Table | None) -> list[str]:

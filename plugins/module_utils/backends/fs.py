@@ -152,9 +152,11 @@ def _filesystem(
     content: Content = look.once(("content", device.node), lambda: content_at(device.node, look.left(source.text)))
     requires = untouched(device, content)
     if content.problem:
-        users = () if place.up else _users(device, content, look)[0]  # the kernel may forbid to read what is mounted
-        why = f"{source.text}: {content.problem}"
-        return Part(FILESYSTEM, what, UNKNOWN_STORAGE, why, users=users), False, wanted, ""
+        part = Part(FILESYSTEM, what, UNKNOWN_STORAGE, f"{source.text}: {content.problem}")
+        if not place.up:  # the kernel may forbid to read what is mounted
+            users, unseen = _users(device, content, look)
+            part = replace(part, users=users, unseen=unseen)
+        return part, False, wanted, ""
     found = _single(content, wanted)
     if found is not None:
         mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
@@ -344,13 +346,14 @@ def _seen(found: Found) -> tuple[Condition, ...]:
 
 def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
     """What makes the filesystem, or erases it."""
-    from ..model.operations import MakeOn, Run
+    from ..model.operations import MakeOn
 
     conditions = {each.kind: each for each in change.requires or _seen(found)}
-    if not conditions:  # an earlier task would have made the device
-        making = FILESYSTEMS[change.wanted.source.format].making
-        return [Run((*making, change.wanted.source.devices[0].path))]
-    device, content = conditions["device"], conditions.get("signatures")
+    device, content = conditions.get("device"), conditions.get("signatures")
+    if device is None or not device.path:  # an earlier task would have made it
+        from ..model.operations import Run
+
+        return [Run((*FILESYSTEMS[change.wanted.source.format].making, change.wanted.source.devices[0].path))]
     operation = MakeOn(device.path, device.expected, None if content is None else content.expected)
     if change.action == "delete":
         return [operation._replace(wipe=True)]

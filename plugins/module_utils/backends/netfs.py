@@ -32,7 +32,6 @@ _WHO = ("user", "username", "cred", "credentials", "guest", "sec", "cruid")
 # Options with which CIFS has the owners and modes of the server.
 _WITH_OWNERS = ("unix", "posix", "posixpaths", "cifsacl", "modefromsid", "idsfromsid")
 _FIXED = "a CIFS share shows what it is mounted with"
-_SECONDS_FOR_NAMES = 5.0
 _NFS_PORT = 2049
 _TOLD = "/run/mount/utab"
 
@@ -190,13 +189,11 @@ def _address(text: str) -> str:
 
 
 def _addresses(name: str, look: Look) -> frozenset[str]:
-    """Those of a name. Who resolves names may be as dead as the server, so that it is a child who asks."""
-    from ..host.patience import in_child
-
+    """Those of a name, as far as they are told within the look's time."""
     plain = _address(name)
     if ":" in plain or plain.replace(".", "").isdigit():
         return frozenset({plain})
-    told = look.once(("addresses", name), lambda: in_child(lambda: _resolve(name), _SECONDS_FOR_NAMES)) or ()
+    told = look.servers.names.addresses(name, look.left(name), lambda: _resolve(name))
     return frozenset(map(_address, told))
 
 

@@ -68,13 +68,14 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
             subject=subject,
             hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
         )
-    if existing is None:
-        _check_nothing_of_others(goal, found)
 
 
-def _check_nothing_of_others(goal: PoolGoal, found: Found) -> None:
-    """What is there without a definition is nothing that an earlier task left: the definition goes last."""
-    left = [part for part in found.storage.parts if part.name != DIRECTORY and part.kind == READY and part.removable]
+def is_gone(goal: PoolGoal, found: Found) -> bool:
+    """Whether something else is where the storage of an undefined pool was, or nothing. Raises where it is there
+    without a definition: then no earlier task left it, since the definition goes last.
+    """
+    storage = found.storage
+    left = [part for part in storage.parts if part.name != DIRECTORY and part.kind == READY and part.removable]
     if left:
         raise StorageError(
             "pool_undefined",
@@ -82,6 +83,7 @@ def _check_nothing_of_others(goal: PoolGoal, found: Found) -> None:
             subject=str(subject_of(goal)),
             hint="If that is the pool's, define it first (state: present), then delete it.",
         )
+    return storage.kind == FOREIGN or (storage.problem is not None and storage.problem.code == "source_missing")
 
 
 def _delete_parts(goal: PoolGoal, found: Found, existing: Pool | None) -> list[Change]:

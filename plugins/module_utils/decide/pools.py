@@ -46,7 +46,8 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
     of the devices that it would be made of or started on (``SOURCE``) who has them.
     """
-    deleted = goal.state == "deleted" and "nonempty" in goal.allow
+    existing = found.definition or found.live
+    deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
     taken = found.started and found.row.name in TAKEN_AWAY
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
     if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
@@ -571,11 +572,16 @@ def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
 
 
 def _delete(goal: PoolGoal, found: Found) -> list[Change]:
-    from .deleting import check_same_storage, delete_pool
+    from .deleting import check_same_storage, delete_pool, is_gone
 
     existing = found.definition or found.live
     if existing is not None:
         check_same_storage(goal, found, existing)
     _check_supported(goal, found)
-    _check_source_is_free(goal, found, existing or goal.pool)
+    if existing is None:
+        wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
+        if any(_shared(wanted, neighbour, found) for neighbour in found.neighbours) or is_gone(goal, found):
+            return []
+    else:
+        _check_source_is_free(goal, found, existing)
     return delete_pool(goal, found)

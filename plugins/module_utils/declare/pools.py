@@ -18,7 +18,7 @@ from ..model.definition import normal
 from ..model.errors import StorageError
 from ..model.goal import PoolGoal, Scope
 from ..model.pool import Adapter, Auth, Login, Permissions, Pool, Source, SourceDevice, SourceHost
-from ..model.sources import Problem, device_problem, misfit, misplaced, source_problem
+from ..model.sources import Problem, device_problem, host_problem, misfit, misplaced, source_problem
 from ..model.types import POOL_TYPES
 from ..model.units import parse_mode
 from .names import CONTROL, pool_name
@@ -45,8 +45,8 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
     pool = normal(_placed(pool))
     _check_no_password(pool)
-    row = POOL_TYPES.get(pool.type or "")
-    _refuse(pool, source_problem(pool.source, row) or device_problem(pool.source, row))
+    row, source = POOL_TYPES.get(pool.type or ""), pool.source
+    _refuse(pool, host_problem(source) or source_problem(source, row) or device_problem(source, row))
     if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
         raise _wrong(
             "missing_option",

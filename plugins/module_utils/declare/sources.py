@@ -13,7 +13,7 @@ from typing import Any
 from ..model.discovery import ANY_FORMAT, CIFS, GLUSTERFS, NFS, Query, SourcesGoal
 from ..model.errors import StorageError
 from ..model.pool import Pool, Source
-from ..model.sources import misfit, normal_source, source_problem
+from ..model.sources import host_problem, misfit, normal_source, source_problem
 from ..model.types import POOL_TYPES
 from .names import CONTROL
 from .pools import source_of
@@ -59,7 +59,7 @@ def _source(given: Mapping[str, Any], option: str, kind: str) -> Source:
                 )
     source = normal_source(source_of(given))
     row = POOL_TYPES[kind]
-    problem = misfit(Pool("", kind, source=source), row) or source_problem(source, row)
+    problem = misfit(Pool("", kind, source=source), row) or host_problem(source) or source_problem(source, row)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, f"{option}: {what}", hint=hint)
@@ -69,8 +69,6 @@ def _source(given: Mapping[str, Any], option: str, kind: str) -> Source:
                 f"{option}.host: {host.name} has a port: servers are asked at the ports of their protocols",
                 "Leave the port out.",
             )
-        if host.name.startswith("-") or any(character in "/\\ " for character in host.name):
-            raise _unusable(f"{option}.host: {host.name!r} is not a host", "Give a name or an address.")
     for device in source.devices or ():
         if not device.path.startswith("/"):
             raise StorageError(

@@ -31,7 +31,7 @@ from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Fo
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES
-from .local import LocalHost, arrange, process
+from .local import LocalHost, arrange, device_paths, process
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -97,10 +97,15 @@ class LibvirtEngine:
     def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
         """The other pools: as they are defined and, where that is another place, as they run."""
         pools = {(pool.name, pool.path): pool for pool in map(parse_pool, self.daemon.definitions(but))}
-        return tuple(Neighbour(pool, self._resolved(pool.path)) for pool in pools.values())
+        return tuple(
+            Neighbour(
+                pool, self._resolved(pool.path) if pool.path else None, tuple(map(self._resolved, device_paths(pool)))
+            )
+            for pool in pools.values()
+        )
 
-    def _resolved(self, path: str | None) -> str | None:
-        return self.host.servers.resolved(path) if path and self._pid is not None else path
+    def _resolved(self, path: str) -> str:
+        return self.host.servers.resolved(path) if self._pid is not None else path
 
     def _at_hand(self, pool: Pool) -> bool:
         """Whether we see the files of the pool as the daemon does, and may work on them beside it. Of one that nobody
@@ -135,7 +140,7 @@ class LibvirtEngine:
             if live is None or existing is None or live.path == existing.path
             else self._storage(live, live, at_hand, host)
         )
-        devices = [device.path for device in wanted.source.devices or () if device.path.startswith("/")]
+        devices = device_paths(wanted)
         paths = (wanted.path, existing.path if existing is not None else None, *devices)
         found = Found(
             name,
@@ -155,7 +160,7 @@ class LibvirtEngine:
             learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
             keeps_unknown=False,
             process=process() if at_hand else None,
-            resolved={path: self._resolved(path) or path for path in paths if path},
+            resolved={path: self._resolved(path) for path in paths if path},
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:

@@ -99,6 +99,12 @@ def arrange(
     return steps
 
 
+def device_paths(pool: Pool | None) -> list[str]:
+    """The source devices of a pool that are named by paths."""
+    devices = () if pool is None else pool.source.devices or ()
+    return [device.path for device in devices if device.path.startswith("/")]
+
+
 def process() -> tuple[int, frozenset[int]] | None:
     """User and groups that we run as; None when we may give files to anybody."""
     return None if os.geteuid() == 0 else (os.geteuid(), frozenset({os.getegid(), *os.getgroups()}))

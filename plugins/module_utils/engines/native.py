@@ -27,6 +27,7 @@ from .local import (
     LocalHost,
     arrange,
     backend_of,
+    device_paths,
     emptied_key,
     emptied_note,
     no_backend,
@@ -69,11 +70,6 @@ def _same_source(pool: Pool | None, other: Pool) -> bool:
 def _same_place(pool: Pool, other: Pool) -> bool:
     other = defined(other)
     return _same_source(pool, other) and pool.mount_options == other.mount_options
-
-
-def _devices(pool: Pool | None) -> list[str]:
-    devices = () if pool is None else pool.source.devices or ()
-    return [device.path for device in devices if device.path.startswith("/")]
 
 
 class NativeEngine:
@@ -149,7 +145,8 @@ class NativeEngine:
             if pool is not None:
                 place = look.servers.resolved(pool.path) if pool.path else None
                 started = os.path.exists(self._state_path(name))
-                neighbours.append(Neighbour(pool, place, tuple(map(look.servers.resolved, _devices(pool))), started))
+                devices = tuple(map(look.servers.resolved, device_paths(pool)))
+                neighbours.append(Neighbour(pool, place, devices, started))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:
@@ -168,7 +165,7 @@ class NativeEngine:
         storage = self.host.storage(wanted, look, scope.holds)
         current = current or storage
         neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
-        paths = (wanted.path, None if existing is None else existing.path, *_devices(wanted))
+        paths = (wanted.path, None if existing is None else existing.path, *device_paths(wanted))
         found = Found(
             name,
             definition,

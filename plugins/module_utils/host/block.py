@@ -57,9 +57,11 @@ class Device(NamedTuple):
     @property
     def identity(self) -> tuple:
         """What tells it from another device that gets its name or number later. ``diskseq`` is there since Linux 5.15;
-        what udev finds out is left out, since that comes later than the device.
+        what udev finds out is left out, since that comes later than the device. What is device-mapper's gets another
+        with each new table, as a volume does when a snapshot of it goes: it has a uuid.
         """
-        return (*self.number, self.size, self.start or 0, self.diskseq, self.wwn, self.serial, self.dm_uuid)
+        sequence = "" if self.dm_uuid else self.diskseq
+        return (*self.number, self.size, self.start or 0, sequence, self.wwn, self.serial, self.dm_uuid)
 
 
 def name_of(node: str) -> str:

@@ -18,20 +18,19 @@ from .mounts import mount_at, mounts
 from .paths import resolved
 from .run import lacks, run
 
+_SECONDS_FOR_ASKING = 1.0
+
 
 def _check_not_refused(op: ops.Run) -> None:
     """Raises where nobody listens: mount(8) would ask for long."""
     if op.asks is None:
         return
-    import socket
+    from .reach import refusal
 
-    try:
-        socket.create_connection(op.asks, 1).close()
-    except ConnectionRefusedError as error:
-        why = f"{op.asks[0]}, port {op.asks[1]}: {error.strerror}"
-        raise StorageError("command_failed", "mount failed", subject="mount", command=op.command, stderr=why) from None
-    except OSError:
-        return
+    refused = refusal(*op.asks, _SECONDS_FOR_ASKING)
+    if refused:
+        why = f"{op.asks[0]}, port {op.asks[1]}: {refused}"
+        raise StorageError("command_failed", "mount failed", subject="mount", command=op.command, stderr=why)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
+from ..model.errors import StorageError
 from ..model.found import User
 from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of
 from .patience import in_child
@@ -137,7 +138,11 @@ def _last_word(device: Device, unseen: set[str], seconds: float) -> Iterator[Use
     that kpartx made are such a use of their disk, so that they are asked instead.
     """
     for path in device.partitions if device.kind == "dm" and device.partitions else (device.path,):
-        told = in_child(partial(_asked, path), seconds)  # a disk that is dead does not even open
+        try:
+            told = in_child(partial(_asked, path), seconds)  # a disk that is dead does not even open
+        except StorageError as error:
+            unseen.add(f"whether the kernel uses {path} ({error.message})")
+            continue
         if told is None:
             unseen.add(f"whether the kernel uses {path}, which does not answer")
         elif told["held"]:

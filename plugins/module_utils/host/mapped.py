@@ -25,15 +25,15 @@ def update(device: Device, table: Table | None, separator: bool | None, seconds:
     what = ["-d"] if table is None else ["-u", "-p", stem[len(device.dm_name) :]]
     argv = ["kpartx", *what, "-s", f"/dev/mapper/{device.dm_name}"]
     try:
-        run(argv)
+        run(argv, timeout=seconds)
     except StorageError as error:
         if error.code == "tool_missing":
             raise
         settle(seconds)
-        run(argv)
+        run(argv, timeout=seconds)
     if _differs(device, table):
         settle(seconds)
-        run(argv)
+        run(argv, timeout=seconds)
 
 
 def _differs(device: Device, table: Table | None) -> bool:

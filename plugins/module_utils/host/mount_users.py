@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
+from ..model.errors import StorageError
 from ..model.found import User
 from .mounts import Mount, filesystem_of, is_below, mounts_below, unescaped
 from .patience import in_child
@@ -66,7 +67,10 @@ def users_of_mount(
     opened = (*processes.files(), *processes.places())
     pids = [file.pid for file in opened if file.shown in sockets or inside.of(file.pid, file.shown)]
     others = processes.pids()
-    mapped = in_child(lambda: _mapping(others, inside), seconds)
+    try:
+        mapped = in_child(lambda: _mapping(others, inside), seconds)
+    except StorageError:
+        mapped = None
     found.update(dict.fromkeys(process_user(pid) for pid in dict.fromkeys([*pids, *(mapped or ())])))
     unseen = processes.unseen | ({_MAPS} if mapped is None else set())
     return tuple(found), tuple(sorted(unseen))

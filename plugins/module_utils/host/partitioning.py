@@ -16,6 +16,7 @@ import os
 import re
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..model.errors import StorageError
 from ..model.operations import ChangeTable
@@ -35,44 +36,58 @@ _ARGUMENT, _PARTITION = "@iiiP", "@qqi64s64s0q"
 _SHOWN_OF_EXTENDED = 1024  # bytes that the kernel shows of an extended partition: enough for a boot loader
 
 
+class _Held(NamedTuple):
+    """What is worked with under the lock: the disk as it is open, the open files that commands get, and the seconds
+    that each may take but those that write content.
+    """
+
+    disk: int
+    keep: tuple[int, ...]
+    seconds: float
+
+    def run(self, argv: Sequence[str], stdin: bytes = b"") -> str:
+        return run(argv, self.keep, self.seconds, stdin)
+
+
 def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) -> None:
     """Raises ``changed_meanwhile`` or ``locked`` before it does anything, ``device_in_use`` and what commands raise."""
     seconds = timeout or SECONDS
     with locked(same_device(op.disk, op.identity), seconds) as descriptor:
+        work = _Held(descriptor, (*held, descriptor), max(seconds, SECONDS))
         device = same_device(op.disk, op.identity)
-        table = _checked(op, device)
+        table = _checked(op, device, work)
         if not op.label:
             check_unused(device, seconds)
-        _change(op, device, descriptor, (*held, descriptor))
-        _tell_kernel(descriptor, device, table if not op.argv else _table(op.made or op.label, device, op), op)
+        _change(op, device, work)
+        _tell_kernel(device, table if not op.argv else _table(op.made or op.label, device, op, work), op, work)
     if op.settle:
         settle(seconds)
 
 
-def _change(op: ChangeTable, device: Device, descriptor: int, keep: Sequence[int]) -> None:
+def _change(op: ChangeTable, device: Device, work: _Held) -> None:
     """What must be unused is held as long as it can be: the kernel takes away no partition that is held, by us either,
     and parted has it do so as soon as it has written.
     """
     at_once = op.unused and op.argv[0] == _PARTED
     with alone(_taken(op, device)):
         if op.drop:
-            op = op._replace(script=op.script + _beside(op, device))
-            run(op.drop, keep_fds=keep)
+            op = op._replace(script=op.script + _beside(op, device, work))
+            work.run(op.drop)
         else:
-            _write(op, descriptor, keep)
+            _write(op, work)
             if not at_once:
-                _edit(op, keep)
+                _edit(op, work)
     if op.drop:
-        _tell_kernel(descriptor, device, _table(op.label, device, op), op)
-        _write(op, descriptor, keep)
+        _tell_kernel(device, _table(op.label, device, op, work), op, work)
+        _write(op, work)
     if op.drop or at_once:
-        _edit(op, keep)
+        _edit(op, work)
 
 
-def _checked(op: ChangeTable, device: Device) -> Table | None:
+def _checked(op: ChangeTable, device: Device, work: _Held) -> Table | None:
     """The table as it is, which is still the one that was looked at."""
     try:
-        table = _table(op.label, device, op)
+        table = _table(op.label, device, op, work)
     except StorageError as error:
         raise changed_meanwhile(op.disk, f"got a table that can't be read ({error.stderr or error.message})") from None
     if table is not None:
@@ -91,25 +106,26 @@ def _taken(op: ChangeTable, device: Device) -> list[str]:
     return [node for node in nodes if os.path.exists(node)]
 
 
-def _beside(op: ChangeTable, device: Device) -> str:
+def _beside(op: ChangeTable, device: Device, work: _Held) -> str:
     """What a partition that is to be made anew has beside its place and type, as sfdisk(8) reads it."""
     words = []
     for number, _start, _end in op.was:
-        row = partition_row(device, number, run)
+        row = partition_row(device, number, work.run)
         words += [f', {name}="{row[name]}"' for name in _KEPT if _PLAIN.match(str(row.get(name, "")))]
         words += [", bootable"] if row.get("bootable") else []
     return "".join(words)
 
 
-def _edit(op: ChangeTable, keep: Sequence[int]) -> None:
+def _edit(op: ChangeTable, work: _Held) -> None:
+    """parted waits for udev, which needs a shared lock for its events, and the one we have to read the table anew."""
     if op.argv:
-        run(op.argv, keep_fds=keep, stdin=f"{op.script}\n".encode() if op.script else b"")
+        if op.argv[0] == _PARTED:
+            fcntl.flock(work.disk, fcntl.LOCK_SH)
+        work.run(op.argv, f"{op.script}\n".encode() if op.script else b"")
 
 
-def _table(label: str, device: Device, op: ChangeTable) -> Table | None:
-    if not label:
-        return None
-    return read_table(device, label, op.separator, run)
+def _table(label: str, device: Device, op: ChangeTable, work: _Held) -> Table | None:
+    return read_table(device, label, op.separator, work.run, work.seconds) if label else None
 
 
 def _check(op: ChangeTable, table: Table) -> None:
@@ -125,16 +141,16 @@ def _check(op: ChangeTable, table: Table) -> None:
             raise changed_meanwhile(op.disk, f"got a partition {number} where a new one was to be")
 
 
-def _write(op: ChangeTable, descriptor: int, keep: Sequence[int]) -> None:
+def _write(op: ChangeTable, work: _Held) -> None:
     for offset, size in op.clear:
-        _clear(descriptor, offset, size)
+        _clear(work.disk, offset, size)
     if isinstance(op.content, bytes):
-        _put(descriptor, op.content, op.at)
+        _put(work.disk, op.content, op.at)
     if op.clear or op.content:
-        os.fsync(descriptor)
+        os.fsync(work.disk)
     if op.content and not isinstance(op.content, bytes):
-        run(op.content, keep_fds=keep)
-        os.fsync(descriptor)
+        run(op.content, keep_fds=work.keep)
+        os.fsync(work.disk)
 
 
 def _clear(descriptor: int, offset: int, size: int) -> None:
@@ -152,24 +168,24 @@ def _put(descriptor: int, data: bytes, offset: int) -> None:
         data, offset = data[written:], offset + written
 
 
-def _tell_kernel(descriptor: int, disk: Device, table: Table | None, op: ChangeTable) -> None:
+def _tell_kernel(disk: Device, table: Table | None, op: ChangeTable, work: _Held) -> None:
     device = device_at(op.disk)
     if device.kind == "dm":
         from .mapped import update
 
-        update(device, table, op.separator, SECONDS)
+        update(device, table, op.separator, work.seconds)
         return
     seen = kernel_partitions(device)
     if table is None:
         table = Table("", op.disk, "", device.sector, 0, device.size)
     gone, new, sized = differences(table, seen)
     for each in reversed(gone):
-        _blkpg(descriptor, _DELETE, each.number, 0, 0, op.disk)
+        _blkpg(work.disk, _DELETE, each.number, 0, 0, op.disk)
     for partition in sized:
-        _blkpg(descriptor, _RESIZE, partition.number, partition.start, partition.size, op.disk)
+        _blkpg(work.disk, _RESIZE, partition.number, partition.start, partition.size, op.disk)
     for partition in new:
         size = min(partition.size, _SHOWN_OF_EXTENDED) if table.is_extended(partition) else partition.size
-        _blkpg(descriptor, _ADD, partition.number, partition.start, size, op.disk)
+        _blkpg(work.disk, _ADD, partition.number, partition.start, size, op.disk)
 
 
 def _blkpg(descriptor: int, operation: int, number: int, start: int, size: int, disk: str) -> None:

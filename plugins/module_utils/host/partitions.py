@@ -19,6 +19,7 @@ from ..model.errors import StorageError
 from ..model.tables import DOS, GPT, RESERVED, Partition, Table, bounds
 from .block import Device, device_at
 from .files import read_small_file
+from .patience import in_child
 
 _TRAILING = re.compile(r"([0-9]+)\Z")
 _SYS = "/sys/class/block"
@@ -27,6 +28,8 @@ _SIGNATURE = b"\x55\xaa"
 _BSD_MAGIC, _BSD_AT = b"\x57\x45\x56\x82", 64  # DISKMAGIC of a BSD label, where parted writes it
 _PC98_MAGIC, _PC98_AT = b"IPL1", 4
 _MOST_LINKS = 256
+_SECONDS = 30.0  # where nothing else is said
+_DEAD = "See whether the disk is there and can be read, or give the task a longer timeout."
 _UDEV = "/run/udev/data"
 _RULES = ("/etc/udev/rules.d", "/run/udev/rules.d", "/usr/local/lib/udev/rules.d", "/usr/lib/udev/rules.d")
 _CUTS = re.compile(r"(kpartx|multipath|dm-parts)\.rules\Z")
@@ -34,7 +37,7 @@ _KPARTX = re.compile(rb'^[^#\n]*RUN[^=\n]*=\s*"[^"\n]*kpartx\s([^"\n]*)"', re.MU
 # Labels in the words of libvirt by those of blkid, sfdisk and parted.
 LABELS = {"dos": "dos", "msdos": "dos", "sgi": "dvh", "gpt": "gpt", "PMBR": "gpt"}
 PARTED_LABELS = {"dos": "msdos"}
-# Types of dos partitions in which the kernel looks for a table: of FreeBSD, OpenBSD, NetBSD, Solaris 10, Minix, UnixWare
+# Types of dos partitions in which the kernel looks for a table: of FreeBSD, OpenBSD, NetBSD, Solaris, Minix, UnixWare
 # (block/partitions/msdos.c).
 _WITH_TABLES = ("a5", "a6", "a9", "bf", "81", "63")
 _BY_PARTED = ("dvh", "mac", "bsd", "pc98", "sun")
@@ -55,8 +58,21 @@ def label_of(text: str) -> str:
     return LABELS.get(text, text)
 
 
-def old_label(path: str) -> str:
+def _patiently(disk: str, seconds: float, look: Callable[[], Any]) -> Any:
+    """What a look into a disk finds, which may be dead. Raises ``deadline``."""
+    told = in_child(look, seconds)
+    if told is None:
+        raise StorageError("deadline", f"{disk} did not answer within {seconds:.3g} s", subject=disk, hint=_DEAD)
+    return told
+
+
+def old_label(path: str, seconds: float = _SECONDS) -> str:
     """bsd or pc98, which blkid does not know, where the first sector is one of them; empty otherwise."""
+    label: str = _patiently(path, seconds, lambda: _old_label(path))
+    return label
+
+
+def _old_label(path: str) -> str:
     with open(path, "rb") as file:
         head = file.read(_SECTOR)
     if head[_BSD_AT : _BSD_AT + 4] == _BSD_MAGIC:
@@ -125,24 +141,28 @@ def _rules(path: str) -> bytes:
         return b""
 
 
-def read_table(device: Device, label: str, separator: bool | None, run: Runner) -> Table:
-    """The table of a disk, which is one of that label. Raises ``command_failed`` and the like."""
+def read_table(device: Device, label: str, separator: bool | None, run: Runner, seconds: float = _SECONDS) -> Table:
+    """The table of a disk, which is one of that label. What is read here and not by ``run`` takes no more than those
+    ``seconds``. Raises ``command_failed``, ``deadline`` and the like.
+    """
     stem, directory = stem_of(device, separator)
     first, end = bounds(label, device.size, device.sector)
     empty = Table(label, device.node, stem, device.sector, first, end, directory=directory, identity=device.identity)
     if label in _BY_PARTED:
         return _by_parted(empty, run)
-    return _by_sfdisk(empty, run)
+    return _by_sfdisk(empty, run, seconds)
 
 
-def _by_sfdisk(empty: Table, run: Runner) -> Table:
+def _by_sfdisk(empty: Table, run: Runner, seconds: float) -> Table:
     rows = _rows(empty.device, run)
     sector = int(rows.get("sectorsize") or empty.sector)
     found = [_partition(row, sector) for row in rows.get("partitions", ())]
     table = empty._replace(label=label_of(rows["label"]), sector=sector, partitions=tuple(sorted(found)))
     if table.label == GPT and "firstlba" in rows and "lastlba" in rows:
         return table._replace(first=int(rows["firstlba"]) * sector, end=(int(rows["lastlba"]) + 1) * sector)
-    return table._replace(links=_links(table)) if table.extended is not None else table
+    if table.extended is None:
+        return table
+    return table._replace(links=tuple(_patiently(table.device, seconds, lambda: _links(table))))
 
 
 def _rows(disk: str, run: Runner) -> dict[str, Any]:

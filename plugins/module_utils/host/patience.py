@@ -9,6 +9,7 @@ interrupted from within, so that it is made by a child that can be left behind, 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -19,13 +20,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Callable
 
+from ..model.errors import StorageError
+
 _SECONDS_TO_DIE = 0.5
+_FAILED = "Run the task again; see whether the host has memory left."
 _POLL_SECONDS = 0.01
 
 
 def answers(path: str, seconds: float) -> os.statvfs_result | OSError | None:
     """statvfs(3) of a path, which asks the filesystem itself. None where it does not answer in time."""
-    answer = in_child(lambda: _statvfs(path), seconds)
+    try:
+        answer = in_child(lambda: _statvfs(path), seconds)
+    except StorageError as error:
+        return OSError(errno.EIO, error.message, path)
     if answer is None:
         return None
     if "errno" in answer:
@@ -41,8 +48,9 @@ def _statvfs(path: str) -> dict[str, Any]:
 
 
 def in_child(function: Callable[[], Any], seconds: float) -> Any:
-    """What a function returns in a child process, as far as JSON can say it; None where it fails or takes longer. It
-    may only look: the child is killed when its time is over.
+    """What a function returns in a child process, as far as JSON can say it; None where it takes longer. It may only
+    look: the child is killed when its time is over. Raises ``operation_failed`` where the child fails or dies, which is
+    no matter of time.
     """
     import json
 
@@ -55,7 +63,7 @@ def in_child(function: Callable[[], Any], seconds: float) -> Any:
         status = 1
         try:
             _leave(writer, seconds)
-            _write(writer, json.dumps(function()).encode())
+            _write(writer, _told(function))
             status = 0
         finally:
             os._exit(status)
@@ -66,10 +74,24 @@ def in_child(function: Callable[[], Any], seconds: float) -> Any:
     finally:
         os.close(reader)
         _end(child, data is not None)
-    try:
-        return json.loads(data) if data else None
-    except ValueError:  # it came to its end in the middle of its answer
+    if data is None:
         return None
+    try:
+        told = json.loads(data)
+    except ValueError:  # it came to its end before its answer, or in the middle of it
+        told = {"failed": "the process that looked was ended"}
+    if "failed" in told:
+        raise StorageError("operation_failed", f"looking failed: {told['failed']}", hint=_FAILED)
+    return told["answer"]
+
+
+def _told(function: Callable[[], Any]) -> bytes:
+    import json
+
+    try:
+        return json.dumps({"answer": function()}).encode()
+    except Exception as error:  # whatever it is, it is told
+        return json.dumps({"failed": f"{type(error).__name__}: {error}"}).encode()
 
 
 def _leave(descriptor: int, seconds: float) -> None:

@@ -3,20 +3,38 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Whether somebody listens at a port of a server."""
+"""Names of servers, and whether somebody listens at a port of one: neither looking up a name nor connecting has an end
+of its own that could be relied on.
+"""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
+from collections.abc import Callable
 
 from ..model.errors import StorageError
 
 
 def ensure_listening(host: str, port: int, seconds: float) -> None:
-    """Raises ``operation_failed`` where nobody does, and ``deadline``: neither looking up a name nor connecting has an
-    end of its own that could be relied on.
-    """
+    """Raises ``operation_failed`` where nobody does, and ``deadline``."""
+    error = _connected(host, port, seconds)
+    if isinstance(error, TimeoutError):
+        raise StorageError("deadline", f"{host} did not answer at port {port} within {seconds:g} s", subject=host)
+    if error is not None:
+        why = error.strerror or str(error)
+        raise StorageError("operation_failed", f"nobody answers at port {port} of {host}: {why}", subject=host)
+
+
+def refusal(host: str, port: int, seconds: float) -> str:
+    """How a server refuses to be connected to at a port; empty where it does not, nor where that can't be told."""
+    error = _connected(host, port, seconds)
+    return error.strerror or str(error) if isinstance(error, ConnectionRefusedError) else ""
+
+
+def _connected(host: str, port: int, seconds: float) -> OSError | None:
+    """What connecting ends with; None where somebody listens."""
     told: list[OSError | None] = []
 
     def connect() -> None:
@@ -29,8 +47,32 @@ def ensure_listening(host: str, port: int, seconds: float) -> None:
     thread = threading.Thread(target=connect, daemon=True)
     thread.start()
     thread.join(seconds)
-    if not told or isinstance(told[0], TimeoutError):
-        raise StorageError("deadline", f"{host} did not answer at port {port} within {seconds:g} s", subject=host)
-    if told[0] is not None:
-        why = told[0].strerror or str(told[0])
-        raise StorageError("operation_failed", f"nobody answers at port {port} of {host}: {why}", subject=host)
+    return told[0] if told else TimeoutError()
+
+
+class Names:
+    """Addresses by name, each looked up once. Who resolves names may be as dead as a server: all that is not answered
+    takes no longer together than one name may.
+    """
+
+    def __init__(self, seconds: float = 5.0) -> None:
+        self._left = seconds
+        self._known: dict[str, tuple[str, ...]] = {}
+
+    def addresses(self, name: str, seconds: float, look_up: Callable[[], list[str]]) -> tuple[str, ...]:
+        """Those of a name, none where it has none or nobody answers; a child looks it up, in these seconds at most."""
+        if name not in self._known:
+            self._known[name] = self._ask(min(seconds, self._left), look_up)
+        return self._known[name]
+
+    def _ask(self, seconds: float, look_up: Callable[[], list[str]]) -> tuple[str, ...]:
+        from .patience import in_child
+
+        began = time.monotonic()
+        try:
+            told = in_child(look_up, seconds) if seconds > 0 else None
+        except StorageError:
+            told = ()
+        if told is None:
+            self._left = max(0.0, self._left - (time.monotonic() - began))
+        return tuple(told or ())

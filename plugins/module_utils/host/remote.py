@@ -15,6 +15,7 @@ from ..model.errors import StorageError
 from ..model.found import Problem
 from .mounts import Mount, mounts
 from .paths import walk
+from .reach import Names
 
 # Filesystems that ask somebody else: servers, and processes of this host (FUSE).
 _REMOTE = (
@@ -39,6 +40,7 @@ class Servers:
         self._table: list[Mount] | None = None
         self._asked: dict[tuple[int, int], Thread] = {}
         self._silent: dict[tuple[int, int], bool] = {}
+        self.names = Names()
 
     def look_again(self) -> None:
         """Something may have been mounted or unmounted."""

@@ -97,7 +97,10 @@ def look_at(path: str, timeout: float, prober: Prober, offset: int = 0, size: in
     since a disk that lost its paths may never answer.
     """
     deadline = time.monotonic() + timeout
-    read = in_child(lambda: _read(path, offset, size), timeout)
+    try:
+        read = in_child(lambda: _read(path, offset, size), timeout)
+    except StorageError as error:
+        return Content(problem=error.message)
     if read is None:
         return Content(problem=f"it did not answer within {timeout:.3g} s")
     if read["problem"]:

@@ -75,12 +75,14 @@ def same_device(node: str, identity: tuple) -> Device:
 
 
 def check_unused(device: Device, seconds: float) -> None:
-    """Raises ``changed_meanwhile`` where somebody has the device."""
+    """Raises ``changed_meanwhile`` where somebody has the device, or that can't be told."""
     from .device_users import users_of_device
 
-    users = users_of_device(device, None, seconds)[0]
+    users, unseen = users_of_device(device, None, seconds)
     if users:
         raise changed_meanwhile(device.node, f"was taken into use by {users[0]}")
+    if unseen:
+        raise changed_meanwhile(device.node, f"could not be checked for users ({unseen[0]})")
 
 
 def _check_content(op: MakeOn, seconds: float) -> None:

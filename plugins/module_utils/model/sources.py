@@ -32,6 +32,7 @@ _BY_PATH = ("fs", "disk", "logical")
 # Names of content, and the links that udev makes for them (systemd, src/basic/device-nodes.c).
 _TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
 _BY = "/dev/disk/by-"
+_NO_HOST = re.compile(r"[\s/\\]")
 _UNSAFE = re.compile(r"[^0-9A-Za-z#+\-.:=@_\u0080-\U0010ffff]|[\ud800-\udfff]")
 _ESCAPES = re.compile(r"(?:\\x[0-9a-f]{2})+")
 # An error code, what is wrong, what to do.
@@ -125,6 +126,17 @@ def source_problem(source: Source, row: PoolType | None, own: bool = True) -> Pr
     ``own``: it may have formats that only we have a word for.
     """
     return _format_problem(source, row, own) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
+
+
+def host_problem(source: Source) -> Problem | None:
+    """Whether a host is named that is none: tools would take it for an option, a list or a path (mount(8) hands it to
+    mount.nfs as the first of its arguments).
+    """
+    for host in source.hosts or ():
+        name = host.name or ""
+        if name.startswith("-") or _NO_HOST.search(name):
+            return "invalid_option", f"source.host: {name!r} is not a host", "Give a name or an address."
+    return None
 
 
 def _format_problem(source: Source, row: PoolType | None, own: bool) -> Problem | None:

@@ -268,6 +268,8 @@ def _pool_deleted(work: _Work, task: PoolTask, path: str) -> None:
     if task.type != "dir" or (pool is not None and pool.type != "dir"):
         work.codes.add("backend_missing")
         return
+    if pool is None and (kind == "foreign" or _claimed(host, name, path)):
+        return  # it is gone, and something else is there by now
     if pool is not None and host.resolve(pool.path) != host.resolve(path):
         work.codes.add("identity_change")
     if kind == "foreign":

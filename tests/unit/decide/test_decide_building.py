@@ -21,6 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     RUNNING,
     SOURCE,
     UNKNOWN_STORAGE,
+    Neighbour,
     Part,
     Problem,
     Storage,
@@ -160,6 +161,14 @@ RUNNING_OURS = storage(up=True, ours=True)
 RUNNING_ADOPTED = storage(up=True)
 
 
+def test_what_is_taken_down_must_be_what_was_looked_at():
+    mounted = (Condition("mount", "/p", (1,)),)
+    ours = storage(up=True, ours=True, leaves=mounted)
+    assert change(decide_pool(goal("inactive"), started(ours, POOL)), "stop").requires == mounted
+    adopted = storage(up=True, leaves=mounted)
+    assert change(decide_pool(goal("inactive"), started(adopted, POOL)), "stop").requires == ()
+
+
 @pytest.mark.parametrize("state", ["inactive", "absent"])
 def test_only_what_we_brought_up_is_taken_down(state):
     found = started(RUNNING_OURS, POOL)
@@ -235,6 +244,25 @@ def test_what_somebody_else_mounted_is_not_deleted_without_a_word():
 def test_what_nobody_defined_is_not_deleted():
     assert pool_refused(goal("deleted"), nothing(storage())).code == "pool_undefined"
     assert actions(decide_pool(goal("deleted"), nothing(storage(filesystem(ABSENT), directory())))) == []
+
+
+def test_what_was_deleted_is_gone_whatever_has_its_device_by_now():
+    other = storage(
+        filesystem(FOREIGN, why="/dev/sdx holds xfs", destroys="xfs on /dev/sdx", removable=False), directory()
+    )
+    pulled = Problem("source_missing", "there is no /dev/sdx", "Name what is there.")
+    lost = storage(filesystem(UNKNOWN_STORAGE, problem=pulled, removable=False), directory())
+    theirs = Neighbour(Pool("other", "disk", path="/dev", source=DEVICE), None, ("/dev/sdx",))
+    for found in (nothing(other), nothing(lost), nothing(storage(), neighbours=(theirs,))):
+        decision = decide_pool(goal("deleted", allow=["nonempty"]), found)
+        assert (decision.changes, decision.missing, decision.refusal) == ((), (), None)
+    for found in (defined(other, POOL), defined(storage(), POOL, neighbours=(theirs,))):
+        pool_refused(goal("deleted"), found)
+
+
+def test_what_something_is_mounted_over_is_not_gone():
+    over = storage(filesystem(), directory(FOREIGN, why="a mount of tmpfs"))
+    assert pool_refused(goal("deleted"), nothing(over)).code == "pool_undefined"
 
 
 def test_permissions_are_those_of_what_is_mounted():

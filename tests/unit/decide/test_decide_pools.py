@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.decide.decision import Decision
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
@@ -57,7 +58,7 @@ FOREIGN, NO_READING = "!storage_foreign", "!storage_unreadable"
 TABLE = {
     "nothing": (nothing(), ("define", "define build start", "define", "", "")),
     "nothing, directory there": (nothing(DIRECTORY), ("define", "define start", "define", "", "")),
-    "nothing, foreign": (nothing(IN_THE_WAY), ("define", FOREIGN, "define", "", FOREIGN)),
+    "nothing, foreign": (nothing(IN_THE_WAY), ("define", FOREIGN, "define", "", "")),
     "nothing, unreadable": (nothing(UNREADABLE), ("define", NO_READING, "define", "", NO_READING)),
     "defined": (defined(), ("", "start", "", "undefine", "undefine")),
     "defined, our directory": (defined(MADE), ("", "start", "", "undefine", "delete undefine")),
@@ -358,6 +359,17 @@ def test_the_same_directory_as_another_pool(state, path, found):
     assert error.code == "source_conflict"
     assert "other" in error.message
     assert "name: other" in error.hint
+
+
+@pytest.mark.parametrize("allow", [(), ("nonempty",)])
+def test_a_deleted_pool_is_gone_though_another_one_has_its_directory_by_now(allow):
+    """So that a task that deletes a pool can be followed by one that makes another of the same, again and again."""
+    theirs = replace(DIRECTORY, holds=("a",), made=True)
+    found = nothing(theirs, neighbours=(neighbour(path="/p"),), volumes={"a": volume("a")})
+    assert decide_pool(dir_goal("deleted", allow=allow), found) == Decision()
+    assert pool_at_stake(dir_goal("deleted", allow=allow), found) == {}
+    both = defined(theirs, neighbours=(neighbour(path="/p"),))
+    assert pool_refused(dir_goal("deleted", allow=allow), both).code == "source_conflict"
 
 
 def test_moving_into_the_directory_of_another_pool():

@@ -178,6 +178,19 @@ def test_what_is_no_host(text):
     assert refused(name="p", source={"host": text}).code == "invalid_option"
 
 
+@pytest.mark.parametrize("text", ["-ofoo", "-o:111", "a b", "a\u00a0b", "a/b", "a\\b", "/", "[-x]"])
+def test_what_a_tool_would_take_for_something_else_is_no_host(text):
+    xml = (
+        "<pool type='netfs'><name>p</name><source><host name='{}'/><dir path='/x'/></source>"
+        "<target><path>/p</path></target></pool>"
+    )
+    given = {"name": "p", "type": "netfs", "path": "/p", "source": {"host": text, "dir": "/x"}}
+    name = text.partition(":")[0].strip("[]")
+    for error in (refused(**given), refused(xml=xml.format(name))):
+        assert error.code == "invalid_option"
+        assert "is not a host" in error.message
+
+
 def test_the_order_of_hosts_is_kept():
     assert [host.name for host in source(hosts=["c", "a", "b"]).hosts] == ["c", "a", "b"]
 

@@ -6,14 +6,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
+import time
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import partitions
+from ansible_collections.virt.storage.plugins.module_utils.host import partitioning, partitions
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.host.partitions import Seen, differences, read_table, stem_of
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import ChangeTable
 from ansible_collections.virt.storage.plugins.module_utils.model.tables import Partition, Table
 
 MIB = 2**20
@@ -180,6 +183,14 @@ def test_what_the_kernel_finds_in_a_partition_is_left_alone():
     assert differences(plain, seen) == (seen[1:], [], [])
 
 
+def test_a_disk_that_does_not_answer(monkeypatch, tmp_path):
+    """It is read in a child, which is left behind."""
+    monkeypatch.setattr(partitions, "_old_label", lambda path: time.sleep(60))
+    with pytest.raises(StorageError) as caught:
+        partitions.old_label(str(tmp_path / "disk"), 0.1)
+    assert caught.value.code == "deadline"
+
+
 @pytest.mark.parametrize(("rows", "forgotten"), [([(1, 2048)], False), ([(2, 4096)], True), ([(1, 4096)], True)])
 def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
     disk = device("/dev/sdb", partitions=("/dev/sdb1",))
@@ -191,3 +202,25 @@ def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
     assert partitions.is_forgotten(part, lambda argv: printed) is forgotten
     assert not partitions.is_forgotten(part, lambda argv: "")  # no table that can be read: it can't be told
     assert not partitions.is_forgotten(disk, lambda argv: printed)
+
+
+@pytest.mark.parametrize(("program", "shared"), [("parted", True), ("sfdisk", False)])
+def test_a_program_that_waits_for_udev_leaves_it_a_shared_lock(tmp_path, monkeypatch, program, shared):
+    """And nobody gets the lock that it takes to read the table anew."""
+    disk, got = tmp_path / "disk", {}
+    disk.write_bytes(bytes(512))
+
+    def run(argv, **_more):
+        for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
+            with disk.open("rb") as stream:
+                try:
+                    fcntl.flock(stream, kind | fcntl.LOCK_NB)
+                    got[kind] = True
+                except BlockingIOError:
+                    got[kind] = False
+
+    monkeypatch.setattr(partitioning, "run", run)
+    with disk.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        partitioning._edit(ChangeTable(str(disk), (), argv=(program,)), held.fileno(), ())
+    assert got == {fcntl.LOCK_SH: shared, fcntl.LOCK_EX: False}

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.host.patience import answers, in_child, watch
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 
 def children():
@@ -40,15 +41,31 @@ def test_an_error_is_an_answer(tmp_path):
     assert (found.errno, found.filename) == (errno.ENOENT, str(tmp_path / "none"))
 
 
-@pytest.mark.parametrize(
-    "function",
-    [lambda: time.sleep(60), lambda: 1 / 0, lambda: os._exit(0), lambda: os.kill(os.getpid(), 9), object],
-    ids=["hangs", "fails", "ends", "dies", "no JSON"],
-)
-def test_what_does_not_answer(function):
+def test_what_does_not_answer():
     start = time.monotonic()
-    assert in_child(function, 0.5) is None
+    assert in_child(lambda: time.sleep(60), 0.5) is None
     assert time.monotonic() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("function", "why"),
+    [
+        (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda: os._exit(0), "was ended"),
+        (lambda: os.kill(os.getpid(), 9), "was ended"),
+        (object, "TypeError"),
+    ],
+    ids=["fails", "ends", "dies", "no JSON"],
+)
+def test_what_fails_is_not_taken_for_slow(function, why):
+    with pytest.raises(StorageError, match=why) as caught:
+        in_child(function, 30)
+    assert caught.value.code == "operation_failed"
+
+
+def test_a_mount_of_which_the_look_fails_does_answer(monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "statvfs", lambda path: 1 / 0)
+    assert "ZeroDivisionError" in answers(str(tmp_path), 30).strerror
 
 
 def test_one_that_can_not_be_told_to_end():

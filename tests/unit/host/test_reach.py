@@ -39,3 +39,43 @@ def test_a_name_server_that_does_not_answer(monkeypatch):
         reach.ensure_listening("nas1", 24007, 0.2)
     assert caught.value.code == "deadline"
     assert time.monotonic() - began < 0.9
+
+
+def test_who_refuses():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert reach.refusal("127.0.0.1", port, 10) == ""
+    assert reach.refusal("127.0.0.1", port, 10) == "Connection refused"
+
+
+def test_who_can_not_be_asked_does_not_refuse(monkeypatch):
+    def connect(address, seconds):
+        time.sleep(1)
+        raise OSError
+
+    monkeypatch.setattr(reach.socket, "create_connection", connect)
+    began = time.monotonic()
+    assert reach.refusal("nas1", 2049, 0.1) == ""
+    assert time.monotonic() - began < 0.9
+
+
+def test_names_are_looked_up_once(tmp_path):
+    names, asked = reach.Names(), tmp_path / "asked"
+
+    def look_up():
+        with asked.open("a") as file:
+            file.write("x")
+        return ["192.0.2.1"]
+
+    assert [names.addresses("nas1", 10, look_up) for _again in range(3)] == [("192.0.2.1",)] * 3
+    assert asked.read_text() == "x"
+
+
+def test_names_that_nobody_answers_for_take_no_longer_than_one():
+    names = reach.Names(0.5)
+    began = time.monotonic()
+    for number in range(5):
+        assert names.addresses(f"nas{number}", 10, lambda: time.sleep(60)) == ()
+    assert time.monotonic() - began < 2.5
+    assert reach.Names().addresses("nas1", 0.1, lambda: time.sleep(60)) == ()
+    assert reach.Names().addresses("nas1", 10, lambda: 1 / 0) == ()
