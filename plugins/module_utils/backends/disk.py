@@ -117,9 +117,9 @@ def _part(pool: Pool, source: SourceDevice, device: Device, look: Look) -> tuple
     declared = pool.source.format if pool.source.format != "unknown" else None
     content = content_at(device.node, look.left(source.path))
     if content.problem:
-        from ..host.device_users import users_of_device
+        from .holding import users_of
 
-        why, users = f"{source.path}: {content.problem}", users_of_device(device)[0]
+        why, users = f"{source.path}: {content.problem}", users_of(device, content, look)[0]
         return Part(TABLE, _what(source.path), UNKNOWN_STORAGE, why, users=users), None
     try:
         table = _read(content, device, source, look)
