@@ -346,14 +346,13 @@ def _seen(found: Found) -> tuple[Condition, ...]:
 
 def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
     """What makes the filesystem, or erases it."""
-    from ..model.operations import MakeOn
+    from ..model.operations import MakeOn, Run
 
     conditions = {each.kind: each for each in change.requires or _seen(found)}
-    device, content = conditions.get("device"), conditions.get("signatures")
-    if device is None or not device.path:  # an earlier task would have made it
-        from ..model.operations import Run
-
-        return [Run((*FILESYSTEMS[change.wanted.source.format].making, change.wanted.source.devices[0].path))]
+    if not conditions:  # an earlier task would have made the device
+        making = FILESYSTEMS[change.wanted.source.format].making
+        return [Run((*making, change.wanted.source.devices[0].path))]
+    device, content = conditions["device"], conditions.get("signatures")
     operation = MakeOn(device.path, device.expected, None if content is None else content.expected)
     if change.action == "delete":
         return [operation._replace(wipe=True)]

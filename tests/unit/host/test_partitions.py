@@ -210,7 +210,7 @@ def test_a_program_that_waits_for_udev_leaves_it_a_shared_lock(tmp_path, monkeyp
     disk, got = tmp_path / "disk", {}
     disk.write_bytes(bytes(512))
 
-    def run(argv, **_more):
+    def run(argv, *_more):
         for kind in (fcntl.LOCK_SH, fcntl.LOCK_EX):
             with disk.open("rb") as stream:
                 try:
@@ -222,5 +222,6 @@ def test_a_program_that_waits_for_udev_leaves_it_a_shared_lock(tmp_path, monkeyp
     monkeypatch.setattr(partitioning, "run", run)
     with disk.open("rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
-        partitioning._edit(ChangeTable(str(disk), (), argv=(program,)), held.fileno(), ())
+        work = partitioning._Held(held.fileno(), (), 10.0)
+        partitioning._edit(ChangeTable(str(disk), (), argv=(program,)), work)
     assert got == {fcntl.LOCK_SH: shared, fcntl.LOCK_EX: False}
