@@ -85,7 +85,13 @@ def _clear(disk: str) -> None:
 def emptied(disks: list[str]) -> Iterator[list[str]]:
     """Those that were written to are cleared afterwards; no process is started for that."""
     before = {disk: _written(disk) for disk in disks}
-    yield disks
+    try:
+        yield disks
+    finally:
+        _cleared(disks, before)
+
+
+def _cleared(disks: list[str], before: dict[str, str]) -> None:
     if any(_in_use(disk) for disk in disks):
         run("sh", "-c", TAKE_DOWN, "sh", *disks, check=False)
     used = [disk for disk in disks if _written(disk) != before[disk]]
