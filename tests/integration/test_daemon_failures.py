@@ -84,7 +84,8 @@ def test_a_daemon_that_hangs_in_the_middle(daemon_host, pool, stopped, monkeypat
     failed = daemon_host.volume(timeout=1, name="v", capacity="1MiB")
     assert time.monotonic() - start < 6
     assert failed["error"]["code"] == "deadline", failed["error"]
-    assert not failed["changed"]
+    assert failed["changed"]  # it does what it was told once it goes on
+    assert [step["halfway"] for step in failed["plan"]] == [[f"volume {pool['name']}/v"]], failed["plan"]
 
 
 _RUN = """

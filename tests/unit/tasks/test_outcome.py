@@ -11,8 +11,6 @@ from types import SimpleNamespace
 
 import pytest
 
-pytest.importorskip("ansible")
-
 from ansible_collections.virt.storage.plugins.module_utils.converge import Result
 from ansible_collections.virt.storage.plugins.module_utils.decide.decision import Decision
 from ansible_collections.virt.storage.plugins.module_utils.engines.execute import DONE, FAILED, SKIPPED, Outcome
@@ -21,6 +19,8 @@ from ansible_collections.virt.storage.plugins.module_utils.model.errors import S
 from ansible_collections.virt.storage.plugins.module_utils.model.found import Found
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import Step
 from ansible_collections.virt.storage.plugins.module_utils.tasks import outcome
+
+pytestmark = pytest.mark.needs_ansible
 
 FAILURE = StorageError("command_failed", "mkfs failed")
 
