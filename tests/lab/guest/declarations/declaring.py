@@ -163,10 +163,10 @@ class Declaring:
     def holds(self, task: Task, done: dict[str, Any], reading: Reading, records: Records) -> list[str]:
         """What of a task that did not fail is not there, in words."""
         if task.module == "storage_pool":
-            return self._pool_holds(task, reading, records)
+            return self._pool_holds(task, bool(done["changed"]), reading, records)
         return self._volumes_hold(task, bool(done["changed"]), reading, records)
 
-    def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
+    def _pool_holds(self, task: Task, changed: bool, reading: Reading, records: Records) -> list[str]:
         raise NotImplementedError
 
     def _volumes_hold(self, task: Task, changed: bool, reading: Reading, records: Records) -> list[str]:

@@ -152,9 +152,9 @@ class DiskKind(Declaring):
             Task("storage_volume", {"pool": "d", "volumes": list(made)}, made),
             Task("storage_volume", {"pool": "d", "volumes": list(grown)}, grown),
             Task("storage_volume", {"pool": "d", "volumes": list(gone)}, gone),
-            Task("storage_pool", {"name": "d", "state": "inactive"}),
+            Task("storage_pool", {"name": "d", "state": "inactive", "allow": ["stop_adopted"]}),
             Task("storage_pool", pool),
-            Task("storage_pool", {**pool, "state": "deleted", "allow": ["nonempty"]}),
+            Task("storage_pool", {**pool, "state": "deleted", "allow": ["nonempty", "stop_adopted"]}),
         ]
 
     # -- tasks ----------------------------------------------------------------------------------------------------
@@ -236,7 +236,7 @@ class DiskKind(Declaring):
         wrong = [f"the kernel and the table differ on {', '.join(differs)}"] if differs else []
         return wrong + super().holds(task, done, reading, records)
 
-    def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
+    def _pool_holds(self, task: Task, changed: bool, reading: Reading, records: Records) -> list[str]:
         params = task.params
         state, source = params.get("state", "active"), params.get("source")
         pool = records.defined.get(params["name"])
@@ -253,7 +253,7 @@ class DiskKind(Declaring):
         table = reading.facts[os.path.realpath(device)]
         if state == "active" and (table is None or label not in (None, table["label"])):
             wrong.append(f"active, but the table of {device} is {table and table['label']}")
-        if state == "deleted" and table is not None:
+        if state == "deleted" and changed and table is not None:
             wrong.append(f"deleted, but {device} has a {table['label']} table")
         return wrong
 

@@ -122,15 +122,15 @@ class FilesKind(Declaring):
             {"name": "v3", "capacity": "1MiB", "source": {"content": "content\n" * 1000}},
         )
         grown = ({"name": "v1", "capacity": "3MiB"}, {"name": "v3", "state": "absent"})
-        again = {**pool, "mount_options": ["noatime"], "allow": ["restart"]}
+        again = {**pool, "mount_options": ["noatime"], "allow": ["restart", "stop_adopted"]}
         return [
             Task("storage_pool", {**pool, "autostart": True}),
             Task("storage_volume", {"pool": "a", "volumes": list(made)}, made),
             Task("storage_volume", {"pool": "a", "volumes": list(grown)}, grown),
             Task("storage_pool", again),
-            Task("storage_pool", {"name": "a", "state": "inactive"}),
+            Task("storage_pool", {"name": "a", "state": "inactive", "allow": ["stop_adopted"]}),
             Task("storage_pool", {"name": "a"}),
-            Task("storage_pool", {**pool, "state": "deleted", "allow": ["nonempty"]}),
+            Task("storage_pool", {**pool, "state": "deleted", "allow": ["nonempty", "stop_adopted"]}),
         ]
 
     def made_source(self) -> dict[str, Any]:
@@ -225,7 +225,7 @@ class FilesKind(Declaring):
 
     # -- what was declared ----------------------------------------------------------------------------------------
 
-    def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
+    def _pool_holds(self, task: Task, changed: bool, reading: Reading, records: Records) -> list[str]:
         params, name = task.params, task.params["name"]
         pool = records.defined.get(name)
         words = self.words_of(pool) if pool is not None else params.get("source")

@@ -116,10 +116,10 @@ class FsKind(FilesKind):
         uuid = self.uuid(source)
         return (source, f"UUID={uuid}", f"/dev/disk/by-uuid/{uuid}") if uuid else (source,)
 
-    def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
-        wrong = super()._pool_holds(task, reading, records)
+    def _pool_holds(self, task: Task, changed: bool, reading: Reading, records: Records) -> list[str]:
+        wrong = super()._pool_holds(task, changed, reading, records)
         source = task.params.get("source")
-        if task.params.get("state") == "deleted" and source and source["device"].startswith("/"):
+        if task.params.get("state") == "deleted" and changed and source and source["device"].startswith("/"):
             told = tool("blkid", "-p", "-o", "export", source["device"], check=False)
             wrong += [f"deleted, but there is {told}"] * ("TYPE=" in told)
         return wrong

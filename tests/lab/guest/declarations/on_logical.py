@@ -139,9 +139,9 @@ class LogicalKind(Declaring):
             Task("storage_pool", more),
             Task("storage_volume", {"pool": "va", "volumes": list(changed)}, changed),
             Task("storage_volume", {"pool": "va", "volumes": list(gone)}, gone),
-            Task("storage_pool", {"name": "va", "state": "inactive"}),
+            Task("storage_pool", {"name": "va", "state": "inactive", "allow": ["stop_adopted"]}),
             Task("storage_pool", more),
-            Task("storage_pool", {**more, "state": "deleted", "allow": ["nonempty"]}),
+            Task("storage_pool", {**more, "state": "deleted", "allow": ["nonempty", "stop_adopted"]}),
         ]
 
     # -- tasks ----------------------------------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class LogicalKind(Declaring):
         left = [volume.name for volume in reading.volumes.values() if "virt-storage" in volume.name]
         return [f"half made: {left}"] * bool(left) + super().holds(task, done, reading, records)
 
-    def _pool_holds(self, task: Task, reading: Reading, records: Records) -> list[str]:
+    def _pool_holds(self, task: Task, changed: bool, reading: Reading, records: Records) -> list[str]:
         params, name = task.params, task.params["name"]
         state, group = params.get("state", "active"), reading.facts["groups"].get(name)
         wrong = []
@@ -225,7 +225,7 @@ class LogicalKind(Declaring):
             wrong += [f"{', '.join(more)} are not in {name}"] * bool(more)
             usable = [volume for volume in mine if volume.facts["kind"] in ("linear", "thin")]
             wrong += [f"none of {name} is active"] * (bool(usable) and not any(v.facts["active"] for v in usable))
-        if state == "deleted" and group is not None:
+        if state == "deleted" and changed and group is not None:
             wrong.append(f"deleted, but {name} has {group}")
         return wrong
 
