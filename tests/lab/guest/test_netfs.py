@@ -367,6 +367,8 @@ def test_a_dead_server_ends_in_time_and_hides_no_other_pool(
     assert code(host.pool(**shared, timeout=3)) == "deadline"
     assert code(host.volume(pool="shared", name="a.raw", capacity="1MiB", timeout=3)) in ("deadline", "pool_inactive")
     assert time.monotonic() - begin < 20 + 10 * pace
+    assert code(host.pool(name="shared", state="inactive", timeout=3)) == "pool_in_use"  # by the one inside
+    assert changed(host.pool(name="inside", state="inactive", timeout=3))
     begin = time.monotonic()
     stopped = host.pool(name="shared", state="inactive", timeout=3)
     assert time.monotonic() - begin < 8 + 4 * pace
