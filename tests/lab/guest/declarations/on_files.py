@@ -196,7 +196,7 @@ class FilesKind(Declaring):
             entry["source"] = content(numbers)
         if numbers.random() < 0.2:
             entry["mode"] = "0640"
-        if numbers.random() < 0.05:
+        if numbers.random() < 0.08:
             entry["name"] = numbers.choice(("../v1", ".hidden", "-dash"))
         return entry
 

@@ -92,7 +92,7 @@ class FsKind(FilesKind):
         return f"mke2fs {node}"
 
     def source(self, numbers: Random, name: str) -> dict[str, Any]:
-        node = self.nodes[name if numbers.random() < 0.93 else NAMES[1 - NAMES.index(name)]]
+        node = self.nodes[name if numbers.random() < 0.7 else NAMES[1 - NAMES.index(name)]]
         if numbers.random() < 0.1:
             node = f"UUID={UUIDS[NAMES.index(name)]}"
         source: dict[str, Any] = {"device": node}
