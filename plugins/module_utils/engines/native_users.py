@@ -114,24 +114,24 @@ class _Files:
             self.unseen.add(f"{mount.point}, whose server does not answer,")
         return mount is None
 
-    def identity(self, path: str) -> tuple[int, int] | None:
+    def _status(self, path: str) -> os.stat_result | None:
         if not self.reachable(path):
             return None
         try:
-            status = os.stat(path)
+            return os.stat(path)
         except OSError:
             return None
-        return (status.st_dev, status.st_ino)
+
+    def identity(self, path: str) -> tuple[int, int] | None:
+        status = self._status(path)
+        return None if status is None else (status.st_dev, status.st_ino)
 
     def device(self, path: str) -> tuple[int, int] | None:
         """The number of a block device."""
-        if not self.reachable(path):
+        status = self._status(path)
+        if status is None or not stat.S_ISBLK(status.st_mode):
             return None
-        try:
-            status = os.stat(path)
-        except OSError:
-            return None
-        return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
+        return os.major(status.st_rdev), os.minor(status.st_rdev)
 
     def chain(self, path: str) -> Iterator[str]:
         """An image and the files below it, as far as its headers tell."""
