@@ -79,6 +79,8 @@ def in_child(function: Callable[[], Any], seconds: float) -> Any:
     try:
         told = json.loads(data)
     except ValueError:  # it came to its end before its answer, or in the middle of it
+        if time.monotonic() >= deadline:  # by its own alarm, which rang before this process had its turn again
+            return None
         told = {"failed": "the process that looked was ended"}
     if "failed" in told:
         raise StorageError("operation_failed", f"looking failed: {told['failed']}", hint=_FAILED)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.host import patience
 from ansible_collections.virt.storage.plugins.module_utils.host.patience import answers, in_child, watch
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
@@ -45,6 +46,14 @@ def test_what_does_not_answer():
     start = time.monotonic()
     assert in_child(lambda: time.sleep(60), 0.5) is None
     assert time.monotonic() - start < 5
+
+
+def test_what_does_not_answer_while_this_process_has_no_turn(monkeypatch):
+    """The child ends by its own alarm then, which is a matter of time too."""
+    read = patience._read_until
+    monkeypatch.setattr(patience, "_SECONDS_TO_DIE", 0.1)
+    monkeypatch.setattr(patience, "_read_until", lambda *given: [time.sleep(0.6), read(*given)][1])
+    assert in_child(lambda: time.sleep(60), 0.1) is None
 
 
 @pytest.mark.parametrize(
