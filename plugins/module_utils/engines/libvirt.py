@@ -96,12 +96,16 @@ class LibvirtEngine:
 
     def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
         """The other pools: as they are defined and, where that is another place, as they run."""
-        pools = {(pool.name, pool.path): pool for pool in map(parse_pool, self.daemon.definitions(but))}
+        told = ((parse_pool(text), runs) for text, runs in self.daemon.definitions(but))
+        pools = {(pool.name, pool.path): (pool, runs) for pool, runs in told}
         return tuple(
             Neighbour(
-                pool, self._resolved(pool.path) if pool.path else None, tuple(map(self._resolved, device_paths(pool)))
+                pool,
+                self._resolved(pool.path) if pool.path else None,
+                tuple(map(self._resolved, device_paths(pool))),
+                runs,
             )
-            for pool in pools.values()
+            for pool, runs in pools.values()
         )
 
     def _resolved(self, path: str) -> str:
@@ -277,7 +281,7 @@ class LibvirtEngine:
         supported = not self._unsupported(Pool("", query.type))
         discovery = look_through(query, self.daemon, look, at_hand, supported)
         self.daemon.timeout = look.rest
-        pools = map(parse_pool, self.daemon.definitions(""))
+        pools = [parse_pool(text) for text, _runs in self.daemon.definitions("")]
         guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
         return settled(query, discovery, pools, guests, unseen)
 
