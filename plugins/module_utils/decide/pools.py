@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
-from ..model.definition import defined, lacking, unordered, whole
+from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
@@ -276,7 +276,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         _check_complete(goal, wanted, starting=True)
     else:
-        wanted = _as_defined(overlay(existing, goal.pool), existing, found)
+        wanted = _as_defined(laid_over(existing, goal, found), existing, found)
     kept = defined(wanted)
     differing = () if existing is None else _differing(existing, kept)
     if (existing is None or differing) and not found.defines_all:
@@ -319,6 +319,11 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
             "Use the uri of a daemon that does, or define it without one (native:///system).",
         )
     raise StorageError("backend_missing", f"{found.unsupported}: {what}", subject=str(subject_of(goal)), hint=hint)
+
+
+def laid_over(existing: Pool, goal: PoolGoal, found: Found) -> Pool:
+    """The definition with what is declared."""
+    return keep_names(overlay(existing, goal.pool), existing, found.resolved)
 
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:

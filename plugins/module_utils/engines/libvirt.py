@@ -26,6 +26,7 @@ from ..host.locks import locked
 from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
+from ..model.definition import keep_names
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
@@ -133,7 +134,10 @@ class LibvirtEngine:
         live = None if look.live is None else parse_pool(look.live)
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
-        wanted = scope.pool if existing is None else overlay(existing, scope.pool)
+        known = (scope.pool, *([] if existing is None else [existing]))
+        paths = [path for pool in known for path in (pool.path, *device_paths(pool)) if path]
+        resolved = {path: self._resolved(path) for path in paths}
+        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
         host = self.host.look()
         at_hand = self._at_hand(wanted)
         storage = self._storage(wanted, live, at_hand, host, scope.holds)
@@ -145,7 +149,6 @@ class LibvirtEngine:
             else self._storage(live, live, at_hand, host)
         )
         devices = device_paths(wanted)
-        paths = (wanted.path, existing.path if existing is not None else None, *devices)
         found = Found(
             name,
             definition,
@@ -164,7 +167,7 @@ class LibvirtEngine:
             learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
             keeps_unknown=False,
             process=process() if at_hand else None,
-            resolved={path: self._resolved(path) for path in paths if path},
+            resolved=resolved,
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:

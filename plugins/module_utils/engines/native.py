@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -18,7 +18,7 @@ from ..host.locks import locked
 from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
-from ..model.definition import defined
+from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
 from ..model.found import ABSENT, SQUASHING, Found, Neighbour, Storage
 from ..model.goal import Scope
@@ -156,8 +156,9 @@ class NativeEngine:
         definition = _parse(self._definition_path(name), text, name)
         live = _parse(self._state_path(name), _read(self._state_path(name)), name)
         existing = definition or live
-        wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         look = self.host.look()
+        resolved = self._resolved((scope.pool, *([] if existing is None else [existing])), look)
+        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
         started = live is not None
         current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
         if started and current is not None and current.up and not _same_source(existing, wanted):
@@ -165,7 +166,6 @@ class NativeEngine:
         storage = self.host.storage(wanted, look, scope.holds)
         current = current or storage
         neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
-        paths = (wanted.path, None if existing is None else existing.path, *device_paths(wanted))
         found = Found(
             name,
             definition,
@@ -182,9 +182,15 @@ class NativeEngine:
             unsupported=no_backend(wanted.type),
             starts_at_boot=False,
             process=process(),
-            resolved={path: look.servers.resolved(path) for path in paths if path},
+            resolved=resolved,
         )
         return self.host.contents(found, wanted, scope, look)
+
+    @staticmethod
+    def _resolved(pools: Iterable[Pool], look: Look) -> dict[str, str]:
+        """What the paths and devices of definitions lead to."""
+        paths = [path for pool in pools for path in (pool.path, *device_paths(pool)) if path]
+        return {path: look.servers.resolved(path) for path in paths}
 
     def _is_autostarted(self, name: str) -> bool:
         link, definition = self._autostart_path(name), self._definition_path(name)
