@@ -262,11 +262,11 @@ class LocalHost:
         if not steps:
             return ()
         from ..host.run import lacks
-        from ..model.operations import As, FirstOf
+        from ..model.operations import As, FirstOf, Noted
 
         tools: dict[str, None] = {}
         for operation in (operation for step in steps for operation in step.operations):
-            plain = operation.operation if isinstance(operation, As) else operation
+            plain = operation.operation if isinstance(operation, (As, Noted)) else operation
             attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
             if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
                 tools[lacks(attempts[0])] = None

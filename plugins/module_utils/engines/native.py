@@ -274,6 +274,8 @@ class NativeEngine:
             yield ops.Remove(self._definition_path(name))
             if found.storage.bring_up:
                 yield ops.Remove(self.host.notes.record_path(emptied_key(name)))
+                if not found.started:  # a start that never came to its end
+                    yield ops.Remove(self.host.notes.started_path(name))
         else:
             yield from self._backend(change, found)
 
@@ -282,15 +284,17 @@ class NativeEngine:
         return () if backend is None else backend.lower(change, found, self.host.notes)
 
     def _start(self, change: Change, found: Found) -> Iterator[Any]:
-        """The note that we brought it up comes last: without it, what is up counts as adopted and stays."""
+        """It is noted before it is brought up: without a note, what is up counts as adopted and stays."""
         from ..model import operations as ops
 
         name, notes = change.subject.pool, self.host.notes
-        if BRING_UP in change.may:
-            if found.storage.emptied:
-                yield ops.Remove(notes.record_path(emptied_key(name)), note=True)
-            yield from self._backend(change, found)
-            yield ops.WriteFile(notes.started_path(name), start_note(found.storage))
+        if BRING_UP not in change.may:
+            return
+        if found.storage.emptied:
+            yield ops.Remove(notes.record_path(emptied_key(name)), note=True)
+        first, *others = self._backend(change, found)
+        yield ops.Noted(first, notes.started_path(name), start_note(found.storage))
+        yield from others
 
     def _stop(self, change: Change, found: Found) -> Iterator[Any]:
         from ..model import operations as ops

@@ -84,6 +84,24 @@ class As(NamedTuple):
         return f"{words} sh -c {shlex.quote(command)}" if " && " in command else f"{words} {command}"
 
 
+class Noted(NamedTuple):
+    """An operation that is noted before it is done, in the file ``path`` as ``text``: one that is killed leaves the
+    note, one that fails by itself takes it back.
+    """
+
+    operation: Any
+    path: str
+    text: str
+
+    @property
+    def whole(self) -> bool:
+        return getattr(self.operation, "whole", True)
+
+    @property
+    def command(self) -> str:
+        return f"write {shlex.quote(self.path)} && {self.operation.command}"
+
+
 class FirstOf(NamedTuple):
     """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
 
