@@ -31,6 +31,10 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
         decision = decide_pool(replace(goal, pool=replace(goal.pool, extras=())), found)
         warning = f"pool {goal.pool.name}: a libvirt daemon keeps no elements that it does not know"
         return replace(decision, warnings=(*decision.warnings, warning))
+    if _completes_restart(goal, found):
+        decision = decide_pool(replace(goal, state="active"), found)
+        warning = f"pool {goal.pool.name}: it is started, since a task that was restarting it did not come to its end"
+        return replace(decision, warnings=(*decision.warnings, warning))
     _check_identity(goal, found)
     if goal.state == "absent":
         return _finish(goal, found, (*stop(goal, found), *undefine(goal, found)))
@@ -46,6 +50,8 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
     of the devices that it would be made of or started on (``SOURCE``) who has them.
     """
+    if _completes_restart(goal, found):
+        goal = replace(goal, state="active")
     existing = found.definition or found.live
     deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
     taken = found.started and found.row.name in TAKEN_AWAY
@@ -55,6 +61,11 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
     return stakes
+
+
+def _completes_restart(goal: PoolGoal, found: Found) -> bool:
+    """Whether the pool is stopped only since a task that was to start it again was ended by something."""
+    return goal.state == "present" and found.restarting and not found.active and found.definition is not None
 
 
 def _takes_devices(goal: PoolGoal, found: Found) -> bool:

@@ -32,7 +32,7 @@ from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Fo
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES
-from .local import LocalHost, arrange, device_paths, process
+from .local import LocalHost, arrange, device_paths, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -156,6 +156,7 @@ class LibvirtEngine:
             live,
             autostart=look.autostart,
             started=look.active,
+            restarting=scope.neighbours and self.host.is_restarting(restarting_key(name, self.uri)),
             active=look.active and runs.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
@@ -291,12 +292,13 @@ class LibvirtEngine:
     # --- lowering ----------------------------------------------------------------------------------------------------
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
-        if not changes:
+        if not changes and not found.restarting:
             return []
         from .calls import Calls
 
         calls = Calls(self.uri, self.host, found, changes)
-        return arrange(changes, calls.of_pool, calls.of_volumes)
+        note = self.host.notes.started_path(restarting_key(found.name, self.uri))
+        return with_note_of_restart(arrange(changes, calls.of_pool, calls.of_volumes), changes, found, note)
 
     def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:
         return self.host.lacking(steps)

@@ -32,8 +32,10 @@ from .local import (
     emptied_note,
     no_backend,
     process,
+    restarting_key,
     start_note,
     unwritable,
+    with_note_of_restart,
 )
 from .places import Places
 
@@ -173,6 +175,7 @@ class NativeEngine:
             live,
             autostart=self._is_autostarted(name),
             started=started,
+            restarting=scope.neighbours and self.host.is_restarting(restarting_key(name)),
             active=existing is not None and started and current.open,
             storage=storage,
             current=current,
@@ -229,17 +232,19 @@ class NativeEngine:
     # --- lowering ----------------------------------------------------------------------------------------------------
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
-        if not changes:
+        if not changes and not found.restarting:
             return []
         import uuid
 
         fresh = str(uuid.uuid4())
         stays_up = found.started and not any(change.action == "stop" for change in changes)
-        return arrange(
+        steps = arrange(
             changes,
             lambda change: tuple(self._lower_pool(change, found, fresh, stays_up)),
             lambda of_volumes: _lower_volumes(of_volumes, found),
         )
+        note = self.host.notes.started_path(restarting_key(found.name))
+        return with_note_of_restart(steps, changes, found, note)
 
     def _lower_pool(self, change: Change, found: Found, fresh: str, stays_up: bool) -> Iterator[Any]:
         from ..libvirt_xml.pool import render_definition, render_state

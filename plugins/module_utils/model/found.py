@@ -217,6 +217,7 @@ class Found:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
+    ``restarting``: a task that was restarting the pool did not come to its end, since the last boot.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
     multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
@@ -233,6 +234,7 @@ class Found:
     autostart: bool = False
     started: bool = False
     active: bool = False
+    restarting: bool = False
     storage: Storage = Storage(ABSENT)
     current: Storage = Storage(ABSENT)
     usage: Usage | None = None
