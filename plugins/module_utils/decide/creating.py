@@ -132,6 +132,6 @@ def _claims(volume: Volume, task: VolumesTask) -> dict[str, Any]:
     claims.update(volume_facts(volume))
     if volume.capacity is not None and task.found.rounds(volume.capacity):
         claims["capacity"] = UNKNOWN
-    if task.found.row.name == "disk" and task.found.storage.kind == UNSEEN:
+    if task.found.row.partitions and task.found.storage.kind == UNSEEN:
         claims["format"] = UNKNOWN  # the daemon doesn't read it back
     return claims

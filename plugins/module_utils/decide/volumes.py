@@ -175,7 +175,7 @@ def _ordered(task: VolumesTask) -> Iterator[VolumeGoal]:
         done.add(name)
         yield entry
 
-    for entry in sorted(task.goal.volumes, key=_number) if task.found.row.name == "disk" else task.goal.volumes:
+    for entry in sorted(task.goal.volumes, key=_number) if task.found.row.partitions else task.goal.volumes:
         yield from visit(entry.volume.name, ())
 
 

@@ -126,7 +126,7 @@ class Calls:
         """All through the daemon: decide/unseen.py has refused what it has no call for."""
         volume: Volume = change.wanted
         name = volume.name
-        if change.action == "delete" and pool.type == "disk" and not daemon_deletes(pool):
+        if change.action == "delete" and self.found.row.partitions and not daemon_deletes(pool):
             yield ops.Run(("parted", "--script", disk_of(pool), "rm", self._partition(name, pool)))
             yield self._call("pool-refresh")
         elif change.action in ("delete", "recreate"):

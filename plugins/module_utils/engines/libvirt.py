@@ -30,7 +30,7 @@ from ..model.errors import StorageError
 from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
-from ..model.types import POOL_TYPES
+from ..model.types import POOL_TYPES, row_of
 from .local import LocalHost, arrange, device_paths, process
 from .places import daemon_places
 
@@ -177,7 +177,7 @@ class LibvirtEngine:
 
     def _contents(self, found: Found, wanted: Pool, devices: Sequence[str], scope: Scope) -> dict[str, str]:
         """What is on the devices of a pool that may be built or was deleted."""
-        if found.runs_on(wanted) or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
+        if found.runs_on(wanted) or not scope.neighbours or "build" not in row_of(wanted.type).daemon or not devices:
             return {}
         if not self._beside(devices):
             return {}

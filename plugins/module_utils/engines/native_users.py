@@ -21,7 +21,7 @@ from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
-from ..model.types import POOL_TYPES
+from ..model.types import row_of
 
 _CHAIN_LIMIT = 64
 _SECONDS = 10.0
@@ -197,7 +197,7 @@ def _overlays(
     found: Found, identities: dict, neighbours: Sequence[Neighbour], look: _Files
 ) -> Iterator[tuple[str, User]]:
     directories = {look.servers.resolved(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and POOL_TYPES[n.pool.type or "dir"].file_tree)
+    directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
     for directory in filter(look.reachable, sorted(directories)):
         try:
             for overlay, below in filetree.references(directory):

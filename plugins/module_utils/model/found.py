@@ -14,7 +14,7 @@ from .change import Condition
 from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
 from .tables import Table
-from .types import POOL_TYPES, PoolType
+from .types import PoolType, row_of
 from .volume import Volume
 
 SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")  # servers that may take root for nobody (exports(5))
@@ -300,11 +300,7 @@ class Found:
     def row(self) -> PoolType:
         """What its type can do; a pool that an earlier task would have made is taken for a directory."""
         pool = self.definition or self.live
-        return self.row_of(pool) if pool is not None else POOL_TYPES["dir"]
-
-    @staticmethod
-    def row_of(pool: Pool) -> PoolType:
-        return POOL_TYPES[pool.type or "dir"]
+        return row_of(None if pool is None else pool.type)
 
     def runs_on(self, wanted: Pool) -> bool:
         """Whether the pool runs on the storage that is wanted."""
@@ -327,7 +323,7 @@ class Found:
         """Whether a new volume may get another size than the one that is asked for, as only a daemon knows."""
         if self.storage.kind != UNSEEN:
             return False
-        return self.granule > 1 and (self.row.name == "disk" or capacity % self.granule != 0)
+        return self.granule > 1 and (self.row.partitions or capacity % self.granule != 0)
 
     def is_volume(self, volume: Volume) -> bool:
         """Whether that is a volume of the pool's kind, rather than something else under the name of one."""
