@@ -267,7 +267,7 @@ class LibvirtEngine:
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .far import guests_told
-        from .sources import ON_DEVICES, look_through, settled
+        from .sources import look_through, settled
 
         look = self.host.look(seconds)
         self.daemon.timeout = seconds
@@ -278,7 +278,7 @@ class LibvirtEngine:
         discovery = look_through(query, self.daemon, look, at_hand, supported)
         self.daemon.timeout = look.rest
         pools = map(parse_pool, self.daemon.definitions(""))
-        guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
+        guests, unseen = guests_told(self.daemon) if row_of(query.type).on_devices else ((), ())
         return settled(query, discovery, pools, guests, unseen)
 
     # --- lowering ----------------------------------------------------------------------------------------------------

@@ -13,8 +13,9 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from ..backends.by_type import backend_of
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.look import Look
 from ..host.notes import Notes, boot
@@ -22,43 +23,10 @@ from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ABSENT, ITSELF, PIN, SOURCE, UNKNOWN_STORAGE, Found, Neighbour, Part, Storage, User
+from ..model.found import ABSENT, ITSELF, KEEPING, PIN, SOURCE, UNKNOWN_STORAGE, Found, Neighbour, Part, Storage, User
 from ..model.goal import Scope
 from ..model.pool import Pool
 from .places import Places
-
-if TYPE_CHECKING:
-    from ..backends.contract import Backend
-
-
-_KEEPING = ("nfs", "nfs4")  # of a file that is held open, NFS keeps a copy under another name when it is removed
-
-
-def backend_of(pool_type: str | None) -> Backend | None:
-    """The backend module of a pool type; None where there is none yet. Imported only when needed: see
-    docs/architecture.md.
-    """
-    if pool_type == "dir":
-        from ..backends import dir as backend
-
-        return backend
-    if pool_type == "fs":
-        from ..backends import fs
-
-        return fs
-    if pool_type == "disk":
-        from ..backends import disk
-
-        return disk
-    if pool_type == "logical":
-        from ..backends import logical
-
-        return logical
-    if pool_type == "netfs":
-        from ..backends import netfs
-
-        return netfs
-    return None
 
 
 def no_backend(pool_type: str | None) -> str:
@@ -178,7 +146,7 @@ class LocalHost:
             found = with_guests(found, self.places.guests, neighbours(), guests, self.servers)
         stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
         self._pins.make_room(len(stakes))
-        pinned = () if found.filesystem in _KEEPING else stakes
+        pinned = () if found.filesystem in KEEPING else stakes
         for name in pinned:
             volume = found.volumes.get(name)
             if volume is not None and volume.type != "block" and volume.path and volume.identity:

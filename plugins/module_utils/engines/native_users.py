@@ -25,15 +25,6 @@ from ..model.types import row_of
 
 _CHAIN_LIMIT = 64
 _SECONDS = 10.0
-# What a signature makes of a device (blkid's words), in use or not.
-_MEMBERS = {
-    "LVM2_member": "of LVM, as a physical volume",
-    "linux_raid_member": "of mdraid",
-    "ddf_raid_member": "of mdraid",
-    "isw_raid_member": "of mdraid",
-    "zfs_member": "of a pool of ZFS",
-    "bcache": "of bcache",
-}
 
 
 def observe_users(
@@ -251,11 +242,11 @@ def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterat
     for name, path in paths.items():
         if found.volumes[name].type != "block":
             continue
-        from ..host.signatures import content_at
+        from ..host.signatures import MEMBERS, content_at
 
         content = content_at(path, _SECONDS)
         if content.problem and os.path.lexists(path):  # what is not active is not there
             unseen.add(f"what {path} holds ({content.problem})")
         for signature in content.names:
-            if signature in _MEMBERS:
-                yield name, User("member", _MEMBERS[signature])
+            if signature in MEMBERS:
+                yield name, User("member", MEMBERS[signature])

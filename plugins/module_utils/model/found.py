@@ -17,7 +17,10 @@ from .tables import Table
 from .types import PoolType, row_of
 from .volume import Volume
 
-SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")  # servers that may take root for nobody (exports(5))
+# Filesystems of servers, in the kernel's words: those that may take root for nobody (exports(5)), and those that keep a
+# copy under another name of a file that is held open when it is removed.
+SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")
+KEEPING = ("nfs", "nfs4")
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
 
 # What a device holds: nothing, something without a signature, or a text that starts with UNREADABLE and says why.
