@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
+from ..model.definition import with_defaults
 from ..model.found import Found, Neighbour
 from ..model.pool import Pool, Source
-from ..model.types import PoolType, row_of
+from ..model.types import row_of
 
 
 def shared_source(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
@@ -22,19 +23,18 @@ def shared_source(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
         for device in wanted.source.devices or ():
             if {device.path, found.resolved.get(device.path, device.path)} & theirs:
                 return f"{device.path} is a device"
-    if wanted.type == other.type and row.one_of is not None and _is_one(wanted.source, other.source, row):
+    if wanted.type == other.type and row.one_of is not None and _are_one(wanted, other, row.one_of):
         return f"this source of type {wanted.type} is the one"
     return ""
 
 
-def _is_one(a: Source, b: Source, row: PoolType) -> bool:
-    """Whether two pools of a type have the same source. What nothing is said of is none."""
-    mine = [_told(a, name, row) for name in row.one_of or ()]
-    theirs = [_told(b, name, row) for name in row.one_of or ()]
-    return mine == theirs and (not mine or any(value is not None for value in mine))
+def _are_one(wanted: Pool, other: Pool, names: tuple[str, ...]) -> bool:
+    """Whether their sources agree in all of these fields. Of what nothing is said there is none."""
+    mine, theirs = ([_told(with_defaults(pool).source, name) for name in names] for pool in (wanted, other))
+    return mine == theirs and (not names or any(value is not None for value in mine))
 
 
-def _told(source: Source, name: str, row: PoolType) -> Any:
+def _told(source: Source, name: str) -> Any:
     if name == "hosts":
         return source.hosts[0].name if source.hosts else None
-    return (source.dir or row.default_dir) if name == "dir" else getattr(source, name)
+    return getattr(source, name)

@@ -93,8 +93,9 @@ def _has(pool: Pool, found: FoundSource, goal: SourcesGoal, discovery: Discovery
         return found.group is not None and (pool.source.name or pool.name) == found.group
     if pool.type != goal.query.type or not pool.source.hosts:
         return False
-    name = pool.source.name or (pool.name if row.named_by_pool else None)
-    source = replace(pool.source, name=name, dir=pool.source.dir if "dir" in row.sources else None)
+    source = Source(**{name: getattr(pool.source, name) for name in ("hosts", "format", *row.sources)})
+    if row.named_by_pool and not source.name:
+        source = replace(source, name=pool.name)
     return is_like(source, found.source, discovery.resolved)
 
 

@@ -16,7 +16,7 @@ from dataclasses import replace
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
-from ..model.found import Found
+from ..model.found import UNSEEN, Found
 from ..model.goal import VolumeGoal
 from ..model.partitions import daemon_deletes, expected_number, number_of
 from ..model.units import format_size
@@ -48,7 +48,11 @@ _INSTEAD = {
 
 
 def cannot(doing: str, name: str, task: VolumesTask) -> StorageError:
+    """The refusal of what is not done with volumes of a type, by the daemon or here."""
     row = task.found.row
+    if task.found.storage.kind != UNSEEN:
+        what = f"volumes of {row.name} pools are not {_WORDS[doing]}"
+        return task.refuse("not_supported", name, what, row.elsewhere or "Use a pool of another type.")
     return task.refuse(
         "daemon_cannot",
         name,

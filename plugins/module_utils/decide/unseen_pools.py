@@ -23,7 +23,7 @@ from ..model.pool import Pool, overlay
 from ..model.types import POOL_TYPES
 from ..model.units import format_size
 from .building import check_all_unused
-from .deleting import check_whole, delete_listed, listing
+from .deleting import check_whole, delete_listed, listing, undeletable
 from .pools import change_of, subject_of
 
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
@@ -234,12 +234,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
         return []
     row, subject = POOL_TYPES[existing.type or ""], str(subject_of(goal))
     if "remove" not in row.daemon:
-        raise StorageError(
-            "daemon_cannot",
-            f"the storage of {row.name} pools can't be deleted",
-            subject=subject,
-            hint="Undefine the pool (state: absent), and delete the storage where it is served from.",
-        )
+        raise undeletable("daemon_cannot", row, goal)
     if not found.active:
         if _is_gone(found, existing):
             return stop

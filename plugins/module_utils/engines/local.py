@@ -26,6 +26,7 @@ from ..model.errors import StorageError
 from ..model.found import ABSENT, ITSELF, KEEPING, PIN, SOURCE, UNKNOWN_STORAGE, Found, Neighbour, Part, Storage, User
 from ..model.goal import Scope
 from ..model.pool import Pool
+from ..model.types import row_of
 from .places import Places
 
 
@@ -116,6 +117,8 @@ class LocalHost:
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
         backend = backend_of(wanted.type)
+        if scope.neighbours and row_of(wanted.type).taken_away:
+            scope = replace(scope, volumes=None)  # the pool may be stopped
         if backend is not None:
             found = replace(found, filesystem=found.storage.filesystem)
             if found.storage.open:
