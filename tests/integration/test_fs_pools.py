@@ -520,6 +520,20 @@ def test_what_is_mounted_after_the_look_is_not_wiped(disk, meanwhile):
     assert disk.content() == "ext4"
 
 
+def test_a_disk_that_a_guest_gets_after_the_look_is_left_alone(disk, monkeypatch):
+    run("mkfs.ext4", "-q", disk.device)
+    plain = LocalHost.prepare
+
+    def prepare(self, locks):
+        define_guest(disk.host.root, "new", disk_file(disk.device))
+        plain(self, locks)
+
+    monkeypatch.setattr(LocalHost, "prepare", prepare)
+    error = kept_off(disk.pool(format="ext3", allow=["overwrite"]), "changed_meanwhile")
+    assert "guest new" in error["message"]
+    assert disk.content() == "ext4"
+
+
 @pytest.mark.parametrize("declared", [{"state": "inactive"}, {"state": "deleted"}, {"mount_options": ["noatime"]}])
 def test_what_is_mounted_over_a_pool_after_the_look_stays(disk, monkeypatch, declared):
     done(disk.pool())

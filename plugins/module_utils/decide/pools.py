@@ -471,25 +471,28 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     summary = "stop it"
     may: frozenset[str] = frozenset()
     if _goes_down(goal, found):
-        _check_not_busy(goal, found)
+        _check_not_busy(goal, found, current.take_down, current.path)
         may = frozenset({TAKE_DOWN, *([EMPTIED] if deleting else [])})
         summary += f": {current.take_down}"
     elif current.take_down and current.up:
         if restart or deleting:
             raise _adopted(goal, found, "stopped for that" if restart else "deleted")
         summary += f", without this: {current.take_down}, since it was up before the pool was started"
+    elif current.kind == UNSEEN and found.row.mounted:
+        path = (found.live or pool or goal.pool).path
+        _check_not_busy(goal, found, f"unmount {path}", path)
     state = "active" if found.active else "inactive"
     after = {"state": "inactive"}
     requires = current.leaves if may else ()
     return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
 
 
-def _check_not_busy(goal: PoolGoal, found: Found) -> None:
-    busy = (*found.current.busy, *_standing_on(found))
+def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:
+    busy = (*found.current.busy, *_standing_on(found, path or ""))
     if busy:
         raise StorageError(
             "pool_in_use",
-            f"pool {goal.pool.name} can't be stopped ({found.current.take_down}): it is used by "
+            f"pool {goal.pool.name} can't be stopped ({how}): it is used by "
             + ", ".join(map(str, busy[:_SHOWN]))
             + (f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""),
             subject=str(subject_of(goal)),
@@ -497,9 +500,8 @@ def _check_not_busy(goal: PoolGoal, found: Found) -> None:
         )
 
 
-def _standing_on(found: Found) -> Iterator[User]:
+def _standing_on(found: Found, path: str) -> Iterator[User]:
     """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
-    path = found.current.path or ""
     inside = found.resolved.get(path, path).rstrip("/") + "/"
     for neighbour in found.neighbours if found.row.file_tree and path else ():
         if (

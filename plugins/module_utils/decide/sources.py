@@ -103,12 +103,12 @@ def _has(pool: Pool, found: FoundSource, goal: SourcesGoal, discovery: Discovery
 
 
 def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource]) -> Judgement:
-    """A source that a pool of this host has is what was waited for: the second run of a play finds it like that."""
+    """A source that a pool of that type has is what was waited for: the second run of a play finds it like that."""
     missing, taken, unknown, other = [], [], [], []
     for wanted in (each if each.hosts else replace(each, hosts=goal.like.hosts) for each in goal.wanted):
         alike = [source for source in sources if is_like(wanted, source.source, discovery.resolved)]
         blind = next((each for each in discovery.unanswered if _might_have(each, wanted, discovery.resolved)), None)
-        if any(source.free or source.pools for source in alike):
+        if any(_is_there(source, goal, discovery) for source in alike):
             continue
         if alike and (blind is None or wanted.hosts):
             taken.append((wanted, alike[0]))
@@ -121,6 +121,19 @@ def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource
             else:
                 missing.append(wanted)
     return Judgement(tuple(missing), tuple(taken), tuple(unknown), tuple(other), goal.query.type)
+
+
+def _is_there(found: FoundSource, goal: SourcesGoal, discovery: Discovery) -> bool:
+    """Whether a pool could be made from it, or was. What a pool has cut out of its disk or group is another one's."""
+    if found.free:
+        return True
+    own = _devices(found.source, discovery.resolved)
+    named = [
+        (pool.type, _devices(pool.source, discovery.resolved)) for pool in discovery.pools if pool.name in found.pools
+    ]
+    if any(kind == goal.query.type and (not devices or devices & own) for kind, devices in named):
+        return True
+    return not found.users and not any(devices & own for _kind, devices in named)
 
 
 def _might_have(silent: Unanswered, wanted: Source, resolved: Mapping[str, str]) -> bool:

@@ -96,12 +96,16 @@ class LibvirtEngine:
 
     def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
         """The other pools: as they are defined and, where that is another place, as they run."""
-        pools = {(pool.name, pool.path): pool for pool in map(parse_pool, self.daemon.definitions(but))}
+        told = ((parse_pool(text), runs) for text, runs in self.daemon.definitions(but))
+        pools = {(pool.name, pool.path): (pool, runs) for pool, runs in told}
         return tuple(
             Neighbour(
-                pool, self._resolved(pool.path) if pool.path else None, tuple(map(self._resolved, device_paths(pool)))
+                pool,
+                self._resolved(pool.path) if pool.path else None,
+                tuple(map(self._resolved, device_paths(pool))),
+                runs,
             )
-            for pool in pools.values()
+            for pool, runs in pools.values()
         )
 
     def _resolved(self, path: str) -> str:
@@ -233,19 +237,19 @@ class LibvirtEngine:
             if SOURCE in stakes:
                 found = self._with_devices(found)
             stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
-            return far_users(found, stakes, self.daemon, self._sees_volumes(found, stakes)) if stakes else found
+            here = self._sees_volumes(found, stakes)
+            return far_users(found, stakes, self.daemon, here, self.host) if stakes else found
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
         deep = any(stake == EVERYTHING for stake in stakes.values())
-        guests, unseen = guests_told(self.daemon) if deep else ((), ())
         neighbours = self._neighbours(found.name) if deep else ()
         silent = [n for n in neighbours if n.pool.path is not None and self.host.servers.silent(n.pool.path)]
         neighbours = tuple(n for n in neighbours if n not in silent)
-        unseen = (*unseen, *(f"the images in {n.pool.path}" for n in silent))
+        unseen = tuple(f"the images in {n.pool.path}" for n in silent)
         visible = tuple(n for n in neighbours if n.pool.path is None or self._beside([n.pool.path]))
         found = replace(found, unseen=(*found.unseen, *unseen))
-        found = self.host.observe_users(found, stakes, lambda: visible, guests)
+        found = self.host.observe_users(found, stakes, lambda: visible, lambda: guests_told(self.daemon))
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
 
     def _with_devices(self, found: Found) -> Found:
@@ -255,9 +259,9 @@ class LibvirtEngine:
 
         look = self.host.look()
         parts = device_parts(found, look)
-        guests, unseen = guests_told(self.daemon)
-        found = replace(found, storage=replace(found.storage, parts=parts), unseen=(*found.unseen, *unseen))
-        return self.host.observe_users(found, {SOURCE: EVERYTHING}, lambda: self._neighbours(found.name), guests)
+        found = replace(found, storage=replace(found.storage, parts=parts))
+        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
+        return self.host.observe_users(found, {SOURCE: EVERYTHING}, neighbours, told)
 
     def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
         """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
@@ -277,7 +281,7 @@ class LibvirtEngine:
         supported = not self._unsupported(Pool("", query.type))
         discovery = look_through(query, self.daemon, look, at_hand, supported)
         self.daemon.timeout = look.rest
-        pools = map(parse_pool, self.daemon.definitions(""))
+        pools = [parse_pool(text) for text, _runs in self.daemon.definitions("")]
         guests, unseen = guests_told(self.daemon) if row_of(query.type).on_devices else ((), ())
         return settled(query, discovery, pools, guests, unseen)
 
@@ -299,7 +303,7 @@ class LibvirtEngine:
     def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Of what only the daemon can look at there is no identity to compare."""
         if self._pid is None:
-            return {}
+            return self.host.broken_by_guests(conditions)
         known = {
             index: [c for c in group if c.expected or c.kind not in _OF_IDENTITY] for index, group in conditions.items()
         }

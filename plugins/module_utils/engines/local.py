@@ -10,10 +10,10 @@ must still hold, and operations.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..backends.by_type import backend_of
 from ..host.identity import Pins, changed_meanwhile, identity_of
@@ -23,11 +23,28 @@ from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ABSENT, ITSELF, KEEPING, PIN, SOURCE, UNKNOWN_STORAGE, Found, Neighbour, Part, Storage, User
+from ..model.found import (
+    ABSENT,
+    EVERYTHING,
+    ITSELF,
+    KEEPING,
+    PIN,
+    SOURCE,
+    UNKNOWN_STORAGE,
+    Found,
+    Neighbour,
+    Part,
+    Storage,
+    User,
+)
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..model.types import row_of
 from .places import Places
+
+if TYPE_CHECKING:
+    from ..libvirt_xml.guests import GuestDisks
+    from .guest_watch import GuestWatch, Told
 
 
 def no_backend(pool_type: str | None) -> str:
@@ -87,6 +104,7 @@ class LocalHost:
         self.timeout = timeout
         self._applier: Any = None
         self._pins = Pins()
+        self._watches: list[GuestWatch] = []
         self.servers = Servers(timeout)
 
     def release(self) -> None:
@@ -134,19 +152,25 @@ class LocalHost:
         found: Found,
         stakes: Mapping[str, str],
         neighbours: Callable[[], Sequence[Neighbour]],
-        guests: Sequence[Any] = (),
+        told: Callable[[], Told] = lambda: ((), ()),
     ) -> Found:
         """Holds on to the volumes at stake, and adds to what was found who uses them, as much as each stake asks.
-        ``guests`` are those that are known beside the definitions in files (libvirt_xml.guests.GuestDisks).
+        ``told`` gives the guests that are known beside the definitions in files, and what could not be told of them.
         """
         if not stakes:
             return found
         if ITSELF in stakes:
             found = self._with_busy(found)
+        others: Sequence[Neighbour] = ()
+        guests: Sequence[Any] = ()
+        if EVERYTHING in stakes.values():
+            others = neighbours()
+            guests, unseen = self._watch_guests(found, stakes, others, told)
+            found = replace(found, unseen=(*found.unseen, *unseen))
         if SOURCE in stakes:
             from .native_users import with_guests
 
-            found = with_guests(found, self.places.guests, neighbours(), guests, self.servers)
+            found = with_guests(found, others, guests, self.servers)
         stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
         self._pins.make_room(len(stakes))
         pinned = () if found.filesystem in KEEPING else stakes
@@ -160,7 +184,40 @@ class LocalHost:
         from .native_users import observe_users
 
         found = observe_chains(found, stakes, self.servers)
-        return observe_users(found, stakes, self.places.guests, neighbours, guests, self.servers)
+        return observe_users(found, stakes, others, guests, self.servers)
+
+    def _watch_guests(
+        self, found: Found, stakes: Mapping[str, str], neighbours: Sequence[Neighbour], told: Callable[[], Told]
+    ) -> Told:
+        """The guests' definitions as they are now. They are read again before anything is destroyed."""
+        from .native_users import Files, guest_definitions, guests_on_devices, guests_on_volumes
+
+        deep = (name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes)
+        paths = {name: found.volumes[name].path or "" for name in deep}
+
+        def read() -> Told:
+            unseen: set[str] = set()
+            guests, more = told()
+            return (*guests, *guest_definitions(self.places.guests, unseen)), (*more, *sorted(unseen))
+
+        def users(guests: Iterable[GuestDisks]) -> Iterator[tuple[str, User]]:
+            look, guests = Files(self.servers), tuple(guests)
+            if SOURCE in stakes:
+                yield from guests_on_devices(found, neighbours, guests, look)
+            for name, user in guests_on_volumes(found, paths, neighbours, guests, look):
+                yield paths[name], user
+
+        return self.watch(read, users)
+
+    def watch(
+        self, read: Callable[[], Told], users: Callable[[Iterable[GuestDisks]], Iterable[tuple[str, User]]]
+    ) -> Told:
+        """What is read of the guests now; see GuestWatch."""
+        from .guest_watch import GuestWatch
+
+        watch = GuestWatch(read, users)
+        self._watches.append(watch)
+        return watch.guests, watch.unseen
 
     def _with_busy(self, found: Found) -> Found:
         """Adds who uses the storage on which the pool runs."""
@@ -209,7 +266,10 @@ class LocalHost:
                 if what:
                     failed[index] = changed_meanwhile(condition.path, what)
         failed.update(_taken({index: each for index, each in unused.items() if os.path.lexists(each.path)}))
-        return failed
+        return {**self.broken_by_guests(conditions), **failed}
+
+    def broken_by_guests(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+        return {index: error for watch in self._watches for index, error in watch.broken(conditions).items()}
 
     def _checks(self) -> Any:
         """Of what tasks on files never ask about."""

@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from itertools import chain
 
 from ..backends import filetree
 from ..host.files import read_small_file
@@ -30,15 +29,12 @@ _SECONDS = 10.0
 def observe_users(
     found: Found,
     stakes: Mapping[str, str],
-    guest_directories: Sequence[str],
-    neighbours: Callable[[], Sequence[Neighbour]],
+    neighbours: Sequence[Neighbour],
     guests: Sequence[GuestDisks],
     servers: Servers,
 ) -> Found:
-    """Adds the users of the volumes at stake. ``guests`` count beside those that are defined in the directories. What
-    could not be looked at is said in ``unseen``.
-    """
-    look = _Files(servers)
+    """Adds the users of the volumes at stake. What could not be looked at is said in ``unseen``."""
+    look = Files(servers)
     paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
     running, unseen_files = users_of_volumes(paths)
     users = {name: list(found_users) for name, found_users in running.items()}
@@ -48,12 +44,11 @@ def observe_users(
     if deep:
         identities = {look.identity(path): name for name, path in deep.items()}
         identities.pop(None, None)
-        others = neighbours()
         for source in (
-            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen)), look),
-            _overlays(found, identities, others, look),
+            _guests(found, deep, identities, neighbours, guests, look),
+            _overlays(found, identities, neighbours, look),
             _built(found, deep),
-            _pools(identities, others, look),
+            _pools(identities, neighbours, look),
             _members(found, deep, unseen),
         ):
             for name, user in source:
@@ -62,37 +57,52 @@ def observe_users(
     return replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=tuple(sorted(unseen)))
 
 
-def with_guests(
-    found: Found,
-    guest_directories: Sequence[str],
-    neighbours: Sequence[Neighbour],
-    guests: Sequence[GuestDisks],
-    servers: Servers,
-) -> Found:
+def with_guests(found: Found, neighbours: Sequence[Neighbour], guests: Sequence[GuestDisks], servers: Servers) -> Found:
     """Adds the guests that have a device as a disk, running or shut off, to the users of the parts of the pool's
-    storage that would take it. A device is another one's as well where it is a part of it, or built on it.
+    storage that would take it.
+    """
+    look = Files(servers)
+    look.unseen |= {*found.unseen}
+    users: dict[str, list[User]] = {}
+    for node, user in guests_on_devices(found, neighbours, guests, look):
+        users.setdefault(node, []).append(user)
+    parts = []
+    for part in found.storage.parts:
+        theirs = (user for node in part.devices for user in users.get(node, ()))
+        parts.append(replace(part, users=tuple(dict.fromkeys((*part.users, *theirs)))))
+    return replace(found, storage=replace(found.storage, parts=tuple(parts)), unseen=tuple(sorted(look.unseen)))
+
+
+def guests_on_devices(
+    found: Found, neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
+) -> Iterator[tuple[str, User]]:
+    """The devices that the pool's storage would take, by the kernel's names, each with a guest that has it as a disk. A
+    device is another one's as well where it is a part of it, or built on it.
     """
     from ..host.block import device_at
     from ..host.device_users import touched
 
-    look = _Files(servers)
-    look.unseen |= {*found.unseen}
     taken = {}
-    for part in found.storage.parts:
+    for node in (node for part in found.storage.parts for node in part.devices):
         with suppress(StorageError):
-            taken[part.name] = {number for node in part.devices for number in touched(device_at(node))}
-    users: dict[str, list[User]] = {part.name: list(part.users) for part in found.storage.parts}
-    for guest in chain(guests, guest_definitions(guest_directories, look.unseen)):
-        user = User("guest", guest.name)
+            taken[node] = touched(device_at(node))
+    for guest in guests:
         numbers = {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)} - {None}
-        for name, group in users.items():
-            if user not in group and numbers & taken.get(name, set()):
-                group.append(user)
-    parts = tuple(replace(part, users=tuple(users[part.name])) for part in found.storage.parts)
-    return replace(found, storage=replace(found.storage, parts=parts), unseen=tuple(sorted(look.unseen)))
+        for node, theirs in taken.items():
+            if numbers & theirs:
+                yield node, User("guest", guest.name)
 
 
-class _Files:
+def guests_on_volumes(
+    found: Found, paths: dict[str, str], neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
+) -> Iterator[tuple[str, User]]:
+    """The volumes of these names and paths, each with a guest that uses it."""
+    identities = {look.identity(path): name for name, path in paths.items()}
+    identities.pop(None, None)
+    return _guests(found, paths, identities, neighbours, guests, look)
+
+
+class Files:
     """Files wherever they are, but nothing on a server that does not answer: that is in ``unseen``."""
 
     def __init__(self, servers: Servers) -> None:
@@ -150,7 +160,7 @@ def _guests(
     identities: dict,
     neighbours: Sequence[Neighbour],
     guests: Iterable[GuestDisks],
-    look: _Files,
+    look: Files,
 ) -> Iterator[tuple[str, User]]:
     by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
     for guest in guests:
@@ -185,7 +195,7 @@ def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[
 
 
 def _overlays(
-    found: Found, identities: dict, neighbours: Sequence[Neighbour], look: _Files
+    found: Found, identities: dict, neighbours: Sequence[Neighbour], look: Files
 ) -> Iterator[tuple[str, User]]:
     directories = {look.servers.resolved(found.storage.path or "")}
     directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
@@ -214,7 +224,7 @@ def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]
                 yield name, User("overlay", volume.path or volume.name)
 
 
-def _until_known(path: str, directories: Collection[str], look: _Files) -> Iterator[str]:
+def _until_known(path: str, directories: Collection[str], look: Files) -> Iterator[str]:
     """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
     for member in look.chain(path):
         yield member
@@ -229,7 +239,7 @@ def _as_named(found: Found, directory: str, name: str) -> str:
     return os.path.join(directory, name)
 
 
-def _pools(identities: dict, neighbours: Sequence[Neighbour], look: _Files) -> Iterator[tuple[str, User]]:
+def _pools(identities: dict, neighbours: Sequence[Neighbour], look: Files) -> Iterator[tuple[str, User]]:
     for neighbour in neighbours:
         for device in neighbour.pool.source.devices or ():
             name = identities.get(look.identity(device.path))

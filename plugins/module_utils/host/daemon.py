@@ -197,13 +197,13 @@ class Daemon:
     def pool_names(self) -> list[str]:
         return self._look(self.uri, lambda c: sorted(pool.name() for pool in c.listAllStoragePools()))  # type: ignore[no-any-return]
 
-    def definitions(self, but: str) -> list[str]:
-        """The XML of every other pool, and of those that run that of what runs."""
+    def definitions(self, but: str) -> list[tuple[str, bool]]:
+        """The XML of every other pool, and of those that run that of what runs: which of the two it is."""
 
-        def look(connection: Any) -> list[str]:
+        def look(connection: Any) -> list[tuple[str, bool]]:
             others = [pool for pool in connection.listAllStoragePools() if pool.name() != but]
-            running = [str(pool.XMLDesc(0)) for pool in others if pool.isPersistent() and pool.isActive()]
-            return [*map(self._definition, others), *running]
+            running = [(str(pool.XMLDesc(0)), True) for pool in others if pool.isActive()]
+            return [*((self._definition(pool), False) for pool in others if pool.isPersistent()), *running]
 
         return self._look(self.uri, look)  # type: ignore[no-any-return]
 

@@ -12,8 +12,10 @@ from ansible_collections.virt.storage.plugins.module_utils.backends import mount
 from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
 from ansible_collections.virt.storage.plugins.module_utils.host import volume_users
+from ansible_collections.virt.storage.plugins.module_utils.host.identity import identity_of
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
     ITSELF,
     READY,
     RUNNING,
@@ -22,6 +24,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     User,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Volume
 
 BLIND = "open files of other users' processes"
 
@@ -67,3 +70,34 @@ def test_who_keeps_a_pool_up_and_what_could_not_be_looked_at(local, monkeypatch)
     found = Found("p", Pool("p", "fs", path="/p"), storage=there, current=there)
     seen = local.observe_users(found, {ITSELF: RUNNING}, tuple)
     assert (seen.current.busy, seen.unseen) == told
+
+
+@pytest.mark.parametrize("named", ["path", "volume", "bad"])
+def test_a_guest_that_is_defined_after_the_look_stands_in_the_way(local, tmp_path, named):
+    """One that was there before was decided on."""
+    pool, guests = tmp_path / "pool", tmp_path / "etc/libvirt/qemu"
+    pool.mkdir()
+    guests.mkdir(parents=True)
+    texts = {"path": f"<source file='{pool}/v'/>", "volume": "<source pool='p' volume='v'/>"}
+
+    def define(name, source):
+        (guests / f"{name}.xml").write_text(f"<domain><name>{name}</name><devices><disk>{source}</disk></devices>")
+        if source:
+            with (guests / f"{name}.xml").open("a") as file:
+                file.write("</domain>")
+
+    (pool / "v").touch()
+    identity = identity_of((pool / "v").stat())
+    volume = Volume("v", path=str(pool / "v"), identity=identity)
+    there = Storage(READY, str(pool))
+    found = Found("p", Pool("p", "dir", path=str(pool)), storage=there, current=there, volumes={"v": volume})
+    define("before", texts["path"])
+    seen = local.observe_users(found, {"v": EVERYTHING}, tuple)
+    assert seen.users["v"] == (User("guest", "before"),)
+    conditions = {1: (Condition("unused", str(pool / "v")),)}
+    assert local.broken(conditions) == {}
+    define("new", texts.get(named, ""))
+    (error,) = local.broken(conditions).values()
+    assert error.code == "changed_meanwhile"
+    assert ("could not be checked" if named == "bad" else "guest new") in error.message
+    local.release()

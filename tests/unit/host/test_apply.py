@@ -64,7 +64,7 @@ def operation_classes():
     return [
         value
         for value in vars(ops).values()
-        if isinstance(value, type) and hasattr(value, "_fields") and value is not ops.Step
+        if isinstance(value, type) and hasattr(value, "_fields") and value not in (ops.Step, ops.Taken)
     ]
 
 
