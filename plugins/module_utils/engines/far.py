@@ -20,7 +20,6 @@ from ..model.extents import told_extent
 from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
 from ..model.goal import Scope
 from ..model.pool import Pool
-from ..model.types import TAKEN_AWAY
 from ..model.volume import Volume
 
 if TYPE_CHECKING:
@@ -34,9 +33,9 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     if not found.active or found.storage.kind != UNSEEN:
         return found
     names = scope.volumes
-    if found.row.name == "disk" and names:
+    if found.row.partitions and names:
         names = None  # a new partition is named after those that there are
-    elif found.row.name in TAKEN_AWAY and scope.neighbours:
+    elif found.row.taken_away and scope.neighbours:
         names = None  # the pool may be stopped
     texts = () if names == () else daemon.volumes(found.name, names)
     volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
@@ -50,7 +49,7 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
 
 def _as_declared(volume: Volume, scope: Scope, found: Found) -> Volume:
     """What is declared raw is raw, whatever the daemon has read in its header. Of a partition it reads nothing."""
-    if found.row.name == "disk":
+    if found.row.partitions:
         return replace(volume, format=None)
     if volume.name not in scope.raw or volume.format in (None, "raw"):
         return volume

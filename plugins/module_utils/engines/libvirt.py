@@ -31,7 +31,7 @@ from ..model.errors import StorageError
 from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
-from ..model.types import POOL_TYPES
+from ..model.types import POOL_TYPES, row_of
 from .local import LocalHost, arrange, device_paths, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
@@ -185,7 +185,7 @@ class LibvirtEngine:
 
     def _contents(self, found: Found, wanted: Pool, devices: Sequence[str], scope: Scope) -> dict[str, str]:
         """What is on the devices of a pool that may be built or was deleted."""
-        if found.runs_on(wanted) or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
+        if found.runs_on(wanted) or not scope.neighbours or "build" not in row_of(wanted.type).daemon or not devices:
             return {}
         if not self._beside(devices):
             return {}
@@ -275,7 +275,7 @@ class LibvirtEngine:
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .far import guests_told
-        from .sources import ON_DEVICES, look_through, settled
+        from .sources import look_through, settled
 
         look = self.host.look(seconds)
         self.daemon.timeout = seconds
@@ -286,7 +286,7 @@ class LibvirtEngine:
         discovery = look_through(query, self.daemon, look, at_hand, supported)
         self.daemon.timeout = look.rest
         pools = [parse_pool(text) for text, _runs in self.daemon.definitions("")]
-        guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
+        guests, unseen = guests_told(self.daemon) if row_of(query.type).on_devices else ((), ())
         return settled(query, discovery, pools, guests, unseen)
 
     # --- lowering ----------------------------------------------------------------------------------------------------

@@ -20,19 +20,10 @@ from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
-from ..model.types import POOL_TYPES
+from ..model.types import row_of
 
 _CHAIN_LIMIT = 64
 _SECONDS = 10.0
-# What a signature makes of a device (blkid's words), in use or not.
-_MEMBERS = {
-    "LVM2_member": "of LVM, as a physical volume",
-    "linux_raid_member": "of mdraid",
-    "ddf_raid_member": "of mdraid",
-    "isw_raid_member": "of mdraid",
-    "zfs_member": "of a pool of ZFS",
-    "bcache": "of bcache",
-}
 
 
 def observe_users(
@@ -207,7 +198,7 @@ def _overlays(
     found: Found, identities: dict, neighbours: Sequence[Neighbour], look: Files
 ) -> Iterator[tuple[str, User]]:
     directories = {look.servers.resolved(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and POOL_TYPES[n.pool.type or "dir"].file_tree)
+    directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
     for directory in filter(look.reachable, sorted(directories)):
         try:
             for overlay, below in filetree.references(directory):
@@ -261,11 +252,11 @@ def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterat
     for name, path in paths.items():
         if found.volumes[name].type != "block":
             continue
-        from ..host.signatures import content_at
+        from ..host.signatures import MEMBERS, content_at
 
         content = content_at(path, _SECONDS)
         if content.problem and os.path.lexists(path):  # what is not active is not there
             unseen.add(f"what {path} holds ({content.problem})")
         for signature in content.names:
-            if signature in _MEMBERS:
-                yield name, User("member", _MEMBERS[signature])
+            if signature in MEMBERS:
+                yield name, User("member", MEMBERS[signature])

@@ -251,6 +251,15 @@ def test_what_is_cut_from_one_device_is_cut_in_order():
     assert [step.needs for step in chain] == [(), (0,)]
 
 
+@pytest.mark.parametrize(("kind", "words"), [("zfs", ("build", "sized")), ("logical", ("build",))])
+def test_what_a_daemon_starts_on_nothing_must_have_a_size(kind, words):
+    pool = Pool("p", kind, source=Source(name="tank"))
+    found = Found("p", definition=pool, storage=Storage(UNSEEN, None, ""))
+    start = Change(Subject("p"), "start", "start it", {}, {}, pool, may=frozenset({"build"}))
+    (call,) = calls.Calls("u", None, found, [start]).of_pool(start)
+    assert call.words == words
+
+
 @pytest.mark.parametrize(
     ("words", "command"),
     [
