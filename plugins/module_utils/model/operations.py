@@ -316,11 +316,12 @@ class Withdraw(NamedTuple):
 
 
 class Truncate(NamedTuple):
-    """Sets the size of an existing raw image in place."""
+    """Sets the size of an existing raw image in place, which has ``was`` bytes until then."""
 
     path: str
     size: int
     identity: tuple[int, ...]
+    was: int
 
     @property
     def command(self) -> str:
