@@ -349,6 +349,8 @@ class DaemonCall(NamedTuple):
     """A call of a libvirt daemon, by the name that virsh has for it (virsh(1)).
 
     ``words`` are virsh's options, ``value`` a size in bytes, ``data`` what is uploaded: bytes, or a path of this host.
+    ``holds``: the names of the volumes that a pool must have once it was looked at anew, and how many bytes may be in
+    use then, where that matters.
     """
 
     verb: str
@@ -359,6 +361,7 @@ class DaemonCall(NamedTuple):
     words: tuple[str, ...] = ()
     value: int | None = None
     data: Any = None
+    holds: tuple[tuple[str, ...], int | None] | None = None
 
     @property
     def whole(self) -> bool:
