@@ -82,7 +82,7 @@ def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: boo
     users = {name: tuple(running.get(name, ())) for name in stakes}
     seen = replace(found, users=users, unseen=(*found.unseen, *unseen))
     paths = _destroyed(found, stakes)
-    return guests_of(_with_users(seen, _overlays(found.name, paths, daemon) if paths else ()), stakes, daemon)
+    return guests_of(with_users(seen, _overlays(found.name, paths, daemon) if paths else ()), stakes, daemon)
 
 
 def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[User]], tuple[str, ...]]:
@@ -104,7 +104,7 @@ def guests_of(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
     guests, unseen = guests_told(daemon) if paths else ((), ())
     used = ((name, User("guest", guest.name)) for guest in guests for name in _used(guest, found, paths))
     names = set(paths.values())
-    return _with_users(found, (pair for pair in used if pair[0] in names), unseen)
+    return with_users(found, (pair for pair in used if pair[0] in names), unseen)
 
 
 def overlays_told(found: Found, stakes: Mapping[str, str], pools: Iterable[str], daemon: Daemon) -> Found:
@@ -115,7 +115,7 @@ def overlays_told(found: Found, stakes: Mapping[str, str], pools: Iterable[str],
             overlays += list(_overlays(pool, paths, daemon))
         except StorageError:  # it is not active
             unseen.append(f"the images of pool {pool}")
-    return _with_users(found, overlays, unseen)
+    return with_users(found, overlays, unseen)
 
 
 def _destroyed(found: Found, stakes: Mapping[str, str]) -> dict[str | None, str]:
@@ -132,7 +132,7 @@ def _overlays(pool: str, paths: Mapping[str | None, str], daemon: Daemon) -> Ite
             yield below, User("overlay", overlay.path or overlay.name)
 
 
-def _with_users(found: Found, more: Iterable[tuple[str, User]], unseen: Iterable[str] = ()) -> Found:
+def with_users(found: Found, more: Iterable[tuple[str, User]], unseen: Iterable[str] = ()) -> Found:
     users = {name: list(group) for name, group in found.users.items()}
     for name, user in more:
         if user not in users.setdefault(name, []):

@@ -233,7 +233,11 @@ class LibvirtEngine:
             if SOURCE in stakes:
                 found = self._with_devices(found)
             stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
-            return far_users(found, stakes, self.daemon, self._sees_volumes(found, stakes)) if stakes else found
+            if not stakes:
+                return found
+            here = self._sees_volumes(found, stakes)
+            told = far_users(found, stakes, self.daemon, here)
+            return self._seen_here(told, stakes) if here and EVERYTHING in stakes.values() else told
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
@@ -247,6 +251,18 @@ class LibvirtEngine:
         found = replace(found, unseen=(*found.unseen, *unseen))
         found = self.host.observe_users(found, stakes, lambda: visible, guests)
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
+
+    def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
+        from .far import guests_told, with_users
+        from .native_users import observe_users
+
+        guests, unseen = guests_told(self.daemon)
+        neighbours = self._neighbours(found.name)
+        servers = self.host.servers
+        seen = observe_users(found, stakes, self.places.guests, lambda: neighbours, guests, servers)
+        users = ((name, user) for name, group in seen.users.items() for user in group)
+        return with_users(found, users, (*seen.unseen, *unseen))
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""

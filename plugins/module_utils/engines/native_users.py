@@ -58,12 +58,14 @@ def observe_users(
         identities = {look.identity(path): name for name, path in deep.items()}
         identities.pop(None, None)
         others = neighbours()
+        defined = [*guests, *guest_definitions(guest_directories, unseen)]
         for source in (
-            _guests(found, deep, identities, others, chain(guests, guest_definitions(guest_directories, unseen)), look),
+            _guests(found, deep, identities, others, defined, look),
             _overlays(found, identities, others, look),
             _built(found, deep),
-            _pools(identities, others, look),
+            _pools(found, deep, identities, others, look),
             _members(found, deep, unseen),
+            _beneath(found, deep, others, defined, look),
         ):
             for name, user in source:
                 if user not in users[name]:
@@ -79,18 +81,26 @@ def with_guests(
     servers: Servers,
 ) -> Found:
     """Adds the guests that have a device as a disk, running or shut off, to the users of the parts of the pool's
-    storage that would take it. A device is another one's as well where it is a part of it, or built on it.
+    storage that would take it, and the pools that are on a part of it, running or not. A device is another one's as
+    well where it is a part of it, or built on it.
     """
     from ..host.block import device_at
-    from ..host.device_users import touched
+    from ..host.device_users import family, touched
 
     look = _Files(servers)
     look.unseen |= {*found.unseen}
-    taken = {}
+    taken, above = {}, {}
     for part in found.storage.parts:
         with suppress(StorageError):
-            taken[part.name] = {number for node in part.devices for number in touched(device_at(node))}
+            devices = [device_at(node) for node in part.devices]
+            taken[part.name] = {number for device in devices for number in touched(device)}
+            above[part.name] = {each.number for device in devices for each in family(device)[1:]}
     users: dict[str, list[User]] = {part.name: list(part.users) for part in found.storage.parts}
+    for neighbour in neighbours:
+        numbers = {look.device(device.path) for device in neighbour.pool.source.devices or ()}
+        for name, group in users.items():
+            if numbers & above.get(name, set()):
+                group.append(User("pool", neighbour.pool.name))
     for guest in chain(guests, guest_definitions(guest_directories, look.unseen)):
         user = User("guest", guest.name)
         numbers = {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)} - {None}
@@ -122,9 +132,12 @@ class _Files:
         except OSError:
             return None
 
-    def identity(self, path: str) -> tuple[int, int] | None:
+    def identity(self, path: str) -> tuple[int, ...] | None:
+        """A block device is the same under every node that has its number."""
         status = self._status(path)
-        return None if status is None else (status.st_dev, status.st_ino)
+        if status is None:
+            return None
+        return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
     def device(self, path: str) -> tuple[int, int] | None:
         """The number of a block device."""
@@ -161,7 +174,7 @@ def _guests(
     guests: Iterable[GuestDisks],
     look: _Files,
 ) -> Iterator[tuple[str, User]]:
-    by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
+    by_path = _by_path(found, paths)
     for guest in guests:
         for pool, volume in guest.volumes:
             if pool == found.name and volume in paths:
@@ -238,12 +251,52 @@ def _as_named(found: Found, directory: str, name: str) -> str:
     return os.path.join(directory, name)
 
 
-def _pools(identities: dict, neighbours: Sequence[Neighbour], look: _Files) -> Iterator[tuple[str, User]]:
+def _pools(
+    found: Found, paths: Mapping[str, str], identities: dict, neighbours: Sequence[Neighbour], look: _Files
+) -> Iterator[tuple[str, User]]:
+    by_path = _by_path(found, paths)
     for neighbour in neighbours:
         for device in neighbour.pool.source.devices or ():
-            name = identities.get(look.identity(device.path))
+            name = identities.get(look.identity(device.path)) or by_path.get(device.path)
             if name is not None:
                 yield name, User("pool", neighbour.pool.name)
+
+
+def _by_path(found: Found, paths: Mapping[str, str]) -> dict[str, str]:
+    """What is not active has no device to be known by, only the paths that it has when it is."""
+    return {path: name for name, own in paths.items() for path in (own, *found.volumes[name].aliases)}
+
+
+def _beneath(
+    found: Found,
+    paths: Mapping[str, str],
+    neighbours: Sequence[Neighbour],
+    guests: Iterable[GuestDisks],
+    look: _Files,
+) -> Iterator[tuple[str, User]]:
+    """Who has the very devices that volumes are cut from has all of these volumes."""
+    if not found.ground:
+        return
+    from ..host.block import bases, device_at
+    from ..host.device_users import users_beneath
+    from ..host.processes import Processes
+
+    processes = Processes()
+    numbers: set[tuple[int, int] | None] = set()
+    users: list[User] = []
+    for path in found.ground:
+        try:
+            device = device_at(path)
+        except StorageError:  # that it is missing has its own error
+            continue
+        numbers |= {each.number for each in (device, *bases(device))}
+        told, unseen = users_beneath(device, processes)
+        users += told
+        look.unseen |= set(unseen)
+    for guest in guests:
+        if numbers & {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)}:
+            users.append(User("guest", guest.name))
+    yield from ((name, user) for user in users for name in paths)
 
 
 def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:
