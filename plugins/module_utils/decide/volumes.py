@@ -47,7 +47,13 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
 
 
 def _doomed(task: VolumesTask) -> Iterable[str]:
-    if task.found.table is None or not task.doomed:
+    if task.found.row.name != "disk" or not task.doomed:
+        return task.doomed
+    if task.found.storage.kind == UNSEEN:
+        from .unseen import from_the_end as last_first
+
+        return last_first(task.doomed, task)
+    if task.found.table is None:
         return task.doomed
     from .cutting import from_the_end
 
