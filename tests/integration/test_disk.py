@@ -362,6 +362,19 @@ def test_the_kernel_is_told_again(host, disk):
     table(disk)
 
 
+@pytest.mark.parametrize("declared", [{"state": "absent"}, {"capacity": "24MiB"}, {"recreate": "always"}])
+def test_a_partition_that_the_kernel_has_not_is_changed_as_well(host, disk, declared):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    volume = {"pool": "cut", "name": disk.name(1)}
+    ok(host.volume(**volume, capacity="16MiB"))
+    run("partx", "--delete", "--nr", "1", disk.node)
+    foreseen = host.volume(check=True, **volume, **declared)
+    done = ok(host.volume(**volume, **declared))
+    assert done["changed"]
+    assert foreseen["plan"] == done["plan"]
+    assert Path(disk.path(1)).exists() is (declared != {"state": "absent"})
+
+
 def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
     """A table that somebody else changed while a partition was in use: refused before anything is written."""
     pool = pool_of(disk, "gpt")

@@ -35,6 +35,10 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
     made, subject = (*_arranged(changes, task), *refresh(goal.pool, found)), f"pool {goal.pool}"
+    if found.table is not None:
+        from .cutting import recognised
+
+        made = recognised(made)
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
