@@ -241,8 +241,11 @@ class LibvirtEngine:
             if SOURCE in stakes:
                 found = self._with_devices(found)
             stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
+            if not stakes:
+                return found
             here = self._sees_volumes(found, stakes)
-            return far_users(found, stakes, self.daemon, here, self.host) if stakes else found
+            told = far_users(found, stakes, self.daemon, here, self.host)
+            return self._seen_here(told, stakes) if here and EVERYTHING in stakes.values() else told
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
@@ -255,6 +258,14 @@ class LibvirtEngine:
         found = replace(found, unseen=(*found.unseen, *unseen))
         found = self.host.observe_users(found, stakes, lambda: visible, lambda: guests_told(self.daemon))
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
+
+    def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
+        from .far import guests_told, with_users
+
+        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
+        seen = self.host.observe_users(found, stakes, neighbours, told)
+        return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""
