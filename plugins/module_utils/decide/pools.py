@@ -18,7 +18,7 @@ from ..model.facts import definition_facts, permissions_facts
 from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
-from ..model.types import POOL_TYPES, TAKEN_AWAY, PoolType
+from ..model.types import POOL_TYPES, PoolType, row_of
 from .decision import Decision, staging_refusal, unwritable
 from .guards import check_copy_on_write, check_ownership
 
@@ -54,7 +54,7 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
         goal = replace(goal, state="active")
     existing = found.definition or found.live
     deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
-    taken = found.started and found.row.name in TAKEN_AWAY
+    taken = found.started and found.row.taken_away
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
     if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
         stakes[ITSELF] = RUNNING
@@ -220,7 +220,7 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
         resolved = found.resolved.get(wanted.path, wanted.path)
         if neighbour.resolved == resolved:
             return f"{wanted.path} is the directory"
-    if wanted.type == "dir":
+    if not _row(wanted).on_devices and _row(wanted).one_of is None:
         return ""
     from .sharing import shared_source
 
@@ -479,7 +479,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not found.started and not _in_the_way(goal, found):
         return []
-    if found.row.name in TAKEN_AWAY:
+    if found.row.taken_away:
         from .deleting import guard_all
 
         guard_all(goal, found, "taken away")
@@ -522,7 +522,7 @@ def _standing_on(found: Found, path: str) -> Iterator[User]:
     for neighbour in found.neighbours if found.row.file_tree and path else ():
         if (
             neighbour.started
-            and found.row_of(neighbour.pool).file_tree
+            and row_of(neighbour.pool.type).file_tree
             and (neighbour.resolved or "").startswith(inside)
         ):
             yield User("pool", neighbour.pool.name)

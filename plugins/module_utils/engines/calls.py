@@ -12,6 +12,7 @@ from dataclasses import replace
 from posixpath import dirname
 from typing import Any
 
+from ..backends.by_type import backend_of
 from ..libvirt_xml.pool import render_pool
 from ..libvirt_xml.volume import render_volume
 from ..model import operations as ops
@@ -20,8 +21,9 @@ from ..model.found import READY, UNSEEN, Found
 from ..model.partitions import daemon_deletes, disk_of, number_of
 from ..model.pool import Pool
 from ..model.qcow2 import DEFAULT_COMPAT
+from ..model.types import POOL_TYPES
 from ..model.volume import Volume
-from .local import LocalHost, backend_of
+from .local import LocalHost, of_volumes
 
 _MANY = 20  # from so many new volumes on, all of them are made at once beside the daemon: it takes ten times as long
 _KIB = 1024
@@ -36,6 +38,8 @@ class Calls:
         self.uri, self.host, self.found = uri, host, found
         self.at_hand = found.storage.kind != UNSEEN
         self.stops = any(change.action == "stop" for change in changes)
+        self.removed = {change.subject.volume or "" for change in changes if change.action == "delete"}
+        self.goes = not self.at_hand and any(change.action == "delete" and not of_volumes(change) for change in changes)
         self.many = sum(change.action == "create" for change in changes) >= _MANY
 
     def _call(self, verb: str, volume: str | None = None, **more: Any) -> ops.DaemonCall:
@@ -64,10 +68,21 @@ class Calls:
         if self.found.started and not self.stops:
             yield self._call("pool-refresh")  # active already, but its directory was gone
         else:
-            yield self._call("pool-start", words=tuple(sorted(change.may)))
+            words = {*change.may, "sized"} if POOL_TYPES[pool.type or ""].starts_on_nothing else change.may
+            yield self._call("pool-start", words=tuple(sorted(words)))
 
     def _stop(self, change: Change, pool: Pool) -> Iterator[Any]:
+        if self.goes:
+            yield self._call("pool-refresh", holds=self._left(pool))
         yield self._call("pool-destroy")
+
+    def _left(self, pool: Pool) -> tuple[tuple[str, ...], int | None]:
+        """What is to be in a pool that goes, just before: what else others have made, the daemon would remove too."""
+        left = tuple(sorted(self.found.volumes.keys() - self.removed))
+        if POOL_TYPES[pool.type or ""].whole or self.found.usage is None:
+            return left, None
+        gone = sum(self.found.volumes[name].allocation or 0 for name in self.removed if name in self.found.volumes)
+        return left, max(0, self.found.usage.allocation - gone)
 
     def _autostart(self, change: Change, pool: Pool) -> Iterator[Any]:
         off = change.after is not None and change.after.get("autostart") is False
@@ -126,7 +141,7 @@ class Calls:
         """All through the daemon: decide/unseen.py has refused what it has no call for."""
         volume: Volume = change.wanted
         name = volume.name
-        if change.action == "delete" and pool.type == "disk" and not daemon_deletes(pool):
+        if change.action == "delete" and self.found.row.partitions and not daemon_deletes(pool):
             yield ops.Run(("parted", "--script", disk_of(pool), "rm", self._partition(name, pool)))
             yield self._call("pool-refresh")
         elif change.action in ("delete", "recreate"):

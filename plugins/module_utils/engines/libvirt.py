@@ -31,7 +31,7 @@ from ..model.errors import StorageError
 from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
-from ..model.types import POOL_TYPES
+from ..model.types import POOL_TYPES, row_of
 from .local import LocalHost, arrange, device_paths, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
@@ -185,7 +185,7 @@ class LibvirtEngine:
 
     def _contents(self, found: Found, wanted: Pool, devices: Sequence[str], scope: Scope) -> dict[str, str]:
         """What is on the devices of a pool that may be built or was deleted."""
-        if found.runs_on(wanted) or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
+        if found.runs_on(wanted) or not scope.neighbours or "build" not in row_of(wanted.type).daemon or not devices:
             return {}
         if not self._beside(devices):
             return {}
@@ -241,8 +241,11 @@ class LibvirtEngine:
             if SOURCE in stakes:
                 found = self._with_devices(found)
             stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
+            if not stakes:
+                return found
             here = self._sees_volumes(found, stakes)
-            return far_users(found, stakes, self.daemon, here, self.host) if stakes else found
+            told = far_users(found, stakes, self.daemon, here, self.host)
+            return self._seen_here(told, stakes) if here and EVERYTHING in stakes.values() else told
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
@@ -255,6 +258,14 @@ class LibvirtEngine:
         found = replace(found, unseen=(*found.unseen, *unseen))
         found = self.host.observe_users(found, stakes, lambda: visible, lambda: guests_told(self.daemon))
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
+
+    def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
+        from .far import guests_told, with_users
+
+        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
+        seen = self.host.observe_users(found, stakes, neighbours, told)
+        return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""
@@ -275,7 +286,7 @@ class LibvirtEngine:
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .far import guests_told
-        from .sources import ON_DEVICES, look_through, settled
+        from .sources import look_through, settled
 
         look = self.host.look(seconds)
         self.daemon.timeout = seconds
@@ -286,7 +297,7 @@ class LibvirtEngine:
         discovery = look_through(query, self.daemon, look, at_hand, supported)
         self.daemon.timeout = look.rest
         pools = [parse_pool(text) for text, _runs in self.daemon.definitions("")]
-        guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
+        guests, unseen = guests_told(self.daemon) if row_of(query.type).on_devices else ((), ())
         return settled(query, discovery, pools, guests, unseen)
 
     # --- lowering ----------------------------------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..backends.by_type import backend_of
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.look import Look
 from ..host.notes import Notes, boot
@@ -27,6 +28,7 @@ from ..model.found import (
     ABSENT,
     EVERYTHING,
     ITSELF,
+    KEEPING,
     PIN,
     SOURCE,
     UNKNOWN_STORAGE,
@@ -38,42 +40,12 @@ from ..model.found import (
 )
 from ..model.goal import Scope
 from ..model.pool import Pool
+from ..model.types import row_of
 from .places import Places
 
 if TYPE_CHECKING:
-    from ..backends.contract import Backend
     from ..libvirt_xml.guests import GuestDisks
     from .guest_watch import GuestWatch, Told
-
-
-_KEEPING = ("nfs", "nfs4")  # of a file that is held open, NFS keeps a copy under another name when it is removed
-
-
-def backend_of(pool_type: str | None) -> Backend | None:
-    """The backend module of a pool type; None where there is none yet. Imported only when needed: see
-    docs/architecture.md.
-    """
-    if pool_type == "dir":
-        from ..backends import dir as backend
-
-        return backend
-    if pool_type == "fs":
-        from ..backends import fs
-
-        return fs
-    if pool_type == "disk":
-        from ..backends import disk
-
-        return disk
-    if pool_type == "logical":
-        from ..backends import logical
-
-        return logical
-    if pool_type == "netfs":
-        from ..backends import netfs
-
-        return netfs
-    return None
 
 
 def no_backend(pool_type: str | None) -> str:
@@ -193,6 +165,8 @@ class LocalHost:
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
         backend = backend_of(wanted.type)
+        if scope.neighbours and row_of(wanted.type).taken_away:
+            scope = replace(scope, volumes=None)  # the pool may be stopped
         if backend is not None:
             found = replace(found, filesystem=found.storage.filesystem)
             if found.storage.open:
@@ -229,7 +203,7 @@ class LocalHost:
             found = with_guests(found, others, guests, self.servers)
         stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
         self._pins.make_room(len(stakes))
-        pinned = () if found.filesystem in _KEEPING else stakes
+        pinned = () if found.filesystem in KEEPING else stakes
         for name in pinned:
             volume = found.volumes.get(name)
             if volume is not None and volume.type != "block" and volume.path and volume.identity:

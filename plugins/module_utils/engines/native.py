@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..backends.by_type import backend_of
 from ..host.files import read_small_file
 from ..host.locks import locked
 from ..host.look import Look
@@ -23,10 +24,10 @@ from ..model.errors import StorageError
 from ..model.found import ABSENT, SQUASHING, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
+from ..model.types import row_of
 from .local import (
     LocalHost,
     arrange,
-    backend_of,
     device_paths,
     emptied_key,
     emptied_note,
@@ -214,11 +215,11 @@ class NativeEngine:
         return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
-        from .sources import ON_DEVICES, look_here, settled
+        from .sources import look_here, settled
 
         discovery = look_here(query, self.host.look(seconds))
         neighbours, unread = self._neighbours("", self.host.look())
-        guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
+        guests, unseen = self._guests() if row_of(query.type).on_devices else ((), ())
         pools = [neighbour.pool for neighbour in neighbours]
         return settled(query, discovery, pools, guests, (*(f"pool {name}" for name in unread), *unseen))
 

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
+from ..model.types import POOL_TYPES
+from .identity import changed_meanwhile
 
 _BUSY = ("asynchronous jobs running", "is still in use", "is still being allocated")
 _POLL_SECONDS = 0.1
@@ -391,8 +393,9 @@ def _library() -> Any:
 
 
 _START = (
-    "Look whether its source is there, and whether the host of the daemon has the tools of its type (logical: lvm2, "
-    "netfs: nfs-common or cifs-utils, disk: parted, iscsi: open-iscsi, zfs: zfsutils). The pool stays defined."
+    "Look whether its source is there, and whether the host of the daemon has the tools of its type ("
+    + ", ".join(f"{row.name}: {row.tools}" for row in POOL_TYPES.values() if row.tools)
+    + "). The pool stays defined."
 )
 _LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
 _EXISTS = 90
@@ -422,15 +425,16 @@ def _volume(connection: Any, op: Any) -> Any:
 
 
 def _start(library: Any, connection: Any, op: Any) -> None:
-    """Starts what is there. What is not is built first; what holds something else is overwritten only where the
-    daemon has said that nothing less will do, and only if that is allowed.
+    """Starts what is there; where the daemon starts pools on nothing too, that is what has a size (``sized``). What is
+    not is built first; what holds something else is overwritten only where the daemon has said that nothing less will
+    do, and only if that is allowed.
     """
     pool = _pool(connection, op)
     try:
         if "first" in op.words:
             pool.build(0)
         pool.create(0)
-        if not _on_nothing(pool):
+        if "sized" not in op.words or pool.info()[1] > 0:
             return
         pool.destroy()
         if "build" not in op.words:
@@ -446,11 +450,6 @@ def _start(library: Any, connection: Any, op: Any) -> None:
             raise
     _build(library, pool, op)
     pool.create(0)
-
-
-def _on_nothing(pool: Any) -> bool:
-    """Whether that is a zpool that is not there: the daemon starts such pools all the same."""
-    return pool.info()[1] == 0 and "type='zfs'" in pool.XMLDesc(0).partition(">")[0]
 
 
 def _build(library: Any, pool: Any, op: Any) -> None:
@@ -504,6 +503,20 @@ def _resize(library: Any, connection: Any, op: Any) -> None:
     volume.resize(op.value, library.VIR_STORAGE_VOL_RESIZE_SHRINK if "--shrink" in op.words else 0)
 
 
+def _refresh(library: Any, connection: Any, op: Any) -> None:
+    """The daemon remembers what it saw; what was made since then by others would be lost unseen."""
+    pool = _pool(connection, op)
+    pool.refresh(0)
+    if op.holds is None:
+        return
+    names, most = op.holds
+    strange = sorted(set(pool.listVolumes()) - set(names))
+    if strange:
+        raise changed_meanwhile(f"pool {op.pool}", f"turned out to hold {', '.join(strange[:5])}")
+    if most is not None and pool.info()[2] > most:
+        raise changed_meanwhile(f"pool {op.pool}", "turned out to hold more than its daemon lists")
+
+
 _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
     "pool-define": lambda library, connection, op: connection.storagePoolDefineXML(op.xml, 0),
     "pool-build": lambda library, connection, op: _pool(connection, op).build(0),
@@ -514,7 +527,7 @@ _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
     "pool-autostart": lambda library, connection, op: _pool(connection, op).setAutostart(
         0 if "--disable" in op.words else 1
     ),
-    "pool-refresh": lambda library, connection, op: _pool(connection, op).refresh(0),
+    "pool-refresh": _refresh,
     "vol-create": _create,
     "vol-create-from": lambda library, connection, op: _pool(connection, op).createXMLFrom(
         op.xml, _volume(connection, op), 0

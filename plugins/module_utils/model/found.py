@@ -14,10 +14,13 @@ from .change import Condition
 from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
 from .tables import Table
-from .types import POOL_TYPES, PoolType
+from .types import PoolType, row_of
 from .volume import Volume
 
-SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")  # servers that may take root for nobody (exports(5))
+# Filesystems of servers, in the kernel's words: those that may take root for nobody (exports(5)), and those that keep a
+# copy under another name of a file that is held open when it is removed.
+SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")
+KEEPING = ("nfs", "nfs4")
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
 
 # What a device holds: nothing, something without a signature, or a text that starts with UNREADABLE and says why.
@@ -142,6 +145,12 @@ class Storage:
         if owner == self.permissions.owner:
             return mode >> 6 & both == both
         return (mode >> 3 if group == self.permissions.group else mode) & both == both
+
+    @property
+    def ground(self) -> tuple[str, ...]:
+        """The devices that it is on, by the kernel's names."""
+        conditions = (condition for part in self.parts for condition in part.requires if condition.kind == "device")
+        return tuple(dict.fromkeys(condition.path for condition in conditions))
 
     @property
     def open(self) -> bool:
@@ -302,11 +311,7 @@ class Found:
     def row(self) -> PoolType:
         """What its type can do; a pool that an earlier task would have made is taken for a directory."""
         pool = self.definition or self.live
-        return self.row_of(pool) if pool is not None else POOL_TYPES["dir"]
-
-    @staticmethod
-    def row_of(pool: Pool) -> PoolType:
-        return POOL_TYPES[pool.type or "dir"]
+        return row_of(None if pool is None else pool.type)
 
     def runs_on(self, wanted: Pool) -> bool:
         """Whether the pool runs on the storage that is wanted."""
@@ -321,6 +326,14 @@ class Found:
         return self.row.granule if self.extent is None else self.extent
 
     @property
+    def ground(self) -> tuple[str, ...]:
+        """The devices that volumes are cut from; none where they are files."""
+        if self.row.volumes != "block":
+            return ()
+        told = (extent.device for volume in self.volumes.values() for extent in volume.extents)
+        return tuple(dict.fromkeys((*self.storage.ground, *told)))
+
+    @property
     def can(self) -> tuple[str, ...]:
         """What can be done with the pool and its volumes, in the words of the table of types."""
         return self.row.daemon if self.storage.kind == UNSEEN else self.row.native
@@ -329,7 +342,7 @@ class Found:
         """Whether a new volume may get another size than the one that is asked for, as only a daemon knows."""
         if self.storage.kind != UNSEEN:
             return False
-        return self.granule > 1 and (self.row.name == "disk" or capacity % self.granule != 0)
+        return self.granule > 1 and (self.row.partitions or capacity % self.granule != 0)
 
     def is_volume(self, volume: Volume) -> bool:
         """Whether that is a volume of the pool's kind, rather than something else under the name of one."""

@@ -223,7 +223,7 @@ def test_a_host_named_once_is_meant_everywhere():
     ],
 )
 def test_sources_in_words(source, words):
-    assert decide.named(source) == words
+    assert decide.named(source, "logical") == words
 
 
 # -- who did not answer -------------------------------------------------------------------------------------------

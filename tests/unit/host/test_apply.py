@@ -253,15 +253,21 @@ def test_copies_of_nothing(tmp_path):
 @pytest.mark.parametrize("size", [0, 3, 6, MIB])
 def test_setting_the_size(files, size):
     path = files / "a"
-    do(ops.Truncate(str(path), size, identity(path)))
+    do(ops.Truncate(str(path), size, identity(path), 6))
     assert path.read_bytes() == b"theirs"[:size].ljust(size, b"\0")
 
 
 def test_the_size_of_another_file_is_not_set(files):
-    assert refused(ops.Truncate(str(files / "a"), 0, identity(files / "staged"))) == "changed_meanwhile"
+    assert refused(ops.Truncate(str(files / "a"), 0, identity(files / "staged"), 6)) == "changed_meanwhile"
     assert (files / "a").read_text() == "theirs"
     (files / "link").symlink_to(files / "a")
-    assert refused(ops.Truncate(str(files / "link"), 0, identity(files / "a"))) == "changed_meanwhile"
+    assert refused(ops.Truncate(str(files / "link"), 0, identity(files / "a"), 6)) == "changed_meanwhile"
+    assert (files / "a").read_text() == "theirs"
+
+
+def test_what_grew_since_it_was_looked_at_is_not_cut_off(files):
+    """What was to be grown would be shrunk."""
+    assert refused(ops.Truncate(str(files / "a"), 5, identity(files / "a"), 3)) == "changed_meanwhile"
     assert (files / "a").read_text() == "theirs"
 
 
