@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -271,6 +272,86 @@ def test_a_disk_of_which_a_guest_has_a_partition_gets_no_other_table(host, disk)
     assert "guest off" in refuses(host.pool, "device_in_use", name="p", **part)["message"]
 
 
+DESTROYING = {
+    "delete": {"state": "absent"},
+    "shrink": {"capacity": "8MiB", "allow": ["shrink"]},
+    "recreate": {"recreate": "always", "capacity": "16MiB"},
+}
+
+
+@contextmanager
+def open_as_a_whole(disk: Disk, tmp_path: Path) -> Iterator[str]:
+    with subprocess.Popen(["sleep", "60"], stdin=os.open(disk.node, os.O_RDWR)) as process:
+        try:
+            yield f"process sleep (pid {process.pid}) on {disk.node}"
+        finally:
+            process.kill()
+
+
+@contextmanager
+def under_another_disk(disk: Disk, tmp_path: Path) -> Iterator[str]:
+    """Its partition is mounted, under another name."""
+    above = run("losetup", "--find", "--show", "--offset", MIB, disk.node)
+    (tmp_path / "m").mkdir()
+    run("mount", above, tmp_path / "m")
+    try:
+        yield f"loop {above} on {disk.node}"
+    finally:
+        run("umount", tmp_path / "m")
+        run("losetup", "--detach", above)
+
+
+@pytest.mark.parametrize("use", [open_as_a_whole, under_another_disk])
+def test_who_has_the_whole_disk_has_its_partitions(host, disk, tmp_path, use):
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    volume = {"pool": "cut", "name": disk.name(1)}
+    ok(host.volume(**volume, capacity="16MiB"))
+    run("mkfs.ext4", "-q", disk.path(1))
+    before = table(disk)
+    with use(disk, tmp_path) as user:
+        for declared in DESTROYING.values():
+            for word in ([], ["in_use"]):
+                both = {**declared, "allow": [*declared.get("allow", []), *word]}
+                if both["allow"] != ["shrink", "in_use"]:
+                    assert user in refuses(host.volume, "volume_in_use", **volume, **both)["message"]
+        assert user in refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])["message"]
+        assert table(disk) == before
+    converges(host.volume, **volume, state="absent")
+
+
+def test_a_partition_of_a_disk_that_is_a_guests_is_the_guests(host, disk, tmp_path):
+    """Shut off, and named by another path."""
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    volume = {"pool": "cut", "name": disk.name(1)}
+    ok(host.volume(**volume, capacity="16MiB"))
+    (tmp_path / "by-id").symlink_to(disk.node)
+    definition = define_guest(host.root, "off", disk_file(tmp_path / "by-id"))
+    for declared in DESTROYING.values():
+        assert "guest off" in refuses(host.volume, "volume_in_use", **volume, **declared)["message"]
+    assert "guest off" in refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])["message"]
+    converges(host.volume, **volume, capacity="20MiB")
+    definition.unlink()
+    converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+
+
+def test_a_disk_on_which_another_pool_is_gets_no_other_table(host, disk, tmp_path):
+    """Another pool's partition is not lost with it, running or not."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    ok(host.pool(name="cut", state="absent"))
+    part = {"type": "fs", "path": str(tmp_path / "p"), "source": {"device": disk.path(1), "format": "ext4"}}
+    ok(host.pool(name="p", **part))
+    ok(host.pool(name="p", state="inactive"))
+    error = refuses(host.pool, "device_in_use", **pool_of(disk, "dos"), allow=["overwrite"])
+    assert "pool p" in error["message"]
+    whole = {"type": "fs", "path": str(tmp_path / "w"), "source": {"device": disk.node, "format": "ext4"}}
+    assert "pool p" in refuses(host.pool, "device_in_use", name="w", **whole, allow=["overwrite"])["message"]
+    ok(host.pool(name="p", state="absent"))
+    converges(host.pool, **pool_of(disk, "dos"), allow=["overwrite"])
+
+
 def test_the_kernel_is_told_again(host, disk):
     """A table that was written, by a task that did not get further."""
     ok(host.pool(**pool_of(disk, "gpt")))
@@ -279,6 +360,19 @@ def test_the_kernel_is_told_again(host, disk):
     assert [record["name"] for record in host.volume_info(pool="cut")] == [disk.name(1)]
     converges(host.volume, pool="cut", name=disk.name(1), capacity="8MiB")
     table(disk)
+
+
+@pytest.mark.parametrize("declared", [{"state": "absent"}, {"capacity": "24MiB"}, {"recreate": "always"}])
+def test_a_partition_that_the_kernel_has_not_is_changed_as_well(host, disk, declared):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    volume = {"pool": "cut", "name": disk.name(1)}
+    ok(host.volume(**volume, capacity="16MiB"))
+    run("partx", "--delete", "--nr", "1", disk.node)
+    foreseen = host.volume(check=True, **volume, **declared)
+    done = ok(host.volume(**volume, **declared))
+    assert done["changed"]
+    assert foreseen["plan"] == done["plan"]
+    assert Path(disk.path(1)).exists() is (declared != {"state": "absent"})
 
 
 def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):

@@ -283,6 +283,39 @@ def bind_mount(disk):
 
 
 @contextlib.contextmanager
+def in_mounts_of_its_own(script):
+    """What the script does is undone with the process, whose mounts nobody else sees."""
+    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", f"{script}; echo ready; exec sleep 60"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
+
+
+@contextlib.contextmanager
+def bind_mount_elsewhere(disk):
+    """As a container gets a single file."""
+    target = disk.parent.parent / "theirs"
+    target.touch()
+    with in_mounts_of_its_own(f"mount --bind {disk} {target}; exec 3<{target}"):
+        yield
+
+
+@contextlib.contextmanager
+def loop_device_elsewhere(disk):
+    """Attached under a path that is another file for us."""
+    target, told = disk.parent.parent / "theirs", disk.parent.parent / "node"
+    target.touch()
+    with in_mounts_of_its_own(f"mount --bind {disk} {target}; losetup --find --show {target} > {told}"):
+        try:
+            yield
+        finally:
+            subprocess.run(["losetup", "--detach", told.read_text().strip()], check=True)
+
+
+@contextlib.contextmanager
 def swap(disk):
     """A swap file needs all of its blocks; the volume is made one."""
     data = disk.read_bytes()
@@ -306,7 +339,12 @@ OPENERS = {
     "qemu-nbd": qemu_nbd,
     "qemu-nbd on an overlay": qemu_nbd_on_an_overlay,
 }
-ROOT_OPENERS = {"loop device": loop_device, "bind mount": bind_mount}
+ROOT_OPENERS = {
+    "loop device": loop_device,
+    "loop device elsewhere": loop_device_elsewhere,
+    "bind mount": bind_mount,
+    "bind mount elsewhere": bind_mount_elsewhere,
+}
 EVERY_OPENER = [
     *(pytest.param(use, id=name) for name, use in OPENERS.items()),
     *(pytest.param(use, id=name, marks=pytest.mark.root) for name, use in ROOT_OPENERS.items()),

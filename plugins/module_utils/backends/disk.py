@@ -261,7 +261,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         name = table.name(partition.number)
         if asked is None or name in asked:
             volumes[name] = _volume(name, partition, table, nodes.get(partition.number), links)
-    kept = None if device.read_only else _kept(gone, table, look)
+    kept = None if device.read_only else _taken(device) or _kept(gone, table, look)
     return replace(
         found,
         storage=replace(found.storage, frozen=kept or found.storage.frozen),
@@ -285,6 +285,17 @@ def _seen(device: Device, table: Table, look: Look) -> tuple[Device, list[Seen]]
     settle(min(_SETTLING, look.left(device.node)))
     device = device_at(device.node)
     return device, kernel_partitions(device)
+
+
+def _taken(device: Device) -> Problem | None:
+    """Somebody else has all of the disk, and may have its partitions by other names."""
+    from ..host.device_users import standing_on
+
+    users = list(standing_on(device))
+    if not users:
+        return None
+    what = f"{device.node} is used as a whole by {', '.join(map(str, users[:_SHOWN]))}"
+    return Problem("device_in_use", what, "Free it there, or name that as the disk of the pool.")
 
 
 def _kept(gone: Sequence[Seen], table: Table, look: Look) -> Problem | None:

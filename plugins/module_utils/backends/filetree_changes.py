@@ -271,7 +271,7 @@ def _lower_delete(change: Change, staged: str) -> list[Any]:
 def _lower_resize(change: Change, staged: str) -> list[Any]:
     volume: Volume = change.wanted
     if volume.format == "raw":
-        return [ops.Truncate(volume.path or "", volume.capacity or 0, volume.identity or ())]
+        return [ops.Truncate(volume.path or "", volume.capacity or 0, volume.identity or (), volume.physical or 0)]
     argv = qemu_img.resize(volume.path or "", volume.format or "", volume.capacity or 0, shrink=bool(change.destroys))
     return [_run(argv, whole=not change.destroys), ops.Sync(volume.path or "")]  # the header is written last
 

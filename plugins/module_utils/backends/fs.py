@@ -57,6 +57,9 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     part, read_only, known, mark = _filesystem(pool, source, place, look, holds)
     storage = mounted.observe(pool, place, look, holds, source.text, parts=(part,), own=_OWN)
     if storage.up:
+        if holds and place.mount is not None and place.mount.root != "/":
+            beside = f"what is beside its subvolume {place.mount.root}"  # which is not seen, and goes with the device
+            storage = replace(storage, holds=(*storage.holds, beside))
         fixed = "it is mounted from a filesystem that has none" if by_signature(storage.filesystem).fixed else ""
         return replace(storage, mark=mark, fixed=fixed, requires=part.requires[:1])
     fixed = "what is mounted there is read-only" if read_only else ""

@@ -222,7 +222,7 @@ def _volume(found: lvm.Logical, group: lvm.Group, names: Iterable[str]) -> Volum
         allocation=allocation,
         format=THIN_POOL if found.kind == lvm.THIN_POOL else None,
         backing=backing,
-        thin_pool=found.pool or None if found.kind == lvm.THIN else None,
+        thin_pool=found.pool if found.pool in names else None,
         type="block",
         path=path,
         key=found.uuid,
@@ -231,7 +231,15 @@ def _volume(found: lvm.Logical, group: lvm.Group, names: Iterable[str]) -> Volum
         extents=tuple(_extents(found, group.extent)),
         permissions=permissions,
         timestamps=timestamps,
+        aliases=_aliases(found, group),
     )
+
+
+def _aliases(found: lvm.Logical, group: lvm.Group) -> tuple[str, ...]:
+    """The names that device-mapper and udev give it: dm_build_dm_name of libdevmapper, build_dm_uuid of lvm2."""
+    name = "-".join(each.replace("-", "--") for each in (group.name, found.name))
+    uuid = f"LVM-{group.uuid}{found.uuid}".replace("-", "").replace("LVM", "LVM-", 1)
+    return f"/dev/mapper/{name}", f"/dev/disk/by-id/dm-name-{name}", f"/dev/disk/by-id/dm-uuid-{uuid}"
 
 
 def _node(path: str) -> tuple[Permissions, tuple[tuple[str, int], ...]]:

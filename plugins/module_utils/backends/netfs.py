@@ -136,8 +136,19 @@ def is_source(mount: Mount, pool: Pool, look: Look) -> bool:
     for kind in _kinds(pool):
         if mount.fstype in _TYPES[kind]:
             shown = _shown(mount, kind)
-            return shown.directory == _plain(pool.source.dir or "", kind) and _same_host(shown.host, pool, mount, look)
+            same = shown.directory == _plain(pool.source.dir or "", kind) and _is_all_of_it(
+                mount, shown.directory, kind
+            )
+            return same and _same_host(shown.host, pool, mount, look)
     return False
+
+
+def _is_all_of_it(mount: Mount, directory: str, kind: str) -> bool:
+    """Whether it is what was mounted, rather than a directory of that by itself (mount(8): --bind). NFS shows that in
+    the source; what is below a share CIFS may show in either.
+    """
+    below = _plain(directory, kind).partition("/")[2] if kind == CIFS else ""
+    return kind == NFS or mount.root.strip("/") in ("", below)
 
 
 def _kinds(pool: Pool) -> tuple[str, ...]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.goal import VolumeGoal
 from ..model.tables import (
@@ -201,6 +202,17 @@ def from_the_end(names: Iterable[str], task: VolumesTask) -> list[str]:
 def gone_with(name: str, table: Table) -> tuple[str, ...]:
     """The other volumes that go with a removed one: the logical partitions in an extended one."""
     return tuple(table.name(each.number) for each in table.inside(table.number(name) or 0))
+
+
+def recognised(changes: tuple[Change, ...]) -> tuple[Change, ...]:
+    """Without the conditions that partitions are the same devices where the same task has the kernel learn first what
+    the table says: they are not, by then. That the table has them still is looked at when that is changed.
+    """
+    if not any(change.action == "clean" for change in changes):
+        return changes
+    return tuple(
+        replace(change, requires=tuple(each for each in change.requires if each.kind != "device")) for change in changes
+    )
 
 
 def check_removal(entry: VolumeGoal, task: VolumesTask) -> None:

@@ -11,7 +11,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import Change
-from ..model.definition import defined
+from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
 from ..model.found import ABSENT, FOREIGN, READY, UNSEEN, Found, Part
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
@@ -131,7 +131,7 @@ def _delete_part(part: Part, goal: PoolGoal, found: Found, existing: Pool | None
 
 
 def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    declared = defined(goal.pool)
+    declared = keep_names(defined(goal.pool), existing, found.resolved)
     if found.live is not None and found.started and found.live.path != existing.path:
         raise StorageError(
             "restart_needed",

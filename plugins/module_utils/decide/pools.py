@@ -12,7 +12,7 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
-from ..model.definition import defined, lacking, unordered, whole
+from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
@@ -31,6 +31,10 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
         decision = decide_pool(replace(goal, pool=replace(goal.pool, extras=())), found)
         warning = f"pool {goal.pool.name}: a libvirt daemon keeps no elements that it does not know"
         return replace(decision, warnings=(*decision.warnings, warning))
+    if _completes_restart(goal, found):
+        decision = decide_pool(replace(goal, state="active"), found)
+        warning = f"pool {goal.pool.name}: it is started, since a task that was restarting it did not come to its end"
+        return replace(decision, warnings=(*decision.warnings, warning))
     _check_identity(goal, found)
     if goal.state == "absent":
         return _finish(goal, found, (*stop(goal, found), *undefine(goal, found)))
@@ -46,6 +50,8 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
     of the devices that it would be made of or started on (``SOURCE``) who has them.
     """
+    if _completes_restart(goal, found):
+        goal = replace(goal, state="active")
     existing = found.definition or found.live
     deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
     taken = deleted or _takes_away(goal, found)
@@ -55,6 +61,11 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
     return stakes
+
+
+def _completes_restart(goal: PoolGoal, found: Found) -> bool:
+    """Whether the pool is stopped only since a task that was to start it again was ended by something."""
+    return goal.state == "present" and found.restarting and not found.active and found.definition is not None
 
 
 def _takes_devices(goal: PoolGoal, found: Found) -> bool:
@@ -281,7 +292,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         _check_complete(goal, wanted, starting=True)
     else:
-        wanted = _as_defined(overlay(existing, goal.pool), existing, found)
+        wanted = _as_defined(laid_over(existing, goal, found), existing, found)
     kept = defined(wanted)
     differing = () if existing is None else _differing(existing, kept)
     if (existing is None or differing) and not found.defines_all:
@@ -324,6 +335,11 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
             "Use the uri of a daemon that does, or define it without one (native:///system).",
         )
     raise StorageError("backend_missing", f"{found.unsupported}: {what}", subject=str(subject_of(goal)), hint=hint)
+
+
+def laid_over(existing: Pool, goal: PoolGoal, found: Found) -> Pool:
+    """The definition with what is declared."""
+    return keep_names(overlay(existing, goal.pool), existing, found.resolved)
 
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:

@@ -18,7 +18,8 @@ from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import UNSEEN, Found
 from ..model.goal import VolumeGoal
-from ..model.partitions import daemon_deletes, expected_number, number_of
+from ..model.partitions import PRIMARIES, daemon_deletes, encloses, expected_number, number_of
+from ..model.pool import Pool
 from ..model.units import format_size
 from ..model.volume import Volume
 from .task import VolumesTask
@@ -126,12 +127,48 @@ def _partitions_refusal(changes: Iterable[Change], task: VolumesTask) -> Storage
             names.discard(name)
             if not found.beside and not daemon_deletes(pool):
                 return cannot("remove", name, task)
+            refusal = _removal_refusal(name, pool, task)
+            if refusal is not None:
+                return refusal
         elif change.action == "create":
             refusal = _partition_refusal(name, names, change.wanted, task)
             if refusal is not None:
                 return refusal
             names.add(name)
     return None
+
+
+def from_the_end(names: Iterable[str], task: VolumesTask) -> list[str]:
+    """The highest numbers first, so that logical partitions keep theirs until it is their turn."""
+    pool = task.found.definition or task.found.live
+    return sorted(names, key=lambda name: -((number_of(name, pool, task.found.resolved) if pool else None) or 0))
+
+
+def _removal_refusal(name: str, pool: Pool, task: VolumesTask) -> StorageError | None:
+    """What is refused of a dos label whose table we see too (cutting.check_removal), as far as the daemon tells."""
+    volumes = task.found.volumes
+    numbers = {other: number_of(other, pool, task.found.resolved) or 0 for other in volumes}
+    logical = {other for other, number in numbers.items() if number > PRIMARIES}
+    extended = next((each for each in volumes if any(encloses(volumes[each], volumes[one]) for one in logical)), None)
+    if pool.source.format not in ("dos", "unknown", None) or extended is None:
+        return None
+    staying = sorted(logical - task.doomed_names, key=numbers.__getitem__)
+    moved = [other for other in staying if name in logical and numbers[other] > numbers[name]]
+    if moved:
+        return task.refuse(
+            "partition_renumbered",
+            name,
+            f"without {name}, {moved[0]} would get another number and name, so that the next run would delete that",
+            "Delete the higher ones in the same task too.",
+        )
+    if name != extended or not staying:
+        return None
+    return task.refuse(
+        "volume_in_use",
+        name,
+        f"volume {task.goal.pool}/{name} would be deleted, but {', '.join(staying)} are in it",
+        "Delete these in the same task, or before.",
+    )
 
 
 def _partition_refusal(name: str, names: set[str], volume: Volume, task: VolumesTask) -> StorageError | None:

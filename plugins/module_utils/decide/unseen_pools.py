@@ -19,12 +19,12 @@ from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import BLANK, DATA, UNREADABLE, Found
 from ..model.goal import PoolGoal
-from ..model.pool import Pool, overlay
+from ..model.pool import Pool
 from ..model.types import POOL_TYPES
 from ..model.units import format_size
 from .building import check_all_unused
 from .deleting import check_whole, delete_listed, listing, undeletable
-from .pools import change_of, subject_of
+from .pools import change_of, laid_over, subject_of
 
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
 
@@ -97,7 +97,7 @@ def _looked_at(found: Found, wanted: Pool) -> dict[str, str]:
 def takes_devices(goal: PoolGoal, found: Found) -> bool:
     """Whether starting the pool would write to devices at hand, or mount them: others may have them."""
     existing = found.definition or found.live
-    wanted = goal.pool if existing is None else overlay(existing, goal.pool)
+    wanted = goal.pool if existing is None else laid_over(existing, goal, found)
     builds = goal.build != "never" and not all(_fits(what, wanted) for what in _looked_at(found, wanted).values())
     return builds or POOL_TYPES[wanted.type or ""].mounted
 

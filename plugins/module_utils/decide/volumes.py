@@ -35,6 +35,10 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
     made, subject = (*_arranged(changes, task), *refresh(goal.pool, found)), f"pool {goal.pool}"
+    if found.table is not None:
+        from .cutting import recognised
+
+        made = recognised(made)
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
@@ -47,7 +51,13 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
 
 
 def _doomed(task: VolumesTask) -> Iterable[str]:
-    if task.found.table is None or not task.doomed:
+    if not task.found.row.partitions or not task.doomed:
+        return task.doomed
+    if task.found.storage.kind == UNSEEN:
+        from .unseen import from_the_end as last_first
+
+        return last_first(task.doomed, task)
+    if task.found.table is None:
         return task.doomed
     from .cutting import from_the_end
 

@@ -23,7 +23,7 @@ from ..model.pool import Pool
 from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.types import POOL_TYPES
 from ..model.volume import Volume
-from .local import LocalHost
+from .local import LocalHost, of_volumes
 
 _MANY = 20  # from so many new volumes on, all of them are made at once beside the daemon: it takes ten times as long
 _KIB = 1024
@@ -38,6 +38,8 @@ class Calls:
         self.uri, self.host, self.found = uri, host, found
         self.at_hand = found.storage.kind != UNSEEN
         self.stops = any(change.action == "stop" for change in changes)
+        self.removed = {change.subject.volume or "" for change in changes if change.action == "delete"}
+        self.goes = not self.at_hand and any(change.action == "delete" and not of_volumes(change) for change in changes)
         self.many = sum(change.action == "create" for change in changes) >= _MANY
 
     def _call(self, verb: str, volume: str | None = None, **more: Any) -> ops.DaemonCall:
@@ -70,7 +72,17 @@ class Calls:
             yield self._call("pool-start", words=tuple(sorted(words)))
 
     def _stop(self, change: Change, pool: Pool) -> Iterator[Any]:
+        if self.goes:
+            yield self._call("pool-refresh", holds=self._left(pool))
         yield self._call("pool-destroy")
+
+    def _left(self, pool: Pool) -> tuple[tuple[str, ...], int | None]:
+        """What is to be in a pool that goes, just before: what else others have made, the daemon would remove too."""
+        left = tuple(sorted(self.found.volumes.keys() - self.removed))
+        if POOL_TYPES[pool.type or ""].whole or self.found.usage is None:
+            return left, None
+        gone = sum(self.found.volumes[name].allocation or 0 for name in self.removed if name in self.found.volumes)
+        return left, max(0, self.found.usage.allocation - gone)
 
     def _autostart(self, change: Change, pool: Pool) -> Iterator[Any]:
         off = change.after is not None and change.after.get("autostart") is False

@@ -85,14 +85,14 @@ def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: boo
     users = {name: tuple(running.get(name, ())) for name in stakes}
     seen = replace(found, users=users, unseen=(*found.unseen, *unseen))
     paths = _destroyed(found, stakes)
-    seen = _with_users(seen, _overlays(found.name, paths, daemon) if paths else ())
+    seen = with_users(seen, _overlays(found.name, paths, daemon) if paths else ())
     if not paths:
         return seen
     at = {name: path or "" for path, name in paths.items()}
     guests, blind = host.watch(
         lambda: guests_told(daemon), lambda new: ((at[name], user) for name, user in _by_guests(new, found, paths))
     )
-    return _with_users(seen, _by_guests(guests, found, paths), blind)
+    return with_users(seen, _by_guests(guests, found, paths), blind)
 
 
 def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[User]], tuple[str, ...]]:
@@ -125,7 +125,7 @@ def overlays_told(found: Found, stakes: Mapping[str, str], pools: Iterable[str],
             overlays += list(_overlays(pool, paths, daemon))
         except StorageError:  # it is not active
             unseen.append(f"the images of pool {pool}")
-    return _with_users(found, overlays, unseen)
+    return with_users(found, overlays, unseen)
 
 
 def _destroyed(found: Found, stakes: Mapping[str, str]) -> dict[str | None, str]:
@@ -142,7 +142,7 @@ def _overlays(pool: str, paths: Mapping[str | None, str], daemon: Daemon) -> Ite
             yield below, User("overlay", overlay.path or overlay.name)
 
 
-def _with_users(found: Found, more: Iterable[tuple[str, User]], unseen: Iterable[str] = ()) -> Found:
+def with_users(found: Found, more: Iterable[tuple[str, User]], unseen: Iterable[str] = ()) -> Found:
     users = {name: list(group) for name, group in found.users.items()}
     for name, user in more:
         if user not in users.setdefault(name, []):

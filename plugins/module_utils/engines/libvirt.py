@@ -26,12 +26,13 @@ from ..host.locks import locked
 from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
+from ..model.definition import keep_names
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES, row_of
-from .local import LocalHost, arrange, device_paths, process
+from .local import LocalHost, arrange, device_paths, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -133,7 +134,10 @@ class LibvirtEngine:
         live = None if look.live is None else parse_pool(look.live)
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
-        wanted = scope.pool if existing is None else overlay(existing, scope.pool)
+        known = (scope.pool, *([] if existing is None else [existing]))
+        paths = [path for pool in known for path in (pool.path, *device_paths(pool)) if path]
+        resolved = {path: self._resolved(path) for path in paths}
+        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
         host = self.host.look()
         at_hand = self._at_hand(wanted)
         storage = self._storage(wanted, live, at_hand, host, scope.holds)
@@ -145,7 +149,6 @@ class LibvirtEngine:
             else self._storage(live, live, at_hand, host)
         )
         devices = device_paths(wanted)
-        paths = (wanted.path, existing.path if existing is not None else None, *devices)
         found = Found(
             name,
             definition,
@@ -153,6 +156,7 @@ class LibvirtEngine:
             live,
             autostart=look.autostart,
             started=look.active,
+            restarting=scope.neighbours and self.host.is_restarting(restarting_key(name, self.uri)),
             active=look.active and runs.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
@@ -164,7 +168,7 @@ class LibvirtEngine:
             learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
             keeps_unknown=False,
             process=process() if at_hand else None,
-            resolved={path: self._resolved(path) for path in paths if path},
+            resolved=resolved,
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
@@ -237,8 +241,11 @@ class LibvirtEngine:
             if SOURCE in stakes:
                 found = self._with_devices(found)
             stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
+            if not stakes:
+                return found
             here = self._sees_volumes(found, stakes)
-            return far_users(found, stakes, self.daemon, here, self.host) if stakes else found
+            told = far_users(found, stakes, self.daemon, here, self.host)
+            return self._seen_here(told, stakes) if here and EVERYTHING in stakes.values() else told
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
@@ -251,6 +258,14 @@ class LibvirtEngine:
         found = replace(found, unseen=(*found.unseen, *unseen))
         found = self.host.observe_users(found, stakes, lambda: visible, lambda: guests_told(self.daemon))
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
+
+    def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
+        from .far import guests_told, with_users
+
+        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
+        seen = self.host.observe_users(found, stakes, neighbours, told)
+        return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""
@@ -288,12 +303,13 @@ class LibvirtEngine:
     # --- lowering ----------------------------------------------------------------------------------------------------
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
-        if not changes:
+        if not changes and not found.restarting:
             return []
         from .calls import Calls
 
         calls = Calls(self.uri, self.host, found, changes)
-        return arrange(changes, calls.of_pool, calls.of_volumes)
+        note = self.host.notes.started_path(restarting_key(found.name, self.uri))
+        return with_note_of_restart(arrange(changes, calls.of_pool, calls.of_volumes), changes, found, note)
 
     def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:
         return self.host.lacking(steps)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -85,6 +86,29 @@ def arrange(
     return steps
 
 
+def with_note_of_restart(steps: Sequence[Any], changes: Sequence[Change], found: Found, path: str) -> list[Any]:
+    """The steps, in which a restart is noted from its stop to the end of its start, at ``path``: what comes to its end
+    only in another task is known for a restart by then. A note of what is no restart any more goes.
+    """
+    from ..model.operations import Remove, Step, WriteFile
+
+    actions = {change.action for change in changes if not of_volumes(change)}
+    restarts = {"stop", "start"} <= actions
+    forget = Remove(path, note=True)
+    noted = []
+    for step in steps:
+        action = None if step.change is None or of_volumes(step.change) else step.change.action
+        operations = step.operations
+        if restarts and action == "stop":
+            operations = (WriteFile(path, boot(), note=True), *operations)
+        if (restarts or found.restarting) and action == "start":
+            operations = (*operations, forget)
+        noted.append(step._replace(operations=operations))
+    if found.restarting and "start" not in actions:
+        noted.append(Step((forget,), needs=tuple(range(len(steps))), always=True))
+    return noted
+
+
 def device_paths(pool: Pool | None) -> list[str]:
     """The source devices of a pool that are named by paths."""
     devices = () if pool is None else pool.source.devices or ()
@@ -131,6 +155,12 @@ class LocalHost:
         ours = look.started(pool.name) == start_note(storage)
         emptied = look.made(emptied_key(pool.name)) == emptied_note(storage)
         return replace(storage, ours=ours, emptied=emptied)
+
+    def is_restarting(self, key: str) -> bool:
+        """Whether it is noted since the last boot that a pool is being restarted; who may not look does not know."""
+        with suppress(StorageError):
+            return self.notes.started(key) == boot()
+        return False
 
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
@@ -236,11 +266,11 @@ class LocalHost:
         if not steps:
             return ()
         from ..host.run import lacks
-        from ..model.operations import As, FirstOf
+        from ..model.operations import As, FirstOf, Noted
 
         tools: dict[str, None] = {}
         for operation in (operation for step in steps for operation in step.operations):
-            plain = operation.operation if isinstance(operation, As) else operation
+            plain = operation.operation if isinstance(operation, (As, Noted)) else operation
             attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
             if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
                 tools[lacks(attempts[0])] = None
@@ -297,6 +327,11 @@ def start_note(storage: Storage) -> str:
 def emptied_note(storage: Storage) -> str:
     """What is noted of storage that was emptied."""
     return f"{storage.bring_up}\n{storage.mark}"
+
+
+def restarting_key(pool: str, uri: str = "") -> str:
+    """What the note is called that a pool, of the daemon of a uri, is being restarted."""
+    return f"restarting {pool} {uri}"
 
 
 def emptied_key(pool: str) -> str:

@@ -12,6 +12,7 @@ import stat
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from itertools import chain
 
 from ..backends import filetree
 from ..host.files import read_small_file
@@ -48,8 +49,9 @@ def observe_users(
             _guests(found, deep, identities, neighbours, guests, look),
             _overlays(found, identities, neighbours, look),
             _built(found, deep),
-            _pools(identities, neighbours, look),
+            _pools(found, deep, identities, neighbours, look),
             _members(found, deep, unseen),
+            _beneath(found, deep, neighbours, guests, look),
         ):
             for name, user in source:
                 if user not in users[name]:
@@ -59,12 +61,13 @@ def observe_users(
 
 def with_guests(found: Found, neighbours: Sequence[Neighbour], guests: Sequence[GuestDisks], servers: Servers) -> Found:
     """Adds the guests that have a device as a disk, running or shut off, to the users of the parts of the pool's
-    storage that would take it.
+    storage that would take it, and the pools that are on a part of it, running or not.
     """
     look = Files(servers)
     look.unseen |= {*found.unseen}
     users: dict[str, list[User]] = {}
-    for node, user in guests_on_devices(found, neighbours, guests, look):
+    known = chain(guests_on_devices(found, neighbours, guests, look), _pools_above(found, neighbours, look))
+    for node, user in known:
         users.setdefault(node, []).append(user)
     parts = []
     for part in found.storage.parts:
@@ -91,6 +94,20 @@ def guests_on_devices(
         for node, theirs in taken.items():
             if numbers & theirs:
                 yield node, User("guest", guest.name)
+
+
+def _pools_above(found: Found, neighbours: Sequence[Neighbour], look: Files) -> Iterator[tuple[str, User]]:
+    """The devices that the pool's storage would take, each with a pool that is on a part of it."""
+    from ..host.block import device_at
+    from ..host.device_users import family
+
+    above = {}
+    for node in (node for part in found.storage.parts for node in part.devices):
+        with suppress(StorageError):
+            above[node] = {each.number for each in family(device_at(node))[1:]}
+    for neighbour in neighbours:
+        numbers = {look.device(device.path) for device in neighbour.pool.source.devices or ()}
+        yield from ((node, User("pool", neighbour.pool.name)) for node, parts in above.items() if numbers & parts)
 
 
 def guests_on_volumes(
@@ -123,9 +140,12 @@ class Files:
         except OSError:
             return None
 
-    def identity(self, path: str) -> tuple[int, int] | None:
+    def identity(self, path: str) -> tuple[int, ...] | None:
+        """A block device is the same under every node that has its number."""
         status = self._status(path)
-        return None if status is None else (status.st_dev, status.st_ino)
+        if status is None:
+            return None
+        return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
     def device(self, path: str) -> tuple[int, int] | None:
         """The number of a block device."""
@@ -162,7 +182,7 @@ def _guests(
     guests: Iterable[GuestDisks],
     look: Files,
 ) -> Iterator[tuple[str, User]]:
-    by_path = {path: name for name, path in paths.items()}  # what is not active has no device to be known by
+    by_path = _by_path(found, paths)
     for guest in guests:
         for pool, volume in guest.volumes:
             if pool == found.name and volume in paths:
@@ -239,12 +259,52 @@ def _as_named(found: Found, directory: str, name: str) -> str:
     return os.path.join(directory, name)
 
 
-def _pools(identities: dict, neighbours: Sequence[Neighbour], look: Files) -> Iterator[tuple[str, User]]:
+def _pools(
+    found: Found, paths: Mapping[str, str], identities: dict, neighbours: Sequence[Neighbour], look: Files
+) -> Iterator[tuple[str, User]]:
+    by_path = _by_path(found, paths)
     for neighbour in neighbours:
         for device in neighbour.pool.source.devices or ():
-            name = identities.get(look.identity(device.path))
+            name = identities.get(look.identity(device.path)) or by_path.get(device.path)
             if name is not None:
                 yield name, User("pool", neighbour.pool.name)
+
+
+def _by_path(found: Found, paths: Mapping[str, str]) -> dict[str, str]:
+    """What is not active has no device to be known by, only the paths that it has when it is."""
+    return {path: name for name, own in paths.items() for path in (own, *found.volumes[name].aliases)}
+
+
+def _beneath(
+    found: Found,
+    paths: Mapping[str, str],
+    neighbours: Sequence[Neighbour],
+    guests: Iterable[GuestDisks],
+    look: Files,
+) -> Iterator[tuple[str, User]]:
+    """Who has the very devices that volumes are cut from has all of these volumes."""
+    if not found.ground:
+        return
+    from ..host.block import bases, device_at
+    from ..host.device_users import users_beneath
+    from ..host.processes import Processes
+
+    processes = Processes()
+    numbers: set[tuple[int, int] | None] = set()
+    users: list[User] = []
+    for path in found.ground:
+        try:
+            device = device_at(path)
+        except StorageError:  # that it is missing has its own error
+            continue
+        numbers |= {each.number for each in (device, *bases(device))}
+        told, unseen = users_beneath(device, processes)
+        users += told
+        look.unseen |= set(unseen)
+    for guest in guests:
+        if numbers & {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)}:
+            users.append(User("guest", guest.name))
+    yield from ((name, user) for user in users for name in paths)
 
 
 def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:

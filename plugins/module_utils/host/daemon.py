@@ -15,6 +15,7 @@ from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
 from ..model.types import POOL_TYPES
+from .identity import changed_meanwhile
 
 _BUSY = ("asynchronous jobs running", "is still in use", "is still being allocated")
 _POLL_SECONDS = 0.1
@@ -502,6 +503,20 @@ def _resize(library: Any, connection: Any, op: Any) -> None:
     volume.resize(op.value, library.VIR_STORAGE_VOL_RESIZE_SHRINK if "--shrink" in op.words else 0)
 
 
+def _refresh(library: Any, connection: Any, op: Any) -> None:
+    """The daemon remembers what it saw; what was made since then by others would be lost unseen."""
+    pool = _pool(connection, op)
+    pool.refresh(0)
+    if op.holds is None:
+        return
+    names, most = op.holds
+    strange = sorted(set(pool.listVolumes()) - set(names))
+    if strange:
+        raise changed_meanwhile(f"pool {op.pool}", f"turned out to hold {', '.join(strange[:5])}")
+    if most is not None and pool.info()[2] > most:
+        raise changed_meanwhile(f"pool {op.pool}", "turned out to hold more than its daemon lists")
+
+
 _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
     "pool-define": lambda library, connection, op: connection.storagePoolDefineXML(op.xml, 0),
     "pool-build": lambda library, connection, op: _pool(connection, op).build(0),
@@ -512,7 +527,7 @@ _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
     "pool-autostart": lambda library, connection, op: _pool(connection, op).setAutostart(
         0 if "--disable" in op.words else 1
     ),
-    "pool-refresh": lambda library, connection, op: _pool(connection, op).refresh(0),
+    "pool-refresh": _refresh,
     "vol-create": _create,
     "vol-create-from": lambda library, connection, op: _pool(connection, op).createXMLFrom(
         op.xml, _volume(connection, op), 0

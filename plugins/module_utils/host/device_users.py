@@ -18,13 +18,14 @@ from ..model.found import User
 from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of
 from .patience import in_child
 from .processes import OpenFile, Processes, is_udev, process_user
-from .users import held, loops, qemu_lock, swaps
+from .users import held, loops, qemu_lock, served, swaps
 
 _SECONDS = 5.0
+_OF_LVM = "LVM-"
 _HELD = "the kernel: it is mounted, swapped to, or part of another device"
 # Prefixes of device-mapper's uuids (lvm2, cryptsetup, multipath-tools, dmraid, stratis).
 _MAPPED = (
-    ("LVM-", "volume group"),
+    (_OF_LVM, "volume group"),
     ("CRYPT-", "dm-crypt"),
     ("mpath-", "multipath map"),
     ("DMRAID-", "dmraid set"),
@@ -42,7 +43,8 @@ def users_of_device(
     above = family(device)
     numbers = {member.number: member for member in above}
     found: dict[User, None] = {}
-    for source in (_built(device, above), _mounts(numbers, device, processes), _swaps(numbers, device)):
+    named = (_mounts(numbers, device, processes), _swaps(numbers, device), _served(numbers, device))
+    for source in (_built(device, above), *named):
         found.update(dict.fromkeys(source))
     opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
     for file in processes.lasting(list(opened)):
@@ -52,6 +54,29 @@ def users_of_device(
     if not found:
         found.update(dict.fromkeys(_last_word(device, unseen, seconds)))
     return tuple(found), tuple(sorted(unseen))
+
+
+def users_beneath(device: Device, processes: Processes | None = None) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """Who has as a whole what volumes are cut from, past its partitions and its volumes of LVM, and so those too: who
+    opens it, loop devices, other devices. What could not be looked at beside.
+    """
+    processes = processes or Processes()
+    own = {device.number: device}
+    found: dict[User, None] = dict.fromkeys(standing_on(device))
+    for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device)):
+        found.update(dict.fromkeys(source))
+    opened = [file for file in processes.files() if _opened(file, own)]
+    for file in processes.lasting(opened):
+        found[process_user(file.pid)] = None
+    return tuple(User(user.kind, f"{user.who} on {device.node}") for user in found), tuple(sorted(processes.unseen))
+
+
+def standing_on(device: Device) -> Iterator[User]:
+    """Devices that have all of one for themselves, rather than being parts of it."""
+    loop_nodes = [node for node, path in loops() if path.startswith("/dev/") and _number(path) == device.number]
+    names = [*holder_names_of(device), *map(name_of, loop_nodes)]
+    above = [each for each in map(by_name, names) if each is not None and not each.dm_uuid.startswith(_OF_LVM)]
+    return _built(device, [device, *above])
 
 
 def _opened(file: OpenFile, numbers: dict[tuple[int, int], Device]) -> list[Device]:
@@ -99,7 +124,7 @@ def described(above: Device) -> str:
     mapped = f"/dev/mapper/{above.dm_name}"
     for prefix, what in _MAPPED:
         if above.dm_uuid.startswith(prefix):
-            return f"{what} {_group(above.dm_name) if prefix == 'LVM-' else above.dm_name} ({mapped})"
+            return f"{what} {_group(above.dm_name) if prefix == _OF_LVM else above.dm_name} ({mapped})"
     return f"device-mapper {mapped}" if above.kind == "dm" else above.node
 
 
@@ -131,6 +156,13 @@ def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[U
         member = numbers.get(_number(path) or (-1, -1)) if path.startswith("/dev/") else None
         if member is not None:
             yield User("swap", path)
+
+
+def _served(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[User]:
+    for path, user in served():
+        member = numbers.get(_number(path) or (-1, -1)) if path.startswith("/dev/") else None
+        if member is not None:
+            yield User(user.kind, f"{user.who}{_of(member, device)}")
 
 
 def _last_word(device: Device, unseen: set[str], seconds: float) -> Iterator[User]:

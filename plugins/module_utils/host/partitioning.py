@@ -58,6 +58,8 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         table = _checked(op, device, work)
         if not op.label:
             check_unused(device, seconds)
+        elif op.alone:
+            _check_alone(device)
         _change(op, device, work)
         _tell_kernel(device, table if not op.argv else _table(op.made or op.label, device, op, work), op, work)
     if op.settle:
@@ -82,6 +84,16 @@ def _change(op: ChangeTable, device: Device, work: _Held) -> None:
         _write(op, work)
     if op.drop or at_once:
         _edit(op, work)
+
+
+def _check_alone(device: Device) -> None:
+    """Raises ``changed_meanwhile`` where somebody has the whole disk, and so what is to go or to shrink."""
+    from .device_users import users_beneath
+
+    users, unseen = users_beneath(device)
+    if users or unseen:
+        what = f"was taken into use by {users[0]}" if users else f"could not be checked for users ({unseen[0]})"
+        raise changed_meanwhile(device.node, what)
 
 
 def _checked(op: ChangeTable, device: Device, work: _Held) -> Table | None:

@@ -122,8 +122,11 @@ def _give_back(staged: str, path: str) -> None:
 def truncate(op: ops.Truncate) -> None:
     descriptor = os.open(op.path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
-        if identity_of(os.fstat(descriptor)) != op.identity:
+        status = os.fstat(descriptor)
+        if identity_of(status) != op.identity:
             raise changed_meanwhile(op.path, "was replaced")
+        if status.st_size != op.was:
+            raise changed_meanwhile(op.path, "got another size")
         os.ftruncate(descriptor, op.size)
         os.fsync(descriptor)
     finally:

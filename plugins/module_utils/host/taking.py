@@ -95,7 +95,7 @@ def same_device(node: str, identity: tuple) -> Device:
     except StorageError as error:
         raise changed_meanwhile(node, f"went away ({error.message})") from None
     if device.identity != identity:
-        raise changed_meanwhile(node, "was replaced or went away")
+        raise changed_meanwhile(node, "was replaced")
     return device
 
 

@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Who has a file open or attached now: processes, QEMU's image locks, loop devices, mounts, swap."""
+"""Who has a file open or attached now: processes, QEMU's image locks, loop devices, mounts, swap, the kernel's own
+servers.
+"""
 
 from __future__ import annotations
 
@@ -13,15 +15,25 @@ import glob
 import os
 import stat
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
+from ..model.errors import StorageError
 from ..model.found import User
-from .mounts import mounts, unescaped
+from .mounts import Mount, mounts, unescaped
+from .patience import in_child
 from .processes import Processes, is_udev, process_user
 
 # QEMU locks single bytes from 100 (permissions it uses) and 200 (permissions it denies others): block/file-posix.c.
 _QEMU_LOCK_START, _QEMU_LOCK_LENGTH = 100, 200
 _FLOCK = "hhqqi4x"
+_LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, "QQQ208x"  # linux/loop.h: device, inode, number of what is attached
+_SECONDS = 5.0
+_LOOPS = "what loop devices are attached to"
+# What the kernel serves by itself has no process: SCSI targets (LIO), NVMe targets (configfs).
+_SERVED = (
+    ("/sys/kernel/config/target/core/*/*/udev_path", "SCSI target"),
+    ("/sys/kernel/config/nvmet/subsystems/*/namespaces/*/device_path", "NVMe target"),
+)
 
 
 def _try_stat(path: str) -> os.stat_result | None:
@@ -41,10 +53,12 @@ class _Targets:
         self._names: set[str] = set()
         self._any_name = False
         self._devices = False
+        self._filesystems: set[int] = set()
         for key, path in paths.items():
             status = _try_stat(path)
             if status is not None:
                 self._keys[_what(status)] = key
+                self._filesystems.add(status.st_dev)
                 self._names.add(os.path.basename(os.path.realpath(path)))
                 self._any_name = self._any_name or status.st_nlink > 1
                 self._devices = self._devices or stat.S_ISBLK(status.st_mode)
@@ -59,6 +73,22 @@ class _Targets:
         if not self._any_name and not of_device and os.path.basename(shown) not in self._names:
             return None
         status = _try_stat(path)
+        return None if status is None else self._keys.get(_what(status))
+
+    def attached(self, device: int, inode: int, number: int) -> str | None:
+        """The key of what a loop device is attached to."""
+        return self._keys.get((number,) if number else (device, inode))
+
+    def mounted(self, mount: Mount, process: str) -> str | None:
+        """The key of the file that a process sees mounted somewhere. Only what is on the filesystems of those that are
+        asked about is opened up.
+        """
+        name = os.path.basename(mount.root)
+        if name not in self._names and not self._any_name:
+            return None
+        if mount.fstype != "btrfs" and os.makedev(*mount.number) not in self._filesystems:
+            return None
+        status = _try_stat(f"/proc/{process}/root{mount.point}")
         return None if status is None else self._keys.get(_what(status))
 
 
@@ -104,6 +134,37 @@ def loops() -> Iterator[tuple[str, str]]:
             continue
 
 
+def _attachments(nodes: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """What loop devices are attached to, by itself: whoever attached it may have seen other paths than we do."""
+    found = {}
+    for node in nodes:
+        try:
+            descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            told = fcntl.ioctl(descriptor, _LOOP_GET_STATUS64, bytes(struct.calcsize(_LOOP_INFO)))
+            found[node] = struct.unpack(_LOOP_INFO, told)
+        except OSError:
+            continue
+        finally:
+            os.close(descriptor)
+    return found
+
+
+def served() -> Iterator[tuple[str, User]]:
+    """(path, user) of what the kernel itself serves."""
+    for pattern, what in _SERVED:
+        for attribute in sorted(glob.glob(pattern)):
+            try:
+                with open(attribute, encoding="utf-8", errors="surrogateescape") as file:
+                    path = file.read().strip()
+            except OSError:
+                continue
+            if path.startswith("/"):
+                yield path, User("holder", f"{what}, {attribute.split('/')[-2]}")
+
+
 def swaps() -> list[str]:
     """Paths that are swapped to (proc_swaps(5))."""
     try:
@@ -122,6 +183,28 @@ def _attached() -> Iterator[tuple[str, str, User]]:
             yield mount.point, mount.root, User("mount", mount.point)
     for path in swaps():
         yield path, path, User("swap", path)
+    for path, user in served():
+        yield path, path, user
+
+
+def _elsewhere(
+    targets: _Targets, nodes: Iterable[str], processes: Processes, unseen: set[str]
+) -> Iterator[tuple[str | None, User]]:
+    """Users to whom a file has another path than to us, since they see other mounts."""
+    asked = list(nodes)
+    if asked:
+        try:
+            told = in_child(lambda: _attachments(asked), _SECONDS)  # it may be on a server that is dead
+        except StorageError:
+            told = None
+        unseen |= {_LOOPS} if told is None else set()
+        for node, attached in (told or {}).items():
+            yield targets.attached(*attached), User("loop", node)
+    for process, table in processes.tables().values():
+        for mount in table if process != "self" else ():
+            if mount.root != "/":
+                user = User("mount", f"{mount.point} as process {process} sees it")
+                yield targets.mounted(mount, process), user
 
 
 def held(path: str) -> bool:
@@ -149,12 +232,17 @@ def users_of(
             user = process_user(file.pid)
             if user not in users[key]:
                 users[key].append(user)
+    loop_nodes = [node for node, _path in loops()]
     for path, shown, user in _attached():
         key = targets.find(path, shown)
         if key is not None:
+            users[key].append(user)
+    unseen = set(processes.unseen)
+    for key, user in _elsewhere(targets, loop_nodes, processes, unseen) if paths else ():
+        if key is not None and user not in users[key]:
             users[key].append(user)
     for key, path in paths.items():
         lock = None if users[key] else qemu_lock(path, writers_only)
         if lock is not None:
             users[key].append(lock)
-    return {key: tuple(found) for key, found in users.items()}, tuple(sorted(processes.unseen))
+    return {key: tuple(found) for key, found in users.items()}, tuple(sorted(unseen))

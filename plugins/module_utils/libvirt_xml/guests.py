@@ -28,7 +28,9 @@ def parse_guest(text: bytes) -> GuestDisks:
     domain = root if root.tag == "domain" else root.find("domain")
     if domain is None:
         return GuestDisks("", (), ())
-    sources = [source for disk in domain.iter("disk", "hostdev", "filesystem") for source in disk.iter("source")]
+    sources = [
+        source for disk in domain.iter("disk", "hostdev", "filesystem", "nvram") for source in disk.iter("source")
+    ]
     paths = [source.get(key) for source in sources for key in ("file", "dev") if source.get(key)]
     paths += [path.text for memory in domain.iter("memory") for path in memory.iterfind("source/path") if path.text]
     for tag in ("kernel", "initrd", "nvram", "loader"):

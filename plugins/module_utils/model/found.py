@@ -147,6 +147,12 @@ class Storage:
         return (mode >> 3 if group == self.permissions.group else mode) & both == both
 
     @property
+    def ground(self) -> tuple[str, ...]:
+        """The devices that it is on, by the kernel's names."""
+        conditions = (condition for part in self.parts for condition in part.requires if condition.kind == "device")
+        return tuple(dict.fromkeys(condition.path for condition in conditions))
+
+    @property
     def open(self) -> bool:
         """Whether its volumes can be looked at here."""
         return self.kind == READY and self.up
@@ -220,6 +226,7 @@ class Found:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
+    ``restarting``: a task that was restarting the pool did not come to its end, since the last boot.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
     multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
@@ -236,6 +243,7 @@ class Found:
     autostart: bool = False
     started: bool = False
     active: bool = False
+    restarting: bool = False
     storage: Storage = Storage(ABSENT)
     current: Storage = Storage(ABSENT)
     usage: Usage | None = None
@@ -316,6 +324,14 @@ class Found:
     def granule(self) -> int:
         """The number of bytes that sizes of the pool's volumes are multiples of, as far as it is known."""
         return self.row.granule if self.extent is None else self.extent
+
+    @property
+    def ground(self) -> tuple[str, ...]:
+        """The devices that volumes are cut from; none where they are files."""
+        if self.row.volumes != "block":
+            return ()
+        told = (extent.device for volume in self.volumes.values() for extent in volume.extents)
+        return tuple(dict.fromkeys((*self.storage.ground, *told)))
 
     @property
     def can(self) -> tuple[str, ...]:

@@ -84,6 +84,24 @@ class As(NamedTuple):
         return f"{words} sh -c {shlex.quote(command)}" if " && " in command else f"{words} {command}"
 
 
+class Noted(NamedTuple):
+    """An operation that is noted before it is done, in the file ``path`` as ``text``: one that is killed leaves the
+    note, one that fails by itself takes it back.
+    """
+
+    operation: Any
+    path: str
+    text: str
+
+    @property
+    def whole(self) -> bool:
+        return getattr(self.operation, "whole", True)
+
+    @property
+    def command(self) -> str:
+        return f"write {shlex.quote(self.path)} && {self.operation.command}"
+
+
 class FirstOf(NamedTuple):
     """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
 
@@ -316,11 +334,12 @@ class Withdraw(NamedTuple):
 
 
 class Truncate(NamedTuple):
-    """Sets the size of an existing raw image in place."""
+    """Sets the size of an existing raw image in place, which has ``was`` bytes until then."""
 
     path: str
     size: int
     identity: tuple[int, ...]
+    was: int
 
     @property
     def command(self) -> str:
@@ -348,6 +367,8 @@ class DaemonCall(NamedTuple):
     """A call of a libvirt daemon, by the name that virsh has for it (virsh(1)).
 
     ``words`` are virsh's options, ``value`` a size in bytes, ``data`` what is uploaded: bytes, or a path of this host.
+    ``holds``: the names of the volumes that a pool must have once it was looked at anew, and how many bytes may be in
+    use then, where that matters.
     """
 
     verb: str
@@ -358,6 +379,7 @@ class DaemonCall(NamedTuple):
     words: tuple[str, ...] = ()
     value: int | None = None
     data: Any = None
+    holds: tuple[tuple[str, ...], int | None] | None = None
 
     @property
     def whole(self) -> bool:
@@ -463,7 +485,8 @@ class ChangeTable(NamedTuple):
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
     must be there; ``free``: a region (start, end) that must be in none but these; ``unused``: whether the kernel must
-    have none of them in use. ``settle``: udev's links are waited for.
+    have none of them in use; ``alone``: nobody may have the disk as a whole either. ``settle``: udev's links are
+    waited for.
     """
 
     disk: str
@@ -479,6 +502,7 @@ class ChangeTable(NamedTuple):
     made: str = ""
     drop: tuple[str, ...] = ()
     unused: bool = False
+    alone: bool = False
     separator: bool | None = None
     settle: bool = False
 

@@ -12,8 +12,9 @@ import re
 from collections.abc import Collection, Mapping
 
 from .pool import Pool
+from .volume import Volume
 
-_PRIMARIES = 4  # of a dos label
+PRIMARIES = 4  # of a dos label
 _NUMBER = re.compile(r"(.*?)([0-9]+)\Z", re.DOTALL)
 
 
@@ -50,6 +51,14 @@ def expected_number(pool: Pool, names: Collection[str], extended: bool) -> int |
     """
     used = {int(match.group(2)) for match in map(_NUMBER.match, names) if match is not None}
     free = next(number for number in range(1, len(used) + 2) if number not in used)
-    if pool.source.format not in (None, "unknown", "dos") or free <= _PRIMARIES:
+    if pool.source.format not in (None, "unknown", "dos") or free <= PRIMARIES:
         return free
     return None if extended else max(used) + 1
+
+
+def encloses(outer: Volume, inner: Volume) -> bool:
+    """Whether a partition lies in another one, as a logical one in the extended one."""
+    if outer.name == inner.name or not outer.extents or not inner.extents:
+        return False
+    around, within = outer.extents[0], inner.extents[0]
+    return around.start <= within.start and within.end <= around.end

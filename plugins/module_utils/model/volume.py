@@ -87,7 +87,7 @@ class Volume:
     no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``looks_like`` is
     what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it tells. ``timestamps``
     are nanoseconds since the epoch, which a float would not hold. ``thin_pool``: the volume of the same pool that its
-    space comes from, as it is written.
+    space comes from, as it is written. ``aliases``: other paths that lead to it while it is active.
     """
 
     name: str
@@ -122,3 +122,4 @@ class Volume:
     identity: tuple[int, ...] | None = None
     timestamps: tuple[tuple[str, int], ...] = ()
     extents: tuple[Extent, ...] = ()
+    aliases: tuple[str, ...] = ()

@@ -414,7 +414,11 @@ def test_what_equal_ones_are_copied_from_waits_for_what_all_need_only():
     ("action", "volume", "more", "operations"),
     [
         pytest.param(
-            "resize", wanted(image_format="raw", identity=(1, 2)), {}, [ops.Truncate("/p/v", MIB, (1, 2))], id="raw"
+            "resize",
+            wanted(image_format="raw", identity=(1, 2), physical=5),
+            {},
+            [ops.Truncate("/p/v", MIB, (1, 2), 5)],
+            id="raw",
         ),
         pytest.param("resize", wanted(), {}, [f"qemu-img resize -q -f qcow2 /p/v {MIB}", ops.Sync("/p/v")], id="grow"),
         pytest.param(

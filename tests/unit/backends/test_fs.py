@@ -53,14 +53,23 @@ def seen(tmp_path, monkeypatch):
     """What is observed of the pool p at a directory that is not there, on a device with this content."""
 
     def observe(
-        content=BLANK, kind="ext4", device=DEVICE, users=(), mount=None, holds=False, supported=True, unseen=()
+        content=BLANK,
+        kind="ext4",
+        device=DEVICE,
+        users=(),
+        mount=None,
+        holds=False,
+        supported=True,
+        unseen=(),
+        root="/",
     ):
         look = Look(5.0, str(tmp_path / "records"), str(tmp_path / "starts"))
         path = tmp_path / "pool"
         mounts = [ROOT]
         if mount is not None:
             path.mkdir(exist_ok=True)
-            mounts.append(Mount("/", str(path), mount, device.node, ("rw",), ("rw",), device.number, 7, 1))
+            number = (0, 40) if mount == "btrfs" else device.number
+            mounts.append(Mount(root, str(path), mount, device.node, ("rw",), ("rw",), number, 7, 1))
         look.once("mounts", lambda: mounts)
 
         def resolve(text, _look):
@@ -81,6 +90,14 @@ def seen(tmp_path, monkeypatch):
 def part(storage):
     (found,) = [each for each in storage.parts if each.name == fs.FILESYSTEM]
     return found
+
+
+def test_what_a_mounted_subvolume_does_not_show_is_not_lost_unseen(seen, monkeypatch):
+    """The device is erased when the pool is deleted, with all of its subvolumes."""
+    monkeypatch.setattr(fs, "_number", lambda path: DEVICE.number)
+    for root, expected in (("/", ()), ("/@images", ("what is beside its subvolume /@images",))):
+        assert seen(holding("btrfs"), "btrfs", mount="btrfs", holds=True, root=root).holds == expected
+        assert seen(holding("btrfs"), "btrfs", mount="btrfs", root=root).holds == ()
 
 
 # -- the table ----------------------------------------------------------------------------------------------------

@@ -70,6 +70,20 @@ def test_what_is_the_source(declared, shown, same, look):
     assert netfs.is_source(shown, declared, look) is same
 
 
+@pytest.mark.parametrize(
+    ("declared", "shown", "root", "same"),
+    [
+        (pool("cifs", directory="images"), mount("cifs", "//nas1/images"), "/sub", False),
+        (pool("cifs", directory="images/sub"), mount("cifs", "//nas1/images/sub"), "/sub", True),
+        (pool("cifs", directory="images/sub"), mount("cifs", "//nas1/images/sub"), "/sub/deeper", False),
+        (pool("glusterfs", directory="gv0"), mount("fuse.glusterfs", "nas1:/gv0"), "/sub", False),
+    ],
+)
+def test_a_directory_of_what_is_mounted_elsewhere_is_not_the_source(declared, shown, root, same, look):
+    """Nothing of the pool's would be found there, and what is found not the pool's."""
+    assert netfs.is_source(shown._replace(root=root), declared, look) is same
+
+
 def words(declared):
     (operation,) = netfs.mounting(declared)
     return operation.argv

@@ -178,3 +178,18 @@ def test_a_partition_that_the_kernel_can_not_forget_stops_all_changes():
     problem = Problem("device_in_use", "the kernel still has /dev/sdb2", "Free /dev/sdb2.")
     there = replace(there, storage=replace(there.storage, frozen=problem), leftovers=("sdb2 of the kernel",))
     assert decide(there, volume(3, 10)).refusal.code == "device_in_use"
+
+
+@pytest.mark.parametrize("identity", [None, (8, 1)])
+def test_a_partition_that_the_kernel_does_not_know_as_it_is_can_go(identity):
+    """It is another device once the kernel was told, which comes first."""
+    there = found(FIRST)
+    there = replace(there, volumes={"sdb1": replace(there.volumes["sdb1"], identity=identity)})
+    kinds = [
+        [
+            (change.action, [each.kind for each in change.requires])
+            for change in decide(seen, volume(1, state="absent")).changes
+        ]
+        for seen in (there, replace(there, leftovers=("sdb1 of the table",)))
+    ]
+    assert kinds == [[("delete", ["device", "unused"])], [("clean", []), ("delete", ["unused"])]]

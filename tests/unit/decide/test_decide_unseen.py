@@ -37,7 +37,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     SourceHost,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent
 
 from .building import (
     MIB,
@@ -648,6 +648,37 @@ def test_partitions_that_the_daemon_cannot_delete(device, name, beside, deleted)
         assert actions(decide(found, entry(name, "absent"))) == [f"delete {name}"]
     else:
         assert refusal(found, entry(name, "absent")).code == "daemon_cannot"
+
+
+def cut(name, start, end):
+    return replace(plain(name, capacity=(end - start) * MIB), extents=(Extent("/dev/sdx", start * MIB, end * MIB),))
+
+
+LOGICAL = (cut("sdx1", 1, 2), cut("sdx2", 2, 9), cut("sdx5", 3, 4), cut("sdx6", 5, 6), cut("sdx7", 7, 8))
+
+
+@pytest.mark.parametrize(
+    ("names", "code"),
+    [
+        (["sdx5"], "partition_renumbered"),  # the next run would delete what was sdx6
+        (["sdx5", "sdx6"], "partition_renumbered"),
+        (["sdx2", "sdx5", "sdx7"], "partition_renumbered"),
+        (["sdx2"], "volume_in_use"),
+        (["sdx1"], ""),
+        (["sdx7"], ""),
+        (["sdx6", "sdx7"], ""),
+        (["sdx2", "sdx5", "sdx6", "sdx7"], ""),
+    ],
+)
+def test_logical_partitions_get_no_other_numbers_unseen(names, code):
+    found = far("disk", *LOGICAL, source={"format": "dos"})
+    doomed = [entry(name, "absent") for name in names]
+    if code:
+        assert refusal(found, *doomed).code == code
+    else:
+        assert actions(decide(found, *doomed)) == [f"delete {name}" for name in sorted(names, reverse=True)]
+    gpt = far("disk", *LOGICAL, source={"format": "gpt"})
+    assert len(decide(gpt, *doomed).changes) == len(names)
 
 
 # -- files ------------------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     UNSEEN,
     Found,
     Storage,
+    Usage,
     User,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope
@@ -280,3 +281,24 @@ def test_what_a_daemon_starts_on_nothing_must_have_a_size(kind, words):
 )
 def test_starting_as_a_command(words, command):
     assert DaemonCall("pool-start", "u", "p", words=words).command == command
+
+
+@pytest.mark.parametrize(
+    ("kind", "removed", "holds"),
+    [
+        ("logical", (), (("a", "b"), 3 * MIB)),
+        ("logical", ("a",), (("b",), 2 * MIB)),
+        ("zfs", (), (("a", "b"), None)),  # the bytes in use change all the time
+        ("dir", (), None),  # nothing but what is listed is removed
+    ],
+)
+def test_what_a_pool_that_goes_must_hold_is_looked_at_just_before(kind, removed, holds):
+    """A daemon deletes a whole volume group, and remembers only what was in it when it last looked."""
+    volumes = {name: Volume(name, type="block", path=f"/dev/v/{name}", allocation=MIB) for name in ("a", "b")}
+    seen = replace(found(kind), volumes=volumes, usage=Usage(9 * MIB, 3 * MIB, 6 * MIB))
+    stop, delete = (Change(Subject("p"), action, "", wanted=pool(kind)) for action in ("stop", "delete"))
+    gone = [Change(Subject("p", name), "delete", "", wanted=volumes[name]) for name in removed]
+    changes = [*gone, stop, *([delete] if kind != "dir" else [])]
+    done = calls.Calls("test:///x", None, seen, changes).of_pool(stop)
+    expected = [] if holds is None else [("pool-refresh", holds)]
+    assert [(call.verb, call.holds) for call in done] == [*expected, ("pool-destroy", None)]

@@ -9,11 +9,13 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import mounted
-from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost, with_note_of_restart
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
 from ansible_collections.virt.storage.plugins.module_utils.host import volume_users
 from ansible_collections.virt.storage.plugins.module_utils.host.identity import identity_of
-from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
+from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     ITSELF,
@@ -23,6 +25,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     Storage,
     User,
 )
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import Step
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Volume
 
@@ -101,3 +104,28 @@ def test_a_guest_that_is_defined_after_the_look_stands_in_the_way(local, tmp_pat
     assert error.code == "changed_meanwhile"
     assert ("could not be checked" if named == "bad" else "guest new") in error.message
     local.release()
+
+
+def _step(action, volume=None):
+    return Step((ops.Remove("/x"),), Change(Subject("p", volume), action, action))
+
+
+@pytest.mark.parametrize(
+    ("actions", "restarting", "expected"),
+    [
+        ("stop redefine start", False, ["note x", "x", "x forget"]),
+        ("stop redefine start", True, ["note x", "x", "x forget"]),
+        ("start", True, ["x forget"]),
+        ("start", False, ["x"]),
+        ("stop undefine", True, ["x", "x", "forget"]),
+        ("", True, ["forget"]),
+        ("", False, []),
+    ],
+)
+def test_a_restart_is_noted_until_it_is_done(actions, restarting, expected):
+    steps = [_step(action) for action in actions.split()]
+    words = {ops.WriteFile("/note", boot(), note=True): "note", ops.Remove("/note", note=True): "forget"}
+    changes = [step.change for step in steps]
+    noted = with_note_of_restart(steps, changes, Found("p", restarting=restarting), "/note")
+    assert [" ".join(words.get(op, "x") for op in step.operations) for step in noted] == expected
+    assert all(step.always and step.change is None for step in noted[len(steps) :])

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -252,15 +253,21 @@ def test_copies_of_nothing(tmp_path):
 @pytest.mark.parametrize("size", [0, 3, 6, MIB])
 def test_setting_the_size(files, size):
     path = files / "a"
-    do(ops.Truncate(str(path), size, identity(path)))
+    do(ops.Truncate(str(path), size, identity(path), 6))
     assert path.read_bytes() == b"theirs"[:size].ljust(size, b"\0")
 
 
 def test_the_size_of_another_file_is_not_set(files):
-    assert refused(ops.Truncate(str(files / "a"), 0, identity(files / "staged"))) == "changed_meanwhile"
+    assert refused(ops.Truncate(str(files / "a"), 0, identity(files / "staged"), 6)) == "changed_meanwhile"
     assert (files / "a").read_text() == "theirs"
     (files / "link").symlink_to(files / "a")
-    assert refused(ops.Truncate(str(files / "link"), 0, identity(files / "a"))) == "changed_meanwhile"
+    assert refused(ops.Truncate(str(files / "link"), 0, identity(files / "a"), 6)) == "changed_meanwhile"
+    assert (files / "a").read_text() == "theirs"
+
+
+def test_what_grew_since_it_was_looked_at_is_not_cut_off(files):
+    """What was to be grown would be shrunk."""
+    assert refused(ops.Truncate(str(files / "a"), 5, identity(files / "a"), 3)) == "changed_meanwhile"
     assert (files / "a").read_text() == "theirs"
 
 
@@ -312,6 +319,19 @@ def test_who_does_not_answer_is_not_passed_over(tmp_path):
         Applier((), 0.2).apply(ops.FirstOf((late, command(f"touch {tmp_path}/2"))))
     assert (caught.value.code, caught.value.hint) == ("deadline", "Look at it.")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "noted"),
+    [("test -e note", True), ("exit 1", False), ("kill -9 $$", True), ("exec sleep 30", True)],
+)
+def test_what_is_noted_before_it_is_done(tmp_path, monkeypatch, script, noted):
+    """Killed, or not waited for any longer, it may be done: the note stays. What failed by itself takes it back."""
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(StorageError):
+        Applier((), 0.5).apply(ops.Noted(command(script), str(tmp_path / "note"), "mount it"))
+    assert (tmp_path / "note").exists() is noted
+    assert ops.Noted(ops.Run(("mount", "x")), "/n", "").command == "write /n && mount x"
 
 
 def test_credentials_are_in_a_file_that_has_no_name(tmp_path):

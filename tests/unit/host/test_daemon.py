@@ -311,3 +311,41 @@ def test_a_look_ends_in_time():
 def test_what_else_goes_wrong_is_handed_on():
     with pytest.raises(ZeroDivisionError):
         opened(Connection())._look("pool p", lambda connection: 1 / 0)
+
+
+@pytest.mark.parametrize(
+    ("names", "used", "holds", "message"),
+    [
+        (["a"], 5, None, ""),
+        (["a"], 5, (("a", "b"), 5), ""),
+        (["a", "new"], 5, (("a",), 9), "pool p turned out to hold new after it was looked at"),
+        (["a"], 6, (("a",), 5), "pool p turned out to hold more than its daemon lists after it was looked at"),
+        (["a"], 6, (("a",), None), ""),
+    ],
+)
+def test_what_a_pool_turns_out_to_hold(names, used, holds, message):
+    class Filled:
+        @staticmethod
+        def refresh(flags):
+            assert flags == 0
+
+        @staticmethod
+        def listVolumes():
+            return names
+
+        @staticmethod
+        def info():
+            return [2, 9, used, 4]
+
+    class Connection:
+        @staticmethod
+        def storagePoolLookupByName(name):
+            return Filled
+
+    op = DaemonCall("pool-refresh", "u", "p", holds=holds)
+    if not message:
+        daemon._refresh(Library(), Connection(), op)
+        return
+    with pytest.raises(StorageError) as raised:
+        daemon._refresh(Library(), Connection(), op)
+    assert (raised.value.code, raised.value.message) == ("changed_meanwhile", message)

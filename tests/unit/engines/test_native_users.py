@@ -1,0 +1,82 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Who has volumes that are not active, or what they are cut from."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm
+from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
+from ansible_collections.virt.storage.plugins.module_utils.host.remote import Servers
+from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.guests import parse_guest
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
+    READY,
+    Found,
+    Neighbour,
+    Part,
+    Storage,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Extent, Volume
+
+GROUP = lvm.Group("v-g", "aaaaaa-bbbb-cc", 0, 0, 4, False, False, "", True, 0, (), ())
+IN_A_VDO_POOL = lvm.Logical("data", "dd-ee", 4, "vwi------v", "", 0, "vpool", None, (), ())
+
+
+def volume(name="a-b", **more):
+    told = lvm.Logical(name, "dd-ee", 4, "-wi-------", "", 0, "", None, (), ())
+    return logical._volume(told._replace(**more), GROUP, {"a-b", "vpool"})
+
+
+def found(*volumes, storage=None):
+    pool = Pool("p", "logical", path="/dev/v-g", source=Source(name="v-g"))
+    return Found(
+        "p", pool, live=pool, storage=storage or Storage(READY, "/dev/v-g"), volumes={v.name: v for v in volumes}
+    )
+
+
+def users(told, guests=(), neighbours=()):
+    seen = native_users.observe_users(told, dict.fromkeys(told.volumes, EVERYTHING), neighbours, guests, Servers(5))
+    return {name: [str(user) for user in group] for name, group in seen.users.items()}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/dev/v-g/a-b",
+        "/dev/mapper/v--g-a--b",
+        "/dev/disk/by-id/dm-name-v--g-a--b",
+        "/dev/disk/by-id/dm-uuid-LVM-aaaaaabbbbccddee",
+    ],
+)
+def test_a_volume_that_is_not_active_is_known_by_all_of_its_names(path):
+    guest = parse_guest(f"<domain><name>g</name><disk><source dev='{path}'/></disk></domain>".encode())
+    pool = Neighbour(Pool("other", "fs", source=Source(devices=(SourceDevice(path),))), None)
+    assert users(found(volume()), [guest], [pool]) == {"a-b": ["guest g", "pool other"]}
+
+
+def test_what_a_volume_gets_its_space_from_is_its_pool_whatever_the_kind():
+    """Without a pool of VDO its volumes are gone."""
+    told = found(volume("vpool", attributes="dwi------v"), logical._volume(IN_A_VDO_POOL, GROUP, {"vpool", "data"}))
+    assert users(told) == {"vpool": ["overlay /dev/v-g/data"], "data": []}
+
+
+def test_what_volumes_are_cut_from():
+    parts = (
+        Part("x", "x", READY, requires=(Condition("device", "/dev/sda", (1,)), Condition("signatures", "/dev/sda"))),
+        Part("y", "y", READY, requires=(Condition("device", "/dev/sdb", (2,)),)),
+    )
+    cut = Volume("a", type="block", path="/dev/v-g/a", extents=(Extent("/dev/sdb", 0, 1), Extent("/dev/sdc", 0, 1)))
+    assert found(cut, storage=Storage(READY, "/dev/v-g", parts=parts)).ground == ("/dev/sda", "/dev/sdb", "/dev/sdc")
+    files = Found("p", Pool("p", "fs"), storage=Storage(READY, "/p", parts=parts))
+    assert files.ground == ()
+
+
+def test_firmware_variables_in_a_file_of_its_own_kind():
+    text = b"<domain><name>g</name><os><nvram type='file'><source file='/p/vars'/></nvram></os></domain>"
+    assert "/p/vars" in parse_guest(text).paths
