@@ -92,9 +92,16 @@ def test_who_has_a_backend_says_what_it_can(row):
     assert row.sources != () or finder_of(row.name) is None
 
 
-def test_the_types_whose_sources_can_be_asked_for():
-    text = (PLUGINS / "modules" / "storage_pool_sources.py").read_text(encoding="utf-8")
+def choices(module: str) -> list[str]:
+    text = (PLUGINS / "modules" / f"{module}.py").read_text(encoding="utf-8")
     documentation = re.search(r'^DOCUMENTATION = r"""\n(.*?)^"""$', text, re.MULTILINE | re.DOTALL)
     assert documentation is not None
-    choices = yaml.safe_load(documentation[1])["options"]["type"]["choices"]
-    assert set(choices) == {name for name, row in POOL_TYPES.items() if row.sources}
+    return yaml.safe_load(documentation[1])["options"]["type"]["choices"]
+
+
+def test_the_types_that_can_be_declared():
+    assert choices("storage_pool") == list(POOL_TYPES)
+
+
+def test_the_types_whose_sources_can_be_asked_for():
+    assert set(choices("storage_pool_sources")) == {name for name, row in POOL_TYPES.items() if row.sources}

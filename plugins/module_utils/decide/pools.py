@@ -54,8 +54,8 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
         goal = replace(goal, state="active")
     existing = found.definition or found.live
     deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
-    taken = found.started and found.row.taken_away
-    stakes = dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
+    taken = deleted or _takes_away(goal, found)
+    stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken else {}
     if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
         stakes[ITSELF] = RUNNING
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
@@ -85,6 +85,11 @@ def _goes_down(goal: PoolGoal, found: Found) -> bool:
         return False
     current = found.current
     return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+
+
+def _takes_away(goal: PoolGoal, found: Found) -> bool:
+    """Whether stopping the pool takes its volumes away, whoever uses them. A daemon always does."""
+    return found.started and found.row.taken_away and (found.current.kind == UNSEEN or _goes_down(goal, found))
 
 
 def _in_the_way(goal: PoolGoal, found: Found) -> bool:
@@ -479,7 +484,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not found.started and not _in_the_way(goal, found):
         return []
-    if found.row.taken_away:
+    if _takes_away(goal, found):
         from .deleting import guard_all
 
         guard_all(goal, found, "taken away")

@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model import types
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
@@ -24,7 +24,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Adapter, Pool, Source
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Volume
 
-from .building import MIB, UUID, actions, codes, decide, entry, pool_goal, pool_refused, refused
+from .building import MIB, UUID, actions, codes, decide, entry, pool_goal, pool_refused, refused, user
 
 ADAPTER = Source(adapter=Adapter("scsi_host", "scsi_host2"))
 PATH = "/dev/disk/by-path"
@@ -135,5 +135,21 @@ def test_what_others_serve_is_not_deleted(found):
     assert "absent" in error.hint
 
 
-def test_stopping_takes_its_devices_away():
-    assert actions(decide_pool(goal("absent"), units())) == ["stop", "undefine"]
+@pytest.mark.parametrize(
+    ("how", "in_use", "taken"),
+    [
+        ({}, True, False),
+        ({"take_down": "remove the adapter"}, True, False),
+        ({"take_down": "remove the adapter", "ours": True}, False, False),
+        ({"take_down": "remove the adapter", "ours": True}, True, True),
+    ],
+    ids=["stays", "was-there-before", "unused", "goes"],
+)
+def test_stopping_takes_its_devices_away_where_it_takes_anything_down(how, in_use, taken):
+    found = units(users={UNIT.name: (user("guest"),)} if in_use else {})
+    found = replace(found, current=replace(found.current, **how))
+    assert (UNIT.name in pool_at_stake(goal("absent"), found)) == ("ours" in how)
+    if taken:
+        assert pool_refused(goal("absent"), found).code == "volume_in_use"
+    else:
+        assert actions(decide_pool(goal("absent"), found)) == ["stop", "undefine"]
