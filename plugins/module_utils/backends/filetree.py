@@ -218,8 +218,9 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
 def list_volumes(
     directory: str, names: Collection[str] | None, headers: bool, raw: Collection[str] = (), also: Collection[str] = ()
 ) -> dict[str, Volume]:
-    """The named entries (whatever they are), or all that are volumes, and of ``also`` whatever they are. One bad file
-    is a record, never the end of the listing.
+    """The named entries (whatever they are), or all that are volumes, and of ``also`` whatever they are, by these names
+    where the filesystem takes others for the same (vfat, CIFS, ext4 with casefold). One bad file is a record, never the
+    end of the listing.
     """
     wanted: Iterable[str] = names if names is not None else sorted(os.listdir(directory))
     volumes = {}
@@ -229,7 +230,9 @@ def list_volumes(
         volume = read_volume(os.path.join(directory, name), name, headers, "raw" if name in raw else None)
         if volume is not None and (names is not None or name in also or not volume.foreign):
             volumes[name] = volume
-    return volumes
+    folded = {} if names is not None else list_volumes(directory, sorted({*also} - {*wanted}), headers, raw)
+    same = {volume.identity for volume in folded.values()}
+    return {name: each for name, each in volumes.items() if each.identity not in same} | folded if folded else volumes
 
 
 def cut_off(directory: str) -> list[str]:

@@ -16,6 +16,9 @@ from ..model.volume import Volume
 from .images import settle_content
 from .task import VolumesTask
 
+_CHUNK = 64 * 1024
+_LEAST_METADATA, _MOST_METADATA = 2 * 1024 * 1024, 128 * 1024 * 1024
+
 
 def settle_made(entry: VolumeGoal, task: VolumesTask) -> Volume:
     """The declared volume with what follows from what it is made from. Raises where it can't be made; adds to
@@ -77,6 +80,16 @@ def _check_thin_pool(volume: Volume, task: VolumesTask) -> None:
             "backing_refused", volume.name, f"{name} is no thin pool", f"Name a volume of format {THIN_POOL}."
         )
     _warn_promised(volume, pool, task)
+
+
+def room_of_thin_pool(volume: Volume, task: VolumesTask) -> int:
+    """What it takes of its group: its metadata has 64 bytes for each chunk of 64 KiB, which grow before that is more
+    than 128 MiB, and the first pool of a group has LVM keep as much once more for a repair (lvmthin(7)).
+    """
+    capacity = volume.capacity or 0
+    metadata = round_up(min(max(_LEAST_METADATA, capacity // _CHUNK * 64), _MOST_METADATA), task.found.granule)
+    pools = (each.name for each in (*task.found.volumes.values(), *task.settled.values()) if each.format == THIN_POOL)
+    return capacity + metadata * (2 if next(pools, volume.name) == volume.name else 1)
 
 
 def _warn_promised(volume: Volume, pool: Volume, task: VolumesTask) -> None:

@@ -253,7 +253,7 @@ def _shown(fact: Any) -> str:
 def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:
     """Space that was asked to be reserved must be there; sparse volumes are not counted."""
     usage = task.found.usage
-    asked = sum(_reserved(change) for change in changes)
+    asked = sum(_reserved(change, task) for change in changes)
     if usage is None or asked <= usage.available:
         return None
     return StorageError(
@@ -264,10 +264,14 @@ def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError
     )
 
 
-def _reserved(change: Change) -> int:
+def _reserved(change: Change, task: VolumesTask) -> int:
     volume = change.wanted
     if change.action not in ("create", "recreate") or volume is None:
         return 0
+    if volume.format is not None and volume.format in task.found.row.made_here:
+        from .allocated import room_of_thin_pool
+
+        return room_of_thin_pool(volume, task)
     if volume.preallocation in ("falloc", "full"):
         return volume.capacity or 0
     return volume.allocation or 0

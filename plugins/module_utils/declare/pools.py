@@ -257,6 +257,8 @@ def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, na
         )
     elif not given["username"]:
         what = "the username is empty"
+    elif CONTROL.search(given["username"]) or CONTROL.search(given["secret"]):
+        what = "a line break or another control character is in the username or in the secret"
     if what:
         raise StorageError("invalid_option", f"source.auth: {what}", subject=subject, hint="Correct it.")
     if given["type"] != _LOGIN:

@@ -134,16 +134,21 @@ def test_a_daemon_knows_devices_by_one_name_only(daemon_host: Host, group: list[
     volume = {"pool": GROUP, "name": "a"}
     done(daemon_host.volume(**volume, capacity="16MiB"))
     for path in ("/dev/mapper/vg--t-a", f"/dev/disk/by-id/dm-uuid-{dm_uuid('vg--t-a')}", group[0]):
-        text = (
-            "<domain type='qemu'><name>off</name><memory>65536</memory><os><type>hvm</type></os><devices>"
-            f"<disk type='block'><source dev='{path}'/><target dev='vda'/></disk></devices></domain>"
-        )
-        run("virsh", "define", "/dev/stdin", text=text)
-        try:
+        with guest(path, Path("/")):
             assert "guest off" in refused(daemon_host.volume, "volume_in_use", **volume, state="absent")
-        finally:
-            run("virsh", "undefine", "off")
     done(daemon_host.volume(**volume, state="absent"))
+
+
+def test_a_name_in_other_letters_is_the_same_on_vfat(host: Host, disks: list[str], tmp_path: Path) -> None:
+    """What is listed is not removed as what is not."""
+    path = tmp_path / "fat"
+    done(host.pool(name="fat", type="fs", path=str(path), source={"device": disks[0], "format": "vfat"}))
+    run("truncate", "-s", "1M", str(path / "DATA.raw"))
+    for check in (True, False):
+        result = host.volume(check=check, pool="fat", volumes=[{"name": "data.RAW", "capacity": "1MiB"}], exclusive="*")
+        assert not done(result)["changed"], result["plan"]
+    assert os.listdir(path) == ["DATA.raw"]
+    done(host.pool(name="fat", state="inactive"))
 
 
 def test_other_subvolumes_are_not_lost_with_the_one_of_the_pool(host: Host, disks: list[str], tmp_path: Path) -> None:

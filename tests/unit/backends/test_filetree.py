@@ -213,6 +213,17 @@ def test_listing(tmp_path):
     assert filetree.list_volumes(directory, (), True) == {}
 
 
+def test_a_name_that_the_filesystem_takes_for_another_is_that_of_the_volume(tmp_path, monkeypatch):
+    """Otherwise ``exclusive`` would remove the file of a volume that is listed: vfat folds the case of names."""
+    for name in ("DATA", "other"):
+        (tmp_path / name).touch()
+    os.link(tmp_path / "DATA", tmp_path / "data")
+    monkeypatch.setattr(os, "listdir", lambda path: ["DATA", "other"])
+    assert sorted(filetree.list_volumes(str(tmp_path), None, True)) == ["DATA", "other"]
+    assert sorted(filetree.list_volumes(str(tmp_path), None, True, also=["data", "gone"])) == ["data", "other"]
+    assert sorted(filetree.list_volumes(str(tmp_path), None, True, also=["other"])) == ["DATA", "other"]
+
+
 def test_references(tmp_path):
     (tmp_path / "raw").write_bytes(b"x" * 1024)
     (tmp_path / "relative").write_bytes(qcow2(b"raw"))

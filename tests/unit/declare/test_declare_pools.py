@@ -279,6 +279,15 @@ def test_refusals(params, code):
     assert refused(**params).code == code
 
 
+@pytest.mark.parametrize("broken", [{"username": "u\ndomain=d"}, {"secret": "s\nusername=root"}])
+def test_an_account_is_one_line_each(broken):
+    """What mount.cifs reads would say something else, and the secret is not shown."""
+    auth = {"type": "cifs", "username": "u", "secret": "s", **broken}
+    error = refused(name="p", type="netfs", source={"format": "cifs", "auth": auth})
+    assert error.code == "invalid_option"
+    assert not {"domain=d", "username=root"} & set(str(error).replace("\n", " ").split())
+
+
 @pytest.mark.parametrize(
     "path",
     ["", "p", "./p", "../p", "~/p", "/", "//", "///", "/.", "//srv/p", "/srv/../p", "/srv/p/..", "/..", "/srv/a\nb",

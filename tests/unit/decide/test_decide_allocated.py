@@ -1,0 +1,49 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Volumes of a volume group: whether there is room for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
+from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Found, Storage, Usage
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import VolumeGoal, VolumesGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Volume
+
+MIB = 2**20
+POOL = Pool("vg", "logical", path="/dev/vg", source=Source(name="vg"))
+
+
+def group(available, *there):
+    storage = Storage(READY, "/dev/vg")
+    volumes = {name: Volume(name, 8 * MIB, format="thin-pool", type="block", path=f"/dev/vg/{name}") for name in there}
+    return Found(
+        "vg", POOL, live=POOL, started=True, active=True, storage=storage, current=storage, volumes=volumes,
+        usage=Usage(4096 * MIB, 0, available * MIB), extent=4 * MIB,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("there", "sizes", "available", "fits"),
+    [
+        ((), (16,), 16, False),
+        ((), (16,), 20, False),
+        ((), (16,), 24, True),  # its metadata, and as much once more for a repair
+        (("t",), (16,), 20, True),
+        ((), (16, 16), 44, True),
+        ((), (16, 16), 40, False),
+        ((), (8192,), 8192 + 16, True),
+        ((), (8192,), 8192 + 12, False),
+    ],
+)
+def test_a_thin_pool_takes_more_than_its_size(there, sizes, available, fits):
+    """LVM makes none without that room, so that check mode has to know."""
+    entries = [VolumeGoal(Volume(f"p{i}", size * MIB, format="thin-pool"), "present") for i, size in enumerate(sizes)]
+    decision = decide_volumes(VolumesGoal("vg", tuple(entries)), group(available, *there))
+    assert len(decision.changes) == len(sizes)
+    assert (decision.refusal is None) is fits
+    assert fits or decision.refusal.code == "no_space"
