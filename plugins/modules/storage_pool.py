@@ -198,7 +198,8 @@ options:
     type: str
   state:
     description:
-      - V(present) means defined; the running state stays as it is.
+      - V(present) means defined; the running state stays as it is, but for a restart that was interrupted, which it
+        completes.
       - V(active) means defined, built if it is not there yet, and started.
       - V(inactive) means defined and stopped; the data is kept.
       - V(absent) and V(undefined) mean stopped, and the definition gone; the data is kept.

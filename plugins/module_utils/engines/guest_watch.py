@@ -35,7 +35,7 @@ class GuestWatch:
         """Of the conditions that nobody uses something, by step, those that a guest breaks which was not defined at
         first, or was defined otherwise, or may: its definition can't be read.
         """
-        watched = {i: each.path for i, group in conditions.items() for each in group if each.kind in UNUSED}
+        watched = [(i, each.path) for i, group in conditions.items() for each in group if each.kind in UNUSED]
         if not watched:
             return {}
         guests, unseen = self._read()
@@ -43,5 +43,6 @@ class GuestWatch:
         blind = next((what for what in unseen if what not in self.unseen), "")
         taken = {path: f"was taken into use by {user}" for path, user in self._users(new)} if new else {}
         if blind:
-            taken = {**dict.fromkeys(watched.values(), f"could not be checked for users ({blind})"), **taken}
-        return {i: changed_meanwhile(path, taken[path]) for i, path in watched.items() if path in taken}
+            unknown = f"could not be checked for users ({blind})"
+            taken = {**{path: unknown for _step, path in watched}, **taken}
+        return {i: changed_meanwhile(path, taken[path]) for i, path in watched if path in taken}

@@ -166,6 +166,8 @@ def test_a_guest_that_was_defined_since_stands_in_the_way():
         broken = host.broken_by_guests(conditions)
         assert set(broken) == {2}
         assert (broken[2].code, "guest new" in broken[2].message) == ("changed_meanwhile", True)
+        several = {0: (Condition("device_unused", "/p/a"), Condition("device_unused", "/p/c"))}
+        assert set(host.broken_by_guests(several)) == {0}
     assert host.broken_by_guests({0: (Condition("identity", "/p/a"),)}) == {}
 
 
