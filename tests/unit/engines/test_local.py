@@ -6,21 +6,29 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import mounted
+from ansible_collections.virt.storage.plugins.module_utils.engines import local as local_module
 from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
 from ansible_collections.virt.storage.plugins.module_utils.host import volume_users
+from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ITSELF,
     READY,
     RUNNING,
     Found,
+    Part,
     Storage,
     User,
 )
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import NoteContent
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool
 
 BLIND = "open files of other users' processes"
@@ -67,3 +75,28 @@ def test_who_keeps_a_pool_up_and_what_could_not_be_looked_at(local, monkeypatch)
     found = Found("p", Pool("p", "fs", path="/p"), storage=there, current=there)
     seen = local.observe_users(found, {ITSELF: RUNNING}, tuple)
     assert (seen.current.busy, seen.unseen) == told
+
+
+def test_what_was_emptied_is_known_by_its_beginning(tmp_path):
+    """Or for the moment before that is noted by the boot; after another boot somebody may have mounted it."""
+    device = tmp_path / "device"
+    device.write_bytes(b"superblock")
+    condition = Condition("device", str(device), ())
+    part = Part("filesystem", "x", READY, requires=(condition,))
+    storage = Storage(READY, "/p", bring_up="mount", mark="uuid", up=False, parts=(part,))
+    look = Look(5.0, str(tmp_path), str(tmp_path))
+    text = local_module.emptied_note(storage)
+    Applier().apply(NoteContent(str(tmp_path / "note"), text, str(device)))
+    told = (tmp_path / "note").read_text()
+
+    def emptied(note):
+        return local_module._is_emptied(storage, note, look)
+
+    assert emptied(told)
+    assert emptied(f"{text}\n{boot()}")
+    assert not any(map(emptied, (text, f"{text}\nanother", f"other\n{boot()}")))
+    device.write_bytes(b"superblock, mounted once more")
+    assert not emptied(told)
+    device.unlink()
+    assert not emptied(f"{text}\n")
+    assert local_module._is_emptied(replace(storage, parts=()), text, look)
