@@ -35,13 +35,23 @@ STEP_TIMEOUT, LAB_TIMEOUT = 30 * 60, 50 * 60
 # What is random is the same in each run, so that a red run is the fault of a change; the long mode draws anew.
 REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARATIONS_SEED": "20261121"}
 # The newest Python runs everything, the others a sample of what takes long.
-SHORTER = {"DECLARATIONS_SEQUENCES": "100", "CRASH_SAMPLE": "3"}
+SHORTER = {"DECLARATIONS_SEQUENCES": "100"}
 # With CI set, so few failing tests of a step are run once more, alone: a machine that has much else to do can stall for
 # longer than a test allows for. What passes then is named in the summary, and is to be looked into all the same.
 FEW = 3
-# What depends on the kernel and on servers and not on the Python: run once, and not beside itself. Those that also need
-# a daemon's binding run with the oldest Python: it is the distribution's, for which the binding is.
-ONCE = ("test_block_devices", "test_disk", "test_fs_pools", "test_netfs_gluster", "test_patience", "test_signatures")
+# What depends on the kernel, on tools and on servers and not on the Python: run once, and not beside itself. Those that
+# also need a daemon's binding run with the oldest Python: it is the distribution's, for which the binding is.
+ONCE = (
+    "test_block_devices",
+    "test_concurrency",
+    "test_crash",
+    "test_disk",
+    "test_fs_pools",
+    "test_netfs_gluster",
+    "test_patience",
+    "test_safety_space",
+    "test_signatures",
+)
 ONCE_WITH_BINDING = ("test_sources_devices", "test_sources_servers")
 
 

@@ -86,7 +86,7 @@ options:
     description:
       - Sources that have to be there, each as O(source). Each of them names a directory, a volume group, a Gluster
         volume or devices.
-      - What is used by something else than a pool of this host is waited for until it is free.
+      - What is used by something else than a pool of O(type) is waited for until it is free.
     type: list
     elements: dict
     suboptions: *source

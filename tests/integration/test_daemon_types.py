@@ -439,6 +439,25 @@ def test_a_filesystem_that_is_mounted_elsewhere_is_not_mounted_again(fs, tmp_pat
     converges(host.pool, **pool)
 
 
+def test_a_pool_in_a_mount_keeps_it(fs):
+    """The daemon's umount would not notice one that has no file open."""
+    host, pool, device = fs
+    run("mkfs.ext4", "-q", device)
+    ok(host.pool(**pool, source={"device": device, "format": "ext4"}))
+    inner = {"name": f"{pool['name']}-inner", "type": "dir", "path": f"{pool['path']}/inner"}
+    ok(host.pool(**inner))
+    try:
+        for params in ({"state": "inactive"}, {"state": "absent"}):
+            for check in (True, False):
+                refused = host.pool(name=pool["name"], check=check, **params)
+                assert code(refused) == "pool_in_use"
+                assert inner["name"] in refused["msg"]
+        ok(host.pool(name=inner["name"], state="inactive"))
+        ok(host.pool(name=pool["name"], state="inactive"))
+    finally:
+        host.pool(name=inner["name"], state="absent")
+
+
 def test_a_disk_of_a_guest_of_the_daemon_is_left_alone(fs, tmp_path):
     host, pool, device = fs
     if not host.daemon.uri.startswith("qemu:"):

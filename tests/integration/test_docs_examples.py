@@ -231,7 +231,7 @@ def through_a_daemon(row: Any) -> str:
 
 
 def test_the_table_of_pool_types() -> None:
-    from ansible_collections.virt.storage.plugins.module_utils.engines.local import backend_of
+    from ansible_collections.virt.storage.plugins.module_utils.backends.by_type import backend_of
     from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
 
     rows = re.findall(

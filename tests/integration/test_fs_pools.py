@@ -330,6 +330,22 @@ def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
     unchanged(disk.pool())  # it runs: whoever has it now, nothing is taken
 
 
+def test_the_device_by_another_path_is_the_same(disk):
+    same_plan(disk)
+    link = disk.top / "link"
+    link.symlink_to(disk.device)
+    by_link = {"device": str(link), "format": "ext4"}
+    for check in (True, False):
+        for state in ("active", "present"):
+            unchanged(disk.pool(check=check, source=by_link, state=state))
+    done(disk.pool(state="inactive"))
+    unchanged(disk.pool(source=by_link, state="inactive"))
+    same_plan(disk, source=by_link)
+    assert disk.mounted()["source"] == disk.device
+    done(disk.pool(source=by_link, state="deleted"))
+    assert disk.content() == ""
+
+
 def test_nobody_is_looked_for_where_nothing_is_taken(disk, monkeypatch):
     from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
     from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
@@ -520,6 +536,20 @@ def test_what_is_mounted_after_the_look_is_not_wiped(disk, meanwhile):
     assert disk.content() == "ext4"
 
 
+def test_a_disk_that_a_guest_gets_after_the_look_is_left_alone(disk, monkeypatch):
+    run("mkfs.ext4", "-q", disk.device)
+    plain = LocalHost.prepare
+
+    def prepare(self, locks):
+        define_guest(disk.host.root, "new", disk_file(disk.device))
+        plain(self, locks)
+
+    monkeypatch.setattr(LocalHost, "prepare", prepare)
+    error = kept_off(disk.pool(format="ext3", allow=["overwrite"]), "changed_meanwhile")
+    assert "guest new" in error["message"]
+    assert disk.content() == "ext4"
+
+
 @pytest.mark.parametrize("declared", [{"state": "inactive"}, {"state": "deleted"}, {"mount_options": ["noatime"]}])
 def test_what_is_mounted_over_a_pool_after_the_look_stays(disk, monkeypatch, declared):
     done(disk.pool())
@@ -698,7 +728,7 @@ def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_pat
             assert (disk.content(), bool(disk.mounted())) == ("ext4", True), number
             unchanged(disk.pool())
             done(host.volume(pool="p", name="a", capacity="1M"))
-            words = ["nonempty", "stop_adopted"]  # killed right after it was mounted, it counts as adopted
+            words = ["nonempty"]  # killed right after it was mounted, it is ours all the same
             going_down = killed_after(number, disk, state="deleted", allow=words)
             gone = disk.pool(state="deleted", allow=words)
             assert not gone.get("failed"), (number, gone["error"])

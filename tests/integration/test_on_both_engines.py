@@ -9,6 +9,9 @@ import stat
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.engines import execute
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+
 pytestmark = [
     pytest.mark.needs_ansible,
     pytest.mark.root,
@@ -106,3 +109,70 @@ def test_an_overlay_whose_base_became_another_is_refused_in_time(engine):
         refused = engine.volume(check, name="over", format="qcow2", capacity="2MiB")
         assert refused["error"]["code"] == "format_mismatch", refused
     assert "failed" not in engine.volume(name="over", mode="0640")
+
+
+class Ended(BaseException):
+    """Stands for the end of a task that is killed."""
+
+
+@pytest.fixture
+def killed_at(monkeypatch):
+    """Has a task end before its step of an action."""
+
+    def arrange(action: str) -> None:
+        plain = execute._run_step
+
+        def run_step(step, host):
+            if step.change is not None and step.change.action == action:
+                raise Ended
+            return plain(step, host)
+
+        monkeypatch.setattr(execute, "_run_step", run_step)
+
+    return arrange
+
+
+@pytest.mark.parametrize("action", ["redefine", "start"])
+def test_a_restart_that_was_ended_is_completed_though_only_present_is_declared(engine, killed_at, monkeypatch, action):
+    wanted = {"name": engine.name, "path": f"{engine.images}-moved", "state": "present", "allow": ["restart"]}
+    killed_at(action)
+    with pytest.raises(Ended):
+        engine.pool(**wanted)
+    monkeypatch.undo()
+    foreseen = engine.pool(check=True, **wanted)
+    result = engine.pool(**wanted)
+    assert result["pool"]["state"] == "active", result
+    assert [entry["action"] for entry in foreseen["plan"]] == [entry["action"] for entry in result["plan"]]
+    assert [text for text in result["warnings"] if "restarting" in text]
+    assert not engine.pool(**wanted)["changed"]
+    engine.pool(name=engine.name, state="inactive")
+    again = engine.pool(**wanted)
+    assert (again["changed"], again["pool"]["state"]) == (False, "inactive")
+
+
+def test_a_restart_that_was_ended_is_forgotten_where_the_pool_is_to_be_inactive(engine, killed_at, monkeypatch):
+    wanted = {"name": engine.name, "path": f"{engine.images}-moved", "allow": ["restart"]}
+    killed_at("start")
+    with pytest.raises(Ended):
+        engine.pool(**wanted, state="present")
+    monkeypatch.undo()
+    assert not engine.pool(**wanted, state="inactive")["changed"]
+    again = engine.pool(**wanted, state="present")
+    assert (again["changed"], again["pool"]["state"]) == (False, "inactive")
+
+
+def test_a_restart_that_failed_says_so_and_is_completed(engine, monkeypatch):
+    wanted = {"name": engine.name, "path": f"{engine.images}-moved", "state": "present", "allow": ["restart"]}
+    plain, failure = execute._run_step, StorageError("command_failed", "no", hint="Mend it.")
+
+    def run_step(step, host):
+        fails = step.change is not None and step.change.action == "start"
+        return execute.Outcome(execute.FAILED, failure) if fails else plain(step, host)
+
+    monkeypatch.setattr(execute, "_run_step", run_step)
+    failed = engine.pool(**wanted)
+    assert (failed["failed"], failed["changed"], failed["error"]["code"]) == (True, True, "command_failed")
+    assert "stays changed" in failed["error"]["hint"]
+    assert "run the task again" in failed["error"]["hint"]
+    monkeypatch.undo()
+    assert engine.pool(**wanted)["pool"]["state"] == "active"

@@ -36,10 +36,10 @@ def listed(words: tuple[str, ...]) -> str:
 
 
 def test_what_they_are():
-    found = table("type", "what it is", "volumes", "through a daemon")
+    found = table("type", "what it is", "volumes", "through a daemon", "natively")
     assert all(what for what, *_rest in found.values())
     assert {name: rest for name, (_what, *rest) in found.items()} == {
-        name: [row.volumes, listed(row.daemon)] for name, row in POOL_TYPES.items()
+        name: [row.volumes, listed(row.daemon), listed(row.native)] for name, row in POOL_TYPES.items()
     }
 
 

@@ -4,7 +4,7 @@
 # Private to the virt.storage collection: no stable interface.
 
 """What a backend is: one module per pool type, with these functions. It looks at the host, and says as data how a
-change is made; it decides nothing and changes nothing.
+change is made; it decides nothing and changes nothing. Finding what pools could be made from is another module's.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..host.look import Look
     from ..host.notes import Notes
     from ..model.change import Change
+    from ..model.discovery import Discovery, Query
     from ..model.found import Found, Storage, User
     from ..model.goal import Scope
     from ..model.operations import Step
@@ -51,3 +52,8 @@ class Backend(Protocol):
         """The steps of the changes of volumes, and of what they share; ``instead`` gives the operations of a change
         that another engine makes itself, or None.
         """
+
+
+class Finder(Protocol):
+    def find(self, query: Query, look: Look) -> Discovery:
+        """What pools of the type asked for could be made from. Raises StorageError where nothing could be looked at."""

@@ -20,13 +20,13 @@ from ..host.block import Device, by_name
 from ..host.device_users import users_of_device
 from ..host.patience import in_child
 from ..host.processes import Processes
-from ..host.signatures import Content, Signature, content_at
+from ..host.signatures import MEMBERS, Content, Signature, content_at
 from ..host.sources import aliases
-from ..model.discovery import Discovery, FoundSource, Unanswered
+from ..model.discovery import Discovery, FoundSource, Query, Unanswered
 from ..model.errors import StorageError
 from ..model.found import User
 from ..model.pool import Source, SourceDevice
-from ..model.types import POOL_TYPES
+from ..model.types import POOL_TYPES, PoolType
 from . import lvm
 
 if TYPE_CHECKING:
@@ -40,7 +40,6 @@ _SHARE = 4
 _NEVER = re.compile(r"(?:ram|zram|nbd|zd|fd|sr)[0-9]+(?:p[0-9]+)?\Z")
 _TABLE, _FILESYSTEM, _RAID = "partition-table", "filesystem", "raid"
 _LVM_MEMBER = "LVM2_member"
-_MEMBERS = ("bcache", "ceph_bluestore")
 _VOLUME, _MULTIPATH, _CRYPT = "LVM-", "mpath-", "CRYPT-"
 _LABELS = {"PMBR": "gpt", "sgi": "dvh"}  # libvirt's names of what blkid calls otherwise
 _LINKS = ("/dev/disk/by-id/", "/dev/disk/by-path/")
@@ -49,8 +48,9 @@ _ELSEWHERE = " as process "  # see device_users.py
 _POOR_LINKS = ("lvm-pv-uuid-", "dm-uuid-", "dm-name-")
 
 
-def find(kind: str, look: Look) -> Discovery:
-    """``kind`` is fs or disk."""
+def find(query: Query, look: Look) -> Discovery:
+    """Devices that hold files or may, or that can be divided."""
+    row = POOL_TYPES[query.type]
     if os.geteuid() != 0:
         raise StorageError(
             "not_readable",
@@ -58,15 +58,15 @@ def find(kind: str, look: Look) -> Discovery:
             subject="block devices",
             hint="Run as root (become: true).",
         )
-    devices = [device for device in _devices() if _is_disk(device) or (kind == "fs" and _may_hold_files(device))]
+    devices = [device for device in _devices() if _is_disk(device) or (row.file_tree and _may_hold_files(device))]
     processes = Processes()
     processes.files()  # once for all, before there are children
     processes.tables()
     looked = [(device, *_look_at(device, processes, look)) for device in devices]
-    wanted = [each for each in looked if kind == "disk" or not _is_divided(each[0], each[1])]
+    wanted = [each for each in looked if row.partitions or not _is_divided(each[0], each[1])]
     groups = _Groups(look)
     silent = [_unanswered(device) for device, content, _users in wanted if content.problem == _SILENT]
-    sources = tuple(_found(kind, device, content, users, groups) for device, content, users in wanted)
+    sources = tuple(_found(row, device, content, users, groups) for device, content, users in wanted)
     return Discovery(sources, tuple(silent))
 
 
@@ -169,27 +169,27 @@ class _Groups:
         return f"member of volume group {group}" if group else "physical volume of LVM"
 
 
-def _hindrances(kind: str, device: Device, content: Content, groups: _Groups) -> Iterator[str]:
+def _hindrances(row: PoolType, device: Device, content: Content, groups: _Groups) -> Iterator[str]:
     """What stands in the way, beside its users."""
     if content.problem:
         yield f"it can't be looked at: {content.problem}"
     for name in dict.fromkeys(each.name for each in content.signatures if _is_part(each)):
         yield groups.of(device) if name == _LVM_MEMBER else f"it has the signature {name} of a part of something"
-    if device.read_only and kind == "disk":
+    if device.read_only and row.partitions:
         yield "it is read-only"
 
 
 def _is_part(signature: Signature) -> bool:
     """Whether that is what a member of something has. libblkid takes those of ZFS for filesystems."""
-    return signature.usage == _RAID or signature.name.endswith("_member") or signature.name in _MEMBERS
+    return signature.usage == _RAID or signature.name.endswith("_member") or signature.name in MEMBERS
 
 
-def _found(kind: str, device: Device, content: Content, users: Sequence[str], groups: _Groups) -> FoundSource:
+def _found(row: PoolType, device: Device, content: Content, users: Sequence[str], groups: _Groups) -> FoundSource:
     filesystem = _filesystem(content)
     whole = (device.disk,) if device.disk is not None else ()
     return FoundSource(
-        Source(devices=(SourceDevice(stable_path(device)),), format=_format(kind, content)),
-        users=tuple(dict.fromkeys((*users, *_hindrances(kind, device, content, groups)))),
+        Source(devices=(SourceDevice(stable_path(device)),), format=_format(row, content)),
+        users=tuple(dict.fromkeys((*users, *_hindrances(row, device, content, groups)))),
         devices=(device.node, *whole, *device.partitions),
         group=_group(device),
         path=device.node,
@@ -207,15 +207,15 @@ def _filesystem(content: Content) -> Signature | None:
     return found[0] if len({each.name for each in found}) == 1 else None
 
 
-def _format(kind: str, content: Content) -> str | None:
+def _format(row: PoolType, content: Content) -> str | None:
     """As the pool would have it; None for what it has no word for, or where there is nothing."""
-    if kind == "fs":
+    if row.file_tree:
         filesystem = _filesystem(content)
         name = filesystem.name if filesystem else None
     else:
         tables = [each.name for each in content.signatures if each.usage == _TABLE]
         name = "gpt" if "gpt" in tables else next((_LABELS.get(table, table) for table in tables), None)
-    return name if name in POOL_TYPES[kind].formats else None
+    return name if name in row.formats else None
 
 
 def _group(device: Device) -> str | None:

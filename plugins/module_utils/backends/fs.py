@@ -349,14 +349,14 @@ def _seen(found: Found) -> tuple[Condition, ...]:
 
 def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
     """What makes the filesystem, or erases it."""
-    from ..model.operations import MakeOn, Run
+    from ..model.operations import MakeOn, Run, Taken
 
     conditions = {each.kind: each for each in change.requires or _seen(found)}
     if not conditions:  # an earlier task would have made the device
         making = FILESYSTEMS[change.wanted.source.format].making
         return [Run((*making, change.wanted.source.devices[0].path))]
     device, content = conditions["device"], conditions.get("signatures")
-    operation = MakeOn(device.path, device.expected, None if content is None else content.expected)
+    operation = MakeOn((Taken(device.path, device.expected, None if content is None else content.expected),))
     if change.action == "delete":
         return [operation._replace(wipe=True)]
     wanted = FILESYSTEMS[change.wanted.source.format]

@@ -11,12 +11,12 @@ appears on a device meanwhile makes vgcreate and vgextend ask, and end without a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, cast
 
 from ..images import qemu_img
 from ..model import operations as ops
-from ..model.change import Change
+from ..model.change import Change, Condition
 from ..model.found import Found
 from ..model.pool import Pool
 from ..model.types import THIN_POOL
@@ -33,9 +33,11 @@ _WHOLE = (
 )  # one write of the group's metadata, taken back where it fails
 
 
+_HINT = "Mend what LVM says; vgs, lvs and dmesg show more. Then run the task again."
+
+
 def _lvm(tool: str, *words: str) -> ops.Run:
-    hint = "Mend what LVM says; vgs, lvs and dmesg show more. Then run the task again."
-    return ops.Run((tool, *words), hint=hint, whole=tool in _WHOLE)
+    return ops.Run((tool, *words), hint=_HINT, whole=tool in _WHOLE)
 
 
 def _group_of(pool: Pool) -> str:
@@ -59,11 +61,21 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
 
 
 def _build(change: Change, name: str) -> list[Any]:
-    nodes = [condition.path for condition in change.requires if condition.kind == "signatures"]
-    nodes = nodes or [device.path for device in change.wanted.source.devices or ()]  # that an earlier task would make
-    wiped = [ops.Run(("wipefs", "--all", "--", *nodes))] if change.destroys else []
-    tool = "vgcreate" if change.part == GROUP else "vgextend"
-    return [*wiped, _lvm(tool, "--", name, *nodes), *_flushed(nodes)]
+    argv = ("vgcreate" if change.part == GROUP else "vgextend", "--", name)
+    taken = tuple(_taken(change.requires))
+    if not taken:  # devices that an earlier task would make
+        paths = [device.path for device in change.wanted.source.devices or ()]
+        return [_lvm(*argv, *paths), *_flushed(paths)]
+    nodes = [device.node for device in taken]
+    return [ops.MakeOn(taken, (*argv, *nodes), wipe=bool(change.destroys), hint=_HINT), *_flushed(nodes)]
+
+
+def _taken(requires: Sequence[Condition]) -> Iterator[ops.Taken]:
+    """The devices of a build, as they were looked at."""
+    contents = {each.path: each.expected for each in requires if each.kind == "signatures"}
+    for each in requires:
+        if each.kind == "device":
+            yield ops.Taken(each.path, each.expected, contents.get(each.path))
 
 
 def _delete(change: Change, found: Found, name: str) -> list[Any]:

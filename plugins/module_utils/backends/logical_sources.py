@@ -16,7 +16,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ..host.nested import holds_guests
-from ..model.discovery import Discovery, FoundSource
+from ..model.discovery import Discovery, FoundSource, Query
 from ..model.errors import StorageError
 from ..model.pool import Source, SourceDevice
 from . import lvm
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 _FORMAT = "lvm2"
 
 
-def find(look: Look) -> Discovery:
+def find(query: Query, look: Look) -> Discovery:
     if os.geteuid() != 0:
         raise StorageError(
             "not_readable",

@@ -21,6 +21,7 @@ from ..host.run import Ended, failure, finish, run, tool_missing
 from ..model.discovery import CIFS, GLUSTERFS, NFS, Discovery, FoundSource, Query, Unanswered
 from ..model.errors import StorageError
 from ..model.pool import Source, SourceHost
+from ..model.types import POOL_TYPES
 from . import netfs_answers as answers
 
 if TYPE_CHECKING:
@@ -98,8 +99,9 @@ def _volumes(host: str, query: Query, look: Look) -> Named:
 
 def _volume(host: str, kind: str, volume: answers.GlusterVolume) -> FoundSource:
     """A volume that is not started can't be mounted (Gluster's administrator guide: Starting Volumes)."""
-    if kind == "gluster":
-        source = Source(hosts=(SourceHost(host),), name=volume.name, dir="/")
+    row = POOL_TYPES[kind]
+    if "name" in row.sources:
+        source = Source(hosts=(SourceHost(host),), name=volume.name, dir=row.default_dir)
     else:
         source = _source(host, GLUSTERFS, volume.name)
     users = () if volume.status == "Started" else (f"the volume is not started ({volume.status})",)

@@ -159,6 +159,7 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
 
 
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
+    task.check_can(have.name, "resize")
     if have.looks_like == "qcow2" and "raw" not in entry.allow:
         raise task.refuse(
             "format_mismatch",

@@ -17,12 +17,14 @@ from ..model.facts import permissions_facts
 from ..model.found import ABSENT, FOREIGN, READY, Found, Part, Problem, Storage
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool
+from ..model.types import row_of
 from .guards import check_ownership
 from .pools import change_of, subject_of
 
 DIRECTORY = "directory"
 _DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
 _IF_EMPTY = ", if it is empty then"  # what an earlier task of a play makes
+_NOT_BUILT = "Name what is there: pools of this type are made of what others serve."
 _FOREIGN_PATH = "Move it away, or give the pool another path."
 
 
@@ -57,24 +59,25 @@ def build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
 def _build_part(
     part: Part, goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]
 ) -> Sequence[Change]:
-    subject = str(subject_of(goal))
+    subject, builds = str(subject_of(goal)), "build" in row_of(wanted.type).native
     if part.problem is not None:
         _meet(part, part.problem, subject, missing)
-        return () if goal.build == "never" or not part.making else (_make(part, goal, wanted, _IF_EMPTY),)
+        makes = builds and goal.build != "never" and part.making
+        return (_make(part, goal, wanted, _IF_EMPTY),) if makes else ()
     if part.kind == READY:
         return ()
     check_unused(part, goal, "built")
     if part.kind == FOREIGN:
-        _check_foreign(part, goal, found)
+        _check_foreign(part, goal, found, builds)
     elif part.kind != ABSENT:
         raise unreadable(goal, found.storage.path, part.why)
-    if goal.build == "never":
+    if goal.build == "never" or not builds:
         missing.append(
             StorageError(
                 "source_missing",
                 f"{part.what} of pool {goal.pool.name} is not there",
                 subject=subject,
-                hint="Make it, or let the task do so (build: auto).",
+                hint="Make it, or let the task do so (build: auto)." if builds else _NOT_BUILT,
             )
         )
         return ()
@@ -131,15 +134,15 @@ def check_unused(part: Part, goal: PoolGoal, doing: str) -> None:
         )
 
 
-def _check_foreign(part: Part, goal: PoolGoal, found: Found) -> None:
+def _check_foreign(part: Part, goal: PoolGoal, found: Found, builds: bool) -> None:
     subject = str(subject_of(goal))
     if part.name == DIRECTORY:
         raise StorageError(
             "storage_foreign", f"{found.storage.path} is {part.why}", subject=subject, hint=_FOREIGN_PATH
         )
-    if part.barred is not None and "overwrite" in goal.allow:
+    if builds and part.barred is not None and "overwrite" in goal.allow:
         raise part.barred.error(subject)
-    if not part.destroys:
+    if not part.destroys or not builds:
         raise StorageError(
             "storage_foreign", f"{part.what}: {part.why}", subject=subject, hint="Name another source, or what it is."
         )

@@ -23,6 +23,7 @@ from .task import VolumesTask
 
 
 def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
+    task.check_can(entry.volume.name, *_making(entry))
     check_parents_stay(entry, task)
     volume = settle_new(entry, task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
@@ -46,6 +47,11 @@ def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     )
 
 
+def _making(entry: VolumeGoal) -> tuple[str, ...]:
+    """What it takes to make a volume, in the words of the table of types."""
+    return ("create",) if entry.volume.content is None else ("create", "clone")
+
+
 def _left(volume: Volume, task: VolumesTask) -> str:
     """What is lost where a new volume is cut from a pool."""
     remains = task.found.remains.get(volume.name)
@@ -54,6 +60,7 @@ def _left(volume: Volume, task: VolumesTask) -> str:
 
 def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Change]:
     """What is not declared of its format, size and permissions stays as it was; its content does not."""
+    task.check_can(have.name, "remove", *_making(entry))
     if have.link_target is not None:
         raise link_refused(have, task)
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
@@ -132,6 +139,6 @@ def _claims(volume: Volume, task: VolumesTask) -> dict[str, Any]:
     claims.update(volume_facts(volume))
     if volume.capacity is not None and task.found.rounds(volume.capacity):
         claims["capacity"] = UNKNOWN
-    if task.found.row.name == "disk" and task.found.storage.kind == UNSEEN:
+    if task.found.row.partitions and task.found.storage.kind == UNSEEN:
         claims["format"] = UNKNOWN  # the daemon doesn't read it back
     return claims

@@ -11,11 +11,12 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import Change
-from ..model.definition import defined
+from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
 from ..model.found import ABSENT, FOREIGN, READY, UNSEEN, Found, Part
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
+from ..model.types import PoolType, row_of
 from ..model.volume import Volume
 from .building import DIRECTORY, parts_of, unreadable
 from .decision import clean
@@ -34,6 +35,9 @@ def delete_pool(goal: PoolGoal, found: Found) -> list[Change]:
         from .unseen_pools import delete_unseen
 
         return [*delete_unseen(goal, found, existing, stop(goal, found)), *undefine(goal, found)]
+    row = row_of((existing or goal.pool).type)
+    if "delete" not in row.native:
+        raise undeletable("not_supported", row, goal)
     _check_storage(goal, found, existing)
     changes: list[Change] = []
     if found.storage.open:
@@ -45,6 +49,16 @@ def delete_pool(goal: PoolGoal, found: Found) -> list[Change]:
         *_delete_parts(goal, found, existing),
         *undefine(goal, found),
     ]
+
+
+def undeletable(code: str, row: PoolType, goal: PoolGoal) -> StorageError:
+    """The refusal to delete what nobody deletes here."""
+    return StorageError(
+        code,
+        f"the storage of {row.name} pools can't be deleted",
+        subject=str(subject_of(goal)),
+        hint="Undefine the pool (state: absent), and delete the storage where it is served from.",
+    )
 
 
 def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
@@ -117,7 +131,7 @@ def _delete_part(part: Part, goal: PoolGoal, found: Found, existing: Pool | None
 
 
 def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    declared = defined(goal.pool)
+    declared = keep_names(defined(goal.pool), existing, found.resolved)
     if found.live is not None and found.started and found.live.path != existing.path:
         raise StorageError(
             "restart_needed",

@@ -44,6 +44,7 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
         return
     if not task.found.is_volume(have):
         check_is_volume(have, task)
+    task.check_can(name, "remove")
     destroys = "" if have.link_target is not None else f"the content of {have.path}"
     if destroys:
         subject, users = str(task.subject(name)), task.found.users.get(name, ())

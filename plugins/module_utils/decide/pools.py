@@ -12,13 +12,13 @@ from dataclasses import fields, replace
 from typing import Any
 
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
-from ..model.definition import defined, lacking, unordered, whole
+from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
-from ..model.types import POOL_TYPES, TAKEN_AWAY, PoolType
+from ..model.types import POOL_TYPES, PoolType, row_of
 from .decision import Decision, staging_refusal, unwritable
 from .guards import check_copy_on_write, check_ownership
 
@@ -30,6 +30,10 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
     if goal.pool.extras and not found.keeps_unknown:
         decision = decide_pool(replace(goal, pool=replace(goal.pool, extras=())), found)
         warning = f"pool {goal.pool.name}: a libvirt daemon keeps no elements that it does not know"
+        return replace(decision, warnings=(*decision.warnings, warning))
+    if _completes_restart(goal, found):
+        decision = decide_pool(replace(goal, state="active"), found)
+        warning = f"pool {goal.pool.name}: it is started, since a task that was restarting it did not come to its end"
         return replace(decision, warnings=(*decision.warnings, warning))
     _check_identity(goal, found)
     if goal.state == "absent":
@@ -46,15 +50,22 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
     of the devices that it would be made of or started on (``SOURCE``) who has them.
     """
+    if _completes_restart(goal, found):
+        goal = replace(goal, state="active")
     existing = found.definition or found.live
     deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
-    taken = found.started and found.row.name in TAKEN_AWAY
-    stakes = dict.fromkeys(found.volumes, EVERYTHING) if deleted or taken else {}
+    taken = deleted or _takes_away(goal, found)
+    stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken else {}
     if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
         stakes[ITSELF] = RUNNING
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
     return stakes
+
+
+def _completes_restart(goal: PoolGoal, found: Found) -> bool:
+    """Whether the pool is stopped only since a task that was to start it again was ended by something."""
+    return goal.state == "present" and found.restarting and not found.active and found.definition is not None
 
 
 def _takes_devices(goal: PoolGoal, found: Found) -> bool:
@@ -74,6 +85,11 @@ def _goes_down(goal: PoolGoal, found: Found) -> bool:
         return False
     current = found.current
     return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+
+
+def _takes_away(goal: PoolGoal, found: Found) -> bool:
+    """Whether stopping the pool takes its volumes away, whoever uses them. A daemon always does."""
+    return found.started and found.row.taken_away and (found.current.kind == UNSEEN or _goes_down(goal, found))
 
 
 def _in_the_way(goal: PoolGoal, found: Found) -> bool:
@@ -209,7 +225,7 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
         resolved = found.resolved.get(wanted.path, wanted.path)
         if neighbour.resolved == resolved:
             return f"{wanted.path} is the directory"
-    if wanted.type == "dir":
+    if not _row(wanted).on_devices and _row(wanted).one_of is None:
         return ""
     from .sharing import shared_source
 
@@ -276,7 +292,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         _check_complete(goal, wanted, starting=True)
     else:
-        wanted = _as_defined(overlay(existing, goal.pool), existing, found)
+        wanted = _as_defined(laid_over(existing, goal, found), existing, found)
     kept = defined(wanted)
     differing = () if existing is None else _differing(existing, kept)
     if (existing is None or differing) and not found.defines_all:
@@ -319,6 +335,11 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
             "Use the uri of a daemon that does, or define it without one (native:///system).",
         )
     raise StorageError("backend_missing", f"{found.unsupported}: {what}", subject=str(subject_of(goal)), hint=hint)
+
+
+def laid_over(existing: Pool, goal: PoolGoal, found: Found) -> Pool:
+    """The definition with what is declared."""
+    return keep_names(overlay(existing, goal.pool), existing, found.resolved)
 
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
@@ -463,7 +484,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not found.started and not _in_the_way(goal, found):
         return []
-    if found.row.name in TAKEN_AWAY:
+    if _takes_away(goal, found):
         from .deleting import guard_all
 
         guard_all(goal, found, "taken away")
@@ -471,25 +492,28 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     summary = "stop it"
     may: frozenset[str] = frozenset()
     if _goes_down(goal, found):
-        _check_not_busy(goal, found)
+        _check_not_busy(goal, found, current.take_down, current.path)
         may = frozenset({TAKE_DOWN, *([EMPTIED] if deleting else [])})
         summary += f": {current.take_down}"
     elif current.take_down and current.up:
         if restart or deleting:
             raise _adopted(goal, found, "stopped for that" if restart else "deleted")
         summary += f", without this: {current.take_down}, since it was up before the pool was started"
+    elif current.kind == UNSEEN and found.row.mounted:
+        path = (found.live or pool or goal.pool).path
+        _check_not_busy(goal, found, f"unmount {path}", path)
     state = "active" if found.active else "inactive"
     after = {"state": "inactive"}
     requires = current.leaves if may else ()
     return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
 
 
-def _check_not_busy(goal: PoolGoal, found: Found) -> None:
-    busy = (*found.current.busy, *_standing_on(found))
+def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:
+    busy = (*found.current.busy, *_standing_on(found, path or ""))
     if busy:
         raise StorageError(
             "pool_in_use",
-            f"pool {goal.pool.name} can't be stopped ({found.current.take_down}): it is used by "
+            f"pool {goal.pool.name} can't be stopped ({how}): it is used by "
             + ", ".join(map(str, busy[:_SHOWN]))
             + (f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""),
             subject=str(subject_of(goal)),
@@ -497,14 +521,13 @@ def _check_not_busy(goal: PoolGoal, found: Found) -> None:
         )
 
 
-def _standing_on(found: Found) -> Iterator[User]:
+def _standing_on(found: Found, path: str) -> Iterator[User]:
     """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
-    path = found.current.path or ""
     inside = found.resolved.get(path, path).rstrip("/") + "/"
     for neighbour in found.neighbours if found.row.file_tree and path else ():
         if (
             neighbour.started
-            and found.row_of(neighbour.pool).file_tree
+            and row_of(neighbour.pool.type).file_tree
             and (neighbour.resolved or "").startswith(inside)
         ):
             yield User("pool", neighbour.pool.name)

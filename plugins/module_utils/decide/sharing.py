@@ -7,38 +7,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
+from ..model.definition import with_defaults
 from ..model.found import Found, Neighbour
 from ..model.pool import Pool, Source
-from ..model.types import POOL_TYPES
+from ..model.types import row_of
 
 
 def shared_source(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
     """What another pool has that this one would have too; empty where there is nothing."""
-    other = neighbour.pool
-    if POOL_TYPES[wanted.type or "dir"].on_devices and POOL_TYPES[other.type or "dir"].on_devices:
+    row, other = row_of(wanted.type), neighbour.pool
+    if row.on_devices and row_of(other.type).on_devices:
         theirs = {device.path for device in other.source.devices or ()} | set(neighbour.devices)
         for device in wanted.source.devices or ():
             if {device.path, found.resolved.get(device.path, device.path)} & theirs:
                 return f"{device.path} is a device"
-    if wanted.type == other.type and any(
-        same(wanted.source, other.source) for same in _SAME.get(wanted.type or "", ())
-    ):
+    if wanted.type == other.type and row.one_of is not None and _are_one(wanted, other, row.one_of):
         return f"this source of type {wanted.type} is the one"
     return ""
 
 
-def _first_host(source: Source) -> str | None:
-    return source.hosts[0].name if source.hosts else None
+def _are_one(wanted: Pool, other: Pool, names: tuple[str, ...]) -> bool:
+    """Whether their sources agree in all of these fields. Of what nothing is said there is none."""
+    mine, theirs = ([_told(with_defaults(pool).source, name) for name in names] for pool in (wanted, other))
+    return mine == theirs and (not names or any(value is not None for value in mine))
 
 
-_SAME: dict[str, tuple[Callable[[Source, Source], bool], ...]] = {
-    "netfs": (lambda a, b: (a.dir, _first_host(a)) == (b.dir, _first_host(b)),),
-    "logical": (lambda a, b: a.name is not None and a.name == b.name,),
-    "gluster": (lambda a, b: (a.name, a.dir or "/", _first_host(a)) == (b.name, b.dir or "/", _first_host(b)),),
-    "iscsi": (lambda a, b: (a.devices, a.initiator) == (b.devices, b.initiator),),
-    "scsi": (lambda a, b: a.adapter is not None and a.adapter == b.adapter,),
-    "mpath": (lambda a, b: True,),
-    "vstorage": (lambda a, b: a.name == b.name,),
-}
+def _told(source: Source, name: str) -> Any:
+    if name == "hosts":
+        return source.hosts[0].name if source.hosts else None
+    return getattr(source, name)

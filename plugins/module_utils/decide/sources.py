@@ -15,20 +15,20 @@ from dataclasses import dataclass, replace
 from ..model.discovery import ANY_FORMAT, CIFS, NFS, Discovery, FoundSource, SourcesGoal, Unanswered
 from ..model.errors import StorageError
 from ..model.pool import Pool, Source
-
-_ON_DEVICES = ("fs", "disk", "logical")
+from ..model.types import VOLUME_GROUP, row_of
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What is waited for. ``missing`` is not there, ``other`` is there with another format, ``taken`` is there and
-    used, ``unknown`` can't be told of.
+    """What is waited for, of the type ``kind``. ``missing`` is not there, ``other`` is there with another format,
+    ``taken`` is there and used, ``unknown`` can't be told of.
     """
 
     missing: tuple[Source, ...] = ()
     taken: tuple[tuple[Source, FoundSource], ...] = ()
     unknown: tuple[tuple[Source, Unanswered], ...] = ()
     other: tuple[tuple[Source, FoundSource], ...] = ()
+    kind: str | None = None
 
     @property
     def met(self) -> bool:
@@ -86,15 +86,16 @@ def listed(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSourc
 
 
 def _has(pool: Pool, found: FoundSource, goal: SourcesGoal, discovery: Discovery) -> bool:
-    if pool.type in _ON_DEVICES and _devices(pool.source, discovery.resolved) & set(found.devices):
+    row = row_of(pool.type)
+    if row.device_paths and _devices(pool.source, discovery.resolved) & set(found.devices):
         return True
-    if pool.type == "logical":
+    if row.group == VOLUME_GROUP:
         return found.group is not None and (pool.source.name or pool.name) == found.group
     if pool.type != goal.query.type or not pool.source.hosts:
         return False
-    source = pool.source
-    if pool.type == "gluster":
-        source = replace(source, name=source.name or pool.name, dir=None)
+    source = Source(**{name: getattr(pool.source, name) for name in ("hosts", "format", *row.sources)})
+    if row.named_by_pool and not source.name:
+        source = replace(source, name=pool.name)
     return is_like(source, found.source, discovery.resolved)
 
 
@@ -102,12 +103,12 @@ def _has(pool: Pool, found: FoundSource, goal: SourcesGoal, discovery: Discovery
 
 
 def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource]) -> Judgement:
-    """A source that a pool of this host has is what was waited for: the second run of a play finds it like that."""
+    """A source that a pool of that type has is what was waited for: the second run of a play finds it like that."""
     missing, taken, unknown, other = [], [], [], []
     for wanted in (each if each.hosts else replace(each, hosts=goal.like.hosts) for each in goal.wanted):
         alike = [source for source in sources if is_like(wanted, source.source, discovery.resolved)]
         blind = next((each for each in discovery.unanswered if _might_have(each, wanted, discovery.resolved)), None)
-        if any(source.free or source.pools for source in alike):
+        if any(_is_there(source, goal, discovery) for source in alike):
             continue
         if alike and (blind is None or wanted.hosts):
             taken.append((wanted, alike[0]))
@@ -119,7 +120,20 @@ def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource
                 other.append((wanted, near[0]))
             else:
                 missing.append(wanted)
-    return Judgement(tuple(missing), tuple(taken), tuple(unknown), tuple(other))
+    return Judgement(tuple(missing), tuple(taken), tuple(unknown), tuple(other), goal.query.type)
+
+
+def _is_there(found: FoundSource, goal: SourcesGoal, discovery: Discovery) -> bool:
+    """Whether a pool could be made from it, or was. What a pool has cut out of its disk or group is another one's."""
+    if found.free:
+        return True
+    own = _devices(found.source, discovery.resolved)
+    named = [
+        (pool.type, _devices(pool.source, discovery.resolved)) for pool in discovery.pools if pool.name in found.pools
+    ]
+    if any(kind == goal.query.type and (not devices or devices & own) for kind, devices in named):
+        return True
+    return not found.users and not any(devices & own for _kind, devices in named)
 
 
 def _might_have(silent: Unanswered, wanted: Source, resolved: Mapping[str, str]) -> bool:
@@ -129,14 +143,14 @@ def _might_have(silent: Unanswered, wanted: Source, resolved: Mapping[str, str])
     return silent.host in asked and (wanted.format in ANY_FORMAT or silent.format in ("", wanted.format))
 
 
-def named(source: Source) -> str:
-    """A source in a few words."""
+def named(source: Source, kind: str | None) -> str:
+    """A source of pools of a type in a few words."""
     devices = ", ".join(device.path for device in source.devices or ())
     if source.hosts:
         host = " or ".join(host.name for host in source.hosts)
         return f"{host}:{source.name or source.dir}" + (f" ({source.format})" if source.format else "")
     if source.name:
-        return f"volume group {source.name}" + (f" on {devices}" if devices else "")
+        return f"{row_of(kind).group} {source.name}".strip() + (f" on {devices}" if devices else "")
     return devices
 
 
@@ -144,14 +158,15 @@ def unmet(judgement: Judgement, seconds: float) -> StorageError:
     """The error that names everything that is not as waited for. A server that refuses to list has nothing there; one
     that does not answer may.
     """
-    said = [f"{named(source)} is not there" for source in judgement.missing]
-    said += [f"{named(source)} {holding(source, found)}" for source, found in judgement.other]
-    said += [f"{named(source)} is not free: {', '.join(found.why_not)}" for source, found in judgement.taken]
-    said += [f"of {named(source)} can't be told: {_told(silent)}" for source, silent in judgement.unknown]
+    kind = judgement.kind
+    said = [f"{named(source, kind)} is not there" for source in judgement.missing]
+    said += [f"{named(source, kind)} {holding(source, found)}" for source, found in judgement.other]
+    said += [f"{named(source, kind)} is not free: {', '.join(found.why_not)}" for source, found in judgement.taken]
+    said += [f"of {named(source, kind)} can't be told: {_told(silent)}" for source, silent in judgement.unknown]
     message = (f"waited for {seconds:g} s, and " if seconds else "") + "; ".join(said)
     pairs = (*judgement.other, *judgement.taken, *judgement.unknown)
     subjects = [*judgement.missing, *(pair[0] for pair in pairs)]
-    subject = ", ".join(named(source) for source in subjects)
+    subject = ", ".join(named(source, kind) for source in subjects)
     silent_errors = [silent.error for _source, silent in judgement.unknown if silent.error.code not in _REFUSED]
     if silent_errors:
         return StorageError(silent_errors[0].code, message, subject=subject, hint=silent_errors[0].hint or _SILENT)

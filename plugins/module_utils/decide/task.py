@@ -15,7 +15,7 @@ from functools import cached_property
 
 from ..model.change import Subject
 from ..model.errors import StorageError
-from ..model.found import Found
+from ..model.found import UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.volume import Backing, Content, Volume
 from .compare import differences
@@ -58,6 +58,16 @@ class VolumesTask:
 
     def refuse(self, code: str, name: str, message: str, hint: str) -> StorageError:
         return StorageError(code, message, subject=str(self.subject(name)), hint=hint)
+
+    def check_can(self, name: str, *doings: str) -> None:
+        """Raises ``not_supported`` where volumes of this type of pool can't be that here. What a daemon can't do is
+        told of the whole plan: see unseen.py.
+        """
+        lacking = [doing for doing in doings if doing not in self.found.can]
+        if lacking and self.found.storage.kind != UNSEEN:
+            from .unseen import cannot
+
+            raise cannot(lacking[0], name, self)
 
     @cached_property
     def doomed(self) -> tuple[str, ...]:

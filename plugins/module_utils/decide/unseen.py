@@ -16,7 +16,7 @@ from dataclasses import replace
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
-from ..model.found import Found
+from ..model.found import UNSEEN, Found
 from ..model.goal import VolumeGoal
 from ..model.partitions import PRIMARIES, daemon_deletes, encloses, expected_number, number_of
 from ..model.pool import Pool
@@ -40,16 +40,6 @@ _WORDS = {
     "permissions": "given another owner, group or mode",
 }
 _ON_THAT_HOST = "Run the task on the host of the pool itself, as root, where the daemon and the files are both at hand"
-_ELSEWHERE = {
-    "logical": "Do it on that host (lvextend and the like), then let the daemon look again (virsh pool-refresh).",
-    "disk": "Do it on that host (parted), then let the daemon look again (virsh pool-refresh).",
-    "zfs": "Do it on that host (zfs set volsize and the like), then let the daemon look again (virsh pool-refresh).",
-    "iscsi": "Do it where the target is served from.",
-    "iscsi-direct": "Do it where the target is served from.",
-    "scsi": "Do it where the units are served from.",
-    "mpath": "Do it where the units are served from.",
-    "gluster": "Do it in a netfs pool on the same Gluster volume (source.format: glusterfs).",
-}
 _INSTEAD = {
     "import": "Convert it first (qemu-img convert -O raw) and import that, or name a volume of it (source.volume).",
     "take": "Leave source.format out to have it converted.",
@@ -59,12 +49,16 @@ _INSTEAD = {
 
 
 def cannot(doing: str, name: str, task: VolumesTask) -> StorageError:
+    """The refusal of what is not done with volumes of a type, by the daemon or here."""
     row = task.found.row
+    if task.found.storage.kind != UNSEEN:
+        what = f"volumes of {row.name} pools are not {_WORDS[doing]}"
+        return task.refuse("not_supported", name, what, row.elsewhere or "Use a pool of another type.")
     return task.refuse(
         "daemon_cannot",
         name,
         f"the daemon can't do that: volumes of {row.name} pools are not {_WORDS[doing]} through it",
-        _INSTEAD.get(doing) or _ELSEWHERE.get(row.name, f"{_ON_THAT_HOST}."),
+        _INSTEAD.get(doing) or row.elsewhere or f"{_ON_THAT_HOST}.",
     )
 
 
@@ -75,7 +69,7 @@ def unseen_refusal(changes: Iterable[Change], task: VolumesTask) -> StorageError
         for doing in _needed(change, task.found):
             if doing not in task.found.row.daemon:
                 return cannot(doing, change.subject.volume or "", task)
-    return _partitions_refusal(made, task) if task.found.row.name == "disk" else None
+    return _partitions_refusal(made, task) if task.found.row.partitions else None
 
 
 def _needed(change: Change, found: Found) -> tuple[str, ...]:
@@ -218,7 +212,7 @@ def settle_plain(entry: VolumeGoal, task: VolumesTask) -> Volume:
             f"Leave format out, or give one of: {kinds}.",
         )
     _check_options(volume, task)
-    has_formats = bool(row.volume_formats) and not (row.name == "disk" and volume.format in ("raw", "none"))
+    has_formats = bool(row.volume_formats) and not (row.partitions and volume.format in ("raw", "none"))
     volume = replace(volume, format=volume.format if has_formats else None)
     return _allocated(_sized(volume, task), task)
 
@@ -226,11 +220,11 @@ def settle_plain(entry: VolumeGoal, task: VolumesTask) -> Volume:
 def _check_options(volume: Volume, task: VolumesTask) -> None:
     row, name = task.found.row, volume.name
     given = [option for option in _IMAGE_OPTIONS if getattr(volume, option) is not None]
-    if volume.backing is not None and row.name != "logical":
+    if volume.backing is not None and not row.snapshots:
         given.append("backing")
     if volume.content is not None and volume.content.volume is None:
         given.append("source.path or content")
-    if row.name == "disk" and volume.format not in (None, "none", "raw") and task.found.granule == 1:
+    if row.partitions and volume.format not in (None, "none", "raw") and task.found.granule == 1:
         given.append("format, since its label is not dos")
     if given:
         raise task.refuse(
@@ -250,8 +244,8 @@ _OWNERSHIP = "owner, group or mode"
 
 
 def _allocated(volume: Volume, task: VolumesTask) -> Volume:
-    """Logical volumes are whole: a smaller allocation would make a snapshot that is lost once it is full."""
-    if task.found.row.name != "logical":
+    """A smaller allocation would make a snapshot that is lost once it is full."""
+    if not task.found.row.snapshots:
         return volume
     if volume.allocation is not None and volume.backing is None and volume.allocation != volume.capacity:
         raise task.refuse(

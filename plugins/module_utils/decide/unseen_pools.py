@@ -19,15 +19,13 @@ from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import BLANK, DATA, UNREADABLE, Found
 from ..model.goal import PoolGoal
-from ..model.pool import Pool, overlay
+from ..model.pool import Pool
 from ..model.types import POOL_TYPES
 from ..model.units import format_size
 from .building import check_all_unused
-from .deleting import check_whole, delete_listed, listing
-from .pools import change_of, subject_of
+from .deleting import check_whole, delete_listed, listing, undeletable
+from .pools import change_of, laid_over, subject_of
 
-_FROM_DEVICES = ("fs", "logical", "disk")  # which are built on nothing else
-_ANY_LABEL = ("unknown", None)
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
 
 
@@ -99,7 +97,7 @@ def _looked_at(found: Found, wanted: Pool) -> dict[str, str]:
 def takes_devices(goal: PoolGoal, found: Found) -> bool:
     """Whether starting the pool would write to devices at hand, or mount them: others may have them."""
     existing = found.definition or found.live
-    wanted = goal.pool if existing is None else overlay(existing, goal.pool)
+    wanted = goal.pool if existing is None else laid_over(existing, goal, found)
     builds = goal.build != "never" and not all(_fits(what, wanted) for what in _looked_at(found, wanted).values())
     return builds or POOL_TYPES[wanted.type or ""].mounted
 
@@ -110,17 +108,17 @@ def _all_seen(found: Found, wanted: Pool) -> bool:
 
 def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError]) -> tuple[frozenset[str], str]:
     """What starting may include, and what that destroys."""
-    never, overwrite = goal.build == "never", "overwrite" in goal.allow
+    row, never, overwrite = POOL_TYPES[wanted.type or ""], goal.build == "never", "overwrite" in goal.allow
     if found.runs_on(wanted):  # restarted: it is built
-        return frozenset({"directory"} if POOL_TYPES[wanted.type or ""].file_tree and not never else {"check"}), ""
+        return frozenset({"directory"} if row.file_tree and not never else {"check"}), ""
     if not _all_seen(found, wanted):
-        if never or (wanted.type in _FROM_DEVICES and not wanted.source.devices):
+        if never or (row.device_paths and not wanted.source.devices):
             return frozenset({"check"}), ""
         if _only_directory(wanted):  # one that is there gets the declared permissions too
-            first = wanted.type == "dir" and permissions_facts(goal.pool.permissions)
+            first = not row.mounted and permissions_facts(goal.pool.permissions)
             return frozenset({"first" if first else "directory"}), ""
         if _unmade(wanted):
-            return frozenset({"directory"} if wanted.type == "fs" else {"check"}), ""
+            return frozenset({"directory"} if row.file_tree else {"check"}), ""
         lost = f"what {devices_of(wanted)} holds, if it is of another kind" if overwrite else ""
         return frozenset({"build", *(["overwrite"] if overwrite else [])}), lost
     seen = _looked_at(found, wanted)
@@ -145,20 +143,26 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
         _check_blank(goal, wanted, blank, never, missing)
     if never:
         return frozenset({"check"}), ""
-    return frozenset({"build"} if blank else {"directory"} if wanted.type == "fs" else {"check"}), ""
+    return frozenset({"build"} if blank else {"directory"} if row.file_tree else {"check"}), ""
 
 
 def _fits(content: str, wanted: Pool) -> bool:
     """Whether what a device holds is what the pool would be built as."""
-    declared = wanted.source.format
-    if wanted.type == "fs":
-        return content == declared or (declared in ("auto", None) and content != DATA)
-    if wanted.type == "disk":
-        return content == ("dos" if declared in _ANY_LABEL else declared)
-    return content == POOL_TYPES[wanted.type or ""].signature
+    row = POOL_TYPES[wanted.type or ""]
+    if row.signature:
+        return content == row.signature
+    if _says_nothing(wanted) and not row.builds:
+        return content != DATA
+    return content == (row.builds if _says_nothing(wanted) else wanted.source.format)
+
+
+def _says_nothing(wanted: Pool) -> bool:
+    """Whether the declared format is none."""
+    return wanted.source.format in (POOL_TYPES[wanted.type or ""].default_format, None)
 
 
 def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, missing: list[StorageError]) -> None:
+    row = POOL_TYPES[wanted.type or ""]
     if never:
         missing.append(
             StorageError(
@@ -168,7 +172,7 @@ def _check_blank(goal: PoolGoal, wanted: Pool, blank: list[str], never: bool, mi
                 hint="Format it, or let the task do so (build: auto).",
             )
         )
-    elif wanted.type == "fs" and wanted.source.format in ("auto", None):
+    elif not row.signature and not row.builds and _says_nothing(wanted):
         raise StorageError(
             "missing_option",
             f"{', '.join(blank)} of pool {goal.pool.name} is empty, and nothing says as what to format it",
@@ -230,12 +234,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
         return []
     row, subject = POOL_TYPES[existing.type or ""], str(subject_of(goal))
     if "remove" not in row.daemon:
-        raise StorageError(
-            "daemon_cannot",
-            f"the storage of {row.name} pools can't be deleted",
-            subject=subject,
-            hint="Undefine the pool (state: absent), and delete the storage where it is served from.",
-        )
+        raise undeletable("daemon_cannot", row, goal)
     if not found.active:
         if _is_gone(found, existing):
             return stop
@@ -266,33 +265,34 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
 
 def _is_gone(found: Found, existing: Pool) -> bool:
     """Whether an interrupted task has deleted the storage already: its devices are there, and hold nothing of it."""
-    if not found.row.on_devices or existing.type == "fs" or not _all_seen(found, existing):
+    if not found.row.on_devices or found.row.file_tree or not _all_seen(found, existing):
         return False
     return all(what in (BLANK, DATA) for what in _looked_at(found, existing).values())
 
 
 def _check_all_listed(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    """Raises where the pool holds more than the daemon lists: of a volume group it shows no thin and no inactive
-    volumes, of a zpool no file systems and snapshots.
+    """Raises where the pool holds more than the daemon lists. What would go with a pool that goes as one may be
+    allowed to; of others the sizes tell.
     """
-    if existing.type == "logical" and found.usage is not None:
+    row, called = found.row, existing.source.name
+    unlisted, command = row.unlisted
+    if unlisted and not row.whole and found.usage is not None:
         listed = sum(volume.allocation or 0 for volume in found.volumes.values())
         if found.usage.allocation > listed:
             raise StorageError(
                 "pool_foreign_content",
-                f"volume group {existing.source.name} holds {format_size(found.usage.allocation - listed)} more than "
-                "the volumes that the daemon lists",
+                f"{row.group} {called} holds {format_size(found.usage.allocation - listed)} more than the volumes that "
+                "the daemon lists",
                 subject=str(subject_of(goal)),
-                hint="Look at it on that host (lvs -a): it may be thin or inactive volumes. Remove them there, or "
-                "undefine the pool and keep everything (state: absent).",
+                hint=f"Look at it on that host ({command}): it may be {unlisted}. Remove them there, or undefine the "
+                "pool and keep everything (state: absent).",
             )
-    if existing.type == "zfs" and "nonempty" not in goal.allow:
+    if unlisted and row.whole and "nonempty" not in goal.allow:
         raise StorageError(
             "pool_nonempty",
-            f"with {len(found.volumes)} volumes, file systems and snapshots of {existing.source.name} would be lost, "
-            "which the daemon does not list",
+            f"with {len(found.volumes)} volumes, {unlisted} of {called} would be lost, which the daemon does not list",
             subject=str(subject_of(goal)),
-            hint="Look at it on that host (zfs list -t all), then add allow: [nonempty].",
+            hint=f"Look at it on that host ({command}), then add allow: [nonempty].",
         )
 
 
@@ -303,8 +303,8 @@ def _delete_storage(goal: PoolGoal, found: Found, existing: Pool, whole: bool) -
     if whole and found.volumes:
         check_whole(goal, found)
         what += f", with {listing(found.volumes)}"
-    if existing.type == "zfs":
-        what += ", and all file systems and snapshots in it"
+    if whole and found.row.unlisted[0]:
+        what += f", and all {found.row.unlisted[0]} in it"
     return change_of(
         goal, "delete", f"delete {what}", {"target": UNKNOWN}, {"target": UNKNOWN}, existing, destroys=what
     )

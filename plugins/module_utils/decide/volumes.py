@@ -51,7 +51,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
 
 
 def _doomed(task: VolumesTask) -> Iterable[str]:
-    if task.found.row.name != "disk" or not task.doomed:
+    if not task.found.row.partitions or not task.doomed:
         return task.doomed
     if task.found.storage.kind == UNSEEN:
         from .unseen import from_the_end as last_first
@@ -89,7 +89,8 @@ def _delete_extra(name: str, task: VolumesTask) -> list[Change]:
     try:
         return list(delete(VolumeGoal(Volume(name), "absent"), task))
     except StorageError as error:
-        error.hint = "List it in volumes to keep it, or delete it by name."
+        if error.code != "not_supported":
+            error.hint = "List it in volumes to keep it, or delete it by name."
         raise
 
 
@@ -185,7 +186,7 @@ def _ordered(task: VolumesTask) -> Iterator[VolumeGoal]:
         done.add(name)
         yield entry
 
-    for entry in sorted(task.goal.volumes, key=_number) if task.found.row.name == "disk" else task.goal.volumes:
+    for entry in sorted(task.goal.volumes, key=_number) if task.found.row.partitions else task.goal.volumes:
         yield from visit(entry.volume.name, ())
 
 
@@ -229,15 +230,17 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
 
 def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> StorageError:
     shown = ", ".join(f"{d.field} is {_shown(d.have)}, not {_shown(d.want)}" for d in stuck)
-    if task.found.storage.kind == UNSEEN and [d.field for d in stuck] == ["capacity"]:
+    stays = task.found.storage.kind == UNSEEN or "resize" not in task.found.can
+    if stays and [d.field for d in stuck] == ["capacity"]:
         from .unseen import cannot
 
         return cannot("resize", have.name, task)
+    anew = ", or let it be made anew, which loses its content (recreate: needed)" if "create" in task.found.can else ""
     return task.refuse(
         "volume_differs",
         have.name,
         f"volume {task.goal.pool}/{have.name} is there, but its {shown}; that can't be changed in place",
-        "Declare what it is, or let it be made anew, which loses its content (recreate: needed).",
+        f"Declare what it is{anew}.",
     )
 
 

@@ -244,10 +244,10 @@ def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, na
     """The account of a CIFS share: it is no part of a definition, and so is needed whenever the pool is started."""
     if given is None:
         return None
-    subject, what = f"pool {name}", ""
+    row, subject, what = POOL_TYPES.get(kind or ""), f"pool {name}", ""
     if given["type"] != _LOGIN:
         what = "secret is for the type cifs; others name a secret of libvirt" if given.get("secret") is not None else ""
-    elif kind not in (None, "netfs") or source.format not in (None, "auto", "cifs"):
+    elif (row is not None and row.login != _LOGIN) or source.format not in (None, "auto", _LOGIN):
         what = "the type cifs is for pools of type netfs and the format cifs"
     elif given.get("secret_uuid") is not None or given.get("secret_usage") is not None:
         what = "the password of a CIFS share is given as secret"

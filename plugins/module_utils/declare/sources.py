@@ -10,47 +10,37 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..model.discovery import ANY_FORMAT, CIFS, GLUSTERFS, NFS, Query, SourcesGoal
+from ..model.discovery import ANY_FORMAT, CIFS, Query, SourcesGoal
 from ..model.errors import StorageError
 from ..model.pool import Pool, Source
 from ..model.sources import host_problem, misfit, normal_source, source_problem
-from ..model.types import POOL_TYPES
+from ..model.types import POOL_TYPES, PoolType
 from .names import CONTROL
 from .pools import source_of
 
-_PROTOCOLS = (NFS, GLUSTERFS, CIFS)
-# What names a source of a type: at least one of these.
-_NAMED_BY = {
-    "netfs": ("dir",),
-    "gluster": ("name",),
-    "logical": ("name", "devices"),
-    "fs": ("devices",),
-    "disk": ("devices",),
-}
-_OF_SERVERS = ("netfs", "gluster")
 # What smbclient would read as something else in its file of credentials: it takes spaces off both ends of a value.
 _STRANGE_TEXT = "is empty, has a control character in it, or white space at an end"
 
 
 def sources_goal(params: Mapping[str, Any]) -> SourcesGoal:
     """Raises StorageError for whatever is wrong with the parameters."""
-    kind = params["type"]
-    like = _source(params["source"] or {}, "source", kind)
-    wanted = tuple(_source(given, "wait_for", kind) for given in params["wait_for"] or ())
+    kind, row = params["type"], POOL_TYPES[params["type"]]
+    like = _source(params["source"] or {}, "source", row)
+    wanted = tuple(_source(given, "wait_for", row) for given in params["wait_for"] or ())
     for source in wanted:
-        _check_named(source, like, kind)
+        _check_named(source, like, row)
     hosts = _hosts((like, *wanted))
-    if kind in _OF_SERVERS and not hosts:
+    if row.protocols and not hosts:
         raise StorageError(
             "missing_option", f"sources of type {kind} are those of a server", hint="Name it as source.host."
         )
-    formats = _formats(like, wanted, kind)
+    formats = _formats(like, wanted, row)
     _check_account(params, formats)
     query = Query(kind, hosts, formats, _paths((like, *wanted)), params["username"], params["password"])
     return SourcesGoal(query, like, wanted, bool(params["free"]))
 
 
-def _source(given: Mapping[str, Any], option: str, kind: str) -> Source:
+def _source(given: Mapping[str, Any], option: str, row: PoolType) -> Source:
     for name, value in given.items():
         for text in value if isinstance(value, list) else [value]:
             if text is not None and (not text or CONTROL.search(text)):
@@ -58,8 +48,7 @@ def _source(given: Mapping[str, Any], option: str, kind: str) -> Source:
                     f"{option}.{name}: {text!r} " + ("has a control character in it" if text else "is empty")
                 )
     source = normal_source(source_of(given))
-    row = POOL_TYPES[kind]
-    problem = misfit(Pool("", kind, source=source), row) or host_problem(source) or source_problem(source, row)
+    problem = misfit(Pool("", row.name, source=source), row) or host_problem(source) or source_problem(source, row)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, f"{option}: {what}", hint=hint)
@@ -83,15 +72,15 @@ def _unusable(message: str, hint: str = "Correct it, or leave it out.") -> Stora
     return StorageError("invalid_option", message, hint=hint)
 
 
-def _check_named(source: Source, like: Source, kind: str) -> None:
+def _check_named(source: Source, like: Source, row: PoolType) -> None:
     """A source that is waited for must say which one it is."""
-    if not any(getattr(source, name) for name in _NAMED_BY[kind]):
+    if not any(getattr(source, name) for name in row.sources):
         raise StorageError(
             "missing_option",
-            f"wait_for: one of its sources of type {kind} has no {' or '.join(_NAMED_BY[kind])}",
+            f"wait_for: one of its sources of type {row.name} has no {' or '.join(row.sources)}",
             hint="Say which one is meant.",
         )
-    if kind in _OF_SERVERS and not (source.hosts or like.hosts):
+    if row.protocols and not (source.hosts or like.hosts):
         raise StorageError(
             "missing_option", "wait_for: one of its sources has no host", hint="Name it there, or as source.host."
         )
@@ -105,22 +94,20 @@ def _paths(sources: Iterable[Source]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(device.path for source in sources for device in source.devices or ()))
 
 
-def _formats(like: Source, wanted: Sequence[Source], kind: str) -> tuple[str, ...]:
+def _formats(like: Source, wanted: Sequence[Source], row: PoolType) -> tuple[str, ...]:
     """The protocols that servers are asked by: those that the declaration names, else all."""
-    if kind not in _OF_SERVERS:
-        return ()
-    if kind == "gluster":
-        return (GLUSTERFS,)
+    if not row.protocols or "format" not in row.optional:
+        return row.protocols
     named = {source.format for source in (like, *wanted)} - set(ANY_FORMAT)
     if like.format in ANY_FORMAT and (like.hosts or any(source.format in ANY_FORMAT for source in wanted)):
-        return _PROTOCOLS
-    return tuple(protocol for protocol in _PROTOCOLS if protocol in named)
+        return row.protocols
+    return tuple(protocol for protocol in row.protocols if protocol in named)
 
 
 def _check_account(params: Mapping[str, Any], formats: tuple[str, ...]) -> None:
     if params["username"] is None and params["password"] is None:
         return
-    if params["type"] != "netfs" or CIFS not in formats:
+    if CIFS not in formats:
         raise _unusable("username and password are for CIFS, which is not asked", "Leave them out.")
     if params["username"] is None or params["password"] is None:
         raise StorageError(

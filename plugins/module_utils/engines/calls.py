@@ -12,6 +12,7 @@ from dataclasses import replace
 from posixpath import dirname
 from typing import Any
 
+from ..backends.by_type import backend_of
 from ..libvirt_xml.pool import render_pool
 from ..libvirt_xml.volume import render_volume
 from ..model import operations as ops
@@ -22,7 +23,7 @@ from ..model.pool import Pool
 from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.types import POOL_TYPES
 from ..model.volume import Volume
-from .local import LocalHost, backend_of, of_volumes
+from .local import LocalHost, of_volumes
 
 _MANY = 20  # from so many new volumes on, all of them are made at once beside the daemon: it takes ten times as long
 _KIB = 1024
@@ -67,7 +68,8 @@ class Calls:
         if self.found.started and not self.stops:
             yield self._call("pool-refresh")  # active already, but its directory was gone
         else:
-            yield self._call("pool-start", words=tuple(sorted(change.may)))
+            words = {*change.may, "sized"} if POOL_TYPES[pool.type or ""].starts_on_nothing else change.may
+            yield self._call("pool-start", words=tuple(sorted(words)))
 
     def _stop(self, change: Change, pool: Pool) -> Iterator[Any]:
         if self.goes:
@@ -139,7 +141,7 @@ class Calls:
         """All through the daemon: decide/unseen.py has refused what it has no call for."""
         volume: Volume = change.wanted
         name = volume.name
-        if change.action == "delete" and pool.type == "disk" and not daemon_deletes(pool):
+        if change.action == "delete" and self.found.row.partitions and not daemon_deletes(pool):
             yield ops.Run(("parted", "--script", disk_of(pool), "rm", self._partition(name, pool)))
             yield self._call("pool-refresh")
         elif change.action in ("delete", "recreate"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..host.daemon import Daemon
 from ..host.remote import Servers
@@ -19,8 +20,10 @@ from ..model.extents import told_extent
 from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
 from ..model.goal import Scope
 from ..model.pool import Pool
-from ..model.types import TAKEN_AWAY
 from ..model.volume import Volume
+
+if TYPE_CHECKING:
+    from .local import LocalHost
 
 _UNSEEN = "the processes, mounts and devices of the daemon's host"
 
@@ -30,9 +33,9 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     if not found.active or found.storage.kind != UNSEEN:
         return found
     names = scope.volumes
-    if found.row.name == "disk" and names:
+    if found.row.partitions and names:
         names = None  # a new partition is named after those that there are
-    elif found.row.name in TAKEN_AWAY and scope.neighbours:
+    elif found.row.taken_away and scope.neighbours:
         names = None  # the pool may be stopped
     texts = () if names == () else daemon.volumes(found.name, names)
     volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
@@ -46,7 +49,7 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
 
 def _as_declared(volume: Volume, scope: Scope, found: Found) -> Volume:
     """What is declared raw is raw, whatever the daemon has read in its header. Of a partition it reads nothing."""
-    if found.row.name == "disk":
+    if found.row.partitions:
         return replace(volume, format=None)
     if volume.name not in scope.raw or volume.format in (None, "raw"):
         return volume
@@ -74,15 +77,22 @@ def _source(found: Found, key: str, daemon: Daemon) -> Image:
 # --- users -----------------------------------------------------------------------------------------------------------
 
 
-def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: bool) -> Found:
-    """Adds the overlays in the same pool and the guests. ``here``: the volumes are on this host, and who has them open
-    is looked at too; otherwise what else there may be on that host is ``unseen``.
+def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: bool, host: LocalHost) -> Found:
+    """Adds the overlays in the same pool and the guests, which ``host`` goes on watching. ``here``: the volumes are on
+    this host, and who has them open is looked at too; otherwise what else there may be on that host is ``unseen``.
     """
     running, unseen = _running(found, stakes) if here else ({}, (_UNSEEN,))
     users = {name: tuple(running.get(name, ())) for name in stakes}
     seen = replace(found, users=users, unseen=(*found.unseen, *unseen))
     paths = _destroyed(found, stakes)
-    return guests_of(with_users(seen, _overlays(found.name, paths, daemon) if paths else ()), stakes, daemon)
+    seen = with_users(seen, _overlays(found.name, paths, daemon) if paths else ())
+    if not paths:
+        return seen
+    at = {name: path or "" for path, name in paths.items()}
+    guests, blind = host.watch(
+        lambda: guests_told(daemon), lambda new: ((at[name], user) for name, user in _by_guests(new, found, paths))
+    )
+    return with_users(seen, _by_guests(guests, found, paths), blind)
 
 
 def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[User]], tuple[str, ...]]:
@@ -98,13 +108,13 @@ def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[Us
     return groups, unseen
 
 
-def guests_of(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
-    """Adds the guests of the connection that use what is to be destroyed, running or shut off."""
-    paths = _destroyed(found, stakes)
-    guests, unseen = guests_told(daemon) if paths else ((), ())
-    used = ((name, User("guest", guest.name)) for guest in guests for name in _used(guest, found, paths))
+def _by_guests(
+    guests: Iterable[GuestDisks], found: Found, paths: Mapping[str | None, str]
+) -> Iterator[tuple[str, User]]:
+    """What is to be destroyed, each with a guest of the connection that uses it, running or shut off."""
     names = set(paths.values())
-    return with_users(found, (pair for pair in used if pair[0] in names), unseen)
+    for guest in guests:
+        yield from ((name, User("guest", guest.name)) for name in _used(guest, found, paths) if name in names)
 
 
 def overlays_told(found: Found, stakes: Mapping[str, str], pools: Iterable[str], daemon: Daemon) -> Found:

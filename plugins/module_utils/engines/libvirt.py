@@ -26,12 +26,13 @@ from ..host.locks import locked
 from ..host.look import Look
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
+from ..model.definition import keep_names
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
-from ..model.types import POOL_TYPES
-from .local import LocalHost, arrange, device_paths, process
+from ..model.types import POOL_TYPES, row_of
+from .local import LocalHost, arrange, device_paths, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -96,12 +97,16 @@ class LibvirtEngine:
 
     def _neighbours(self, but: str) -> tuple[Neighbour, ...]:
         """The other pools: as they are defined and, where that is another place, as they run."""
-        pools = {(pool.name, pool.path): pool for pool in map(parse_pool, self.daemon.definitions(but))}
+        told = ((parse_pool(text), runs) for text, runs in self.daemon.definitions(but))
+        pools = {(pool.name, pool.path): (pool, runs) for pool, runs in told}
         return tuple(
             Neighbour(
-                pool, self._resolved(pool.path) if pool.path else None, tuple(map(self._resolved, device_paths(pool)))
+                pool,
+                self._resolved(pool.path) if pool.path else None,
+                tuple(map(self._resolved, device_paths(pool))),
+                runs,
             )
-            for pool in pools.values()
+            for pool, runs in pools.values()
         )
 
     def _resolved(self, path: str) -> str:
@@ -129,7 +134,10 @@ class LibvirtEngine:
         live = None if look.live is None else parse_pool(look.live)
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
-        wanted = scope.pool if existing is None else overlay(existing, scope.pool)
+        known = (scope.pool, *([] if existing is None else [existing]))
+        paths = [path for pool in known for path in (pool.path, *device_paths(pool)) if path]
+        resolved = {path: self._resolved(path) for path in paths}
+        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
         host = self.host.look()
         at_hand = self._at_hand(wanted)
         storage = self._storage(wanted, live, at_hand, host, scope.holds)
@@ -141,7 +149,6 @@ class LibvirtEngine:
             else self._storage(live, live, at_hand, host)
         )
         devices = device_paths(wanted)
-        paths = (wanted.path, existing.path if existing is not None else None, *devices)
         found = Found(
             name,
             definition,
@@ -149,6 +156,7 @@ class LibvirtEngine:
             live,
             autostart=look.autostart,
             started=look.active,
+            restarting=scope.neighbours and self.host.is_restarting(restarting_key(name, self.uri)),
             active=look.active and runs.kind in (READY, UNSEEN),
             storage=storage,
             current=current,
@@ -160,7 +168,7 @@ class LibvirtEngine:
             learned=True,  # libvirt, storage driver: a pool that is refreshed gets its directory's owner, group, mode
             keeps_unknown=False,
             process=process() if at_hand else None,
-            resolved={path: self._resolved(path) for path in paths if path},
+            resolved=resolved,
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
@@ -177,7 +185,7 @@ class LibvirtEngine:
 
     def _contents(self, found: Found, wanted: Pool, devices: Sequence[str], scope: Scope) -> dict[str, str]:
         """What is on the devices of a pool that may be built or was deleted."""
-        if found.runs_on(wanted) or not scope.neighbours or "build" not in found.row_of(wanted).daemon or not devices:
+        if found.runs_on(wanted) or not scope.neighbours or "build" not in row_of(wanted.type).daemon or not devices:
             return {}
         if not self._beside(devices):
             return {}
@@ -236,33 +244,28 @@ class LibvirtEngine:
             if not stakes:
                 return found
             here = self._sees_volumes(found, stakes)
-            told = far_users(found, stakes, self.daemon, here)
+            told = far_users(found, stakes, self.daemon, here, self.host)
             return self._seen_here(told, stakes) if here and EVERYTHING in stakes.values() else told
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
         deep = any(stake == EVERYTHING for stake in stakes.values())
-        guests, unseen = guests_told(self.daemon) if deep else ((), ())
         neighbours = self._neighbours(found.name) if deep else ()
         silent = [n for n in neighbours if n.pool.path is not None and self.host.servers.silent(n.pool.path)]
         neighbours = tuple(n for n in neighbours if n not in silent)
-        unseen = (*unseen, *(f"the images in {n.pool.path}" for n in silent))
+        unseen = tuple(f"the images in {n.pool.path}" for n in silent)
         visible = tuple(n for n in neighbours if n.pool.path is None or self._beside([n.pool.path]))
         found = replace(found, unseen=(*found.unseen, *unseen))
-        found = self.host.observe_users(found, stakes, lambda: visible, guests)
+        found = self.host.observe_users(found, stakes, lambda: visible, lambda: guests_told(self.daemon))
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
 
     def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
         from .far import guests_told, with_users
-        from .native_users import observe_users
 
-        guests, unseen = guests_told(self.daemon)
-        neighbours = self._neighbours(found.name)
-        servers = self.host.servers
-        seen = observe_users(found, stakes, self.places.guests, lambda: neighbours, guests, servers)
-        users = ((name, user) for name, group in seen.users.items() for user in group)
-        return with_users(found, users, (*seen.unseen, *unseen))
+        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
+        seen = self.host.observe_users(found, stakes, neighbours, told)
+        return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""
@@ -271,9 +274,9 @@ class LibvirtEngine:
 
         look = self.host.look()
         parts = device_parts(found, look)
-        guests, unseen = guests_told(self.daemon)
-        found = replace(found, storage=replace(found.storage, parts=parts), unseen=(*found.unseen, *unseen))
-        return self.host.observe_users(found, {SOURCE: EVERYTHING}, lambda: self._neighbours(found.name), guests)
+        found = replace(found, storage=replace(found.storage, parts=parts))
+        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
+        return self.host.observe_users(found, {SOURCE: EVERYTHING}, neighbours, told)
 
     def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
         """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
@@ -283,7 +286,7 @@ class LibvirtEngine:
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .far import guests_told
-        from .sources import ON_DEVICES, look_through, settled
+        from .sources import look_through, settled
 
         look = self.host.look(seconds)
         self.daemon.timeout = seconds
@@ -293,19 +296,20 @@ class LibvirtEngine:
         supported = not self._unsupported(Pool("", query.type))
         discovery = look_through(query, self.daemon, look, at_hand, supported)
         self.daemon.timeout = look.rest
-        pools = map(parse_pool, self.daemon.definitions(""))
-        guests, unseen = guests_told(self.daemon) if query.type in ON_DEVICES else ((), ())
+        pools = [parse_pool(text) for text, _runs in self.daemon.definitions("")]
+        guests, unseen = guests_told(self.daemon) if row_of(query.type).on_devices else ((), ())
         return settled(query, discovery, pools, guests, unseen)
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
-        if not changes:
+        if not changes and not found.restarting:
             return []
         from .calls import Calls
 
         calls = Calls(self.uri, self.host, found, changes)
-        return arrange(changes, calls.of_pool, calls.of_volumes)
+        note = self.host.notes.started_path(restarting_key(found.name, self.uri))
+        return with_note_of_restart(arrange(changes, calls.of_pool, calls.of_volumes), changes, found, note)
 
     def lacking(self, steps: Sequence[Any]) -> tuple[StorageError, ...]:
         return self.host.lacking(steps)
@@ -315,7 +319,7 @@ class LibvirtEngine:
     def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Of what only the daemon can look at there is no identity to compare."""
         if self._pid is None:
-            return {}
+            return self.host.broken_by_guests(conditions)
         known = {
             index: [c for c in group if c.expected or c.kind not in _OF_IDENTITY] for index, group in conditions.items()
         }

@@ -10,11 +10,13 @@ must still hold, and operations.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from ..backends.by_type import backend_of
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.look import Look
 from ..host.notes import Notes, boot
@@ -22,43 +24,28 @@ from ..host.remote import Servers
 from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
-from ..model.found import ABSENT, ITSELF, PIN, SOURCE, UNKNOWN_STORAGE, Found, Neighbour, Part, Storage, User
+from ..model.found import (
+    ABSENT,
+    EVERYTHING,
+    ITSELF,
+    KEEPING,
+    PIN,
+    SOURCE,
+    UNKNOWN_STORAGE,
+    Found,
+    Neighbour,
+    Part,
+    Storage,
+    User,
+)
 from ..model.goal import Scope
 from ..model.pool import Pool
+from ..model.types import row_of
 from .places import Places
 
 if TYPE_CHECKING:
-    from ..backends.contract import Backend
-
-
-_KEEPING = ("nfs", "nfs4")  # of a file that is held open, NFS keeps a copy under another name when it is removed
-
-
-def backend_of(pool_type: str | None) -> Backend | None:
-    """The backend module of a pool type; None where there is none yet. Imported only when needed: see
-    docs/architecture.md.
-    """
-    if pool_type == "dir":
-        from ..backends import dir as backend
-
-        return backend
-    if pool_type == "fs":
-        from ..backends import fs
-
-        return fs
-    if pool_type == "disk":
-        from ..backends import disk
-
-        return disk
-    if pool_type == "logical":
-        from ..backends import logical
-
-        return logical
-    if pool_type == "netfs":
-        from ..backends import netfs
-
-        return netfs
-    return None
+    from ..libvirt_xml.guests import GuestDisks
+    from .guest_watch import GuestWatch, Told
 
 
 def no_backend(pool_type: str | None) -> str:
@@ -99,6 +86,29 @@ def arrange(
     return steps
 
 
+def with_note_of_restart(steps: Sequence[Any], changes: Sequence[Change], found: Found, path: str) -> list[Any]:
+    """The steps, in which a restart is noted from its stop to the end of its start, at ``path``: what comes to its end
+    only in another task is known for a restart by then. A note of what is no restart any more goes.
+    """
+    from ..model.operations import Remove, Step, WriteFile
+
+    actions = {change.action for change in changes if not of_volumes(change)}
+    restarts = {"stop", "start"} <= actions
+    forget = Remove(path, note=True)
+    noted = []
+    for step in steps:
+        action = None if step.change is None or of_volumes(step.change) else step.change.action
+        operations = step.operations
+        if restarts and action == "stop":
+            operations = (WriteFile(path, boot(), note=True), *operations)
+        if (restarts or found.restarting) and action == "start":
+            operations = (*operations, forget)
+        noted.append(step._replace(operations=operations))
+    if found.restarting and "start" not in actions:
+        noted.append(Step((forget,), needs=tuple(range(len(steps))), always=True))
+    return noted
+
+
 def device_paths(pool: Pool | None) -> list[str]:
     """The source devices of a pool that are named by paths."""
     devices = () if pool is None else pool.source.devices or ()
@@ -118,6 +128,7 @@ class LocalHost:
         self.timeout = timeout
         self._applier: Any = None
         self._pins = Pins()
+        self._watches: list[GuestWatch] = []
         self.servers = Servers(timeout)
 
     def release(self) -> None:
@@ -145,9 +156,17 @@ class LocalHost:
         told = look.made(emptied_key(pool.name))
         return replace(storage, ours=ours, emptied=told is not None and _is_emptied(storage, told, look))
 
+    def is_restarting(self, key: str) -> bool:
+        """Whether it is noted since the last boot that a pool is being restarted; who may not look does not know."""
+        with suppress(StorageError):
+            return self.notes.started(key) == boot()
+        return False
+
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
         backend = backend_of(wanted.type)
+        if scope.neighbours and row_of(wanted.type).taken_away:
+            scope = replace(scope, volumes=None)  # the pool may be stopped
         if backend is not None:
             found = replace(found, filesystem=found.storage.filesystem)
             if found.storage.open:
@@ -163,22 +182,28 @@ class LocalHost:
         found: Found,
         stakes: Mapping[str, str],
         neighbours: Callable[[], Sequence[Neighbour]],
-        guests: Sequence[Any] = (),
+        told: Callable[[], Told] = lambda: ((), ()),
     ) -> Found:
         """Holds on to the volumes at stake, and adds to what was found who uses them, as much as each stake asks.
-        ``guests`` are those that are known beside the definitions in files (libvirt_xml.guests.GuestDisks).
+        ``told`` gives the guests that are known beside the definitions in files, and what could not be told of them.
         """
         if not stakes:
             return found
         if ITSELF in stakes:
             found = self._with_busy(found)
+        others: Sequence[Neighbour] = ()
+        guests: Sequence[Any] = ()
+        if EVERYTHING in stakes.values():
+            others = neighbours()
+            guests, unseen = self._watch_guests(found, stakes, others, told)
+            found = replace(found, unseen=(*found.unseen, *unseen))
         if SOURCE in stakes:
             from .native_users import with_guests
 
-            found = with_guests(found, self.places.guests, neighbours(), guests, self.servers)
+            found = with_guests(found, others, guests, self.servers)
         stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
         self._pins.make_room(len(stakes))
-        pinned = () if found.filesystem in _KEEPING else stakes
+        pinned = () if found.filesystem in KEEPING else stakes
         for name in pinned:
             volume = found.volumes.get(name)
             if volume is not None and volume.type != "block" and volume.path and volume.identity:
@@ -189,7 +214,40 @@ class LocalHost:
         from .native_users import observe_users
 
         found = observe_chains(found, stakes, self.servers)
-        return observe_users(found, stakes, self.places.guests, neighbours, guests, self.servers)
+        return observe_users(found, stakes, others, guests, self.servers)
+
+    def _watch_guests(
+        self, found: Found, stakes: Mapping[str, str], neighbours: Sequence[Neighbour], told: Callable[[], Told]
+    ) -> Told:
+        """The guests' definitions as they are now. They are read again before anything is destroyed."""
+        from .native_users import Files, guest_definitions, guests_on_devices, guests_on_volumes
+
+        deep = (name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes)
+        paths = {name: found.volumes[name].path or "" for name in deep}
+
+        def read() -> Told:
+            unseen: set[str] = set()
+            guests, more = told()
+            return (*guests, *guest_definitions(self.places.guests, unseen)), (*more, *sorted(unseen))
+
+        def users(guests: Iterable[GuestDisks]) -> Iterator[tuple[str, User]]:
+            look, guests = Files(self.servers), tuple(guests)
+            if SOURCE in stakes:
+                yield from guests_on_devices(found, neighbours, guests, look)
+            for name, user in guests_on_volumes(found, paths, neighbours, guests, look):
+                yield paths[name], user
+
+        return self.watch(read, users)
+
+    def watch(
+        self, read: Callable[[], Told], users: Callable[[Iterable[GuestDisks]], Iterable[tuple[str, User]]]
+    ) -> Told:
+        """What is read of the guests now; see GuestWatch."""
+        from .guest_watch import GuestWatch
+
+        watch = GuestWatch(read, users)
+        self._watches.append(watch)
+        return watch.guests, watch.unseen
 
     def _with_busy(self, found: Found) -> Found:
         """Adds who uses the storage on which the pool runs."""
@@ -208,11 +266,11 @@ class LocalHost:
         if not steps:
             return ()
         from ..host.run import lacks
-        from ..model.operations import As, FirstOf
+        from ..model.operations import As, FirstOf, Noted
 
         tools: dict[str, None] = {}
         for operation in (operation for step in steps for operation in step.operations):
-            plain = operation.operation if isinstance(operation, As) else operation
+            plain = operation.operation if isinstance(operation, (As, Noted)) else operation
             attempts = plain.attempts if isinstance(plain, FirstOf) else (plain,)
             if getattr(attempts[0], "argv", ()) and all(map(lacks, attempts)):
                 tools[lacks(attempts[0])] = None
@@ -238,7 +296,10 @@ class LocalHost:
                 if what:
                     failed[index] = changed_meanwhile(condition.path, what)
         failed.update(_taken({index: each for index, each in unused.items() if os.path.lexists(each.path)}))
-        return failed
+        return {**self.broken_by_guests(conditions), **failed}
+
+    def broken_by_guests(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
+        return {index: error for watch in self._watches for index, error in watch.broken(conditions).items()}
 
     def _checks(self) -> Any:
         """Of what tasks on files never ask about."""
@@ -281,6 +342,11 @@ def _is_emptied(storage: Storage, told: str, look: Look) -> bool:
     node = storage.ground[0]
     head = in_child(lambda: head_of(node), look.left(node))
     return bool(head) and told == f"{text}\n{head}"
+
+
+def restarting_key(pool: str, uri: str = "") -> str:
+    """What the note is called that a pool, of the daemon of a uri, is being restarted."""
+    return f"restarting {pool} {uri}"
 
 
 def emptied_key(pool: str) -> str:

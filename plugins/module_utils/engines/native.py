@@ -8,33 +8,36 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..backends.by_type import backend_of
 from ..host.files import read_small_file
 from ..host.locks import locked
 from ..host.look import Look
 from ..host.notes import boot
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
-from ..model.definition import defined
+from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
 from ..model.found import ABSENT, SQUASHING, Found, Neighbour, Storage
 from ..model.goal import Scope
 from ..model.pool import Pool, overlay
+from ..model.types import row_of
 from .local import (
     LocalHost,
     arrange,
-    backend_of,
     device_paths,
     emptied_key,
     emptied_note,
     no_backend,
     process,
+    restarting_key,
     start_note,
     unwritable,
+    with_note_of_restart,
 )
 from .places import Places
 
@@ -157,8 +160,9 @@ class NativeEngine:
         definition = _parse(self._definition_path(name), text, name)
         live = _parse(self._state_path(name), _read(self._state_path(name)), name)
         existing = definition or live
-        wanted = scope.pool if existing is None else overlay(existing, scope.pool)
         look = self.host.look()
+        resolved = self._resolved((scope.pool, *([] if existing is None else [existing])), look)
+        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
         started = live is not None
         current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
         if started and current is not None and current.up and not _same_source(existing, wanted):
@@ -166,7 +170,6 @@ class NativeEngine:
         storage = self.host.storage(wanted, look, scope.holds)
         current = current or storage
         neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
-        paths = (wanted.path, None if existing is None else existing.path, *device_paths(wanted))
         found = Found(
             name,
             definition,
@@ -174,6 +177,7 @@ class NativeEngine:
             live,
             autostart=self._is_autostarted(name),
             started=started,
+            restarting=scope.neighbours and self.host.is_restarting(restarting_key(name)),
             active=existing is not None and started and current.open,
             storage=storage,
             current=current,
@@ -183,9 +187,15 @@ class NativeEngine:
             unsupported=no_backend(wanted.type),
             starts_at_boot=False,
             process=process(),
-            resolved={path: look.servers.resolved(path) for path in paths if path},
+            resolved=resolved,
         )
         return self.host.contents(found, wanted, scope, look)
+
+    @staticmethod
+    def _resolved(pools: Iterable[Pool], look: Look) -> dict[str, str]:
+        """What the paths and devices of definitions lead to."""
+        paths = [path for pool in pools for path in (pool.path, *device_paths(pool)) if path]
+        return {path: look.servers.resolved(path) for path in paths}
 
     def _is_autostarted(self, name: str) -> bool:
         link, definition = self._autostart_path(name), self._definition_path(name)
@@ -206,11 +216,11 @@ class NativeEngine:
         return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
-        from .sources import ON_DEVICES, look_here, settled
+        from .sources import look_here, settled
 
         discovery = look_here(query, self.host.look(seconds))
         neighbours, unread = self._neighbours("", self.host.look())
-        guests, unseen = self._guests() if query.type in ON_DEVICES else ((), ())
+        guests, unseen = self._guests() if row_of(query.type).on_devices else ((), ())
         pools = [neighbour.pool for neighbour in neighbours]
         return settled(query, discovery, pools, guests, (*(f"pool {name}" for name in unread), *unseen))
 
@@ -224,17 +234,19 @@ class NativeEngine:
     # --- lowering ----------------------------------------------------------------------------------------------------
 
     def lower(self, changes: Sequence[Change], found: Found) -> list[Any]:
-        if not changes:
+        if not changes and not found.restarting:
             return []
         import uuid
 
         fresh = str(uuid.uuid4())
         stays_up = found.started and not any(change.action == "stop" for change in changes)
-        return arrange(
+        steps = arrange(
             changes,
             lambda change: tuple(self._lower_pool(change, found, fresh, stays_up)),
             lambda of_volumes: _lower_volumes(of_volumes, found),
         )
+        note = self.host.notes.started_path(restarting_key(found.name))
+        return with_note_of_restart(steps, changes, found, note)
 
     def _lower_pool(self, change: Change, found: Found, fresh: str, stays_up: bool) -> Iterator[Any]:
         from ..libvirt_xml.pool import render_definition, render_state
@@ -269,6 +281,8 @@ class NativeEngine:
             yield ops.Remove(self._definition_path(name))
             if found.storage.bring_up:
                 yield ops.Remove(self.host.notes.record_path(emptied_key(name)))
+                if not found.started:  # a start that never came to its end
+                    yield ops.Remove(self.host.notes.started_path(name))
         else:
             yield from self._backend(change, found)
 
@@ -277,15 +291,17 @@ class NativeEngine:
         return () if backend is None else backend.lower(change, found, self.host.notes)
 
     def _start(self, change: Change, found: Found) -> Iterator[Any]:
-        """The note that we brought it up comes last: without it, what is up counts as adopted and stays."""
+        """It is noted before it is brought up: without a note, what is up counts as adopted and stays."""
         from ..model import operations as ops
 
         name, notes = change.subject.pool, self.host.notes
-        if BRING_UP in change.may:
-            if found.storage.emptied:
-                yield ops.Remove(notes.record_path(emptied_key(name)), note=True)
-            yield from self._backend(change, found)
-            yield ops.WriteFile(notes.started_path(name), start_note(found.storage))
+        if BRING_UP not in change.may:
+            return
+        if found.storage.emptied:
+            yield ops.Remove(notes.record_path(emptied_key(name)), note=True)
+        first, *others = self._backend(change, found)
+        yield ops.Noted(first, notes.started_path(name), start_note(found.storage))
+        yield from others
 
     def _stop(self, change: Change, found: Found) -> Iterator[Any]:
         from ..model import operations as ops

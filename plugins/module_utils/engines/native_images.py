@@ -75,10 +75,11 @@ def _image(found: Found, key: str, source: bool, servers: Servers) -> Image:
     volume = None if path is None else filetree.read_volume(path, os.path.basename(path))
     if volume is None or path is None:
         return Image(None)
-    if volume.type == "block" and volume.link_target is None:
+    if volume.type == "block":
         from ..host.block import device_at
 
-        volume = replace(volume, identity=device_at(path).identity)
+        # a device is itself by whatever link: udev makes those of a group's volumes anew when it likes
+        volume = replace(volume, identity=device_at(path).identity, link_target=None)
     walked = _chain(path, servers)
     missing = (walked.at,) if walked.end == "missing" else ()
     code, problem = (

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -21,33 +21,21 @@ from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
-from ..model.types import POOL_TYPES
+from ..model.types import row_of
 
 _CHAIN_LIMIT = 64
 _SECONDS = 10.0
-# What a signature makes of a device (blkid's words), in use or not.
-_MEMBERS = {
-    "LVM2_member": "of LVM, as a physical volume",
-    "linux_raid_member": "of mdraid",
-    "ddf_raid_member": "of mdraid",
-    "isw_raid_member": "of mdraid",
-    "zfs_member": "of a pool of ZFS",
-    "bcache": "of bcache",
-}
 
 
 def observe_users(
     found: Found,
     stakes: Mapping[str, str],
-    guest_directories: Sequence[str],
-    neighbours: Callable[[], Sequence[Neighbour]],
+    neighbours: Sequence[Neighbour],
     guests: Sequence[GuestDisks],
     servers: Servers,
 ) -> Found:
-    """Adds the users of the volumes at stake. ``guests`` count beside those that are defined in the directories. What
-    could not be looked at is said in ``unseen``.
-    """
-    look = _Files(servers)
+    """Adds the users of the volumes at stake. What could not be looked at is said in ``unseen``."""
+    look = Files(servers)
     paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
     running, unseen_files = users_of_volumes(paths)
     users = {name: list(found_users) for name, found_users in running.items()}
@@ -57,15 +45,13 @@ def observe_users(
     if deep:
         identities = {look.identity(path): name for name, path in deep.items()}
         identities.pop(None, None)
-        others = neighbours()
-        defined = [*guests, *guest_definitions(guest_directories, unseen)]
         for source in (
-            _guests(found, deep, identities, others, defined, look),
-            _overlays(found, identities, others, look),
+            _guests(found, deep, identities, neighbours, guests, look),
+            _overlays(found, identities, neighbours, look),
             _built(found, deep),
-            _pools(found, deep, identities, others, look),
+            _pools(found, deep, identities, neighbours, look),
             _members(found, deep, unseen),
-            _beneath(found, deep, others, defined, look),
+            _beneath(found, deep, neighbours, guests, look),
         ):
             for name, user in source:
                 if user not in users[name]:
@@ -73,45 +59,67 @@ def observe_users(
     return replace(found, users={name: tuple(group) for name, group in users.items()}, unseen=tuple(sorted(unseen)))
 
 
-def with_guests(
-    found: Found,
-    guest_directories: Sequence[str],
-    neighbours: Sequence[Neighbour],
-    guests: Sequence[GuestDisks],
-    servers: Servers,
-) -> Found:
+def with_guests(found: Found, neighbours: Sequence[Neighbour], guests: Sequence[GuestDisks], servers: Servers) -> Found:
     """Adds the guests that have a device as a disk, running or shut off, to the users of the parts of the pool's
-    storage that would take it, and the pools that are on a part of it, running or not. A device is another one's as
-    well where it is a part of it, or built on it.
+    storage that would take it, and the pools that are on a part of it, running or not.
+    """
+    look = Files(servers)
+    look.unseen |= {*found.unseen}
+    users: dict[str, list[User]] = {}
+    known = chain(guests_on_devices(found, neighbours, guests, look), _pools_above(found, neighbours, look))
+    for node, user in known:
+        users.setdefault(node, []).append(user)
+    parts = []
+    for part in found.storage.parts:
+        theirs = (user for node in part.devices for user in users.get(node, ()))
+        parts.append(replace(part, users=tuple(dict.fromkeys((*part.users, *theirs)))))
+    return replace(found, storage=replace(found.storage, parts=tuple(parts)), unseen=tuple(sorted(look.unseen)))
+
+
+def guests_on_devices(
+    found: Found, neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
+) -> Iterator[tuple[str, User]]:
+    """The devices that the pool's storage would take, by the kernel's names, each with a guest that has it as a disk. A
+    device is another one's as well where it is a part of it, or built on it.
     """
     from ..host.block import device_at
-    from ..host.device_users import family, touched
+    from ..host.device_users import touched
 
-    look = _Files(servers)
-    look.unseen |= {*found.unseen}
-    taken, above = {}, {}
-    for part in found.storage.parts:
+    taken = {}
+    for node in (node for part in found.storage.parts for node in part.devices):
         with suppress(StorageError):
-            devices = [device_at(node) for node in part.devices]
-            taken[part.name] = {number for device in devices for number in touched(device)}
-            above[part.name] = {each.number for device in devices for each in family(device)[1:]}
-    users: dict[str, list[User]] = {part.name: list(part.users) for part in found.storage.parts}
+            taken[node] = touched(device_at(node))
+    for guest in guests:
+        numbers = {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)} - {None}
+        for node, theirs in taken.items():
+            if numbers & theirs:
+                yield node, User("guest", guest.name)
+
+
+def _pools_above(found: Found, neighbours: Sequence[Neighbour], look: Files) -> Iterator[tuple[str, User]]:
+    """The devices that the pool's storage would take, each with a pool that is on a part of it."""
+    from ..host.block import device_at
+    from ..host.device_users import family
+
+    above = {}
+    for node in (node for part in found.storage.parts for node in part.devices):
+        with suppress(StorageError):
+            above[node] = {each.number for each in family(device_at(node))[1:]}
     for neighbour in neighbours:
         numbers = {look.device(device.path) for device in neighbour.pool.source.devices or ()}
-        for name, group in users.items():
-            if numbers & above.get(name, set()):
-                group.append(User("pool", neighbour.pool.name))
-    for guest in chain(guests, guest_definitions(guest_directories, look.unseen)):
-        user = User("guest", guest.name)
-        numbers = {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)} - {None}
-        for name, group in users.items():
-            if user not in group and numbers & taken.get(name, set()):
-                group.append(user)
-    parts = tuple(replace(part, users=tuple(users[part.name])) for part in found.storage.parts)
-    return replace(found, storage=replace(found.storage, parts=parts), unseen=tuple(sorted(look.unseen)))
+        yield from ((node, User("pool", neighbour.pool.name)) for node, parts in above.items() if numbers & parts)
 
 
-class _Files:
+def guests_on_volumes(
+    found: Found, paths: dict[str, str], neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
+) -> Iterator[tuple[str, User]]:
+    """The volumes of these names and paths, each with a guest that uses it."""
+    identities = {look.identity(path): name for name, path in paths.items()}
+    identities.pop(None, None)
+    return _guests(found, paths, identities, neighbours, guests, look)
+
+
+class Files:
     """Files wherever they are, but nothing on a server that does not answer: that is in ``unseen``."""
 
     def __init__(self, servers: Servers) -> None:
@@ -172,7 +180,7 @@ def _guests(
     identities: dict,
     neighbours: Sequence[Neighbour],
     guests: Iterable[GuestDisks],
-    look: _Files,
+    look: Files,
 ) -> Iterator[tuple[str, User]]:
     by_path = _by_path(found, paths)
     for guest in guests:
@@ -207,10 +215,10 @@ def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[
 
 
 def _overlays(
-    found: Found, identities: dict, neighbours: Sequence[Neighbour], look: _Files
+    found: Found, identities: dict, neighbours: Sequence[Neighbour], look: Files
 ) -> Iterator[tuple[str, User]]:
     directories = {look.servers.resolved(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and POOL_TYPES[n.pool.type or "dir"].file_tree)
+    directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
     for directory in filter(look.reachable, sorted(directories)):
         try:
             for overlay, below in filetree.references(directory):
@@ -236,7 +244,7 @@ def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]
                 yield name, User("overlay", volume.path or volume.name)
 
 
-def _until_known(path: str, directories: Collection[str], look: _Files) -> Iterator[str]:
+def _until_known(path: str, directories: Collection[str], look: Files) -> Iterator[str]:
     """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
     for member in look.chain(path):
         yield member
@@ -252,7 +260,7 @@ def _as_named(found: Found, directory: str, name: str) -> str:
 
 
 def _pools(
-    found: Found, paths: Mapping[str, str], identities: dict, neighbours: Sequence[Neighbour], look: _Files
+    found: Found, paths: Mapping[str, str], identities: dict, neighbours: Sequence[Neighbour], look: Files
 ) -> Iterator[tuple[str, User]]:
     by_path = _by_path(found, paths)
     for neighbour in neighbours:
@@ -272,7 +280,7 @@ def _beneath(
     paths: Mapping[str, str],
     neighbours: Sequence[Neighbour],
     guests: Iterable[GuestDisks],
-    look: _Files,
+    look: Files,
 ) -> Iterator[tuple[str, User]]:
     """Who has the very devices that volumes are cut from has all of these volumes."""
     if not found.ground:
@@ -304,11 +312,11 @@ def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterat
     for name, path in paths.items():
         if found.volumes[name].type != "block":
             continue
-        from ..host.signatures import content_at
+        from ..host.signatures import MEMBERS, content_at
 
         content = content_at(path, _SECONDS)
         if content.problem and os.path.lexists(path):  # what is not active is not there
             unseen.add(f"what {path} holds ({content.problem})")
         for signature in content.names:
-            if signature in _MEMBERS:
-                yield name, User("member", _MEMBERS[signature])
+            if signature in MEMBERS:
+                yield name, User("member", MEMBERS[signature])

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from ..backends.by_type import finder_of
 from ..host.daemon import Daemon
 from ..libvirt_xml.guests import GuestDisks
 from ..model.discovery import ANY_FORMAT, CIFS, Discovery, FoundSource, Query, Unanswered
@@ -22,25 +23,18 @@ from ..model.types import POOL_TYPES
 if TYPE_CHECKING:
     from ..host.look import Look
 
-# What a daemon can look for (libvirt, storage driver: findPoolSources).
-_DAEMON_FINDS = ("netfs", "gluster", "logical")
-# What is on devices of this host, which guests may have too.
-ON_DEVICES = ("fs", "disk", "logical")
-
 
 def look_here(query: Query, look: Look) -> Discovery:
     """Raises StorageError where nothing could be looked at."""
-    if query.type == "logical":
-        from ..backends import logical_sources
-
-        return logical_sources.find(look)
-    if query.type in ("fs", "disk"):
-        from ..backends import device_sources
-
-        return device_sources.find(query.type, look)
-    from ..backends import netfs_sources
-
-    return netfs_sources.find(query, look)
+    finder = finder_of(query.type)
+    if finder is None:
+        raise StorageError(
+            "backend_missing",
+            f"sources of pools of type {query.type} are not looked for here",
+            subject=query.type,
+            hint="Name the uri of a libvirt daemon that can.",
+        )
+    return finder.find(query, look)
 
 
 def settled(
@@ -75,13 +69,12 @@ def look_through(query: Query, daemon: Daemon, look: Look, at_hand: bool, suppor
     """What the daemon finds; what it can't look for, or has no driver for, is looked for here, where that is the same.
     Raises ``daemon_cannot`` where it is not.
     """
-    if query.type not in _DAEMON_FINDS or not supported:
+    row = POOL_TYPES[query.type]
+    if not row.daemon_finds or not supported:
         if not at_hand:
             raise _cannot(query.type, daemon.uri)
         return look_here(query, look)
-    if query.type == "logical":
-        return _groups(daemon, at_hand)
-    return _of_servers(query, daemon, look, at_hand)
+    return _of_servers(query, daemon, look, at_hand) if row.protocols else _groups(query, daemon, at_hand)
 
 
 def _cannot(what: str, uri: str) -> StorageError:
@@ -93,11 +86,11 @@ def _cannot(what: str, uri: str) -> StorageError:
     )
 
 
-def _groups(daemon: Daemon, at_hand: bool) -> Discovery:
+def _groups(query: Query, daemon: Daemon, at_hand: bool) -> Discovery:
     from ..host.nested import holds_guests
 
     sources = []
-    for source in _told(daemon, "logical", None):
+    for source in _told(daemon, query.type, None):
         paths = [device.path for device in source.devices or ()]
         if at_hand and any(holds_guests(path) for path in paths):
             continue

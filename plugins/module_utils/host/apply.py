@@ -80,6 +80,7 @@ class Applier:
             ops.Run: lambda op: run_command(op, self._held(), self._timeout),
             ops.FirstOf: lambda op: run_first_of(op, self._held(), self._timeout),
             ops.As: self._as,
+            ops.Noted: self._noted,
             ops.MakeDirectory: make_directory,
             ops.NoteDirectory: note_directory,
             ops.SetPermissions: set_permissions,
@@ -128,6 +129,17 @@ class Applier:
             return
         with acting_as(op.owner, op.group):
             self._table[type(inner)](inner)
+
+    def _noted(self, op: ops.Noted) -> None:
+        """What did not answer in time may come to its end yet, as what is killed may."""
+        write_file(ops.WriteFile(op.path, op.text))
+        try:
+            self.apply(op.operation)
+        except StorageError as error:
+            if error.code != "deadline" and (error.rc or 0) >= 0:
+                with suppress(OSError):
+                    unlink(op.path)
+            raise
 
     def _change_table(self, op: ops.ChangeTable) -> None:
         from .partitioning import change_table

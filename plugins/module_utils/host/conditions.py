@@ -10,6 +10,7 @@ again under the lock.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Callable
 
 from ..model.change import Condition
@@ -20,7 +21,7 @@ from .mounts import Mount, mount_at, mounts
 from .processes import Processes
 from .signatures import Content
 
-_REPLACED = "was replaced or went away"
+_AWAY = "went away"
 
 
 def is_device(device: Device) -> Condition:
@@ -72,12 +73,21 @@ class Checks:
             return self._kinds[condition.kind](condition)
         except StorageError as error:
             if error.code == "source_missing":
-                return _REPLACED if condition.expected else ""  # a volume that was not active, and still is not
+                return _AWAY if condition.expected else ""  # a volume that was not active, and still is not
             return f"can't be looked at ({error.message})"
 
-    @staticmethod
-    def _device(condition: Condition) -> str:
-        return "" if device_at(condition.path).identity == condition.expected else _REPLACED
+    def _device(self, condition: Condition) -> str:
+        look = self._at if condition.expected else device_at
+        return _replaced(condition.expected, look(condition.path).identity)
+
+    def _at(self, path: str) -> Device:
+        """A link of a volume can be away while udev works off what other volumes of its group went through."""
+        from .udev import settle
+
+        with suppress(StorageError):
+            return device_at(path)
+        settle(self._timeout)
+        return device_at(path)
 
     def _signatures(self, condition: Condition) -> str:
         from .signatures import content_at
@@ -103,6 +113,12 @@ class Checks:
         if found is None:
             return "was unmounted"
         return "" if _facts(found) == condition.expected else f"got another mount on it ({found.source})"
+
+
+def _replaced(expected: tuple, found: tuple) -> str:
+    names = ("major number", "minor number", "size", "start", "sequence number", "wwn", "serial number", "uuid")
+    differing = [f"{name} {now}, not {was}" for name, was, now in zip(names, expected, found) if was != now]
+    return "" if found == expected else f"was replaced ({differing[0] if differing else 'it was not there'})"
 
 
 def _taken(users: Iterable[User], condition: Condition) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
+from ..model.types import POOL_TYPES
 from .identity import changed_meanwhile
 
 _BUSY = ("asynchronous jobs running", "is still in use", "is still being allocated")
@@ -197,13 +198,13 @@ class Daemon:
     def pool_names(self) -> list[str]:
         return self._look(self.uri, lambda c: sorted(pool.name() for pool in c.listAllStoragePools()))  # type: ignore[no-any-return]
 
-    def definitions(self, but: str) -> list[str]:
-        """The XML of every other pool, and of those that run that of what runs."""
+    def definitions(self, but: str) -> list[tuple[str, bool]]:
+        """The XML of every other pool, and of those that run that of what runs: which of the two it is."""
 
-        def look(connection: Any) -> list[str]:
+        def look(connection: Any) -> list[tuple[str, bool]]:
             others = [pool for pool in connection.listAllStoragePools() if pool.name() != but]
-            running = [str(pool.XMLDesc(0)) for pool in others if pool.isPersistent() and pool.isActive()]
-            return [*map(self._definition, others), *running]
+            running = [(str(pool.XMLDesc(0)), True) for pool in others if pool.isActive()]
+            return [*((self._definition(pool), False) for pool in others if pool.isPersistent()), *running]
 
         return self._look(self.uri, look)  # type: ignore[no-any-return]
 
@@ -392,8 +393,9 @@ def _library() -> Any:
 
 
 _START = (
-    "Look whether its source is there, and whether the host of the daemon has the tools of its type (logical: lvm2, "
-    "netfs: nfs-common or cifs-utils, disk: parted, iscsi: open-iscsi, zfs: zfsutils). The pool stays defined."
+    "Look whether its source is there, and whether the host of the daemon has the tools of its type ("
+    + ", ".join(f"{row.name}: {row.tools}" for row in POOL_TYPES.values() if row.tools)
+    + "). The pool stays defined."
 )
 _LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
 _EXISTS = 90
@@ -423,15 +425,16 @@ def _volume(connection: Any, op: Any) -> Any:
 
 
 def _start(library: Any, connection: Any, op: Any) -> None:
-    """Starts what is there. What is not is built first; what holds something else is overwritten only where the
-    daemon has said that nothing less will do, and only if that is allowed.
+    """Starts what is there; where the daemon starts pools on nothing too, that is what has a size (``sized``). What is
+    not is built first; what holds something else is overwritten only where the daemon has said that nothing less will
+    do, and only if that is allowed.
     """
     pool = _pool(connection, op)
     try:
         if "first" in op.words:
             pool.build(0)
         pool.create(0)
-        if not _on_nothing(pool):
+        if "sized" not in op.words or pool.info()[1] > 0:
             return
         pool.destroy()
         if "build" not in op.words:
@@ -447,11 +450,6 @@ def _start(library: Any, connection: Any, op: Any) -> None:
             raise
     _build(library, pool, op)
     pool.create(0)
-
-
-def _on_nothing(pool: Any) -> bool:
-    """Whether that is a zpool that is not there: the daemon starts such pools all the same."""
-    return pool.info()[1] == 0 and "type='zfs'" in pool.XMLDesc(0).partition(">")[0]
 
 
 def _build(library: Any, pool: Any, op: Any) -> None:

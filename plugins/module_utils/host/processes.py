@@ -12,9 +12,11 @@ import time
 from typing import NamedTuple
 
 from ..model.found import User
-from .mounts import Mount, mounts
+from .mounts import Mount, mount_at, mounts
 
 _OTHERS = "open files of other users' processes"
+_HIDING = {"hidepid=2", "hidepid=4", "hidepid=invisible", "hidepid=ptraceable"}
+_CAP_SYS_PTRACE = 1 << 19
 _PLACES = ("cwd", "root", "exe")
 # Seconds: losetup, blkid, LVM and others look into every device for a moment. Who is older, or has it open still after
 # that, means to keep it.
@@ -49,6 +51,8 @@ class Processes:
     def files(self) -> list[OpenFile]:
         """All open descriptors."""
         if self._files is None:
+            if _hides_others():
+                self.unseen.add(_OTHERS)
             self._files = [file for pid in self.pids() for file in self._descriptors(pid)]
             self._listed = time.monotonic()
         return self._files
@@ -95,6 +99,21 @@ class Processes:
         """The mounts that a process sees; ours where that can't be told."""
         tables = self.tables()
         return tables.get(self._namespaces.get(pid, "self"), tables["self"])[1]
+
+
+def _hides_others() -> bool:
+    """Whether processes of others are not even listed: proc(5), hidepid; capabilities(7), CAP_SYS_PTRACE."""
+    proc = mount_at("/proc", mounts())
+    return proc is not None and bool(_HIDING & {*proc.super_options, *proc.options}) and not _may_look_at_all()
+
+
+def _may_look_at_all() -> bool:
+    try:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as told:
+            mask = next((line.split()[1] for line in told if line.startswith("CapEff:")), "0")
+    except OSError:
+        return False
+    return bool(int(mask, 16) & _CAP_SYS_PTRACE)
 
 
 def _add_table(tables: dict[str, tuple[str, list[Mount]]], namespace: str, pid: str) -> bool:

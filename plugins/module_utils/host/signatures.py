@@ -27,6 +27,16 @@ _SAMPLES, _SAMPLE = 64, 64 * 1024
 _COPIES = (8 * _MIB, 64 * _MIB, 128 * _MIB, 256 * 1024 * _MIB)
 _TABLE, _PROTECTIVE = "partition-table", "PMBR"
 _BOOT_SECTORS = {"exfat", "ntfs", "vfat"}
+# What a signature makes of a device (blkid's words), in use or not.
+MEMBERS = {
+    "LVM2_member": "of LVM, as a physical volume",
+    "linux_raid_member": "of mdraid",
+    "ddf_raid_member": "of mdraid",
+    "isw_raid_member": "of mdraid",
+    "zfs_member": "of a pool of ZFS",
+    "bcache": "of bcache",
+    "ceph_bluestore": "of Ceph, as an OSD",
+}
 _NOTHING, _SEVERAL = 2, 8  # blkid(8): exit status of low-level probing
 _NOT_TOLD = -1
 _ESCAPED = re.compile(r"\\(.)")  # as for a shell (blkid(8): export)

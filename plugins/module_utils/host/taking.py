@@ -13,13 +13,14 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 
 from ..model.errors import StorageError
-from ..model.operations import MakeOn, WriteFile
+from ..model.operations import MakeOn, Taken, WriteFile
 from .block import Device, device_at
 from .directories import unlink, write_file
 from .identity import changed_meanwhile
+from .processes import Processes
 from .run import run
 from .udev import locked, reread
 
@@ -30,22 +31,44 @@ _FLAGS = os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC
 def make_on(op: MakeOn, held: Sequence[int], timeout: float | None) -> None:
     """Raises ``changed_meanwhile`` and ``locked`` before anything is done, and what commands raise."""
     seconds = timeout or SECONDS
-    device = same_device(op.node, op.identity)
-    with locked(device, seconds) as lock:
-        keep = (*held, lock)
-        check_unused(device, seconds)
-        with alone((op.node,)):
-            same_device(op.node, op.identity)
-            _check_content(op, seconds)
+    devices = _same_devices(op)
+    with _all_locked(devices, seconds) as locks:
+        keep = (*held, *locks)
+        _check_all_unused(devices, seconds)
+        with alone(op.nodes):
+            _same_devices(op)
+            for taken in op.devices:
+                _check_content(taken, seconds)
             if op.note:
                 write_file(WriteFile(op.note, op.noted))
-            if op.wipe:  # --force: it is held by us
-                run(("wipefs", "--all", "--force", "--quiet", "--", op.node), keep)
-        if op.wipe and device.partitions:
-            reread(op.node, seconds)
+            if op.wipe:
+                run(op.wiping, keep)
+        for device in devices:
+            if op.wipe and device.partitions:
+                reread(device.node, seconds)
         _make(op, keep)
     if op.note:
         unlink(op.note)
+
+
+def _same_devices(op: MakeOn) -> list[Device]:
+    return [same_device(taken.node, taken.identity) for taken in op.devices]
+
+
+@contextmanager
+def _all_locked(devices: Iterable[Device], seconds: float) -> Iterator[list[int]]:
+    """The disk of several partitions is locked once, and all disks in one order, so that no two tasks wait for each
+    other.
+    """
+    by_disk = {device.disk or device.node: device for device in devices}
+    with ExitStack() as stack:
+        yield [stack.enter_context(locked(by_disk[disk], seconds)) for disk in sorted(by_disk)]
+
+
+def _check_all_unused(devices: Iterable[Device], seconds: float) -> None:
+    processes = Processes()
+    for device in devices:
+        check_unused(device, seconds, processes)
 
 
 def _make(op: MakeOn, keep: Sequence[int]) -> None:
@@ -57,6 +80,8 @@ def _make(op: MakeOn, keep: Sequence[int]) -> None:
     try:
         run(op.argv, keep)
     except StorageError as error:
+        if error.code == "command_failed":
+            error.hint = op.hint or error.hint
         if op.note and (error.rc or 0) >= 0:
             with suppress(OSError):
                 unlink(op.note)
@@ -70,29 +95,29 @@ def same_device(node: str, identity: tuple) -> Device:
     except StorageError as error:
         raise changed_meanwhile(node, f"went away ({error.message})") from None
     if device.identity != identity:
-        raise changed_meanwhile(node, "was replaced or went away")
+        raise changed_meanwhile(node, "was replaced")
     return device
 
 
-def check_unused(device: Device, seconds: float) -> None:
+def check_unused(device: Device, seconds: float, processes: Processes | None = None) -> None:
     """Raises ``changed_meanwhile`` where somebody has the device, or that can't be told."""
     from .device_users import users_of_device
 
-    users, unseen = users_of_device(device, None, seconds)
+    users, unseen = users_of_device(device, processes, seconds)
     if users:
         raise changed_meanwhile(device.node, f"was taken into use by {users[0]}")
     if unseen:
         raise changed_meanwhile(device.node, f"could not be checked for users ({unseen[0]})")
 
 
-def _check_content(op: MakeOn, seconds: float) -> None:
-    if op.content is None:
+def _check_content(taken: Taken, seconds: float) -> None:
+    if taken.content is None:
         return
     from .signatures import content_at
 
-    found = content_at(op.node, seconds)
-    if found.facts != op.content:
-        raise changed_meanwhile(op.node, f"got other content: {found.text or 'nothing but zeros'}")
+    found = content_at(taken.node, seconds)
+    if found.facts != taken.content:
+        raise changed_meanwhile(taken.node, f"got other content: {found.text or 'nothing but zeros'}")
 
 
 @contextmanager

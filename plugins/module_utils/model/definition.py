@@ -10,6 +10,7 @@ as they are; what a definition has besides, and what it lacks.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +86,17 @@ def defined(pool: Pool) -> Pool:
     if row is None or pool.source.format not in row.own_formats:
         return pool
     return replace(pool, source=replace(pool.source, format=row.default_format))
+
+
+def keep_names(wanted: Pool, existing: Pool, resolved: Mapping[str, str]) -> Pool:
+    """A device by another path is the same device: the definition keeps its own. ``resolved``: what paths lead to."""
+    names = {resolved[device.path]: device.path for device in existing.source.devices or () if device.path in resolved}
+    if not names or not wanted.source.devices:
+        return wanted
+    devices = tuple(
+        replace(device, path=names.get(resolved.get(device.path, ""), device.path)) for device in wanted.source.devices
+    )
+    return replace(wanted, source=replace(wanted.source, devices=devices))
 
 
 def with_defaults(pool: Pool) -> Pool:

@@ -10,9 +10,8 @@ from __future__ import annotations
 import math
 
 from .pool import Pool
-from .types import POOL_TYPES
+from .types import row_of
 
-_LARGEST_EXTENT = 256 * 1024 * 1024
 _CYLINDERS = (None, "unknown", "dos")  # labels of which the daemon cuts partitions at cylinders
 
 
@@ -20,10 +19,10 @@ def told_extent(pool: Pool, capacity: int | None, available: int | None) -> int 
     """The number of bytes that sizes of its volumes are multiples of, as the pool's own sizes tell; None where only
     its type does. Extents of volume groups are powers of two (vgcreate(8)).
     """
-    row = POOL_TYPES[pool.type or "dir"]
-    if row.name == "disk" and pool.source.format not in _CYLINDERS:
+    row = row_of(pool.type)
+    if row.partitions and pool.source.format not in _CYLINDERS:
         return 1
-    if row.name == "logical" and capacity is not None and available is not None:
+    if row.largest_granule and capacity is not None and available is not None:
         common = math.gcd(capacity, available)
-        return min(common & -common, _LARGEST_EXTENT) or row.granule
+        return min(common & -common, row.largest_granule) or row.granule
     return None

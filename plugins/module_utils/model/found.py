@@ -14,10 +14,13 @@ from .change import Condition
 from .errors import StorageError
 from .pool import UNDECLARED, Permissions, Pool
 from .tables import Table
-from .types import POOL_TYPES, PoolType
+from .types import PoolType, row_of
 from .volume import Volume
 
-SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")  # servers that may take root for nobody (exports(5))
+# Filesystems of servers, in the kernel's words: those that may take root for nobody (exports(5)), and those that keep a
+# copy under another name of a file that is held open when it is removed.
+SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")
+KEEPING = ("nfs", "nfs4")
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
 
 # What a device holds: nothing, something without a signature, or a text that starts with UNREADABLE and says why.
@@ -223,6 +226,7 @@ class Found:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
     ``filesystem``: its type, empty if not known.
+    ``restarting``: a task that was restarting the pool did not come to its end, since the last boot.
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
     multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
@@ -239,6 +243,7 @@ class Found:
     autostart: bool = False
     started: bool = False
     active: bool = False
+    restarting: bool = False
     storage: Storage = Storage(ABSENT)
     current: Storage = Storage(ABSENT)
     usage: Usage | None = None
@@ -306,11 +311,7 @@ class Found:
     def row(self) -> PoolType:
         """What its type can do; a pool that an earlier task would have made is taken for a directory."""
         pool = self.definition or self.live
-        return self.row_of(pool) if pool is not None else POOL_TYPES["dir"]
-
-    @staticmethod
-    def row_of(pool: Pool) -> PoolType:
-        return POOL_TYPES[pool.type or "dir"]
+        return row_of(None if pool is None else pool.type)
 
     def runs_on(self, wanted: Pool) -> bool:
         """Whether the pool runs on the storage that is wanted."""
@@ -341,7 +342,7 @@ class Found:
         """Whether a new volume may get another size than the one that is asked for, as only a daemon knows."""
         if self.storage.kind != UNSEEN:
             return False
-        return self.granule > 1 and (self.row.name == "disk" or capacity % self.granule != 0)
+        return self.granule > 1 and (self.row.partitions or capacity % self.granule != 0)
 
     def is_volume(self, volume: Volume) -> bool:
         """Whether that is a volume of the pool's kind, rather than something else under the name of one."""

@@ -84,6 +84,24 @@ class As(NamedTuple):
         return f"{words} sh -c {shlex.quote(command)}" if " && " in command else f"{words} {command}"
 
 
+class Noted(NamedTuple):
+    """An operation that is noted before it is done, in the file ``path`` as ``text``: one that is killed leaves the
+    note, one that fails by itself takes it back.
+    """
+
+    operation: Any
+    path: str
+    text: str
+
+    @property
+    def whole(self) -> bool:
+        return getattr(self.operation, "whole", True)
+
+    @property
+    def command(self) -> str:
+        return f"write {shlex.quote(self.path)} && {self.operation.command}"
+
+
 class FirstOf(NamedTuple):
     """Commands of which the next one is tried where one fails; those whose tools are not there are left out."""
 
@@ -424,20 +442,29 @@ class NoteDirectory(NamedTuple):
         return f"note in {shlex.quote(self.record)} that {shlex.quote(self.path)} was made here"
 
 
-class MakeOn(NamedTuple):
-    """Makes something on a device by ``argv``, or only wipes it, where that is still the device of this ``identity``
-    with this ``content`` (Content.facts; None: whatever it is), which nobody uses: looked at under the lock that udev
-    waits for, and held until the command begins. ``wipe``: what has a signature goes first. ``note`` is the file in
-    which it is noted meanwhile, as ``noted``, that what is there is of our making.
+class Taken(NamedTuple):
+    """A device as it was looked at: its node, its identity (Device.identity), and what it holds (Content.facts; None:
+    whatever it is).
     """
 
     node: str
     identity: tuple
     content: tuple | None = None
+
+
+class MakeOn(NamedTuple):
+    """Makes something on devices by ``argv``, or only wipes them, where all of them are still what was looked at, and
+    nobody uses them: looked at under the lock that udev waits for, and held until the command begins. ``wipe``: what
+    has a signature goes first. ``note`` is the file in which it is noted meanwhile, as ``noted``, that what is there is
+    of our making. ``hint``: what to look at where the command fails.
+    """
+
+    devices: tuple[Taken, ...]
     argv: tuple[str, ...] = ()
     wipe: bool = False
     note: str = ""
     noted: str = ""
+    hint: str = ""
 
     @property
     def whole(self) -> bool:
@@ -448,8 +475,17 @@ class MakeOn(NamedTuple):
         return "wipefs" if self.wipe else ""
 
     @property
+    def nodes(self) -> tuple[str, ...]:
+        return tuple(device.node for device in self.devices)
+
+    @property
+    def wiping(self) -> tuple[str, ...]:
+        """--force: the devices are held by us."""
+        return ("wipefs", "--all", "--force", "--quiet", "--", *self.nodes)
+
+    @property
     def command(self) -> str:
-        commands = [_shell("wipefs", "--all", "--quiet", "--", self.node)] if self.wipe else []
+        commands = [_shell(*(word for word in self.wiping if word != "--force"))] if self.wipe else []
         return " && ".join([*commands, *([_shell(*self.argv)] if self.argv else [])])
 
 

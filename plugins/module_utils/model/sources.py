@@ -28,7 +28,6 @@ _ADAPTERS = {
     "scsi_host": ("name", "parent_address", "unique_id"),
     "fc_host": ("parent", "parent_wwnn", "parent_wwpn", "parent_fabric_wwn", "managed", "wwnn", "wwpn"),
 }
-_BY_PATH = ("fs", "disk", "logical")
 # Names of content, and the links that udev makes for them (systemd, src/basic/device-nodes.c).
 _TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
 _BY = "/dev/disk/by-"
@@ -159,7 +158,7 @@ def device_problem(source: Source, row: PoolType | None) -> Problem | None:
     """What is declared as a device and is none that could be found, of the types whose devices are known by their
     paths: zpools take short names, targets have others.
     """
-    if row is None or row.name not in _BY_PATH:
+    if row is None or not row.device_paths:
         return None
     wrong = next((device.path for device in source.devices or () if not device.path.startswith("/")), None)
     if wrong is None:

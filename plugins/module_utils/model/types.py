@@ -30,23 +30,47 @@ _RESTART = (
 )
 
 
+VOLUME_GROUP = "volume group"
+
+
 @dataclass(frozen=True)
 class PoolType:
-    """``required`` and ``optional`` name fields of Source. ``named_by_source``: a pool without a name is called like
-    its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
-    template of the source name, or none for network types. ``live``, ``restart`` class what may change in an
-    existing pool; every other field is its identity. ``volumes`` are files, block devices or network images;
-    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead. ``found_only``
-    are those that nothing makes, and ``made_natively`` those that no daemon makes, beside them.
-    ``granule`` is the number of bytes that their sizes are multiples of. ``file_tree``: its target is a directory of
-    files, ``mounted``: on which something is mounted. ``on_devices``: it has its source devices for itself;
-    ``signature``: what these hold then, in blkid's words, whatever the pool's format. ``whole``: its volumes go with it
-    as one. ``beside``: what a daemon on this host has no call for may be done on its files beside it. ``daemon`` lists
-    what libvirt's storage driver can do with it: build and delete a pool, create, clone, remove and resize its
-    volumes; ``native`` what its backend can, likewise. ``made_here`` are formats of volumes that only its backend
-    makes, ``names`` is the pattern of names of new ones, as far as they are not those of files. ``grows``: fields that
-    may change in an active pool where we look ourselves. ``active`` is the line of the documentation that says what
-    "active" means.
+    """What libvirt and we know of a type. Who needs to know asks for one of these facts, never for the name.
+
+    Declaring: ``required`` and ``optional`` name fields of Source. ``named_by_source``: a pool without a name is called
+    like its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
+    template of the source name, or none for network types. ``own_formats`` are formats that libvirt has no word for: a
+    definition has the default one instead. ``login`` is the type of source.auth, and the format, for which the secret
+    itself is given with the pool.
+
+    Changing: ``live``, ``restart`` class what may change in an existing pool; every other field is its identity.
+    ``grows``: fields that may change in an active pool where we look ourselves.
+
+    The source: ``on_devices``: it has its source devices for itself, ``device_paths``: which are named by paths alone.
+    ``signature``: what these hold then, in blkid's words, whatever the pool's format; where there is none, it is the
+    format, and ``builds`` that of a pool whose format says nothing. ``found_only`` are formats that nothing makes, and
+    ``made_natively`` those that no daemon makes, beside them. ``group``: what the devices make together, which has the
+    source's name. ``one_of``: no two pools agree in all of these fields of Source, of hosts in the first; without any
+    there is but one pool of the type. ``taken_away``: its devices go away when it is stopped, whoever uses them.
+
+    The target: ``file_tree``: a directory of files, ``mounted``: on which something is mounted. ``active`` is the line
+    of the documentation that says what "active" means.
+
+    Volumes: ``volumes`` are files, block devices or network images. ``granule`` is the number of bytes that their sizes
+    are multiples of; it may be another power of two up to ``largest_granule``. ``partitions``: they are those of one
+    disk, called by their numbers. ``snapshots``: devices that may be made from another one, as a daemon makes each that
+    has less space than it needs. ``whole``: they go with the pool as one. ``made_here`` are formats of volumes that
+    only its backend makes, ``names`` is the pattern of names of new ones, as far as they are not those of files.
+    ``elsewhere`` says where what can't be done with them can be.
+
+    A daemon: ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone,
+    remove and resize its volumes; ``native`` what its backend can, likewise. ``beside``: what a daemon on this host has
+    no call for may be done on its files beside it. ``unlisted``: what it may hold that a daemon does not list, and the
+    command that does. ``starts_on_nothing``: a daemon starts it, though its source is not there. ``tools``: packages
+    that the daemon's host needs for it.
+
+    Finding sources: ``sources`` are fields that tell one from another; without any none are looked for.
+    ``protocols``: by which servers are asked. ``daemon_finds``: a daemon can look for them too.
     """
 
     name: str
@@ -56,29 +80,45 @@ class PoolType:
     formats: tuple[str, ...] = ()
     default_format: str | None = None
     own_formats: tuple[str, ...] = ()
-    found_only: tuple[str, ...] = ()
-    made_natively: tuple[str, ...] = ()
     default_dir: str | None = None
     named_by_source: bool = False
     named_by_pool: bool = False
     features: tuple[str, ...] = ()
-    volume_formats: tuple[str, ...] = ()
+    login: str = ""
     live: tuple[str, ...] = _LIVE
     restart: tuple[str, ...] = _RESTART
-    volumes: str = "file"
-    granule: int = 1
+    grows: tuple[str, ...] = ()
+    on_devices: bool = False
+    device_paths: bool = False
+    signature: str = ""
+    builds: str = ""
+    found_only: tuple[str, ...] = ()
+    made_natively: tuple[str, ...] = ()
+    group: str = ""
+    one_of: tuple[str, ...] | None = None
+    taken_away: bool = False
     file_tree: bool = False
     mounted: bool = False
-    on_devices: bool = False
-    signature: str = ""
+    active: str = ""
+    volumes: str = "file"
+    volume_formats: tuple[str, ...] = ()
+    granule: int = 1
+    largest_granule: int = 0
+    partitions: bool = False
+    snapshots: bool = False
     whole: bool = False
-    beside: bool = False
-    daemon: tuple[str, ...] = ()
-    native: tuple[str, ...] = ()
     made_here: tuple[str, ...] = ()
     names: str = ""
-    grows: tuple[str, ...] = ()
-    active: str = ""
+    elsewhere: str = ""
+    daemon: tuple[str, ...] = ()
+    native: tuple[str, ...] = ()
+    beside: bool = False
+    unlisted: tuple[str, str] = ("", "")
+    starts_on_nothing: bool = False
+    tools: str = ""
+    sources: tuple[str, ...] = ()
+    protocols: tuple[str, ...] = ()
+    daemon_finds: bool = False
 
 
 FILE_FORMATS = (
@@ -122,6 +162,9 @@ _FILES = (*_POOLS, "create", "clone", "remove", "resize")
 _CUT = (*_POOLS, "create", "clone", "remove")
 _MIB = 1024 * 1024
 THIN_POOL = "thin-pool"
+_LOOK_AGAIN = ", then let the daemon look again (virsh pool-refresh)."
+_AT_THE_TARGET = "Do it where the target is served from."
+_AT_THE_UNITS = "Do it where the units are served from."
 # lvm(8): valid names; what is reserved for inner volumes may not be in them. Ours are being made: see the backend.
 _LOGICAL_NAMES = (
     r"(?!-|virt-storage\.|snapshot|pvmove|\.{1,2}\Z)"
@@ -135,12 +178,12 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "dir",
             features=("cow",),
-            volume_formats=FILE_FORMATS,
             file_tree=True,
-            beside=True,
+            active="the pool was started since boot (its state file is there) and its directory exists",
+            volume_formats=FILE_FORMATS,
             daemon=_FILES,
             native=_FILES,
-            active="the pool was started since boot (its state file is there) and its directory exists",
+            beside=True,
         ),
         PoolType(
             "fs",
@@ -149,16 +192,18 @@ POOL_TYPES: dict[str, PoolType] = {
             formats=_FS_FORMATS,
             default_format="auto",
             own_formats=("btrfs",),
+            features=("cow", "mount_options"),
+            on_devices=True,
+            device_paths=True,
             found_only=("ufs", "iso9660", "gfs", "vmfs"),
             made_natively=("btrfs", "hfs+"),
-            features=("cow", "mount_options"),
-            volume_formats=FILE_FORMATS,
             file_tree=True,
             mounted=True,
-            on_devices=True,
+            active="its device is mounted on its path",
+            volume_formats=FILE_FORMATS,
             daemon=_FILES,
             native=_FILES,
-            active="its device is mounted on its path",
+            sources=("devices",),
         ),
         PoolType(
             "netfs",
@@ -167,12 +212,18 @@ POOL_TYPES: dict[str, PoolType] = {
             formats=("auto", "nfs", "glusterfs", "cifs"),
             default_format="auto",
             features=("mount_options",),
-            volume_formats=FILE_FORMATS,
+            login="cifs",
+            one_of=("dir", "hosts"),
             file_tree=True,
             mounted=True,
+            active="its export is mounted on its path",
+            volume_formats=FILE_FORMATS,
             daemon=_FILES,
             native=_FILES,
-            active="its export is mounted on its path",
+            tools="nfs-common or cifs-utils",
+            sources=("dir",),
+            protocols=("nfs", "glusterfs", "cifs"),
+            daemon_finds=True,
         ),
         PoolType(
             "logical",
@@ -183,50 +234,85 @@ POOL_TYPES: dict[str, PoolType] = {
             default_format="lvm2",
             named_by_source=True,
             named_by_pool=True,
+            grows=("source.devices",),
+            on_devices=True,
+            device_paths=True,
+            signature="LVM2_member",
+            group=VOLUME_GROUP,
+            one_of=("name",),
+            active="the pool was started, its volume group is there and has an active logical volume, or none at all",
             volumes="block",
             granule=4 * _MIB,  # lvm.conf(5): the extent size of a volume group, unless another was given
-            on_devices=True,
-            signature="LVM2_member",
-            daemon=_CUT,
-            native=_FILES,
+            largest_granule=256 * _MIB,
+            snapshots=True,
             made_here=(THIN_POOL,),
             names=_LOGICAL_NAMES,
-            grows=("source.devices",),
-            active="the pool was started, its volume group is there and has an active logical volume, or none at all",
+            elsewhere="Do it on that host (lvextend and the like)" + _LOOK_AGAIN,
+            daemon=_CUT,
+            native=_FILES,
+            unlisted=("thin or inactive volumes", "lvs -a"),
+            tools="lvm2",
+            sources=("name", "devices"),
+            daemon_finds=True,
         ),
         PoolType(
             "disk",
             ("devices",),
             ("format",),
             formats=_LABELS,
-            found_only=("lvm2",),
             default_format="unknown",
-            volume_formats=_PARTITIONS,
-            volumes="block",
-            granule=2 * 255 * 63 * 512,  # cylinders, to which the daemon rounds partitions of dos labels
             on_devices=True,
+            device_paths=True,
+            builds="dos",
+            found_only=("lvm2",),
+            active="its disk has the declared partition table, and the pool was started",
+            volumes="block",
+            volume_formats=_PARTITIONS,
+            granule=2 * 255 * 63 * 512,  # cylinders, to which the daemon rounds partitions of dos labels
+            partitions=True,
             whole=True,
+            elsewhere="Do it on that host (parted)" + _LOOK_AGAIN,
             daemon=_CUT,
             native=_FILES,
-            active="its disk has the declared partition table, and the pool was started",
+            tools="parted",
+            sources=("devices",),
         ),
         PoolType(
             "iscsi",
             ("hosts", "devices"),
             ("initiator", "auth"),
-            volumes="block",
+            one_of=("devices", "initiator"),
+            taken_away=True,
             active="a session with its target is logged in",
+            volumes="block",
+            elsewhere=_AT_THE_TARGET,
+            tools="open-iscsi",
         ),
         PoolType(
             "iscsi-direct",
             ("hosts", "devices", "initiator"),
             ("auth",),
             target="none",
-            volumes="network",
             active="the pool was started and its target answered",
+            volumes="network",
+            elsewhere=_AT_THE_TARGET,
         ),
-        PoolType("scsi", ("adapter",), volumes="block", active="its host adapter is there, and the pool was started"),
-        PoolType("mpath", volumes="block", active="the pool was started"),
+        PoolType(
+            "scsi",
+            ("adapter",),
+            one_of=("adapter",),
+            taken_away=True,
+            active="its host adapter is there, and the pool was started",
+            volumes="block",
+            elsewhere=_AT_THE_UNITS,
+        ),
+        PoolType(
+            "mpath",
+            one_of=(),
+            active="the pool was started",
+            volumes="block",
+            elsewhere=_AT_THE_UNITS,
+        ),
         PoolType(
             "rbd",
             ("hosts", "name"),
@@ -234,10 +320,10 @@ POOL_TYPES: dict[str, PoolType] = {
             target="none",
             named_by_source=True,
             features=("config_options", "refresh_allocation"),
-            volume_formats=("raw",),
-            volumes="network",
-            daemon=("create", "clone", "remove", "resize"),
             active="the pool was started and its cluster answered",
+            volumes="network",
+            volume_formats=("raw",),
+            daemon=("create", "clone", "remove", "resize"),
         ),
         PoolType(
             "sheepdog",
@@ -245,8 +331,8 @@ POOL_TYPES: dict[str, PoolType] = {
             target="none",
             named_by_source=True,
             named_by_pool=True,
-            volumes="network",
             active="the pool was started and its cluster answered",
+            volumes="network",
         ),
         PoolType(
             "gluster",
@@ -256,10 +342,15 @@ POOL_TYPES: dict[str, PoolType] = {
             default_dir="/",
             named_by_source=True,
             named_by_pool=True,
-            volume_formats=FILE_FORMATS,
-            volumes="network",
-            daemon=("remove",),
+            one_of=("name", "dir", "hosts"),
             active="the pool was started and its Gluster volume answered",
+            volumes="network",
+            volume_formats=FILE_FORMATS,
+            elsewhere="Do it in a netfs pool on the same Gluster volume (source.format: glusterfs).",
+            daemon=("remove",),
+            sources=("name",),
+            protocols=("glusterfs",),
+            daemon_finds=True,
         ),
         PoolType(
             "zfs",
@@ -268,30 +359,39 @@ POOL_TYPES: dict[str, PoolType] = {
             target="/dev/zvol/{name}",
             named_by_source=True,
             named_by_pool=True,
-            volumes="block",
-            granule=128 * 1024,  # zfsprops(7): the largest volblocksize of old versions
             on_devices=True,
             signature="zfs_member",
-            whole=True,
-            daemon=(*_POOLS, "create", "remove"),
+            group="zpool",
             active="its zpool is imported and has a volume",
+            volumes="block",
+            granule=128 * 1024,  # zfsprops(7): the largest volblocksize of old versions
+            whole=True,
+            elsewhere="Do it on that host (zfs set volsize and the like)" + _LOOK_AGAIN,
+            daemon=(*_POOLS, "create", "remove"),
+            unlisted=("file systems and snapshots", "zfs list -t all"),
+            starts_on_nothing=True,
+            tools="zfsutils",
         ),
         PoolType(
             "vstorage",
             ("name",),
             named_by_source=True,
             named_by_pool=True,
-            volume_formats=FILE_FORMATS,
+            one_of=("name",),
             file_tree=True,
             mounted=True,
-            daemon=_FILES,
             active="its cluster is mounted on its path",
+            volume_formats=FILE_FORMATS,
+            daemon=_FILES,
         ),
     )
 }
 
-# Types whose devices go away when a pool is stopped, whoever uses them.
-TAKEN_AWAY = ("iscsi", "scsi")
+
+def row_of(name: str | None) -> PoolType:
+    """The row of a type; what has none yet is taken for a directory."""
+    return POOL_TYPES[name or "dir"]
+
 
 # Fields of Source that every type may have, for information, and those that libvirt reads and prints for every type,
 # used or not.

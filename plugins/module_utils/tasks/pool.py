@@ -11,7 +11,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ..converge import Aim, converge
+from ..converge import Aim, Result, converge
 from ..decide.pools import decide_pool, pool_at_stake
 from ..declare.pools import pool_goal, pool_scope
 from ..engines.select import engine_for
@@ -29,10 +29,31 @@ def run(module: AnsibleModule) -> None:
     engine = watched(module, engine_for(params["uri"], goal.allow, params["timeout"], reading=False))
     aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
     result = converge(aim, engine, module.check_mode)
+    say_what_stays(result)
     record = pool_record(result.found)
     if module.check_mode:
         record = _predicted(record, done_changes(result, True))
     finish(module, result, engine, {"pool": record})
+
+
+def say_what_stays(result: Result) -> None:
+    """Adds to the hint of what failed what was done of the pool before that, and is not taken back: run again, the task
+    goes on from there.
+    """
+    error, stays = result.error, []
+    done = {
+        step.change.action
+        for step, outcome in zip(result.steps, result.outcomes)
+        if outcome.status == "done" and step.change is not None
+    }
+    if "define" in done:
+        stays.append("The pool stays defined (state: absent undefines it).")
+    elif "redefine" in done:
+        stays.append("The definition of the pool stays changed.")
+    if "stop" in done and any(change.action == "start" for change in result.decision.changes):
+        stays.append("The pool was stopped to be started again: run the task again for that.")
+    if error is not None and stays:
+        error.hint = " ".join(filter(None, (error.hint, *stays)))
 
 
 def facts(change: Change, found: Found) -> Any:

@@ -333,7 +333,7 @@ def _pool_defined(work: _Work, task: PoolTask, path: str | None, uuid: str | Non
     if (have is None or moved) and want.type == "dir" and _claimed(host, name, want.path):
         work.codes.add("source_conflict")
     restart = moved and have.started and state != "inactive"
-    if restart and "restart" not in task.allow:
+    if restart and host.active(have) and "restart" not in task.allow:
         work.codes.add("restart_needed")
     if restart or state == "inactive":
         _stop(work, name)

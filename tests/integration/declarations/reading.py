@@ -128,6 +128,7 @@ class Reader:
         known |= {
             str(self.root / name) for name in ("run/lock", "run/lock/virt-storage", "var/lib/virt-storage", "pools")
         }
+        known |= {str(self.root / name) for name in ("run/virt-storage", "run/virt-storage/started")}  # and no note
         known |= {str(self.root / "var/lib/virt-storage/made"), *host.links, *host.plain_files, *host.directories}
         for name in host.pools:
             known |= {

@@ -292,6 +292,8 @@ class Sequence:
                 asked |= {f"{self.shop.root}/{place}/{pool}.xml" for place in _PLACES}
             if action in ("build", "delete"):
                 asked.add(f"{self.shop.root}/var/lib/virt-storage/made/")
+            if action == "stop":  # of a restart
+                asked.add(f"{self.shop.root}/run/virt-storage/started/")
         asked = {os.path.relpath(path, self.shop.host_top) + ("/" if path.endswith("/") else "") for path in asked}
         return {name: what for name, what in changes.items() if not _asked_for(name, what, asked)}
 

@@ -6,13 +6,15 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import MakeOn
 from tests.integration.calling import call
 
 from .hosts import Host, run, run_json
@@ -88,6 +90,18 @@ def same(host: Host, kind: str, **params: Any) -> dict[str, Any]:
     assert foreseen["diff"]["before"] == result["diff"]["before"]
     assert done(act(**params), changed=False)["plan"] == []
     return result
+
+
+def meanwhile(monkeypatch: pytest.MonkeyPatch, what: Callable[[], object]) -> None:
+    """Has something done right before devices are taken: after all else that was looked at."""
+    plain, waiting = Applier.apply, [what]
+
+    def apply(self: Applier, operation: Any) -> None:
+        if isinstance(operation, MakeOn) and waiting:
+            waiting.pop()()
+        plain(self, operation)
+
+    monkeypatch.setattr(Applier, "apply", apply)
 
 
 def refused(result: dict[str, Any], code: str) -> dict[str, Any]:
@@ -420,6 +434,31 @@ def killable(tasks: list[tuple[str, dict[str, Any]]], environment: dict[str, str
         text = answer.read()
     os.waitpid(child, 0)
     return json.loads(text) if text else None
+
+
+@pytest.mark.parametrize("extending", [False, True])
+@pytest.mark.parametrize("mounting", [False, True])
+def test_what_comes_to_a_device_after_the_look_stays(
+    host: Host, empty: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mounting: bool, extending: bool
+) -> None:
+    """Nothing is done to the others either: neither wiped nor labelled."""
+    run("mkfs.ext4", "-q", empty[1])
+    if extending:
+        done(host.pool(**declared(empty[2:3])))
+    devices = [*(empty[2:3] if extending else empty[:1]), empty[1]]
+    last = empty[1]
+    meanwhile(monkeypatch, lambda: run("mount", last, str(tmp_path)) if mounting else run("mkfs.xfs", "-qf", last))
+    try:
+        failed = host.pool(**declared(devices, allow=["overwrite"]))
+    finally:
+        run("umount", str(tmp_path), check=False)
+    assert failed["error"]["code"] == "changed_meanwhile", failed
+    assert run("blkid", "-p", "-o", "value", "-s", "TYPE", last).strip() == ("ext4" if mounting else "xfs")
+    assert [row["pv_name"] for row in report("pvs", "pv_name", "pv")] == [
+        os.path.realpath(each) for each in empty[2:3] if extending
+    ]
+    same(host, "pool", **declared(devices, allow=["overwrite"]))
+    assert {row["pv_name"] for row in report("pvs", "pv_name", "pv")} == {os.path.realpath(each) for each in devices}
 
 
 @pytest.mark.parametrize("kills", [(1, 3, 5, 8)])

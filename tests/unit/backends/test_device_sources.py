@@ -14,6 +14,7 @@ from ansible_collections.virt.storage.plugins.module_utils.backends import devic
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.signatures import Content, Signature
+from ansible_collections.virt.storage.plugins.module_utils.model.discovery import Query
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import User
 
@@ -65,7 +66,7 @@ def look(monkeypatch):
                 (users or {}).get(each.node, []),
             ),
         )
-        return device_sources.find(kind, Look(10, "", "")).sources
+        return device_sources.find(Query(kind), Look(10, "", "")).sources
 
     return run
 
@@ -192,7 +193,7 @@ def test_a_device_that_does_not_answer_holds_up_no_other(look, monkeypatch):
 def test_a_device_that_does_not_answer_is_told(look, monkeypatch):
     assert look("disk", [DISK])[0].free
     monkeypatch.setattr(device_sources, "_look_at", lambda *args: (Content(problem="it did not answer"), []))
-    found = device_sources.find("disk", Look(10, "", ""))
+    found = device_sources.find(Query("disk"), Look(10, "", ""))
     assert [each.free for each in found.sources] == [False]
     assert [(each.host, each.error.code) for each in found.unanswered] == [("/dev/sda", "deadline")]
 
@@ -200,7 +201,7 @@ def test_a_device_that_does_not_answer_is_told(look, monkeypatch):
 def test_only_root_can_look(monkeypatch):
     monkeypatch.setattr(device_sources.os, "geteuid", lambda: 1000)
     with pytest.raises(StorageError) as caught:
-        device_sources.find("disk", Look(10, "", ""))
+        device_sources.find(Query("disk"), Look(10, "", ""))
     assert caught.value.code == "not_readable"
 
 

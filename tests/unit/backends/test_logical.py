@@ -22,6 +22,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.change import C
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal, Scope, VolumeGoal, VolumesGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import Taken
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
 from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES, THIN_POOL
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent, Volume
@@ -354,7 +355,8 @@ def test_a_partial_group_can_be_let_go(state, code):
 def test_the_commands_of_a_group():
     parts = tuple(replace(part, facts={"devices": ["/dev/vdb", "/dev/vdc"]}) for part in storage().parts)
     there = Found("vg1", POOL, storage=replace(storage(), parts=parts))
-    content = tuple(Condition("signatures", path, ()) for path in ("/dev/vdb", "/dev/vdc"))
+    kinds = {"device": (8, 16), "signatures": ("ext4",)}
+    seen = [Condition(kind, path, said) for path in ("/dev/vdb", "/dev/vdc") for kind, said in kinds.items()]
 
     def lowered(action, **more):
         change = Change(Subject("vg1"), action, "", wanted=POOL, part=logical.GROUP, **more)
@@ -363,9 +365,13 @@ def test_the_commands_of_a_group():
     assert lowered("start") == ["vgchange --activate y -- vg1"]
     assert lowered("stop") == ["vgchange --activate n -- vg1"]
     flushed = ["sync /dev/vdb", "sync /dev/vdc"]
-    assert lowered("build", requires=content) == ["vgcreate -- vg1 /dev/vdb /dev/vdc", *flushed]
-    over = lowered("build", requires=content[:1], destroys="all")
-    assert over == ["wipefs --all -- /dev/vdb", "vgcreate -- vg1 /dev/vdb", "sync /dev/vdb"]
+    assert lowered("build", requires=tuple(seen)) == ["vgcreate -- vg1 /dev/vdb /dev/vdc", *flushed]
+    over = lowered("build", requires=tuple(seen[:2]), destroys="all")
+    assert over == ["wipefs --all --quiet -- /dev/vdb && vgcreate -- vg1 /dev/vdb", "sync /dev/vdb"]
+    change = Change(Subject("vg1"), "build", "", wanted=POOL, part="device /dev/vdb", requires=tuple(seen))
+    extended = lower_pool(change, there)[0]
+    assert extended.argv == ("vgextend", "--", "vg1", "/dev/vdb", "/dev/vdc")
+    assert extended.devices[1] == Taken("/dev/vdc", (8, 16), ("ext4",))
     assert lowered("delete") == ["vgremove -- vg1", "pvremove -- /dev/vdb /dev/vdc", *flushed]
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical_sources, lvm
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.model.discovery import Query
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 UUID = "G1PIHV-KiS4-Rbwv-kLv5-hRIV-Ei3c-rM3pwJ"
@@ -67,7 +68,7 @@ def sources(monkeypatch):
         monkeypatch.setattr(logical_sources.os, "geteuid", lambda: 0)
         monkeypatch.setattr(logical_sources, "holds_guests", lambda path: path in guests)
         monkeypatch.setattr(lvm, "report", lambda look: lvm.parse({"report": list(parts)}, warnings))
-        return logical_sources.find(Look(10, "", "")).sources
+        return logical_sources.find(Query("logical"), Look(10, "", "")).sources
 
     return look
 
@@ -132,7 +133,7 @@ def test_copies_of_a_device(sources):
 def test_only_root_can_look(monkeypatch):
     monkeypatch.setattr(logical_sources.os, "geteuid", lambda: 1000)
     with pytest.raises(StorageError) as caught:
-        logical_sources.find(Look(10, "", ""))
+        logical_sources.find(Query("logical"), Look(10, "", ""))
     assert caught.value.code == "not_readable"
 
 

@@ -260,6 +260,30 @@ def test_what_was_deleted_is_gone_whatever_has_its_device_by_now():
         pool_refused(goal("deleted"), found)
 
 
+@pytest.mark.parametrize("state", ["present", "active", "inactive"])
+def test_the_same_device_by_another_name_is_no_change(state):
+    by_id = Source(devices=(SourceDevice("/dev/disk/by-id/x"),), format="ext4")
+    leads = {"/dev/disk/by-id/x": "/dev/sdx", "/dev/sdx": "/dev/sdx"}
+    wanted = replace(goal(state), pool=replace(POOL, source=by_id))
+    running = started(RUNNING_OURS, POOL, resolved=leads)
+    assert actions(decide_pool(wanted, running)) == (["stop"] if state == "inactive" else [])
+    elsewhere = replace(running, resolved={**leads, "/dev/disk/by-id/x": "/dev/sdy"})
+    if state == "inactive":
+        assert actions(decide_pool(wanted, elsewhere)) == ["stop", "redefine"]
+    else:
+        assert pool_refused(wanted, elsewhere).code == "restart_needed"
+
+
+def test_the_same_device_by_another_name_is_deleted():
+    by_id = Source(devices=(SourceDevice("/dev/disk/by-id/x"),))
+    wanted = replace(goal("deleted", allow=["nonempty"]), pool=replace(POOL, source=by_id))
+    there = storage(filesystem(), directory(), up=True, ours=True)
+    leads = {"/dev/disk/by-id/x": "/dev/sdx", "/dev/sdx": "/dev/sdx"}
+    assert "delete" in actions(decide_pool(wanted, started(there, POOL, resolved=leads)))
+    other = started(there, POOL, resolved={**leads, "/dev/disk/by-id/x": "/dev/sdy"})
+    assert pool_refused(wanted, other).code == "identity_change"
+
+
 def test_what_something_is_mounted_over_is_not_gone():
     over = storage(filesystem(), directory(FOREIGN, why="a mount of tmpfs"))
     assert pool_refused(goal("deleted"), nothing(over)).code == "pool_undefined"

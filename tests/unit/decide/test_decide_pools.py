@@ -295,6 +295,30 @@ def test_a_started_pool_that_is_down_needs_no_leave_to_restart(state, allow, exp
     assert actions(decide_pool(pool_goal(state, allow=allow, path="/q"), found)) == expected
 
 
+@pytest.mark.parametrize(
+    ("found", "state", "expected"),
+    [
+        (defined(restarting=True), "present", ["start"]),
+        (
+            defined(restarting=True, current=DIRECTORY, storage=replace(GONE, path="/q")),
+            "present",
+            ["redefine", "build", "start"],
+        ),
+        (started(GONE, restarting=True), "present", ["build", "start"]),
+        (started(restarting=True), "present", []),
+        (defined(restarting=True), "inactive", []),
+        (defined(), "present", []),
+        (nothing(restarting=True), "present", ["define"]),
+    ],
+)
+def test_a_restart_that_was_ended_is_completed(found, state, expected):
+    """Only where the pool was stopped to be started again does ``present`` start it."""
+    path = found.storage.path if found.definition is not None else "/p"
+    decision = decide_pool(dir_goal(state, path=path), found)
+    assert actions(decision) == expected
+    assert any("restarting" in text for text in decision.warnings) is ("start" in expected)
+
+
 def test_a_started_pool_of_which_nobody_can_tell_needs_leave_to_restart():
     found = started(ELSEWHERE, current=UNREADABLE, active=False)
     assert pool_refused(pool_goal(path="/q"), found).code == "restart_needed"

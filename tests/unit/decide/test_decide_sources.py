@@ -113,20 +113,42 @@ def test_only_what_was_asked_for_is_listed():
 # -- waiting ------------------------------------------------------------------------------------------------------
 
 
-def judged(*wanted, sources=(), unanswered=(), like=None, kind="netfs"):
+def judged(*wanted, sources=(), unanswered=(), like=None, kind="netfs", pools=()):
     goal = SourcesGoal(Query(kind), like=like or Source(), wanted=wanted)
-    discovery = Discovery(sources, unanswered)
-    return decide.judge(goal, discovery, sources)
+    discovery = Discovery(sources, unanswered, pools=pools)
+    return decide.judge(goal, discovery, decide.offered(goal, discovery) if pools else sources)
 
 
 def test_all_is_there():
     assert judged(export("/a"), sources=(FoundSource(export("/a")),)).met
 
 
-def test_what_a_pool_has_is_there():
+MOUNTED = ("mounted at /srv/images",)
+PARTITION = device("/dev/sdb1", "/dev/sdb")
+IN_GROUP = device("/dev/dm-0", group="vg0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "found", "pool", "met"),
+    [
+        ("fs", device("/dev/sdb", users=MOUNTED), Pool("p", "fs", source=on("/dev/sdb")), True),
+        ("fs", device("/dev/sdb"), Pool("p", "disk", source=on("/dev/sdb")), False),
+        ("disk", device("/dev/sdb", users=MOUNTED), Pool("p", "fs", source=on("/dev/sdb")), False),
+        ("fs", PARTITION, Pool("p", "disk", source=on("/dev/sdb")), True),
+        ("fs", replace(PARTITION, users=MOUNTED), Pool("p", "disk", source=on("/dev/sdb")), False),
+        ("fs", PARTITION, Pool("p", "logical", source=on("/dev/sdb1", name="vg0")), False),
+        ("fs", IN_GROUP, Pool("vg0", "logical", source=Source(name="vg0")), True),
+        ("logical", GROUP, Pool("p", "logical", source=Source(name="vg0")), True),
+        ("logical", GROUP, Pool("p", "logical", source=on("/dev/sdb", name="vg0")), True),
+        ("logical", GROUP, Pool("p", "disk", source=on("/dev/sdb")), False),
+        ("netfs", FoundSource(export("/a")), Pool("p", "netfs", source=export("/a")), True),
+    ],
+)
+def test_what_a_pool_of_that_type_has_is_there(kind, found, pool, met):
     """The second run of a play finds it like that, mounted by the pool."""
-    found = FoundSource(on("/dev/sdb"), pools=("images",), users=("mounted at /srv/images",))
-    assert judged(on("/dev/sdb"), sources=(found,), kind="fs").met
+    judgement = judged(found.source, sources=(found,), kind=kind, pools=(pool,))
+    assert judgement.met is met
+    assert bool(judgement.taken) is not met
 
 
 def test_what_is_missing_and_what_is_taken():
@@ -201,7 +223,7 @@ def test_a_host_named_once_is_meant_everywhere():
     ],
 )
 def test_sources_in_words(source, words):
-    assert decide.named(source) == words
+    assert decide.named(source, "logical") == words
 
 
 # -- who did not answer -------------------------------------------------------------------------------------------

@@ -99,6 +99,32 @@ def plain(name="v", capacity=8 * MIB, **more):
     return replace(volume(name, capacity=capacity, allocation=capacity, **more), format=None)
 
 
+# -- stopping -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "path", "was_started", "refuses"),
+    [
+        ("fs", "/p/sub", True, True),
+        ("fs", "/p/sub", False, False),
+        ("fs", "/pq", True, False),
+        ("dir", "/p/s", True, False),
+    ],
+)
+def test_a_pool_in_what_a_daemon_unmounts_keeps_it(kind, path, was_started, refuses):
+    """It has files open only where a guest runs on it: umount(8) would not notice."""
+    other = Neighbour(Pool("o", "dir", path=path), path, started=was_started)
+    there = far(kind, neighbours=(other,))
+    for state in ("inactive", "absent"):
+        if refuses:
+            error = pool_refused(pool_goal(state), there)
+            assert (error.code, "unmount /p" in error.message, "pool o" in error.message) == ("pool_in_use", True, True)
+        else:
+            assert actions(decide_pool(pool_goal(state), there))[0] == "stop"
+    elsewhere = replace(there, live=replace(there.live, path="/old"))
+    assert actions(decide_pool(pool_goal("inactive"), elsewhere)) == ["stop"]  # what runs is mounted there
+
+
 # -- starting -----------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,9 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.engines import calls, far
-from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Subject
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
+from ansible_collections.virt.storage.plugins.module_utils.engines.places import daemon_places
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     PIN,
@@ -127,9 +129,9 @@ def test_backings_are_on_that_host_and_sources_on_this_one(tmp_path):
 # -- users ----------------------------------------------------------------------------------------------------------
 
 
-def users(stakes, daemon, here=False, **more):
+def users(stakes, daemon, here=False, host=None, **more):
     seen = far.observe_far(found(**more), Scope(Pool("p"), volumes=None), daemon)
-    return far.far_users(seen, stakes, daemon, here)
+    return far.far_users(seen, stakes, daemon, here, host or LocalHost(daemon_places(), 5))
 
 
 def test_overlays_and_guests():
@@ -151,6 +153,20 @@ def test_definitions_do_not_matter_for_what_is_only_changed(stake):
 def test_a_connection_without_guests_is_not_one_with_none():
     seen = users({"a": EVERYTHING}, Daemon(shown("a"), guests=None))
     assert any("guests" in text for text in seen.unseen)
+
+
+def test_a_guest_that_was_defined_since_stands_in_the_way():
+    host, daemon = LocalHost(daemon_places(), 5), Daemon(shown("a"), shown("b"), guests=[guest("g", "/p/b")])
+    users({"a": EVERYTHING}, daemon, host=host)
+    conditions = {2: (Condition("identity", "/p/a"), Condition("unused", "/p/a")), 4: (Condition("unused", "/p/b"),)}
+    daemon.guest_texts = [guest("g", "/p/b"), guest("other", "/p/c")]
+    assert host.broken_by_guests(conditions) == {}
+    for new in (guest("new", "/p/a"), guest("new", volumes=[("p", "a")])):
+        daemon.guest_texts = [guest("g", "/p/b"), new]
+        broken = host.broken_by_guests(conditions)
+        assert set(broken) == {2}
+        assert (broken[2].code, "guest new" in broken[2].message) == ("changed_meanwhile", True)
+    assert host.broken_by_guests({0: (Condition("identity", "/p/a"),)}) == {}
 
 
 def test_who_has_a_file_open_is_looked_at_where_it_is_on_this_host(tmp_path):
@@ -234,6 +250,15 @@ def test_what_is_cut_from_one_device_is_cut_in_order():
     assert [step.needs for step in files] == [(), (), ()]
     chain = lowered(change("create", "a", capacity=MIB), change("create", "b", capacity=MIB, needs=("a",)))
     assert [step.needs for step in chain] == [(), (0,)]
+
+
+@pytest.mark.parametrize(("kind", "words"), [("zfs", ("build", "sized")), ("logical", ("build",))])
+def test_what_a_daemon_starts_on_nothing_must_have_a_size(kind, words):
+    pool = Pool("p", kind, source=Source(name="tank"))
+    found = Found("p", definition=pool, storage=Storage(UNSEEN, None, ""))
+    start = Change(Subject("p"), "start", "start it", {}, {}, pool, may=frozenset({"build"}))
+    (call,) = calls.Calls("u", None, found, [start]).of_pool(start)
+    assert call.words == words
 
 
 @pytest.mark.parametrize(

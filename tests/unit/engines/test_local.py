@@ -6,30 +6,28 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import mounted
-from ansible_collections.virt.storage.plugins.module_utils.engines import local as local_module
-from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost, with_note_of_restart
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
 from ansible_collections.virt.storage.plugins.module_utils.host import volume_users
-from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
-from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.host.identity import identity_of
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
-from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
+from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
     ITSELF,
     READY,
     RUNNING,
     Found,
-    Part,
     Storage,
     User,
 )
-from ansible_collections.virt.storage.plugins.module_utils.model.operations import NoteContent
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import Step
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Volume
 
 BLIND = "open files of other users' processes"
 
@@ -77,26 +75,57 @@ def test_who_keeps_a_pool_up_and_what_could_not_be_looked_at(local, monkeypatch)
     assert (seen.current.busy, seen.unseen) == told
 
 
-def test_what_was_emptied_is_known_by_its_beginning(tmp_path):
-    """Or for the moment before that is noted by the boot; after another boot somebody may have mounted it."""
-    device = tmp_path / "device"
-    device.write_bytes(b"superblock")
-    condition = Condition("device", str(device), ())
-    part = Part("filesystem", "x", READY, requires=(condition,))
-    storage = Storage(READY, "/p", bring_up="mount", mark="uuid", up=False, parts=(part,))
-    look = Look(5.0, str(tmp_path), str(tmp_path))
-    text = local_module.emptied_note(storage)
-    Applier().apply(NoteContent(str(tmp_path / "note"), text, str(device)))
-    told = (tmp_path / "note").read_text()
+@pytest.mark.parametrize("named", ["path", "volume", "bad"])
+def test_a_guest_that_is_defined_after_the_look_stands_in_the_way(local, tmp_path, named):
+    """One that was there before was decided on."""
+    pool, guests = tmp_path / "pool", tmp_path / "etc/libvirt/qemu"
+    pool.mkdir()
+    guests.mkdir(parents=True)
+    texts = {"path": f"<source file='{pool}/v'/>", "volume": "<source pool='p' volume='v'/>"}
 
-    def emptied(note):
-        return local_module._is_emptied(storage, note, look)
+    def define(name, source):
+        (guests / f"{name}.xml").write_text(f"<domain><name>{name}</name><devices><disk>{source}</disk></devices>")
+        if source:
+            with (guests / f"{name}.xml").open("a") as file:
+                file.write("</domain>")
 
-    assert emptied(told)
-    assert emptied(f"{text}\n{boot()}")
-    assert not any(map(emptied, (text, f"{text}\nanother", f"other\n{boot()}")))
-    device.write_bytes(b"superblock, mounted once more")
-    assert not emptied(told)
-    device.unlink()
-    assert not emptied(f"{text}\n")
-    assert local_module._is_emptied(replace(storage, parts=()), text, look)
+    (pool / "v").touch()
+    identity = identity_of((pool / "v").stat())
+    volume = Volume("v", path=str(pool / "v"), identity=identity)
+    there = Storage(READY, str(pool))
+    found = Found("p", Pool("p", "dir", path=str(pool)), storage=there, current=there, volumes={"v": volume})
+    define("before", texts["path"])
+    seen = local.observe_users(found, {"v": EVERYTHING}, tuple)
+    assert seen.users["v"] == (User("guest", "before"),)
+    conditions = {1: (Condition("unused", str(pool / "v")),)}
+    assert local.broken(conditions) == {}
+    define("new", texts.get(named, ""))
+    (error,) = local.broken(conditions).values()
+    assert error.code == "changed_meanwhile"
+    assert ("could not be checked" if named == "bad" else "guest new") in error.message
+    local.release()
+
+
+def _step(action, volume=None):
+    return Step((ops.Remove("/x"),), Change(Subject("p", volume), action, action))
+
+
+@pytest.mark.parametrize(
+    ("actions", "restarting", "expected"),
+    [
+        ("stop redefine start", False, ["note x", "x", "x forget"]),
+        ("stop redefine start", True, ["note x", "x", "x forget"]),
+        ("start", True, ["x forget"]),
+        ("start", False, ["x"]),
+        ("stop undefine", True, ["x", "x", "forget"]),
+        ("", True, ["forget"]),
+        ("", False, []),
+    ],
+)
+def test_a_restart_is_noted_until_it_is_done(actions, restarting, expected):
+    steps = [_step(action) for action in actions.split()]
+    words = {ops.WriteFile("/note", boot(), note=True): "note", ops.Remove("/note", note=True): "forget"}
+    changes = [step.change for step in steps]
+    noted = with_note_of_restart(steps, changes, Found("p", restarting=restarting), "/note")
+    assert [" ".join(words.get(op, "x") for op in step.operations) for step in noted] == expected
+    assert all(step.always and step.change is None for step in noted[len(steps) :])

@@ -41,9 +41,7 @@ def found(*volumes, storage=None):
 
 
 def users(told, guests=(), neighbours=()):
-    seen = native_users.observe_users(
-        told, dict.fromkeys(told.volumes, EVERYTHING), (), lambda: neighbours, guests, Servers(5)
-    )
+    seen = native_users.observe_users(told, dict.fromkeys(told.volumes, EVERYTHING), neighbours, guests, Servers(5))
     return {name: [str(user) for user in group] for name, group in seen.users.items()}
 
 

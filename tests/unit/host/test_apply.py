@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import fcntl
 import os
@@ -64,7 +65,7 @@ def operation_classes():
     return [
         value
         for value in vars(ops).values()
-        if isinstance(value, type) and hasattr(value, "_fields") and value is not ops.Step
+        if isinstance(value, type) and hasattr(value, "_fields") and value not in (ops.Step, ops.Taken)
     ]
 
 
@@ -318,6 +319,19 @@ def test_who_does_not_answer_is_not_passed_over(tmp_path):
         Applier((), 0.2).apply(ops.FirstOf((late, command(f"touch {tmp_path}/2"))))
     assert (caught.value.code, caught.value.hint) == ("deadline", "Look at it.")
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    ("script", "noted"),
+    [("test -e note", True), ("exit 1", False), ("kill -9 $$", True), ("exec sleep 30", True)],
+)
+def test_what_is_noted_before_it_is_done(tmp_path, monkeypatch, script, noted):
+    """Killed, or not waited for any longer, it may be done: the note stays. What failed by itself takes it back."""
+    monkeypatch.chdir(tmp_path)
+    with contextlib.suppress(StorageError):
+        Applier((), 0.5).apply(ops.Noted(command(script), str(tmp_path / "note"), "mount it"))
+    assert (tmp_path / "note").exists() is noted
+    assert ops.Noted(ops.Run(("mount", "x")), "/n", "").command == "write /n && mount x"
 
 
 def test_credentials_are_in_a_file_that_has_no_name(tmp_path):

@@ -62,8 +62,8 @@ class Library:
 class Pool:
     """``starts``: whether it can be started before and after each build; ``builds``: what each build ends with."""
 
-    def __init__(self, starts, builds=(), capacity=1, kind="fs"):
-        self.starts, self.builds, self.capacity, self.kind = list(starts), list(builds), capacity, kind
+    def __init__(self, starts, builds=(), capacity=1):
+        self.starts, self.builds, self.capacity = list(starts), list(builds), capacity
         self.done: list[str] = []
 
     def create(self, flags):
@@ -83,9 +83,6 @@ class Pool:
 
     def info(self):
         return [2, self.capacity, 0, 0]
-
-    def XMLDesc(self, flags):
-        return f"<pool type='{self.kind}'>\n</pool>"
 
 
 class Connection:
@@ -147,12 +144,13 @@ FLAGS = Refused("unsupported flags", INVALID)
         pytest.param(Pool([False, True]), ["directory"], ["create", "build 0", "create"], id="only-its-directory"),
         pytest.param(Pool([True]), ["first"], ["build 0", "create"], id="with-permissions"),
         pytest.param(
-            Pool([True, True], [FLAGS], 0, "zfs"),
-            ["build"],
+            Pool([True, True], [FLAGS], 0),
+            ["build", "sized"],
             ["create", "destroy", "build 4", "build 0", "create"],
             id="zpool-that-is-not-there",
         ),
         pytest.param(Pool([True], capacity=0), ["build"], ["create"], id="of-no-size"),
+        pytest.param(Pool([True]), ["build", "sized"], ["create"], id="zpool-that-is-there"),
     ],
 )
 def test_starting(pool, words, done):
@@ -172,7 +170,7 @@ def test_starting(pool, words, done):
             id="built-and-not-started",
         ),
         pytest.param(
-            Pool([True], [], 0, "zfs"), ["check"], "source_missing", ["create", "destroy"], id="zpool-not-to-be-built"
+            Pool([True], [], 0), ["check", "sized"], "source_missing", ["create", "destroy"], id="zpool-not-to-be-built"
         ),
         pytest.param(
             Pool([False], [Refused("probe", PROBE)]), ["build"], "daemon_failed", ["create", "build 4"], id="not-probed"

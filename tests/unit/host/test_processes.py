@@ -7,9 +7,12 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.host import processes
+from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
 from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
 
 OPENER = "import os, sys, time; os.open(sys.argv[1], int(sys.argv[2])); print(); sys.stdout.flush(); time.sleep(60)"
@@ -68,3 +71,30 @@ def test_who_has_long_had_it_for_writing_is_not_waited_for(opener):
     started = time.monotonic()
     assert processes.lasting(files) == files
     assert time.monotonic() - started < 1
+
+
+@pytest.mark.parametrize(
+    ("option", "may", "hidden"),
+    [
+        ("rw", False, False),
+        ("hidepid=1", False, False),  # listed, and then nobody may look at them
+        ("hidepid=2", False, True),
+        ("hidepid=invisible", False, True),
+        ("hidepid=ptraceable", False, True),
+        ("hidepid=invisible", True, False),
+    ],
+)
+def test_processes_that_are_not_listed_are_not_seen(monkeypatch, option, may, hidden):
+    proc = Mount("/", "/proc", "proc", "proc", ("rw",), ("rw", option), (0, 21), 22, 27)
+    monkeypatch.setattr(processes, "mounts", lambda: [proc])
+    monkeypatch.setattr(processes, "_may_look_at_all", lambda: may)
+    looked = Processes()
+    monkeypatch.setattr(looked, "pids", list)
+    assert looked.files() == []
+    assert bool(looked.unseen) is hidden
+
+
+def test_who_may_look_at_all():
+    told = Path("/proc/self/status").read_text(encoding="ascii")
+    effective = int(told.partition("CapEff:")[2].split()[0], 16)
+    assert processes._may_look_at_all() is bool(effective >> 19 & 1)

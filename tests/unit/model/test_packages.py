@@ -15,7 +15,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.packages import
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = ROOT / "docs" / "packages.md"
 RUNS = re.compile(r'\b(?:run|Run|finish|json|_lvm)\(\s*[(\[]{0,2}\s*"([a-z][a-z0-9.-]+)"')
-ARGV = re.compile(r'\b(?:argv|_[A-Z]+)(?:: [^=]+)? = [(\[]\s*"([a-z][a-z0-9.-]+)", ["f(*-]')
+ARGV = re.compile(r'(?:\b(?:argv|_[A-Z]+)(?:: [^=]+)? = |return )[(\[]+\s*"([a-z][a-z0-9.-]+)"[, ]["f(*i -]')
 
 
 def test_every_tool_that_is_run_has_its_packages():
@@ -23,8 +23,8 @@ def test_every_tool_that_is_run_has_its_packages():
     run = {tool for text in sources for tool in RUNS.findall(text)}
     named = {tool for text in sources for tool in ARGV.findall(text)}
     made = {known.making[0] for known in FILESYSTEMS.values() if known.making}
-    assert {"umount", "wipefs"} <= run
-    assert {"parted", "sfdisk", "blkid"} <= run | named
+    assert {"umount", "partx"} <= run
+    assert {"parted", "sfdisk", "blkid", "wipefs", "vgcreate"} <= run | named
     assert run | (named & set(PACKAGES)) | made <= set(PACKAGES), (run | made) - set(PACKAGES)
 
 

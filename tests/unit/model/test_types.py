@@ -90,9 +90,26 @@ def test_where_the_path_comes_from(row):
 def test_what_can_be_done_with_it(row):
     assert row.active
     assert row.volumes in ("file", "block", "network")
-    assert set(row.daemon) <= {"build", "delete", "create", "clone", "remove", "resize"}
+    assert {*row.daemon, *row.native} <= {"build", "delete", "create", "clone", "remove", "resize"}
     assert row.file_tree <= (row.volumes == "file")
     assert row.granule >= 1
+    assert row.snapshots <= (row.volumes == "block")
+    assert row.partitions <= (row.volumes == "block")
+
+
+@ROWS
+def test_what_the_source_is(row):
+    known = {*row.required, *row.optional}
+    assert set(row.one_of or ()) <= known
+    assert set(row.sources) <= known
+    assert bool(row.protocols) == ("hosts" in row.required and bool(row.sources))
+    assert row.daemon_finds <= bool(row.sources)
+    assert row.device_paths <= row.on_devices
+    assert row.on_devices <= ("devices" in known)
+    assert not row.formats or not row.login or row.login in row.formats
+    assert not row.builds or row.builds in row.formats
+    assert bool(row.group) == (row.on_devices and "name" in known)
+    assert not row.unlisted[0] or all((*row.unlisted, row.group))
 
 
 def test_volume_formats_are_known_to_file_trees():

@@ -1,0 +1,155 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What the row of a type does not list is refused before anything changes, with what to do instead."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.model import types
+from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ABSENT,
+    FOREIGN,
+    READY,
+    Found,
+    Part,
+    Problem,
+    Storage,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Adapter, Pool, Source
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Volume
+
+from .building import MIB, UUID, actions, codes, decide, entry, pool_goal, pool_refused, refused, user
+
+ADAPTER = Source(adapter=Adapter("scsi_host", "scsi_host2"))
+PATH = "/dev/disk/by-path"
+POOL = Pool("p", "scsi", UUID, PATH, source=ADAPTER)
+UNIT = Volume("unit:0:0:1", type="block", path=f"{PATH}/unit", capacity=MIB, identity=(1, 8))
+
+
+def adapter(kind=READY, **more):
+    return Part("adapter", "the host adapter scsi_host2", kind, **more)
+
+
+def units(part=None, **more):
+    """An active pool of units that others serve, of which nothing is made here."""
+    storage = Storage((part or adapter()).kind, PATH, parts=(part or adapter(),))
+    seen = {"definition": POOL, "live": POOL, "started": True, "active": True, "volumes": {UNIT.name: UNIT}, **more}
+    return Found("p", storage=storage, current=storage, **seen)
+
+
+def inactive(part, **more):
+    return units(part, **{"live": None, "started": False, "active": False, "volumes": {}, **more})
+
+
+def goal(state="active", **more):
+    return pool_goal(state, **{"type": "scsi", "path": PATH, "source": ADAPTER, **more})
+
+
+def can(monkeypatch, *doings):
+    row = replace(types.POOL_TYPES["scsi"], native=doings)
+    monkeypatch.setitem(types.POOL_TYPES, "scsi", row)
+
+
+# -- volumes ------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_as_declared_is_met():
+    assert decide(units(), entry(UNIT.name, capacity=MIB)).changes == ()
+    assert decide(units(), entry("other", state="absent")).changes == ()
+
+
+ALL = ("create", "clone", "remove", "resize")
+ANEW = entry(UNIT.name, recreate="needed", capacity=2 * MIB)
+LACKING = [
+    (entry("other", capacity=MIB), "create", "created"),
+    (entry("other"), "create", "created"),
+    (entry("other", content=Content(path="/image")), "clone", "made from"),
+    (entry(UNIT.name, state="absent"), "remove", "deleted"),
+    (entry(UNIT.name, capacity=2 * MIB), "resize", "resized"),
+    (entry(UNIT.name, capacity=MIB, recreate="always"), "remove", "deleted"),
+    (entry(UNIT.name, capacity=MIB, recreate="always"), "create", "created"),
+]
+
+
+@pytest.mark.parametrize("declared", [*(each for each, *_rest in LACKING), ANEW])
+def test_nothing_is_done_with_volumes_that_others_serve(declared):
+    error = refused(units(), declared)
+    assert (error.code, error.hint) == ("not_supported", "Do it where the units are served from.")
+
+
+@pytest.mark.parametrize(("declared", "lacking", "word"), LACKING)
+def test_what_a_type_does_not_list_is_refused(monkeypatch, declared, lacking, word):
+    can(monkeypatch, *(doing for doing in ALL if doing != lacking))
+    error = refused(units(), declared)
+    assert error.code == "not_supported"
+    assert word in error.message
+
+
+def test_what_exclusive_removes():
+    error = refused(units(), exclusive="*")
+    assert (error.code, error.hint) == ("not_supported", "Do it where the units are served from.")
+
+
+def test_what_differs_is_not_made_anew_where_nothing_is_made():
+    error = refused(units(), entry(UNIT.name, thin_pool="tp"))
+    assert (error.code, "recreate" in error.hint) == ("volume_differs", False)
+
+
+# -- pools --------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_started():
+    assert actions(decide_pool(goal(), inactive(adapter()))) == ["start"]
+
+
+def test_a_source_that_is_not_there_is_no_work_of_ours():
+    decision = decide_pool(goal(), inactive(adapter(ABSENT)))
+    assert (actions(decision), codes(decision)) == (["start"], ["source_missing"])
+    assert "build" not in decision.missing[0].hint
+    assert decision.missing[0].hint
+
+
+def test_a_source_that_can_not_be_used_is_not_made_either():
+    gone = Problem("source_missing", "there is no scsi_host2", "Name one that is there.")
+    decision = decide_pool(goal(), inactive(adapter(ABSENT, problem=gone, making="make it")))
+    assert (actions(decision), codes(decision)) == (["start"], ["source_missing"])
+
+
+def test_nothing_is_built_over_what_is_there():
+    part = adapter(FOREIGN, why="it is another one", destroys="all of it")
+    error = pool_refused(goal(), inactive(part))
+    assert (error.code, "overwrite" in error.hint) == ("storage_foreign", False)
+    assert pool_refused(replace(goal(), allow=frozenset({"overwrite"})), inactive(part)).code == "storage_foreign"
+
+
+@pytest.mark.parametrize("found", [units(), inactive(adapter()), inactive(adapter(), definition=None)])
+def test_what_others_serve_is_not_deleted(found):
+    error = pool_refused(goal("deleted"), found)
+    assert error.code == "not_supported"
+    assert "absent" in error.hint
+
+
+@pytest.mark.parametrize(
+    ("how", "in_use", "taken"),
+    [
+        ({}, True, False),
+        ({"take_down": "remove the adapter"}, True, False),
+        ({"take_down": "remove the adapter", "ours": True}, False, False),
+        ({"take_down": "remove the adapter", "ours": True}, True, True),
+    ],
+    ids=["stays", "was-there-before", "unused", "goes"],
+)
+def test_stopping_takes_its_devices_away_where_it_takes_anything_down(how, in_use, taken):
+    found = units(users={UNIT.name: (user("guest"),)} if in_use else {})
+    found = replace(found, current=replace(found.current, **how))
+    assert (UNIT.name in pool_at_stake(goal("absent"), found)) == ("ours" in how)
+    if taken:
+        assert pool_refused(goal("absent"), found).code == "volume_in_use"
+    else:
+        assert actions(decide_pool(goal("absent"), found)) == ["stop", "undefine"]
