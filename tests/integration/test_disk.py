@@ -105,6 +105,7 @@ def test_other_labels(host, disk, label):
         converges(host.volume, **volume)
         assert int(run("blockdev", "--getsize64", disk.path(number))) == 8 * MIB
         refuses(host.volume, "volume_differs", **{**volume, "capacity": "16MiB"})
+        refuses(host.volume, "not_supported", **volume, recreate="always")
         refuses(host.volume, "format_unsupported", **{**volume, "name": disk.name(number + 1), "format": "fat32"})
         converges(host.volume, pool="cut", name=disk.name(number), state="absent")
         assert not Path(disk.path(number)).exists()

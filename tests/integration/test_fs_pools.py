@@ -642,6 +642,31 @@ def test_what_a_tool_left_that_failed_is_data_like_any_other(disk):
     done(disk.pool(allow=["overwrite"]))
 
 
+@pytest.mark.parametrize("kind", ["ext4", "xfs"])
+@pytest.mark.parametrize("meanwhile", [False, True])
+def test_what_was_written_after_a_pool_was_emptied_is_not_lost_with_it(host, tmp_path, kind, meanwhile):
+    """A task that could not erase the filesystem is completed by the next one, unless somebody has used it since."""
+    with a_disk(host, tmp_path, 320 * MIB) as disk:
+        done(disk.pool(format=kind))
+        done(host.volume(pool="p", name="a", capacity="1MiB"))
+        deleting = {"format": kind, "state": "deleted"}
+        with tool_instead(disk.top, "wipefs", 'case "$*" in *--force*) exit 1;; esac; exec /sbin/wipefs "$@"'):
+            assert disk.pool(**deleting, allow=["nonempty"])["failed"]
+        assert (disk.mounted(), disk.content()) == ({}, kind)
+        if not meanwhile:
+            done(disk.pool(**deleting))
+            assert disk.content() == ""
+            return
+        elsewhere = disk.top / "elsewhere"
+        elsewhere.mkdir()
+        run("mount", disk.device, elsewhere)
+        (elsewhere / "precious").write_text("mine")
+        run("umount", elsewhere)
+        for check in (True, False):
+            refused(disk.pool(check=check, **deleting), "pool_inactive")
+        assert disk.content() == kind
+
+
 def test_a_note_of_another_boot_tells_nothing(disk, monkeypatch):
     with tool_instead(disk.top, "mkfs.ext4", 'for device; do :; done\nprintf half >"$device"; kill -9 $PPID'):
         assert killed_after(1000, disk)

@@ -14,7 +14,9 @@ from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.goal import VolumeGoal
 from ..model.tables import (
+    DOS,
     EXTENDED,
+    GPT,
     Gap,
     Partition,
     Table,
@@ -53,6 +55,8 @@ def _table(task: VolumesTask) -> Table:
 def settle_partition(volume: Volume, wanted: int, task: VolumesTask) -> Volume:
     """A new partition with its place. Raises ``invalid_name``, ``format_unsupported`` and ``no_space``."""
     table, have = _table(task), task.found.volumes.get(volume.name)
+    if have is not None:
+        _check_made_anew(volume.name, table, task)
     number = _number(volume, table, task, new=have is None)
     _check_kind(volume, number, table, task)
     logical = table.is_logical(number)
@@ -73,6 +77,17 @@ def settle_partition(volume: Volume, wanted: int, task: VolumesTask) -> Volume:
         allocation=extent.size,
         extents=(Extent(table.device, extent.start, extent.end),),
     )
+
+
+def _check_made_anew(name: str, table: Table, task: VolumesTask) -> None:
+    """Raises for labels of which a new partition does not get the number that we want."""
+    if table.label not in (DOS, GPT):
+        raise task.refuse(
+            "not_supported",
+            name,
+            f"partitions of {table.label} labels are not made anew: one that is made gets a number by itself",
+            "Delete it (state: absent), then declare the next one.",
+        )
 
 
 def _again(wanted: int, number: int, table: Table) -> Gap | None:
@@ -169,7 +184,7 @@ def resized(have: Volume, size: int, wanted: int, task: VolumesTask) -> int:
     """The size that a partition gets in its place. Raises where there is no room for that, or where it can't change."""
     table = _table(task)
     partition = table.by_number(table.number(have.name))
-    if partition is None or table.is_extended(partition) or table.label not in ("dos", "gpt"):
+    if partition is None or table.is_extended(partition) or table.label not in (DOS, GPT):
         what = "extended partitions" if have.format == EXTENDED else f"partitions of {table.label} labels"
         raise task.refuse(
             "volume_differs",

@@ -153,8 +153,8 @@ class LocalHost:
         if not storage.bring_up:
             return storage
         ours = look.started(pool.name) == start_note(storage)
-        emptied = look.made(emptied_key(pool.name)) == emptied_note(storage)
-        return replace(storage, ours=ours, emptied=emptied)
+        told = look.made(emptied_key(pool.name))
+        return replace(storage, ours=ours, emptied=told is not None and _is_emptied(storage, told, look))
 
     def is_restarting(self, key: str) -> bool:
         """Whether it is noted since the last boot that a pool is being restarted; who may not look does not know."""
@@ -327,6 +327,21 @@ def start_note(storage: Storage) -> str:
 def emptied_note(storage: Storage) -> str:
     """What is noted of storage that was emptied."""
     return f"{storage.bring_up}\n{storage.mark}"
+
+
+def _is_emptied(storage: Storage, told: str, look: Look) -> bool:
+    """Whether it still is as it was left. A device may have been mounted elsewhere since then, and hold something: its
+    beginning tells, or for the moment before that was noted the boot.
+    """
+    text = emptied_note(storage)
+    if storage.up or not storage.ground or told == f"{text}\n{boot()}":
+        return told.startswith(text)
+    from ..host.contents import head_of
+    from ..host.patience import in_child
+
+    node = storage.ground[0]
+    head = in_child(lambda: head_of(node), look.left(node))
+    return bool(head) and told == f"{text}\n{head}"
 
 
 def restarting_key(pool: str, uri: str = "") -> str:

@@ -17,6 +17,7 @@ from ..backends.by_type import backend_of
 from ..host.files import read_small_file
 from ..host.locks import locked
 from ..host.look import Look
+from ..host.notes import boot
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.definition import defined, keep_names
@@ -306,10 +307,13 @@ class NativeEngine:
         from ..model import operations as ops
 
         name, notes = change.subject.pool, self.host.notes
+        note, text = notes.record_path(emptied_key(name)), emptied_note(found.storage)
         if EMPTIED in change.may:
-            yield ops.WriteFile(notes.record_path(emptied_key(name)), emptied_note(found.storage), note=True)
+            yield ops.WriteFile(note, f"{text}\n{boot()}", note=True)
         if TAKE_DOWN in change.may:
             yield from self._backend(change, found)
+        if EMPTIED in change.may and found.storage.ground:
+            yield ops.NoteContent(note, text, found.storage.ground[0])
         if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours
             yield ops.Remove(notes.started_path(name))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -18,6 +19,7 @@ from ..model import operations as ops
 from ..model.errors import StorageError
 
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+_HEAD_BYTES = 1 << 20  # where filesystems note that they were mounted and written to
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
 
@@ -30,6 +32,21 @@ def make_raw(op: ops.MakeRaw) -> None:
         os.ftruncate(descriptor, op.capacity)
         if op.allocation:
             os.posix_fallocate(descriptor, 0, op.allocation)
+    finally:
+        os.close(descriptor)
+
+
+def head_of(node: str) -> str:
+    """What tells the beginning of a device from what it was before. Empty where it can't be read."""
+    try:
+        descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return ""
+    try:
+        os.posix_fadvise(descriptor, 0, _HEAD_BYTES, os.POSIX_FADV_DONTNEED)
+        return hashlib.sha256(os.pread(descriptor, _HEAD_BYTES, 0)).hexdigest()
+    except OSError:
+        return ""
     finally:
         os.close(descriptor)
 

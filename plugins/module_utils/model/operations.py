@@ -176,6 +176,19 @@ class WriteFile(NamedTuple):
         return f"write {shlex.quote(self.path)}"
 
 
+class NoteContent(NamedTuple):
+    """Writes a note as WriteFile does, with what is at the beginning of a device by then in a second line."""
+
+    path: str
+    text: str
+    node: str
+    note: bool = True
+
+    @property
+    def command(self) -> str:
+        return f"write {shlex.quote(self.path)}"
+
+
 class MakeLink(NamedTuple):
     """Replaces a symbolic link atomically. Its directory is made (0700) where it is not there."""
 

@@ -193,3 +193,15 @@ def test_a_partition_that_the_kernel_does_not_know_as_it_is_can_go(identity):
         for seen in (there, replace(there, leftovers=("sdb1 of the table",)))
     ]
     assert kinds == [[("delete", ["device", "unused"])], [("clean", []), ("delete", ["unused"])]]
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"), [("dos", ""), ("gpt", ""), ("mac", "not_supported"), ("bsd", "not_supported")]
+)
+def test_what_gets_its_number_by_itself_is_not_made_anew(label, expected):
+    """The tool that makes one with the number that it had knows no such labels."""
+    again = replace(volume(1, 19), recreate="always")
+    if expected:
+        assert code(found(FIRST, label=label), again) == expected
+    else:
+        assert [change.action for change in decide(found(FIRST, label=label), again).changes] == ["recreate"]
