@@ -261,22 +261,27 @@ class LibvirtEngine:
 
     def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
-        from .far import guests_told, with_users
+        from .far import with_users
 
-        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
-        seen = self.host.observe_users(found, stakes, neighbours, told)
+        seen = self._looked_for(found, stakes)
         return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""
-        from .far import guests_told
         from .local import device_parts
 
         look = self.host.look()
         parts = device_parts(found, look)
         found = replace(found, storage=replace(found.storage, parts=parts))
-        neighbours, told = (lambda: self._neighbours(found.name)), (lambda: guests_told(self.daemon))
-        return self.host.observe_users(found, {SOURCE: EVERYTHING}, neighbours, told)
+        return self._looked_for(found, {SOURCE: EVERYTHING})
+
+    def _looked_for(self, found: Found, stakes: Mapping[str, str]) -> Found:
+        """Adds who is seen on this host to use what is at stake."""
+        from .far import guests_told
+
+        return self.host.observe_users(
+            found, stakes, lambda: self._neighbours(found.name), lambda: guests_told(self.daemon)
+        )
 
     def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
         """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""

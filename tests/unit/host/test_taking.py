@@ -64,9 +64,14 @@ def host(tmp_path, monkeypatch):
     hold = taking._hold
     monkeypatch.setattr(taking, "device_at", it.device)
     monkeypatch.setattr(taking, "_hold", lambda node: it.held.append(os.path.basename(node)) or hold(node))
-    used = lambda device, *more: (tuple(filter(None, [it.users.get(os.path.basename(device.node))])), ())  # noqa: E731
+
+    def used(device, *_more):
+        return tuple(filter(None, [it.users.get(os.path.basename(device.node))])), ()
+
+    def content(node, _seconds):
+        return it.contents.get(os.path.basename(node), EMPTY)
+
     monkeypatch.setattr("ansible_collections.virt.storage.plugins.module_utils.host.device_users.users_of_device", used)
-    content = lambda node, seconds: it.contents.get(os.path.basename(node), EMPTY)  # noqa: E731
     monkeypatch.setattr("ansible_collections.virt.storage.plugins.module_utils.host.signatures.content_at", content)
     return it
 
