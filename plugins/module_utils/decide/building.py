@@ -128,7 +128,8 @@ def check_unused(part: Part, goal: PoolGoal, doing: str) -> None:
     if part.users:
         raise StorageError(
             "device_in_use",
-            f"pool {goal.pool.name} can't be {doing}: {part.what} is used by {', '.join(map(str, part.users[:5]))}",
+            f"pool {goal.pool.name} can't be {doing}: {', '.join(part.devices) or part.what} is used by "
+            f"{', '.join(map(str, part.users[:5]))}",
             subject=str(subject_of(goal)),
             hint="Free it there first, or name another source.",
         )

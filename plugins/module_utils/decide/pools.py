@@ -152,7 +152,8 @@ def _row(pool: Pool) -> PoolType:
 
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
-    return (*unread, *found.storage.remarks, *_autostart_warning(goal, found))
+    remarks = () if goal.state == "deleted" else found.storage.remarks  # those are of what stays
+    return (*unread, *remarks, *_autostart_warning(goal, found))
 
 
 def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:

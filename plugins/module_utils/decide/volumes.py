@@ -14,6 +14,7 @@ from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, PIN, READY, RUNNING, UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
+from ..model.types import THIN_POOL
 from ..model.units import format_size
 from ..model.volume import Volume
 from .compare import Difference, differences
@@ -251,16 +252,21 @@ def _shown(fact: Any) -> str:
 
 
 def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:
-    """Space that was asked to be reserved must be there; sparse volumes are not counted."""
-    usage = task.found.usage
-    asked = sum(_reserved(change, task) for change in changes)
-    if usage is None or asked <= usage.available:
+    """Space that is to be reserved must be there; sparse volumes are not counted, and partitions have their places."""
+    usage, row = task.found.usage, task.found.row
+    reserved = {change.subject.volume or "": _reserved(change, task) for change in changes}
+    asked, names = sum(reserved.values()), [name for name, size in reserved.items() if size]
+    if usage is None or task.found.table is not None or asked <= usage.available:
         return None
+    which = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+    sparse = "make sparse volumes (leave allocation out)" if row.volumes == "file" else "give the pool another device"
+    thin = ", or make thin volumes (options.thin_pool)" if THIN_POOL in row.made_here else ""
     return StorageError(
         "no_space",
-        f"{format_size(asked)} would be reserved, but pool {task.goal.pool} has {format_size(usage.available)} left",
+        f"{format_size(asked)} would be reserved for {which}, but pool {task.goal.pool} has "
+        f"{format_size(usage.available)} left",
         subject=f"pool {task.goal.pool}",
-        hint="Free some space, or make sparse volumes (leave allocation out).",
+        hint=f"Free some space, or {sparse}{thin}.",
     )
 
 
