@@ -167,8 +167,11 @@ class Files:
 
 
 def _named(guest: GuestDisks, neighbours: Iterable[Neighbour]) -> Iterator[str]:
-    """What a guest's definition names, by path or as a volume of another pool."""
+    """What a guest's definition names, by path, as a volume of another pool, or as hardware."""
+    from ..host.block import nodes_below
+
     yield from guest.paths
+    yield from nodes_below(guest.hardware)
     places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
     for of, volume in guest.volumes:
         yield from (os.path.join(path, volume) for name, path in places if name == of)

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from ..backends.by_type import finder_of
+from ..host.block import nodes_below
 from ..host.daemon import Daemon
 from ..libvirt_xml.guests import GuestDisks
 from ..model.discovery import ANY_FORMAT, CIFS, Discovery, FoundSource, Query, Unanswered
@@ -52,9 +53,13 @@ def settled(
     named.update(device.path for found in discovery.sources for device in found.source.devices or ())
     paths = {path for path in {*named, *query.paths} if path.startswith("/")}
     resolved = {**{path: os.path.realpath(path) for path in paths}, **discovery.resolved}
-    disks = {os.path.realpath(path): guest.name for guest in guests for path in guest.paths if path.startswith("/dev/")}
+    disks = {os.path.realpath(path): guest.name for guest in guests for path in _devices(guest)}
     sources = tuple(_with_guests(found, disks) for found in discovery.sources)
     return replace(discovery, sources=sources, pools=pools, unread=tuple(unread), resolved=resolved)
+
+
+def _devices(guest: GuestDisks) -> list[str]:
+    return [*(path for path in guest.paths if path.startswith("/dev/")), *nodes_below(guest.hardware)]
 
 
 def _with_guests(found: FoundSource, disks: Mapping[str, str]) -> FoundSource:

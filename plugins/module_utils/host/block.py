@@ -209,6 +209,19 @@ def _names(directory: str) -> list[str]:
         return []
 
 
+def nodes_below(addresses: Iterable[str]) -> list[str]:
+    """The block devices that are, or belong to, pieces of hardware, as sysfs calls these: see GuestDisks."""
+    wanted = set(addresses)
+    if not wanted:
+        return []
+    names = sorted(os.listdir(f"{_SYS}/class/block"))
+    return [
+        "/dev/" + name.replace("!", "/")
+        for name in names
+        if wanted & set(os.path.realpath(f"{_SYS}/class/block/{name}").split("/"))
+    ]
+
+
 def by_name(name: str) -> Device | None:
     """The device that the kernel calls so; None where it is gone already."""
     major, _colon, minor = _read(f"{_SYS}/class/block/{name}", "dev").partition(":")

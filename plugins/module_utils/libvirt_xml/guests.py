@@ -9,17 +9,24 @@ concerned.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 from ._tree import parse
 
+_SCSI_HOST = "scsi_host"
+
 
 class GuestDisks(NamedTuple):
-    """``paths``: files and devices of its disks and their backing chains; ``volumes``: (pool, volume) pairs."""
+    """``paths``: files and devices of its disks and their backing chains; ``volumes``: (pool, volume) pairs;
+    ``hardware``: what it is given of the host's hardware that may be, or have, a disk, as sysfs calls it: units of SCSI
+    (``2:0:0:1``) and PCI devices (``0000:03:00.0``).
+    """
 
     name: str
     paths: tuple[str, ...]
     volumes: tuple[tuple[str, str], ...]
+    hardware: tuple[str, ...] = ()
 
 
 def parse_guest(text: bytes) -> GuestDisks:
@@ -36,4 +43,21 @@ def parse_guest(text: bytes) -> GuestDisks:
     for tag in ("kernel", "initrd", "nvram", "loader"):
         paths += [element.text for element in domain.iter(tag) if element.text]
     volumes = [(s.get("pool"), s.get("volume")) for s in sources if s.get("pool") and s.get("volume")]
-    return GuestDisks(domain.findtext("name") or "", tuple(paths), tuple(volumes))
+    hardware = tuple(address for source in sources for address in _addresses(source))
+    return GuestDisks(domain.findtext("name") or "", tuple(paths), tuple(volumes), hardware)
+
+
+def _addresses(source: Any) -> Iterator[str]:
+    """What is passed through: formatdomain, "Host device assignment", and disks of the type nvme."""
+    adapter = (source.find("adapter") if source.find("adapter") is not None else source).get("name") or ""
+    for address in source.iterfind("address"):
+        try:
+            if adapter.startswith(_SCSI_HOST):
+                yield ":".join(
+                    [adapter[len(_SCSI_HOST) :], *(address.get(k) or "0" for k in ("bus", "target", "unit"))]
+                )
+            elif address.get("slot"):
+                numbers = [int(address.get(key) or "0", 0) for key in ("domain", "bus", "slot", "function")]
+                yield "{:04x}:{:02x}:{:02x}.{:x}".format(*numbers)
+        except ValueError:  # no number: the guest can't be started
+            continue

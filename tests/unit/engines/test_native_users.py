@@ -10,6 +10,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm
 from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
+from ansible_collections.virt.storage.plugins.module_utils.host import block
 from ansible_collections.virt.storage.plugins.module_utils.host.remote import Servers
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.guests import parse_guest
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
@@ -80,3 +81,34 @@ def test_what_volumes_are_cut_from():
 def test_firmware_variables_in_a_file_of_its_own_kind():
     text = b"<domain><name>g</name><os><nvram type='file'><source file='/p/vars'/></nvram></os></domain>"
     assert "/p/vars" in parse_guest(text).paths
+
+
+PASSED = """
+<domain><name>g</name><devices>
+  <hostdev type='scsi'><source><adapter name='scsi_host2'/><address bus='0' target='0' unit='1'/></source></hostdev>
+  <hostdev type='pci'><source><address domain='0x0000' bus='0x03' slot='0x00' function='0x1'/></source></hostdev>
+  <disk type='nvme'><source type='pci' namespace='1'><address bus='0x04' slot='0x0a' function='0x0'/></source></disk>
+  <hostdev type='usb'><source><vendor id='0x1234'/><product id='0xbeef'/></source></hostdev>
+  <hostdev type='pci'><source><address bus='none' slot='0'/></source></hostdev>
+</devices></domain>
+"""
+
+
+def test_hardware_that_is_passed_through_to_a_guest():
+    assert parse_guest(PASSED.encode()).hardware == ("2:0:0:1", "0000:03:00.1", "0000:04:0a.0")
+
+
+def test_the_disks_of_such_hardware_are_the_guests(tmp_path, monkeypatch):
+    known = tmp_path / "class/block"
+    known.mkdir(parents=True)
+    for place in (
+        "0000:00:05.0/host2/target2:0:0/2:0:0:1/block/sdb",
+        "0000:00:05.0/host2/target2:0:0/2:0:0:1/block/sdb/sdb1",
+        "0000:00:05.0/host2/target2:0:0/2:0:0:0/block/sda",
+        "0000:04:0a.0/nvme/nvme0/nvme0n1",
+    ):
+        (tmp_path / "devices" / place).mkdir(parents=True)
+        (known / place.rpartition("/")[2]).symlink_to(tmp_path / "devices" / place)
+    monkeypatch.setattr(block, "_SYS", str(tmp_path))
+    named = list(native_users._named(parse_guest(PASSED.encode()), ()))
+    assert named == ["/dev/nvme0n1", "/dev/sdb", "/dev/sdb1"]
