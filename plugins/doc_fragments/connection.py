@@ -24,7 +24,8 @@ options:
     default: auto
   timeout:
     description:
-      - How many seconds to wait for another task that is changing the same pool, and for a daemon to answer.
+      - How many seconds to wait for what may never answer (a server, a device, a daemon), and, where something is to be
+        changed, for another task that is changing the same pool.
     type: int
     default: 30
 requirements:

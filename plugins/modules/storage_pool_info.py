@@ -16,7 +16,6 @@ description:
   - Returns the pools that match, always as a list, which is empty when none does. Changes nothing.
   - A pool that can't be read is a record with the state V(unknown) and its error.
 extends_documentation_fragment:
-  - virt.storage.attributes
   - virt.storage.attributes.info_module
   - virt.storage.connection
 options:

@@ -23,7 +23,6 @@ description:
   - In check mode nothing is waited for, since what an earlier task would make does not come. What is missing is a
     warning then.
 extends_documentation_fragment:
-  - virt.storage.attributes
   - virt.storage.attributes.info_module
   - virt.storage.connection
 attributes:

@@ -321,7 +321,8 @@ options:
   exclusive:
     description:
       - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
-      - One that is in use or that others are backed by refuses the task. Only files are deleted, never directories.
+      - One that is in use or that others are backed by refuses the task. Files, logical volumes and partitions
+        are deleted, directories never.
     type: str
 seealso:
   - module: virt.storage.storage_volume_info

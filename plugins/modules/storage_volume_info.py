@@ -18,7 +18,6 @@ description:
   - Of volumes that only a libvirt daemon sees, such as block devices, network volumes and those of other hosts, the
     records have what the daemon tells.
 extends_documentation_fragment:
-  - virt.storage.attributes
   - virt.storage.attributes.info_module
   - virt.storage.connection
 options:
