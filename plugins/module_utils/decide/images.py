@@ -319,9 +319,23 @@ def _settle_backing(volume: Volume, task: VolumesTask) -> Volume:
         )
         return replace(volume, backing=replace(backing, path=path))
     backing_format = _checked_backing_format(volume, backing, image, image.volume, declared, key, goal, missing)
+    if backing_format == "raw":
+        _warn_of_raw(volume, image.volume, key, task)
     capacity = image.volume.physical if backing_format == "raw" else image.volume.capacity
     capacity = _capacity_then(capacity, declared)
     return _with_backing(volume, Backing(path, backing_format, backing.volume), capacity, goal)
+
+
+def _warn_of_raw(volume: Volume, header: Volume, key: str, task: VolumesTask) -> None:
+    """What was declared is believed, but a guest would see the headers of an image as its disk."""
+    if header.format in (None, "raw"):
+        return
+    warning = (
+        f"volume {task.goal.pool}/{volume.name} is built on {key} as raw, as declared, though that looks like "
+        f"{header.format}"
+    )
+    if warning not in task.warnings:
+        task.warnings.append(warning)
 
 
 def _check_declared_format(backing: Backing, actual: str | None, key: str, goal: VolumesGoal, name: str) -> None:

@@ -82,6 +82,13 @@ def test_a_backing_that_is_refused(header, image, said, code, path):
     assert refused(on(header, **image), backed(said, path)).code == code
 
 
+def test_a_backing_that_was_declared_raw_and_looks_otherwise_is_warned_of():
+    (warning,) = decide(on(QCOW2), backed("raw")).warnings
+    assert warning == "volume p/v is built on b as raw, as declared, though that looks like qcow2"
+    assert not decide(on(RAW), backed("raw")).warnings
+    assert not decide(on(QCOW2), backed("qcow2")).warnings
+
+
 def test_the_way_out_of_an_undeclared_format_is_said():
     assert "backing: {volume: b, format: qcow2}" in refused(on(QCOW2), backed()).hint
     assert "backing: {path: /img/b, format: qcow2}" in refused(on(QCOW2), backed(None, "/img/b")).hint
