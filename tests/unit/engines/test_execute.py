@@ -306,3 +306,14 @@ def test_a_step_that_was_not_begun_changed_nothing():
     engine = Engine(failing=["a"], broken=["c"])
     outcomes = execute([step("a"), step("b", 0), step("c", requires=True), step("d")], engine)
     assert not any(outcome.halfway for outcome in outcomes)
+
+
+def test_a_command_that_failed_says_what_it_was_for():
+    class Failing(Engine):
+        def execute(self, operation):
+            raise StorageError("command_failed", "mount failed", subject="mount", command="mount /a", rc=32)
+
+    made = step("s", operations=(MOUNT,))
+    (outcome,) = execute([made], Failing())
+    assert outcome.error.subject == str(made.change.subject)
+    assert outcome.error.message == f"{made.change.summary}: mount failed"
