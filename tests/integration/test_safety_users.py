@@ -28,6 +28,7 @@ from .crash_support import (
     unchanged,
     without_locks,
 )
+from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
@@ -273,19 +274,21 @@ def loop_device(disk):
 
 @contextlib.contextmanager
 def bind_mount(disk):
-    target = disk.parent.parent / "mounted"
-    target.touch()
-    subprocess.run(["mount", "--bind", disk, target], check=True)
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", target], check=True)
+    place = disk.parent.parent / "mounts"
+    place.mkdir()
+    with shared_below(place):
+        (place / "disk").touch()
+        subprocess.run(["mount", "--bind", disk, place / "disk"], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run(["umount", place / "disk"], check=True)
 
 
 @contextlib.contextmanager
 def in_mounts_of_its_own(script):
     """What the script does is undone with the process, whose mounts nobody else sees."""
-    argv = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", f"{script}; echo ready; exec sleep 60"]
+    argv = ["unshare", "--mount", "--propagation", "slave", "sh", "-ec", f"{script}; echo ready; exec sleep 60"]
     with subprocess.Popen(argv, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout.readline() == "ready\n"
