@@ -246,7 +246,8 @@ class DiskKind(Declaring):
         label = (source or {}).get("format")
         wrong = []
         if pool is not None and source:
-            if pool.find("source/device").get("path") != device:  # type: ignore[union-attr]
+            said = str(pool.find("source/device").get("path"))  # type: ignore[union-attr]
+            if os.path.realpath(said) != os.path.realpath(device):
                 wrong.append(f"the definition has another device than {device}")
             if label and pool.find("source/format").get("type") != label:  # type: ignore[union-attr]
                 wrong.append(f"the definition has another format than {label}")
