@@ -84,12 +84,22 @@ def _check_thin_pool(volume: Volume, task: VolumesTask) -> None:
 
 def room_of_thin_pool(volume: Volume, task: VolumesTask) -> int:
     """What it takes of its group: its metadata has 64 bytes for each chunk of 64 KiB, which grow before that is more
-    than 128 MiB, and the first pool of a group has LVM keep as much once more for a repair (lvmthin(7)).
+    than 128 MiB, and the first pool of a group has LVM keep as much once more for a repair (lvmthin(7)), which is there
+    already where a task was ended while it made that one.
     """
     capacity = volume.capacity or 0
     metadata = round_up(min(max(_LEAST_METADATA, capacity // _CHUNK * 64), _MOST_METADATA), task.found.granule)
     pools = (each.name for each in (*task.found.volumes.values(), *task.settled.values()) if each.format == THIN_POOL)
-    return capacity + metadata * (2 if next(pools, volume.name) == volume.name else 1)
+    spare = max(0, metadata - hidden_of_group(task)) if next(pools, volume.name) == volume.name else 0
+    return capacity + metadata + spare
+
+
+def hidden_of_group(task: VolumesTask) -> int:
+    """How many bytes of a group no volume accounts for: LVM's own volumes, and what a task left that was ended."""
+    if task.found.usage is None:
+        return 0
+    seen = (each.allocation or 0 for each in task.found.volumes.values() if each.thin_pool is None)
+    return max(0, task.found.usage.allocation - sum(seen))
 
 
 def _warn_promised(volume: Volume, pool: Volume, task: VolumesTask) -> None:

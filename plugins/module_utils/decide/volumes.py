@@ -256,7 +256,7 @@ def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError
     usage, row = task.found.usage, task.found.row
     reserved = {change.subject.volume or "": _reserved(change, task) for change in changes}
     asked, names = sum(reserved.values()), [name for name, size in reserved.items() if size]
-    if usage is None or task.found.table is not None or asked <= usage.available:
+    if usage is None or task.found.table is not None or asked <= usage.available + _freed(task):
         return None
     which = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     sparse = "make sparse volumes (leave allocation out)" if row.volumes == "file" else "give the pool another device"
@@ -268,6 +268,15 @@ def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError
         subject=f"pool {task.goal.pool}",
         hint=f"Free some space, or {sparse}{thin}.",
     )
+
+
+def _freed(task: VolumesTask) -> int:
+    """At most, by taking away what a task left that was ended while it made block volumes."""
+    if not task.found.leftovers or task.found.row.volumes != "block":
+        return 0
+    from .allocated import hidden_of_group
+
+    return hidden_of_group(task)
 
 
 def _reserved(change: Change, task: VolumesTask) -> int:

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
@@ -47,3 +49,20 @@ def test_a_thin_pool_takes_more_than_its_size(there, sizes, available, fits):
     assert len(decision.changes) == len(sizes)
     assert (decision.refusal is None) is fits
     assert fits or decision.refusal.code == "no_space"
+
+
+@pytest.mark.parametrize(
+    ("hidden", "leftovers", "available", "fits"),
+    [
+        (0, (), 20, False),
+        (4, (), 20, True),  # the room for a repair is there
+        (4, (), 16, False),
+        (8, ("virt-storage.1",), 16, True),  # what is half made goes first
+    ],
+)
+def test_what_is_left_of_a_task_that_was_ended_takes_no_room_twice(hidden, leftovers, available, fits):
+    have = Volume("v", 8 * MIB, allocation=8 * MIB, type="block", path="/dev/vg/v")
+    used = Usage(4096 * MIB, (8 + hidden) * MIB, available * MIB)
+    found = replace(group(available), volumes={"v": have}, usage=used, leftovers=leftovers)
+    entry = VolumeGoal(Volume("p", 16 * MIB, format="thin-pool"), "present")
+    assert (decide_volumes(VolumesGoal("vg", (entry,)), found).refusal is None) is fits
