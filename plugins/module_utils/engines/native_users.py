@@ -90,7 +90,7 @@ def guests_on_devices(
         with suppress(StorageError):
             taken[node] = touched(device_at(node))
     for guest in guests:
-        numbers = {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)} - {None}
+        numbers = _devices(guest, neighbours, look)
         for node, theirs in taken.items():
             if numbers & theirs:
                 yield node, User("guest", guest.name)
@@ -175,6 +175,12 @@ def _named(guest: GuestDisks, neighbours: Iterable[Neighbour]) -> Iterator[str]:
     places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
     for of, volume in guest.volumes:
         yield from (os.path.join(path, volume) for name, path in places if name == of)
+
+
+def _devices(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> set[tuple[int, int]]:
+    """The numbers of the devices that a guest has, and that its images are built on."""
+    numbers = (look.device(member) for path in _named(guest, neighbours) for member in look.chain(path))
+    return {number for number in numbers if number is not None}
 
 
 def _guests(
@@ -293,7 +299,7 @@ def _beneath(
     from ..host.processes import Processes
 
     processes = Processes()
-    numbers: set[tuple[int, int] | None] = set()
+    numbers: set[tuple[int, int]] = set()
     users: list[User] = []
     for path in found.ground:
         try:
@@ -305,7 +311,7 @@ def _beneath(
         users += told
         look.unseen |= set(unseen)
     for guest in guests:
-        if numbers & {look.device(member) for path in _named(guest, neighbours) for member in look.chain(path)}:
+        if numbers & _devices(guest, neighbours, look):
             users.append(User("guest", guest.name))
     yield from ((name, user) for user in users for name in paths)
 
