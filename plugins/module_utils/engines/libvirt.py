@@ -32,7 +32,7 @@ from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Fo
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES, row_of
-from .local import LocalHost, arrange, device_paths, process, restarting_key, with_note_of_restart
+from .local import LocalHost, arrange, device_paths, paths_of, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -134,9 +134,7 @@ class LibvirtEngine:
         live = None if look.live is None else parse_pool(look.live)
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
-        known = (scope.pool, *([] if existing is None else [existing]))
-        paths = [path for pool in known for path in (pool.path, *device_paths(pool)) if path]
-        resolved = {path: self._resolved(path) for path in paths}
+        resolved = {path: self._resolved(path) for path in paths_of((scope.pool, existing))}
         wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
         host = self.host.look()
         at_hand = self._at_hand(wanted)

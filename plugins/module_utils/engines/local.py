@@ -109,6 +109,11 @@ def with_note_of_restart(steps: Sequence[Any], changes: Sequence[Change], found:
     return noted
 
 
+def paths_of(pools: Iterable[Pool | None]) -> list[str]:
+    """The paths and devices that definitions name."""
+    return [path for pool in pools if pool is not None for path in (pool.path, *device_paths(pool)) if path]
+
+
 def device_paths(pool: Pool | None) -> list[str]:
     """The source devices of a pool that are named by paths."""
     devices = () if pool is None else pool.source.devices or ()

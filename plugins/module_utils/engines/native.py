@@ -8,7 +8,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from .local import (
     emptied_key,
     emptied_note,
     no_backend,
+    paths_of,
     process,
     restarting_key,
     start_note,
@@ -161,7 +162,7 @@ class NativeEngine:
         live = _parse(self._state_path(name), _read(self._state_path(name)), name)
         existing = definition or live
         look = self.host.look()
-        resolved = self._resolved((scope.pool, *([] if existing is None else [existing])), look)
+        resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing))}
         wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
         started = live is not None
         current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
@@ -190,12 +191,6 @@ class NativeEngine:
             resolved=resolved,
         )
         return self.host.contents(found, wanted, scope, look)
-
-    @staticmethod
-    def _resolved(pools: Iterable[Pool], look: Look) -> dict[str, str]:
-        """What the paths and devices of definitions lead to."""
-        paths = [path for pool in pools for path in (pool.path, *device_paths(pool)) if path]
-        return {path: look.servers.resolved(path) for path in paths}
 
     def _is_autostarted(self, name: str) -> bool:
         link, definition = self._autostart_path(name), self._definition_path(name)
