@@ -34,8 +34,8 @@ GROUPS = ("sanity", "integration", "unit", "lint", "docs", LAB)
 STEP_TIMEOUT, LAB_TIMEOUT = 30 * 60, 50 * 60
 # What is random is the same in each run, so that a red run is the fault of a change; the long mode draws anew.
 REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARATIONS_SEED": "20261121"}
-# Several Pythons: the newest runs all integration tests that it can, the oldest (the distribution's, for which libvirt's
-# binding is) those that need the binding, and those whose outcome could depend on the Python or on ansible-core.
+# Several Pythons: the newest runs all integration tests that it can, the oldest (of the distribution, as is libvirt's
+# binding) those that need the binding, and those whose outcome could depend on the Python or on ansible-core.
 OLDEST_RUNS = "libvirt_binding or each_python"
 SHORTER = {"DECLARATIONS_SEQUENCES": "100"}
 # With CI set, so few failing tests of a step are run once more, alone: a machine that has much else to do can stall for
