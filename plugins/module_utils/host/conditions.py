@@ -116,7 +116,8 @@ class Checks:
 
 
 def _replaced(expected: tuple, found: tuple) -> str:
-    names = ("major number", "minor number", "size", "start", "sequence number", "wwn", "serial number", "uuid")
+    hardware = ("wwn", "serial number", "uuid", "partition")
+    names = ("major number", "minor number", "size", "start", "sequence number", *hardware)
     differing = [f"{name} {now}, not {was}" for name, was, now in zip(names, expected, found) if was != now]
     return "" if found == expected else f"was replaced ({differing[0] if differing else 'it was not there'})"
 
