@@ -333,6 +333,11 @@ def _versions(python: pythons.Python) -> str:
     return f"{python.version} with ansible-core {core[0]}"
 
 
+def _is_thorough(step: Step, choice: pythons.Choice) -> bool:
+    """What seldom finds what the other steps did not, and takes its time."""
+    return step.group == "unit" and step.python is not choice.main
+
+
 def entry(arguments: list[str]) -> int:
     pytest_arguments: list[str] = []
     if "--" in arguments:
@@ -358,9 +363,13 @@ def entry(arguments: list[str]) -> int:
     chosen = options.groups or [group for group in GROUPS if group != LAB]
     steps = [step for step in steps if step.group in chosen]
     notes = [] if options.groups else list(choice.notes)
+    notes += [f"{step.title}: all but {OLDEST_RUNS}" for step in steps if OLDEST_RUNS in step.commands[-1]]
     if len(chosen) < len(GROUPS):
         left = ", ".join(group for group in GROUPS if group not in chosen)
         notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")
+    if not options.groups and "CI" not in os.environ:
+        notes += [f"{step.title}: run with CI set, or by make unit" for step in steps if _is_thorough(step, choice)]
+        steps = [step for step in steps if not _is_thorough(step, choice)]
     if options.python:
         steps = [step for step in steps if step.python.short == options.python]
         notes.append(f"all Pythons but {options.python}")

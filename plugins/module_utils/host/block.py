@@ -60,9 +60,9 @@ class Device(NamedTuple):
     def identity(self) -> tuple:
         """What tells it from another device that gets its name or number later. ``diskseq`` is there since Linux 5.15;
         what udev finds out is left out, since that comes later than the device. What is device-mapper's gets another
-        with each new table, as a volume does when a snapshot of it goes: it has a uuid. A partition is told by its disk:
-        the kernel may give it another number whenever the table is read anew, as udev does after each writer (the
-        kernel's devices.txt: 259, block extended major).
+        with each new table, as a volume does when a snapshot of it goes: it has a uuid. A partition is told by its
+        disk: the kernel may give it another number whenever the table is read anew, as udev does after each writer
+        (the kernel's devices.txt: 259, block extended major).
         """
         number = self.disk_number or self.number
         sequence = "" if self.dm_uuid else self.diskseq
