@@ -18,7 +18,7 @@ from ..model.found import User
 from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of
 from .patience import in_child
 from .processes import OpenFile, Processes, is_udev, process_user
-from .users import held, loops, qemu_lock, served, swaps
+from .users import held, loops, qemu_lock, swaps
 
 _SECONDS = 5.0
 _OF_LVM = "LVM-"
@@ -43,7 +43,7 @@ def users_of_device(
     above = family(device)
     numbers = {member.number: member for member in above}
     found: dict[User, None] = {}
-    named = (_mounts(numbers, device, processes), _swaps(numbers, device), _served(numbers, device))
+    named = (_mounts(numbers, device, processes), _swaps(numbers, device), _served(numbers, device, processes))
     for source in (_built(device, above), *named):
         found.update(dict.fromkeys(source))
     opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
@@ -63,7 +63,7 @@ def users_beneath(device: Device, processes: Processes | None = None) -> tuple[t
     processes = processes or Processes()
     own = {device.number: device}
     found: dict[User, None] = dict.fromkeys(standing_on(device))
-    for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device)):
+    for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device, processes)):
         found.update(dict.fromkeys(source))
     opened = [file for file in processes.files() if _opened(file, own)]
     for file in processes.lasting(opened):
@@ -158,8 +158,8 @@ def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[U
             yield User("swap", path)
 
 
-def _served(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[User]:
-    for path, user in served():
+def _served(numbers: dict[tuple[int, int], Device], device: Device, processes: Processes) -> Iterator[User]:
+    for path, user in processes.served():
         member = numbers.get(_number(path) or (-1, -1)) if path.startswith("/dev/") else None
         if member is not None:
             yield User(user.kind, f"{user.who}{_of(member, device)}")

@@ -29,11 +29,6 @@ _FLOCK = "hhqqi4x"
 _LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, "QQQ208x"  # linux/loop.h: device, inode, number of what is attached
 _SECONDS = 5.0
 _LOOPS = "what loop devices are attached to"
-# What the kernel serves by itself has no process: SCSI targets (LIO), NVMe targets (configfs).
-_SERVED = (
-    ("/sys/kernel/config/target/core/*/*/udev_path", "SCSI target"),
-    ("/sys/kernel/config/nvmet/subsystems/*/namespaces/*/device_path", "NVMe target"),
-)
 
 
 def _try_stat(path: str) -> os.stat_result | None:
@@ -152,19 +147,6 @@ def _attachments(nodes: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def served() -> Iterator[tuple[str, User]]:
-    """(path, user) of what the kernel itself serves."""
-    for pattern, what in _SERVED:
-        for attribute in sorted(glob.glob(pattern)):
-            try:
-                with open(attribute, encoding="utf-8", errors="surrogateescape") as file:
-                    path = file.read().strip()
-            except OSError:
-                continue
-            if path.startswith("/"):
-                yield path, User("holder", f"{what}, {attribute.split('/')[-2]}")
-
-
 def swaps() -> list[str]:
     """Paths that are swapped to (proc_swaps(5))."""
     try:
@@ -174,7 +156,7 @@ def swaps() -> list[str]:
         return []
 
 
-def _attached() -> Iterator[tuple[str, str, User]]:
+def _attached(processes: Processes) -> Iterator[tuple[str, str, User]]:
     """(path, what the kernel shows of the file, user)."""
     for node, path in loops():
         yield path, path, User("loop", node)
@@ -183,7 +165,7 @@ def _attached() -> Iterator[tuple[str, str, User]]:
             yield mount.point, mount.root, User("mount", mount.point)
     for path in swaps():
         yield path, path, User("swap", path)
-    for path, user in served():
+    for path, user in processes.served():
         yield path, path, user
 
 
@@ -233,7 +215,7 @@ def users_of(
             if user not in users[key]:
                 users[key].append(user)
     loop_nodes = [node for node, _path in loops()]
-    for path, shown, user in _attached():
+    for path, shown, user in _attached(processes) if paths else ():
         key = targets.find(path, shown)
         if key is not None:
             users[key].append(user)
