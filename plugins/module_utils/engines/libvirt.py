@@ -262,6 +262,7 @@ class LibvirtEngine:
         from .far import with_users
 
         seen = self._looked_for(found, stakes)
+        found = replace(found, beneath=seen.beneath)
         return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:

@@ -26,7 +26,9 @@ from ..model.change import Change, Condition
 from ..model.errors import StorageError
 from ..model.found import (
     ABSENT,
+    ERASED,
     EVERYTHING,
+    GROUND,
     ITSELF,
     KEEPING,
     PIN,
@@ -206,7 +208,12 @@ class LocalHost:
             from .native_users import with_guests
 
             found = with_guests(found, others, guests, self.servers)
-        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
+        beneath = _beneath(found, stakes)
+        if beneath:
+            from .native_users import with_beneath
+
+            found = with_beneath(found, beneath, others, guests, self.servers)
+        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE, ERASED, GROUND)}
         self._pins.make_room(len(stakes))
         pinned = () if found.filesystem in KEEPING else stakes
         for name in pinned:
@@ -225,7 +232,7 @@ class LocalHost:
         self, found: Found, stakes: Mapping[str, str], neighbours: Sequence[Neighbour], told: Callable[[], Told]
     ) -> Told:
         """The guests' definitions as they are now. They are read again before anything is destroyed."""
-        from .native_users import Files, guest_definitions, guests_on_devices, guests_on_volumes
+        from .native_users import Files, guest_definitions, guests_beneath, guests_on_devices, guests_on_volumes
 
         deep = (name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes)
         paths = {name: found.volumes[name].path or "" for name in deep}
@@ -239,6 +246,7 @@ class LocalHost:
             look, guests = Files(self.servers), tuple(guests)
             if SOURCE in stakes:
                 yield from guests_on_devices(found, neighbours, guests, look)
+            yield from guests_beneath(_beneath(found, stakes), neighbours, guests, look)
             for name, user in guests_on_volumes(found, paths, neighbours, guests, look):
                 yield paths[name], user
 
@@ -322,6 +330,12 @@ class LocalHost:
         if getattr(operation, "lets_go", False):
             self._pins.release()
         self._applier.apply(operation)
+
+
+def _beneath(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:
+    """The devices at stake of which it matters who has all of one."""
+    erased = found.storage.erased if ERASED in stakes else ()
+    return tuple(dict.fromkeys((*erased, *(found.ground if GROUND in stakes else ()))))
 
 
 def start_note(storage: Storage) -> str:

@@ -153,6 +153,13 @@ class Storage:
         return tuple(dict.fromkeys(condition.path for condition in conditions))
 
     @property
+    def erased(self) -> tuple[str, ...]:
+        """Those that lose what they hold when it is deleted."""
+        parts = (part for part in self.parts if part.kind == READY and part.removable)
+        conditions = (condition for part in parts for condition in part.requires if condition.kind == "device")
+        return tuple(dict.fromkeys(condition.path for condition in conditions))
+
+    @property
     def open(self) -> bool:
         """Whether its volumes can be looked at here."""
         return self.kind == READY and self.up
@@ -188,8 +195,9 @@ class Neighbour:
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
 # Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
-# would be made of or started on, and who has them.
-ITSELF, SOURCE = "", "/"
+# would be made of or started on, those that are erased with it, and those that new volumes are cut from, and who has
+# them.
+ITSELF, SOURCE, ERASED, GROUND = "", "/", "/erased", "/ground"
 
 
 @dataclass(frozen=True)
@@ -221,6 +229,8 @@ class Found:
     has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
+    ``beneath``: who has, as a whole, the devices that are erased with the pool, or that new volumes are cut from, if
+    that was asked for.
     ``protected``: named volumes that we may not write.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
@@ -260,6 +270,7 @@ class Found:
     images: Mapping[str, Image] = field(default_factory=dict)
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    beneath: tuple[User, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
     unlike: Mapping[str, str] = field(default_factory=dict)
