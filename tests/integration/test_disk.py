@@ -314,9 +314,12 @@ def test_who_has_the_whole_disk_has_its_partitions(host, disk, tmp_path, use):
         for declared in DESTROYING.values():
             for word in ([], ["in_use"]):
                 both = {**declared, "allow": [*declared.get("allow", []), *word]}
-                if both["allow"] != ["shrink", "in_use"]:
-                    assert user in refuses(host.volume, "volume_in_use", **volume, **both)["message"]
+                code = "device_in_use" if both["allow"] == ["shrink", "in_use"] else "volume_in_use"
+                assert user in refuses(host.volume, code, **volume, **both)["message"]
         assert user in refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])["message"]
+        refuses(host.volume, "device_in_use", **volume, capacity="20MiB", allow=["in_use"])
+        other = {"pool": "cut", "name": disk.name(2), "capacity": "8MiB"}
+        assert user in refuses(host.volume, "device_in_use", **other, allow=["in_use"])["message"]
         assert table(disk) == before
     converges(host.volume, **volume, state="absent")
 
@@ -332,9 +335,24 @@ def test_a_partition_of_a_disk_that_is_a_guests_is_the_guests(host, disk, tmp_pa
     for declared in DESTROYING.values():
         assert "guest off" in refuses(host.volume, "volume_in_use", **volume, **declared)["message"]
     assert "guest off" in refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])["message"]
-    converges(host.volume, **volume, capacity="20MiB")
+    grown, other = {**volume, "capacity": "20MiB"}, {"pool": "cut", "name": disk.name(2), "capacity": "8MiB"}
+    for declared in (grown, other):
+        assert "guest off" in refuses(host.volume, "device_in_use", **declared)["message"]
+        converges(host.volume, **declared, allow=["in_use"])
     definition.unlink()
+    converges(host.volume, **{**other, "capacity": "9MiB"})
     converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+
+
+def test_an_empty_disk_that_is_in_use_keeps_its_table(host, disk, tmp_path):
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    gone = {**pool, "state": "deleted"}
+    with open_as_a_whole(disk, tmp_path) as user:
+        assert user in refuses(host.pool, "device_in_use", **gone, allow=["in_use"])["message"]
+    define_guest(host.root, "off", disk_file(disk.node))
+    assert "guest off" in refuses(host.pool, "device_in_use", **gone)["message"]
+    converges(host.pool, **gone, allow=["in_use"])
 
 
 def test_a_disk_on_which_another_pool_is_gets_no_other_table(host, disk, tmp_path):

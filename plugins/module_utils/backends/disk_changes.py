@@ -141,7 +141,7 @@ class _Lowering:
         number, start, end = _place(volume, self.table)
         old = self.table.by_number(number)
         was = () if old is None else ((old.number, old.start, old.end),)
-        filled = self._filled(volume, start, end)._replace(was=was, unused=True, alone=True)
+        filled = self._filled(volume, start, end)._replace(was=was, unused=True)
         entry = self._entry(number, start, end, type_of(self.table.label, volume.format))
         if self.table.moved_by(number) or self.table.inside(number):
             return filled._replace(
@@ -151,7 +151,7 @@ class _Lowering:
 
     def delete(self, change: Change) -> ChangeTable:
         place = _place(change.wanted, self.table)
-        return self.operation._replace(argv=self._without(place[0]), was=(place,), unused=True, alone=True)
+        return self.operation._replace(argv=self._without(place[0]), was=(place,), unused=True)
 
     def _without(self, number: int) -> tuple[str, ...]:
         if self.table.label in (DOS, GPT):
