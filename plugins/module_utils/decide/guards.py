@@ -62,8 +62,8 @@ def guard_unused(
 
 
 def check_ground_is_free(entry: VolumeGoal, doing: str, task: VolumesTask) -> None:
-    """Raises ``device_in_use`` where somebody has, as a whole, the devices that a volume is cut from: what is free there
-    for us may be theirs. What they have open stays whatever is allowed.
+    """Raises ``device_in_use`` where somebody has, as a whole, the devices that a volume is cut from: what is free
+    there for us may be theirs. What they have open stays whatever is allowed.
     """
     standing = [user for user in task.found.beneath if user.running or "in_use" not in entry.allow]
     if standing:

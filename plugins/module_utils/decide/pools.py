@@ -48,8 +48,8 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
 def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     """The volumes that this goal would destroy, or may take away from who uses them: everything must be known of their
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
-    of the devices that it would be made of or started on (``SOURCE``), or that would be erased with it (``ERASED``), who
-    has them.
+    of the devices that it would be made of or started on (``SOURCE``), or that would be erased with it (``ERASED``),
+    who has them.
     """
     if _completes_restart(goal, found):
         goal = replace(goal, state="active")
