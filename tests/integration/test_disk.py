@@ -132,6 +132,18 @@ def test_what_is_on_the_disk_is_not_lost_unsaid(host, disk):
     assert "without a signature" in made["plan"][1]["destroys"]
 
 
+def test_all_that_is_cleared_is_looked_at(host, disk):
+    """As a boot loader that lies behind the first MiB, between the samples that are read of larger places."""
+    data = ["dd", "if=/dev/urandom", f"of={disk.node}", "bs=4K", "count=1", "status=none", "conv=fsync"]
+    run(*data, "seek=768")
+    error = refuses(host.pool, "storage_foreign", **pool_of(disk, "gpt"))
+    assert "without a signature" in error["message"]
+    ok(host.pool(**pool_of(disk, "gpt"), allow=["overwrite"]))
+    run(*data, "seek=768")
+    made = converges(host.volume, pool="cut", name=disk.name(1), capacity="100MiB")
+    assert "without a signature" in made["plan"][0]["destroys"]
+
+
 def test_a_table_of_another_kind_is_foreign(host, disk):
     run(
         "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"
