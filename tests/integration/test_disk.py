@@ -243,6 +243,21 @@ def test_content(host, disk, tmp_path):
     assert not any(Path(disk.path(3)).read_bytes()[:MIB])
 
 
+def test_what_is_mounted_is_copied_only_while_nothing_is_written(host, disk, tmp_path):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    run("mkfs.ext4", "-q", disk.path(1))
+    (tmp_path / "m").mkdir()
+    copy = {"pool": "cut", "name": disk.name(2), "source": {"volume": disk.name(1)}}
+    run("mount", disk.path(1), tmp_path / "m")
+    try:
+        assert str(tmp_path / "m") in refuses(host.volume, "source_in_use", **copy)["message"]
+        run("mount", "-o", "remount,ro", tmp_path / "m")
+        converges(host.volume, **copy)
+    finally:
+        run("umount", tmp_path / "m")
+
+
 def test_what_volumes_of_a_disk_can_not_have(host, disk):
     ok(host.pool(**pool_of(disk, "gpt")))
     volume = {"pool": "cut", "name": disk.name(1), "capacity": "8MiB"}

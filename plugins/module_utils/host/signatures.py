@@ -20,8 +20,8 @@ from .patience import in_child
 from .run import run
 
 _MIB = 1 << 20
-# Where signatures are: 4 MiB and a bit from the start (the last copy of a LUKS2 header), 1 MiB before the end. That much
-# is cleared where a table or a partition is made (disk pools), and so is read whole: nothing there goes unseen.
+# Where signatures are: 4 MiB and a bit from the start (the last copy of a LUKS2 header), 1 MiB before the end. That
+# much is cleared where a table or a partition is made (disk pools), and so is read whole: nothing there goes unseen.
 HEAD, TAIL = 5 * _MIB, _MIB
 _SAMPLES, _SAMPLE = 64, 64 * 1024
 # Where filesystems keep copies of their superblocks: ext4 in group 1 (with blocks of 1 and 4 KiB), btrfs; those of XFS

@@ -91,7 +91,8 @@ def _what(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
-def _writable(descriptor_path: str) -> bool:
+def writable(descriptor_path: str) -> bool:
+    """Whether a descriptor in /proc is open for writing, or that can't be told."""
     info = descriptor_path.replace("/fd/", "/fdinfo/")
     try:
         with open(info, encoding="ascii") as file:
@@ -210,7 +211,7 @@ def users_of(
     users: dict[str, list[User]] = {key: [] for key in paths}
     for file in processes.files():
         key = targets.find(file.link, file.shown)
-        if key is not None and (not writers_only or _writable(file.link)) and not is_udev(file.pid):
+        if key is not None and (not writers_only or writable(file.link)) and not is_udev(file.pid):
             user = process_user(file.pid)
             if user not in users[key]:
                 users[key].append(user)

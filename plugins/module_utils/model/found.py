@@ -206,7 +206,8 @@ class Image:
 
     ``volume`` is None when it is not there. ``chain``: identities of the files it is built on, itself first.
     ``problem``
-    and ``code`` say why it can't be relied on; ``writers`` are processes that have it open for writing.
+    and ``code`` say why it can't be relied on; ``writers`` are processes that have it open for writing, and what else
+    may write to it, such as a mount of a device.
     """
 
     volume: Volume | None
