@@ -240,7 +240,7 @@ def test_regions(disk: Path, tmp_path: Path) -> None:
 
 def test_every_sample_is_read_once() -> None:
     for start, end in ((0, 0), (0, 1), (0, MIB), (5, 2 * MIB), (0, 3 * MIB), (0, 7 * MIB), (0, SIZE), (MIB, 2**50)):
-        ranges = list(signatures._sampled(start, end))
+        ranges = list(signatures.sampled(start, end))
         assert sum(length for _offset, length in ranges) <= 11 * MIB
         for (offset, length), (following, _more) in zip(ranges, ranges[1:]):
             assert offset + length <= following

@@ -349,18 +349,20 @@ def emptied_note(storage: Storage) -> str:
 
 
 def _is_emptied(storage: Storage, told: str, look: Look) -> bool:
-    """Whether it still is as it was left. A device may have been mounted elsewhere since then, and hold something: its
-    beginning tells, or for the moment before that was noted the boot.
+    """Whether it still is as it was left. A device may have been mounted elsewhere since then, and hold something: what
+    it holds tells, or for the moment before that was noted the boot; without a mark nothing does.
     """
     text = emptied_note(storage)
+    if storage.ground and not storage.mark:
+        return False
     if storage.up or not storage.ground or told == f"{text}\n{boot()}":
         return told.startswith(text)
-    from ..host.contents import head_of
+    from ..host.contents import imprint_of
     from ..host.patience import in_child
 
     node = storage.ground[0]
-    head = in_child(lambda: head_of(node), look.left(node))
-    return bool(head) and told == f"{text}\n{head}"
+    imprint = in_child(lambda: imprint_of(node), look.left(node))
+    return bool(imprint) and told == f"{text}\n{imprint}"
 
 
 def restarting_key(pool: str, uri: str = "") -> str:

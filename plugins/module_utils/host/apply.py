@@ -18,7 +18,7 @@ from typing import Any, Callable
 from ..model import operations as ops
 from ..model.errors import StorageError
 from .commands import run_command, run_first_of
-from .contents import copy_sparse, head_of, make_raw, reserve, set_directory_nocow, write_content
+from .contents import copy_sparse, imprint_of, make_raw, reserve, set_directory_nocow, write_content
 from .directories import (
     make_directory,
     make_link,
@@ -86,7 +86,7 @@ class Applier:
             ops.SetPermissions: set_permissions,
             ops.SetNocow: set_directory_nocow,
             ops.WriteFile: write_file,
-            ops.NoteContent: lambda op: write_file(ops.WriteFile(op.path, f"{op.text}\n{head_of(op.node)}")),
+            ops.NoteContent: lambda op: write_file(ops.WriteFile(op.path, f"{op.text}\n{imprint_of(op.node)}")),
             ops.MakeLink: make_link,
             ops.Remove: remove,
             ops.RemoveDirectory: remove_directory,

@@ -140,7 +140,7 @@ def _read(path: str, offset: int, size: int | None) -> dict[str, Any]:
         end = os.lseek(descriptor, 0, os.SEEK_END)
         if (not end and stat.S_ISBLK(mode)) or end < offset + (size or 0):
             return {"problem": f"it ends at {end} bytes" if end else "it has no medium"}
-        ranges = list(_sampled(offset, end if size is None else offset + size))
+        ranges = list(sampled(offset, end if size is None else offset + size))
         for start, length in ranges:
             os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)  # see _is_zero
         return {"problem": "", "zero": _is_zero(descriptor, ranges)}
@@ -148,8 +148,8 @@ def _read(path: str, offset: int, size: int | None) -> dict[str, Any]:
         return {"problem": error.strerror}
 
 
-def _sampled(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what is read: all of it where it is small."""
+def sampled(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what is read: both ends, and samples between; all of it where it is small."""
     first, last = min(end, start + HEAD), max(start, end - TAIL)
     if start < end:
         yield start, first - start

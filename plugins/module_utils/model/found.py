@@ -99,10 +99,10 @@ class Storage:
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
     brought it up. ``requires``: what must still hold when it is brought up, ``leaves`` when it goes down.
     ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was deleted from what shows up
-    there later. ``busy``: who uses it, if asked for. ``fixed``: why owner, group and mode of its directory can't be
-    set; empty where they can. ``idle``: it is up for having nothing to bring up, so that starting makes it ours.
-    ``frozen``: why nothing of it may be changed, though it can be looked at. ``remarks``: what else is to be said of
-    it. ``hides``: how many entries bringing it up hides.
+    there later, and is empty where nothing would tell that. ``busy``: who uses it, if asked for. ``fixed``: why owner,
+    group and mode of its directory can't be set; empty where they can. ``idle``: it is up for having nothing to bring
+    up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though it can be looked at.
+    ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.

@@ -177,7 +177,7 @@ class WriteFile(NamedTuple):
 
 
 class NoteContent(NamedTuple):
-    """Writes a note as WriteFile does, with what is at the beginning of a device by then in a second line."""
+    """Writes a note as WriteFile does, with what tells what a device holds by then in a second line."""
 
     path: str
     text: str
