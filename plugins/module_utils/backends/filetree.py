@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..host.identity import identity_of, this_host
-from ..host.mounts import filesystem_of, mounts
+from ..host.mounts import filesystem_of, mounts, stores_nothing
 from ..host.remote import is_remote
 from ..images.headers import open_to_read, read_header, resolve_backing
 from ..model.errors import StorageError
@@ -89,6 +89,13 @@ def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
         holds=held,
         identity=identity_of(status),
     )
+
+
+def unfit(path: str, fstype: str) -> Storage | None:
+    """The storage at a path where none can be, for the filesystem that holds it; None else."""
+    if not stores_nothing(fstype):
+        return None
+    return Storage(FOREIGN, path, f"in a filesystem of the kernel's own ({fstype}), which stores nothing")
 
 
 def silent(path: str, look: Look) -> Storage | None:
