@@ -227,7 +227,8 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
     """What another pool has that this one would have too."""
     if _row(wanted).file_tree and wanted.path is not None and _row(neighbour.pool).file_tree:
         resolved = found.resolved.get(wanted.path, wanted.path)
-        if neighbour.resolved == resolved:
+        known = found.storage.identity is not None and found.storage.path == wanted.path
+        if neighbour.resolved == resolved or (known and neighbour.identity == found.storage.identity):
             return f"{wanted.path} is the directory"
     if not _row(wanted).on_devices and _row(wanted).one_of is None:
         return ""

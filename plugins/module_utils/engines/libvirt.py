@@ -105,6 +105,7 @@ class LibvirtEngine:
                 self._resolved(pool.path) if pool.path else None,
                 tuple(map(self._resolved, device_paths(pool))),
                 runs,
+                self.host.servers.identity(pool.path) if pool.path and self._pid is not None else None,
             )
             for pool, runs in pools.values()
         )

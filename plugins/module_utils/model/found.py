@@ -182,13 +182,15 @@ class Usage:
 @dataclass(frozen=True)
 class Neighbour:
     """Another definition of this host. ``resolved`` is its target path with symbolic links followed, ``devices`` are
-    its source devices likewise. ``started``: it was, as far as that is known.
+    its source devices likewise. ``started``: it was, as far as that is known. ``identity`` tells its target, where that
+    is there, under whatever name: by links, or mounted in two places.
     """
 
     pool: Pool
     resolved: str | None
     devices: tuple[str, ...] = ()
     started: bool = False
+    identity: tuple[int, ...] | None = None
 
 
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
