@@ -30,7 +30,7 @@ from .directories import (
     unlink,
     write_file,
 )
-from .identity import changed_meanwhile, identity_of
+from .identity import changed_meanwhile, identity_of, is_stray
 from .publishing import exchange, publish, truncate, withdraw
 from .run import run
 
@@ -52,8 +52,15 @@ _ERRNO_CODES = {
 
 
 def _empty(directory: str) -> None:
-    for name in os.listdir(directory):
-        unlink(os.path.join(directory, name))
+    """Raises ``staging_foreign`` where it holds what is somebody else's."""
+    paths = [os.path.join(directory, name) for name in os.listdir(directory)]
+    for path in paths:
+        if is_stray(path):
+            raise StorageError(
+                "staging_foreign", f"{path} is no file of ours", subject=path, hint="Move it to where it belongs."
+            )
+    for path in paths:
+        unlink(path)
 
 
 def _owner_there(path: str) -> int:
