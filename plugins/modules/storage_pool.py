@@ -225,7 +225,8 @@ options:
     description:
       - What may happen. Nothing in this list happens without being named.
       - V(restart) stops and starts an active pool for a change that needs it.
-      - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use.
+      - V(nonempty) deletes a pool with the volumes in it, and V(in_use) even those that are in use. V(in_use) also
+        erases a device that a guest's definition has, but never what is open.
       - V(in_use) also stops a pool whose devices go away with it from those who use them.
       - V(overwrite) builds the storage where its source holds something else, which is lost.
       - V(stop_adopted) takes down what was up before the pool was started, such as a filesystem that was mounted

@@ -164,7 +164,8 @@ options:
       - What may happen. Nothing in this list happens without being named.
       - V(shrink) makes a volume smaller, which loses its end.
       - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's definition;
-        a block device that is open is only shrunk.
+        a block device that is open is only shrunk. It also makes or grows one on a device of which a guest's
+        definition has the whole.
       - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing volume
         on another backing, its content kept as it reads.
       - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.
@@ -310,7 +311,8 @@ options:
           - What may happen. Nothing in this list happens without being named.
           - V(shrink) makes a volume smaller, which loses its end.
           - V(in_use) deletes, shrinks or makes anew a volume that is in use by a process, a device or a guest's
-            definition; a block device that is open is only shrunk.
+            definition; a block device that is open is only shrunk. It also makes or grows one on a device of which a
+            guest's definition has the whole.
           - V(backing) deletes, shrinks or makes anew a volume that others are backed by, and rewrites an existing
             volume on another backing, its content kept as it reads.
           - V(raw) resizes a volume that is declared raw as raw, although its content begins as a qcow2 image does.

@@ -28,6 +28,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.signatures impor
 from ansible_collections.virt.storage.plugins.module_utils.host.sources import aliases, resolve
 from ansible_collections.virt.storage.plugins.module_utils.host.udev import locked, reread, settle
 from ansible_collections.virt.storage.plugins.module_utils.host.users import users_of
+from ansible_collections.virt.storage.plugins.module_utils.host.volume_users import writers_of
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import BLANK
 
@@ -310,6 +311,35 @@ def test_swap(disk: str) -> None:
         assert users(disk) == [f"swap {disk}"]
     finally:
         output("swapoff", disk)
+
+
+def test_who_may_write_to_it(disks: Disks, partitioned: str) -> None:
+    def writers(node: str) -> list[str]:
+        return list(map(str, writers_of(node)))
+
+    part = f"{partitioned}p2"
+    assert writers(part) == writers(partitioned) == []
+    reading = os.open(part, os.O_RDONLY)
+    with subprocess.Popen(["sleep", "60"], stdin=reading) as process:
+        assert writers(part) == []
+        process.kill()
+    os.close(reading)
+    for node in (part, partitioned):
+        both = os.open(node, os.O_RDWR)
+        with subprocess.Popen(["sleep", "60"], stdin=both) as process:
+            assert writers(part) == [f"process sleep (pid {process.pid})"]
+            process.kill()
+        os.close(both)
+    output("mkfs.ext4", "-q", part)
+    point = disks.mount(part)
+    assert writers(part) == [f"mount {point}"]
+    assert writers(partitioned) == [f"mount {point} of {part}"]
+    assert writers(f"{partitioned}p1") == []
+    output("mount", "-o", "remount,ro", point)
+    assert writers(part) == writers(partitioned) == []
+    output("umount", point)
+    above = disks.attach(part)
+    assert writers(part) == [f"loop {above}"]
 
 
 def test_a_loop_device_on_it_and_what_is_on_that(disks: Disks, partitioned: str) -> None:

@@ -132,6 +132,18 @@ def test_what_is_on_the_disk_is_not_lost_unsaid(host, disk):
     assert "without a signature" in made["plan"][1]["destroys"]
 
 
+def test_all_that_is_cleared_is_looked_at(host, disk):
+    """As a boot loader that lies behind the first MiB, between the samples that are read of larger places."""
+    data = ["dd", "if=/dev/urandom", f"of={disk.node}", "bs=4K", "count=1", "status=none", "conv=fsync"]
+    run(*data, "seek=768")
+    error = refuses(host.pool, "storage_foreign", **pool_of(disk, "gpt"))
+    assert "without a signature" in error["message"]
+    ok(host.pool(**pool_of(disk, "gpt"), allow=["overwrite"]))
+    run(*data, "seek=768")
+    made = converges(host.volume, pool="cut", name=disk.name(1), capacity="100MiB")
+    assert "without a signature" in made["plan"][0]["destroys"]
+
+
 def test_a_table_of_another_kind_is_foreign(host, disk):
     run(
         "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"
@@ -231,6 +243,21 @@ def test_content(host, disk, tmp_path):
     assert not any(Path(disk.path(3)).read_bytes()[:MIB])
 
 
+def test_what_is_mounted_is_copied_only_while_nothing_is_written(host, disk, tmp_path):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    run("mkfs.ext4", "-q", disk.path(1))
+    (tmp_path / "m").mkdir()
+    copy = {"pool": "cut", "name": disk.name(2), "source": {"volume": disk.name(1)}}
+    run("mount", disk.path(1), tmp_path / "m")
+    try:
+        assert str(tmp_path / "m") in refuses(host.volume, "source_in_use", **copy)["message"]
+        run("mount", "-o", "remount,ro", tmp_path / "m")
+        converges(host.volume, **copy)
+    finally:
+        run("umount", tmp_path / "m")
+
+
 def test_what_volumes_of_a_disk_can_not_have(host, disk):
     ok(host.pool(**pool_of(disk, "gpt")))
     volume = {"pool": "cut", "name": disk.name(1), "capacity": "8MiB"}
@@ -314,9 +341,12 @@ def test_who_has_the_whole_disk_has_its_partitions(host, disk, tmp_path, use):
         for declared in DESTROYING.values():
             for word in ([], ["in_use"]):
                 both = {**declared, "allow": [*declared.get("allow", []), *word]}
-                if both["allow"] != ["shrink", "in_use"]:
-                    assert user in refuses(host.volume, "volume_in_use", **volume, **both)["message"]
+                code = "device_in_use" if both["allow"] == ["shrink", "in_use"] else "volume_in_use"
+                assert user in refuses(host.volume, code, **volume, **both)["message"]
         assert user in refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])["message"]
+        refuses(host.volume, "device_in_use", **volume, capacity="20MiB", allow=["in_use"])
+        other = {"pool": "cut", "name": disk.name(2), "capacity": "8MiB"}
+        assert user in refuses(host.volume, "device_in_use", **other, allow=["in_use"])["message"]
         assert table(disk) == before
     converges(host.volume, **volume, state="absent")
 
@@ -332,9 +362,24 @@ def test_a_partition_of_a_disk_that_is_a_guests_is_the_guests(host, disk, tmp_pa
     for declared in DESTROYING.values():
         assert "guest off" in refuses(host.volume, "volume_in_use", **volume, **declared)["message"]
     assert "guest off" in refuses(host.pool, "volume_in_use", **pool, state="deleted", allow=["nonempty"])["message"]
-    converges(host.volume, **volume, capacity="20MiB")
+    grown, other = {**volume, "capacity": "20MiB"}, {"pool": "cut", "name": disk.name(2), "capacity": "8MiB"}
+    for declared in (grown, other):
+        assert "guest off" in refuses(host.volume, "device_in_use", **declared)["message"]
+        converges(host.volume, **declared, allow=["in_use"])
     definition.unlink()
+    converges(host.volume, **{**other, "capacity": "9MiB"})
     converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+
+
+def test_an_empty_disk_that_is_in_use_keeps_its_table(host, disk, tmp_path):
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    gone = {**pool, "state": "deleted"}
+    with open_as_a_whole(disk, tmp_path) as user:
+        assert user in refuses(host.pool, "device_in_use", **gone, allow=["in_use"])["message"]
+    define_guest(host.root, "off", disk_file(disk.node))
+    assert "guest off" in refuses(host.pool, "device_in_use", **gone)["message"]
+    converges(host.pool, **gone, allow=["in_use"])
 
 
 def test_a_disk_on_which_another_pool_is_gets_no_other_table(host, disk, tmp_path):

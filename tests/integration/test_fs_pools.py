@@ -330,6 +330,31 @@ def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
     unchanged(disk.pool())  # it runs: whoever has it now, nothing is taken
 
 
+def test_a_filesystem_of_which_others_have_the_device_is_not_erased(disk, tmp_path):
+    """Mounted elsewhere too, open, or a guest's that is shut off: nothing in it is deleted before that is known."""
+    done(disk.pool())
+    done(disk.host.volume(pool="p", name="a", capacity="1MiB"))
+    deleting = {"state": "deleted", "allow": ["nonempty", "in_use"]}
+
+    def left_alone(who: str, **params: Any) -> None:
+        for check in (True, False):
+            assert who in refused(disk.pool(check=check, **params), "device_in_use")["message"]
+        assert disk.mounted()
+        assert (disk.path / "a").exists()
+
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    run("mount", disk.device, elsewhere)
+    left_alone(str(elsewhere), **deleting)
+    run("umount", elsewhere)
+    with subprocess.Popen(["sleep", "60"], stdin=os.open(disk.device, os.O_RDWR)) as process:
+        left_alone("process sleep", **deleting)
+        process.kill()
+    define_guest(disk.host.root, "off", disk_file(disk.device))
+    left_alone("guest off", state="deleted", allow=["nonempty"])
+    same_plan(disk, **deleting)
+
+
 def test_the_device_by_another_path_is_the_same(disk):
     same_plan(disk)
     link = disk.top / "link"

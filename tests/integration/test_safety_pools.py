@@ -42,6 +42,13 @@ def test_empty_pool(images):
     assert leftovers(images.root) == []
 
 
+@CHECK
+@pytest.mark.parametrize("path", ["/proc/virt/images", "/sys/virt"])
+def test_nothing_is_built_in_the_kernels_own_filesystems(host, path, check):
+    error = refused(host.pool(check, name="p", type="dir", path=path), "storage_foreign")
+    assert "kernel's own" in error["message"]
+
+
 def test_adopted_directory_stays(host):
     host.images.mkdir(parents=True)
     host.start_images()

@@ -341,6 +341,23 @@ def test_root_on_a_read_only_mount(images):
         unmount(images.root)
 
 
+def test_one_directory_that_is_mounted_in_two_places_is_one_pool(images):
+    """What lies below such a mount, too: no path tells that the other pool would lose its volumes."""
+    done(images.volume(name="a", capacity="1M"))
+    bound = images.root.parent / "bound"
+    bound.mkdir()
+    mount("--bind", images.root, bound)
+    try:
+        for check in (True, False):
+            for state in ("present", "active"):
+                declared = {"name": "other", "type": "dir", "path": str(bound / images.images.name), "state": state}
+                assert "images" in refused(images.pool(check, **declared), "source_conflict")["message"]
+        unchanged(images.pool(name="images", type="dir", path=str(bound / images.images.name)))
+        done(images.pool(name="third", type="dir", path=str(bound / "third")))
+    finally:
+        unmount(bound)
+
+
 def test_new_pool_directory_on_a_read_only_mount(host):
     """The definition could be written, the directory not: neither is done."""
     place = host.root / "place"

@@ -28,8 +28,9 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     silent = filetree.silent(path, look)
     if silent is not None:
         return silent
-    storage = filetree.observe_directory(path, look.made(path), holds)
-    return replace(storage, filesystem=filetree.filesystem(path) if path else "")
+    fstype = filetree.filesystem(path) if path else ""
+    storage = filetree.unfit(path, fstype) or filetree.observe_directory(path, look.made(path), holds)
+    return replace(storage, filesystem=fstype)
 
 
 observe_volumes = filetree.observe_volumes

@@ -13,15 +13,13 @@ from collections.abc import Sequence
 from typing import Any, Callable
 
 from ..host.partitions import PARTED_LABELS
+from ..host.signatures import HEAD, TAIL
 from ..model.change import UNKNOWN, Change
 from ..model.found import Found
 from ..model.operations import ChangeTable, Run, Step
 from ..model.tables import DOS, GPT, Table, type_of
 from ..model.volume import Volume
 
-_MIB = 1 << 20
-# Where signatures are: 4 MiB and a bit from the start (the last copy of a LUKS2 header), 1 MiB before the end.
-_HEAD, _TAIL = 5 * _MIB, _MIB
 _SIZE_IN_IDENTITY = 2  # behind major and minor number: host/block.py
 # udev is not to look, and the kernel is told by us; --force: partitions beside it may be in use.
 _SFDISK = (
@@ -31,8 +29,8 @@ _PARTED = ("parted", "--script", "--align", "none")
 
 
 def _ends(start: int, end: int) -> tuple[tuple[int, int], ...]:
-    head = min(_HEAD, end - start)
-    tail = max(start + head, end - _TAIL)
+    head = min(HEAD, end - start)
+    tail = max(start + head, end - TAIL)
     return tuple((offset, size) for offset, size in ((start, head), (tail, end - tail)) if size > 0)
 
 
@@ -141,7 +139,7 @@ class _Lowering:
         number, start, end = _place(volume, self.table)
         old = self.table.by_number(number)
         was = () if old is None else ((old.number, old.start, old.end),)
-        filled = self._filled(volume, start, end)._replace(was=was, unused=True, alone=True)
+        filled = self._filled(volume, start, end)._replace(was=was, unused=True)
         entry = self._entry(number, start, end, type_of(self.table.label, volume.format))
         if self.table.moved_by(number) or self.table.inside(number):
             return filled._replace(
@@ -151,7 +149,7 @@ class _Lowering:
 
     def delete(self, change: Change) -> ChangeTable:
         place = _place(change.wanted, self.table)
-        return self.operation._replace(argv=self._without(place[0]), was=(place,), unused=True, alone=True)
+        return self.operation._replace(argv=self._without(place[0]), was=(place,), unused=True)
 
     def _without(self, number: int) -> tuple[str, ...]:
         if self.table.label in (DOS, GPT):

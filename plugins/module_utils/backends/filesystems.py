@@ -15,7 +15,8 @@ class Filesystem(NamedTuple):
     makes it, before the device. It is without force where the tool has that, but most of these tools overwrite
     whatever is there: that nothing showed up after our look is for host/taking.py to see. ``also``:
     other signatures that belong to it. ``read_only``: it is only read. ``fixed``: it has no owners and modes of
-    its own. ``least``: the smallest device in bytes that its tool takes, 0 where that is not known.
+    its own. ``least``: the smallest device in bytes that its tool takes, 0 where that is not known. ``tells``: its
+    first MiB is another one whenever something was written in it: there is its superblock, with counts or times.
     """
 
     signature: str
@@ -25,6 +26,7 @@ class Filesystem(NamedTuple):
     read_only: bool = False
     fixed: bool = False
     least: int = 0
+    tells: bool = False
 
     @property
     def kernel(self) -> str:
@@ -38,9 +40,9 @@ _DISC = ("udf", "iso9660", "dos", "gpt", "mac", "PMBR", "hfs", "hfsplus", "vfat"
 # By libvirt's names (formatstorage), and btrfs. mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8), mkfs.fat(8), mkudffs(8),
 # mkfs.gfs2(8), mkfs.ocfs2(8). Cluster filesystems are made for one host.
 FILESYSTEMS: dict[str, Filesystem] = {
-    "ext2": Filesystem("ext2", making=("mkfs.ext2", "-q"), least=_EXT),
-    "ext3": Filesystem("ext3", making=("mkfs.ext3", "-q"), least=_EXT),
-    "ext4": Filesystem("ext4", making=("mkfs.ext4", "-q"), least=_EXT),
+    "ext2": Filesystem("ext2", making=("mkfs.ext2", "-q"), least=_EXT, tells=True),
+    "ext3": Filesystem("ext3", making=("mkfs.ext3", "-q"), least=_EXT, tells=True),
+    "ext4": Filesystem("ext4", making=("mkfs.ext4", "-q"), least=_EXT, tells=True),
     "ufs": Filesystem("ufs", read_only=True),
     "iso9660": Filesystem("iso9660", also=_DISC, read_only=True),
     "udf": Filesystem(
@@ -55,15 +57,15 @@ FILESYSTEMS: dict[str, Filesystem] = {
         "gfs2",
         making=("mkfs.gfs2", "-O", "-q", "-p", "lock_nolock", "-j", "1"),
     ),
-    "vfat": Filesystem("vfat", making=("mkfs.vfat", "-I"), fixed=True, least=50 * _KIB),
-    "hfs+": Filesystem("hfsplus", making=("mkfs.hfsplus",)),
-    "xfs": Filesystem("xfs", making=("mkfs.xfs", "-q"), least=300 * _MIB),
+    "vfat": Filesystem("vfat", making=("mkfs.vfat", "-I"), fixed=True, least=50 * _KIB, tells=True),
+    "hfs+": Filesystem("hfsplus", making=("mkfs.hfsplus",), tells=True),
+    "xfs": Filesystem("xfs", making=("mkfs.xfs", "-q"), least=300 * _MIB, tells=True),
     "ocfs2": Filesystem(
         "ocfs2",
         making=("mkfs.ocfs2", "-q", "-M", "local"),
     ),
     "vmfs": Filesystem("VMFS", "vmfs", read_only=True),
-    "btrfs": Filesystem("btrfs", making=("mkfs.btrfs", "-q"), least=109 * _MIB),
+    "btrfs": Filesystem("btrfs", making=("mkfs.btrfs", "-q"), least=109 * _MIB, tells=True),
 }
 
 # Of those that are only found: what can't be written, and what has no owners.

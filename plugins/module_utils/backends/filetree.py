@@ -16,8 +16,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable
 
-from ..host.identity import identity_of, this_host
-from ..host.mounts import filesystem_of, mounts
+from ..host.identity import identity_of, is_stray, this_host
+from ..host.mounts import filesystem_of, mounts, stores_nothing
 from ..host.remote import is_remote
 from ..images.headers import open_to_read, read_header, resolve_backing
 from ..model.errors import StorageError
@@ -89,6 +89,13 @@ def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
         holds=held,
         identity=identity_of(status),
     )
+
+
+def unfit(path: str, fstype: str) -> Storage | None:
+    """The storage at a path where none can be, for the filesystem that holds it; None else."""
+    if not stores_nothing(fstype):
+        return None
+    return Storage(FOREIGN, path, f"in a filesystem of the kernel's own ({fstype}), which stores nothing")
 
 
 def silent(path: str, look: Look) -> Storage | None:
@@ -314,6 +321,9 @@ def _observe_staging(directory: str, name: str, shared: bool) -> tuple[tuple[str
         strange = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
         if strange:
             return (), f"{path} holds a directory, {strange[0]}, that no task made"
+        stray = sorted(entry.name for entry in entries if is_stray(os.path.join(path, entry.name)))
+        if stray:
+            return (), f"{path} holds {stray[0]}, which took the place of a volume that was being deleted or replaced"
         return (name, *sorted(entry.name for entry in entries)), ""
     except OSError as error:
         return (), "" if error.errno == errno.EWOULDBLOCK else f"{path}: {error.strerror}"

@@ -137,7 +137,9 @@ def _number(path: str) -> tuple[int, int] | None:
 def _filesystem(
     pool: Pool, source: _Source, place: mounted.Place, look: Look, holds: bool
 ) -> tuple[Part, bool, Filesystem | None, str]:
-    """The filesystem as a part; whether it can only be read; what it is or will be, if that is known; and its UUID."""
+    """The filesystem as a part; whether it can only be read; what it is or will be, if that is known; and its UUID, if
+    its beginning tells whether something was written in it.
+    """
     wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
     named = f"{_article(pool.source.format)} filesystem" if wanted else "a filesystem"
     what = f"{named} on {source.text}"
@@ -162,7 +164,7 @@ def _filesystem(
         return part, False, wanted, ""
     found = _single(content, wanted)
     if found is not None:
-        mark = next((each.uuid for each in content.signatures if each.name == found.signature), "")
+        mark = next((each.uuid for each in content.signatures if each.name == found.signature and found.tells), "")
         part = _ready(what, pool, source, found.signature, requires)
         if not place.up:
             users, unseen = _users(device, content, look)

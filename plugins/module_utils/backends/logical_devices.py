@@ -140,6 +140,8 @@ def _inside(group: lvm.Group) -> Problem | None:
 
 
 def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple[Part, ...]:
+    from ..host.conditions import is_device
+
     what, paths = f"the volume group {name}", _declared(pool)
     if not paths:
         hint = "Give source.devices to make it" + (
@@ -172,7 +174,8 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
         making=making,
         facts={"devices": nodes},
     )
-    labels = sorted(device.node for device in devices.values() if _orphan(device, told))
+    orphans = sorted((each for each in devices.values() if _orphan(each, told)), key=lambda device: device.node)
+    labels = [device.node for device in orphans]
     if not labels:
         return (group,)
     return (
@@ -182,6 +185,7 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
             f"the labels of {', '.join(labels)}",
             READY,
             removable=True,
+            requires=tuple(map(is_device, orphans)),
             deleting=f"remove the labels of {', '.join(labels)}, which an interrupted task left",
             facts={"devices": labels},
         ),

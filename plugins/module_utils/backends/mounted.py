@@ -16,7 +16,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..host.conditions import is_mounted
-from ..host.mounts import Mount, mount_at
+from ..host.mounts import Mount, filesystem_of, mount_at
 from ..host.paths import resolved
 from ..model.change import BRING_UP, TAKE_DOWN, Change, Condition
 from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, User
@@ -68,7 +68,7 @@ def observe(
     """The storage of a mounted pool. ``source`` says in words what is mounted, ``parts`` are what must be there beside
     the mount point. ``own``: what a filesystem has of its own: empty directories of these names are no content.
     """
-    directory, hides = _mount_point(pool, place)
+    directory, hides = _mount_point(pool, place, look)
     whole = (directory, *parts)
     path = pool.path
     bring_up, take_down = f"mount {source} on {path}", f"unmount {path}"
@@ -134,7 +134,7 @@ def _is_empty(path: str) -> bool:
         return False
 
 
-def _mount_point(pool: Pool, place: Place) -> tuple[Part, int]:
+def _mount_point(pool: Pool, place: Place, look: Look) -> tuple[Part, int]:
     """The directory that the pool is mounted on, as if our mount were gone, and how many entries it has. One that is
     covered can't be looked at: its note tells which one it is, and that is held against it when it is removed.
     """
@@ -145,7 +145,9 @@ def _mount_point(pool: Pool, place: Place) -> tuple[Part, int]:
         return _part(what, READY, bool(requires), requires), 0
     if place.mount is not None:
         return Part(DIRECTORY, what, FOREIGN, f"a mount of {place.mount.source} ({place.mount.fstype})"), 0
-    there = filetree.observe_directory(path, place.note, False)
+    holding = filesystem_of(place.path, look.mounts()) if path else None
+    unfit = None if holding is None else filetree.unfit(path, holding.fstype)
+    there = unfit or filetree.observe_directory(path, place.note, False)
     removable = there.made and bool(requires) if there.kind == READY else there.made
     return _part(what, there.kind, removable, requires, there.why), _entries(path)
 

@@ -18,7 +18,7 @@ from ..model.units import format_size, round_up
 from ..model.volume import Backing, Volume
 from .compare import Difference, format_row
 from .creating import check_parents_stay, link_refused
-from .guards import check_ownership, guard_unused, guarded, same_file
+from .guards import check_ground_is_free, check_ownership, guard_unused, guarded, same_file
 from .images import PERMISSIONS, check_capacity, settle
 from .task import VolumesTask
 
@@ -186,6 +186,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         )
     differing = [replace(mine[0], want=size)]
     if size >= (have.capacity or 0):
+        check_ground_is_free(entry, "grown", task)
         if have.format != "raw" and have.type != "block":
             _refuse_running(have, "resized", entry.allow, task)
         summary = f"grow it to {format_size(size)}"
@@ -206,6 +207,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         check_shrink(have, task)
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
     guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name, goes=False)
+    check_ground_is_free(entry, "shrunk", task)
     yield _changed(
         task,
         have,

@@ -17,13 +17,22 @@ from ..model.found import UNSEEN
 from ..model.goal import VolumeGoal
 from ..model.units import format_size
 from ..model.volume import Volume
-from .guards import check_copy_on_write, check_ownership, guard_unused, guarded, same_file, stays_while_open
+from .guards import (
+    check_copy_on_write,
+    check_ground_is_free,
+    check_ownership,
+    guard_unused,
+    guarded,
+    same_file,
+    stays_while_open,
+)
 from .images import settle_new
 from .task import VolumesTask
 
 
 def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     task.check_can(entry.volume.name, *_making(entry))
+    check_ground_is_free(entry, "made", task)
     check_parents_stay(entry, task)
     volume = settle_new(entry, task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))

@@ -42,7 +42,10 @@ def staging_refusal(changes: tuple[Change, ...], found: Found, subject: str) -> 
     if not changes or not found.staging_problem:
         return None
     return StorageError(
-        "staging_foreign", found.staging_problem, subject=subject, hint="Remove it and run the task again."
+        "staging_foreign",
+        found.staging_problem,
+        subject=subject,
+        hint="Move out of it what is to be kept, remove it, and run the task again.",
     )
 
 

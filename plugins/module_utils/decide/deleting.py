@@ -18,7 +18,7 @@ from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
 from ..model.types import PoolType, row_of
 from ..model.volume import Volume
-from .building import DIRECTORY, parts_of, unreadable
+from .building import DIRECTORY, check_unused, parts_of, unreadable
 from .decision import clean
 from .destroying import delete
 from .guards import guard_unused
@@ -43,6 +43,7 @@ def delete_pool(goal: PoolGoal, found: Found) -> list[Change]:
     if found.storage.listed:
         changes += clean(goal.pool.name, found)
         changes += _delete_contents(goal, found, defined=existing is not None)
+    _check_nobody_beneath(goal, found)
     return [
         *changes,
         *stop(goal, found, deleting=True),
@@ -81,6 +82,26 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
             f"pool {goal.pool.name} is not active: what it holds can't be looked at, and so would be lost unseen",
             subject=subject,
             hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
+        )
+
+
+def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
+    """Raises ``device_in_use`` where others have what would be erased. What they have open can't be, whatever is
+    allowed.
+    """
+    storage = found.storage
+    for part in storage.parts if not storage.up else ():
+        if part.kind == READY and part.removable:
+            check_unused(part, goal, "deleted")
+    standing = [user for user in found.beneath if user.running or "in_use" not in goal.allow]
+    if standing:
+        bound = any(user.running for user in standing)
+        raise StorageError(
+            "device_in_use",
+            f"pool {goal.pool.name} can't be deleted: {', '.join(storage.erased)} would be erased, and is used by "
+            f"{', '.join(map(str, standing[:_LISTED]))}",
+            subject=str(subject_of(goal)),
+            hint="Free it there first" + ("." if bound else ", or add allow: [in_use] if you know that it is safe."),
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from ..model.change import Condition
 from ..model.errors import StorageError
 from ..model.found import UNSEEN, Found, User
+from ..model.goal import VolumeGoal
 from ..model.pool import Permissions
 from ..model.volume import Volume
 from .task import VolumesTask
@@ -58,6 +59,22 @@ def guard_unused(
                 subject=subject,
                 hint=hint or f"Free it first, or add allow: [{word}] if you know that it is safe.",
             )
+
+
+def check_ground_is_free(entry: VolumeGoal, doing: str, task: VolumesTask) -> None:
+    """Raises ``device_in_use`` where somebody has, as a whole, the devices that a volume is cut from: what is free
+    there for us may be theirs. What they have open stays whatever is allowed.
+    """
+    standing = [user for user in task.found.beneath if user.running or "in_use" not in entry.allow]
+    if standing:
+        bound = any(user.running for user in standing)
+        raise task.refuse(
+            "device_in_use",
+            entry.volume.name,
+            f"volume {task.goal.pool}/{entry.volume.name} would be {doing}, but what it is cut from is used by "
+            f"{', '.join(map(str, standing[:5]))}",
+            "Free it there first" + ("." if bound else ", or add allow: [in_use] if you know that it is safe."),
+        )
 
 
 def stays_while_open(have: Volume | None, found: Found) -> bool:

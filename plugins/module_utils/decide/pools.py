@@ -15,7 +15,7 @@ from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condit
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
+from ..model.found import ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType, row_of
@@ -48,7 +48,8 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
 def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     """The volumes that this goal would destroy, or may take away from who uses them: everything must be known of their
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
-    of the devices that it would be made of or started on (``SOURCE``) who has them.
+    of the devices that it would be made of or started on (``SOURCE``), or that would be erased with it (``ERASED``),
+    who has them.
     """
     if _completes_restart(goal, found):
         goal = replace(goal, state="active")
@@ -60,6 +61,8 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
         stakes[ITSELF] = RUNNING
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
+    if goal.state == "deleted" and found.storage.erased:
+        stakes[ERASED] = EVERYTHING
     return stakes
 
 
@@ -224,7 +227,8 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
     """What another pool has that this one would have too."""
     if _row(wanted).file_tree and wanted.path is not None and _row(neighbour.pool).file_tree:
         resolved = found.resolved.get(wanted.path, wanted.path)
-        if neighbour.resolved == resolved:
+        known = found.storage.identity is not None and found.storage.path == wanted.path
+        if neighbour.resolved == resolved or (known and neighbour.identity == found.storage.identity):
             return f"{wanted.path} is the directory"
     if not _row(wanted).on_devices and _row(wanted).one_of is None:
         return ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from ..model.change import Change
 from ..model.errors import StorageError
-from ..model.found import EVERYTHING, PIN, READY, RUNNING, UNSEEN, Found
+from ..model.found import EVERYTHING, GROUND, PIN, READY, RUNNING, UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.types import THIN_POOL
 from ..model.units import format_size
@@ -96,7 +96,9 @@ def _delete_extra(name: str, task: VolumesTask) -> list[Change]:
 
 
 def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:
-    """The existing volumes that this goal would change or destroy, and how much must be known of their users first."""
+    """The existing volumes that this goal would change or destroy, and how much must be known of their users first; and
+    where new ones or more of them would be cut from devices, who has these (``GROUND``).
+    """
     stakes = dict.fromkeys(extra_volumes(goal, found), EVERYTHING)
     for entry in goal.volumes:
         have = found.volumes.get(entry.volume.name)
@@ -110,7 +112,17 @@ def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:
             stakes.update(
                 dict.fromkeys((other for other in gone_with(name, found.table) if other in found.volumes), EVERYTHING)
             )
+    if found.ground and found.looked and any(_is_cut(entry, found) for entry in goal.volumes):
+        stakes[GROUND] = EVERYTHING
     return stakes
+
+
+def _is_cut(entry: VolumeGoal, found: Found) -> bool:
+    """Whether a volume is made, or grows."""
+    have = found.volumes.get(entry.volume.name)
+    if entry.state == "absent" or have is None:
+        return entry.state != "absent"
+    return any(each.field == "capacity" for each in differences(entry.volume, have, found))
 
 
 def _stake(entry: VolumeGoal, have: Volume, found: Found) -> str:

@@ -105,6 +105,7 @@ class LibvirtEngine:
                 self._resolved(pool.path) if pool.path else None,
                 tuple(map(self._resolved, device_paths(pool))),
                 runs,
+                self.host.servers.identity(pool.path) if pool.path and self._pid is not None else None,
             )
             for pool, runs in pools.values()
         )
@@ -262,6 +263,7 @@ class LibvirtEngine:
         from .far import with_users
 
         seen = self._looked_for(found, stakes)
+        found = replace(found, beneath=seen.beneath)
         return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:

@@ -26,7 +26,9 @@ from ..model.change import Change, Condition
 from ..model.errors import StorageError
 from ..model.found import (
     ABSENT,
+    ERASED,
     EVERYTHING,
+    GROUND,
     ITSELF,
     KEEPING,
     PIN,
@@ -206,7 +208,12 @@ class LocalHost:
             from .native_users import with_guests
 
             found = with_guests(found, others, guests, self.servers)
-        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE)}
+        beneath = _beneath(found, stakes)
+        if beneath:
+            from .native_users import with_beneath
+
+            found = with_beneath(found, beneath, others, guests, self.servers)
+        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE, ERASED, GROUND)}
         self._pins.make_room(len(stakes))
         pinned = () if found.filesystem in KEEPING else stakes
         for name in pinned:
@@ -225,7 +232,7 @@ class LocalHost:
         self, found: Found, stakes: Mapping[str, str], neighbours: Sequence[Neighbour], told: Callable[[], Told]
     ) -> Told:
         """The guests' definitions as they are now. They are read again before anything is destroyed."""
-        from .native_users import Files, guest_definitions, guests_on_devices, guests_on_volumes
+        from .native_users import Files, guest_definitions, guests_beneath, guests_on_devices, guests_on_volumes
 
         deep = (name for name, stake in stakes.items() if stake == EVERYTHING and name in found.volumes)
         paths = {name: found.volumes[name].path or "" for name in deep}
@@ -239,6 +246,7 @@ class LocalHost:
             look, guests = Files(self.servers), tuple(guests)
             if SOURCE in stakes:
                 yield from guests_on_devices(found, neighbours, guests, look)
+            yield from guests_beneath(_beneath(found, stakes), neighbours, guests, look)
             for name, user in guests_on_volumes(found, paths, neighbours, guests, look):
                 yield paths[name], user
 
@@ -324,6 +332,12 @@ class LocalHost:
         self._applier.apply(operation)
 
 
+def _beneath(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:
+    """The devices at stake of which it matters who has all of one."""
+    erased = found.storage.erased if ERASED in stakes else ()
+    return tuple(dict.fromkeys((*erased, *(found.ground if GROUND in stakes else ()))))
+
+
 def start_note(storage: Storage) -> str:
     """What is noted of storage that we have brought up: it holds until the next boot."""
     return f"{boot()} {storage.bring_up}"
@@ -335,18 +349,20 @@ def emptied_note(storage: Storage) -> str:
 
 
 def _is_emptied(storage: Storage, told: str, look: Look) -> bool:
-    """Whether it still is as it was left. A device may have been mounted elsewhere since then, and hold something: its
-    beginning tells, or for the moment before that was noted the boot.
+    """Whether it still is as it was left. A device may have been mounted elsewhere since then, and hold something: what
+    it holds tells, or for the moment before that was noted the boot; without a mark nothing does.
     """
     text = emptied_note(storage)
+    if storage.ground and not storage.mark:
+        return False
     if storage.up or not storage.ground or told == f"{text}\n{boot()}":
         return told.startswith(text)
-    from ..host.contents import head_of
+    from ..host.contents import imprint_of
     from ..host.patience import in_child
 
     node = storage.ground[0]
-    head = in_child(lambda: head_of(node), look.left(node))
-    return bool(head) and told == f"{text}\n{head}"
+    imprint = in_child(lambda: imprint_of(node), look.left(node))
+    return bool(imprint) and told == f"{text}\n{imprint}"
 
 
 def restarting_key(pool: str, uri: str = "") -> str:

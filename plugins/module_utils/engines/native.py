@@ -151,7 +151,8 @@ class NativeEngine:
                 place = look.servers.resolved(pool.path) if pool.path else None
                 started = os.path.exists(self._state_path(name))
                 devices = tuple(map(look.servers.resolved, device_paths(pool)))
-                neighbours.append(Neighbour(pool, place, devices, started))
+                identity = look.servers.identity(place) if place else None
+                neighbours.append(Neighbour(pool, place, devices, started, identity))
         return tuple(neighbours), tuple(unread)
 
     def observe(self, scope: Scope) -> Found:

@@ -92,7 +92,6 @@ def _image(found: Found, key: str, source: bool, servers: Servers) -> Image:
 
 
 def _writers(path: str) -> tuple[str, ...]:
-    from ..host.users import users_of
+    from ..host.volume_users import writers_of
 
-    users = users_of({path: path}, writers_only=True)[0]
-    return tuple(str(user) for user in users[path])
+    return tuple(map(str, writers_of(path)))

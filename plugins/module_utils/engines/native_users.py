@@ -292,28 +292,62 @@ def _beneath(
     look: Files,
 ) -> Iterator[tuple[str, User]]:
     """Who has the very devices that volumes are cut from has all of these volumes."""
-    if not found.ground:
-        return
-    from ..host.block import bases, device_at
+    users = _having(found.ground, neighbours, guests, look)
+    yield from ((name, user) for user in users for name in paths)
+
+
+def with_beneath(
+    found: Found,
+    nodes: Iterable[str],
+    neighbours: Sequence[Neighbour],
+    guests: Sequence[GuestDisks],
+    servers: Servers,
+) -> Found:
+    """Adds who has devices as a whole, but for the pool that is mounted from one."""
+    look = Files(servers)
+    look.unseen |= {*found.unseen}
+    path = found.storage.path or ""
+    own = {f"{found.resolved.get(path, path)} on {node}" for node in nodes} if found.storage.up else ()
+    users = _having(nodes, neighbours, guests, look)
+    others = tuple(user for user in users if user.kind != "mount" or user.who not in own)
+    return replace(found, beneath=others, unseen=tuple(sorted(look.unseen)))
+
+
+def _having(
+    nodes: Iterable[str], neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
+) -> list[User]:
+    """Who has devices as a whole, past what is cut from them."""
+    from ..host.block import device_at
     from ..host.device_users import users_beneath
     from ..host.processes import Processes
 
     processes = Processes()
-    numbers: set[tuple[int, int]] = set()
-    users: list[User] = []
-    for path in found.ground:
+    users: dict[User, None] = {}
+    for path in nodes:
         try:
-            device = device_at(path)
+            told, unseen = users_beneath(device_at(path), processes)
         except StorageError:  # that it is missing has its own error
             continue
-        numbers |= {each.number for each in (device, *bases(device))}
-        told, unseen = users_beneath(device, processes)
-        users += told
-        look.unseen |= set(unseen)
-    for guest in guests:
-        if numbers & _devices(guest, neighbours, look):
-            users.append(User("guest", guest.name))
-    yield from ((name, user) for user in users for name in paths)
+        users.update(dict.fromkeys(told))
+        look.unseen |= {*unseen}
+    users.update(dict.fromkeys(user for _node, user in guests_beneath(nodes, neighbours, guests, look)))
+    return list(users)
+
+
+def guests_beneath(
+    nodes: Iterable[str], neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
+) -> Iterator[tuple[str, User]]:
+    """These devices, each with a guest that has it, or what it is on, as a disk."""
+    from ..host.block import bases, device_at
+
+    numbers = {}
+    for node in nodes:
+        with suppress(StorageError):
+            device = device_at(node)
+            numbers[node] = {each.number for each in (device, *bases(device))}
+    for guest in guests if numbers else ():
+        theirs = _devices(guest, neighbours, look)
+        yield from ((node, User("guest", guest.name)) for node, own in numbers.items() if own & theirs)
 
 
 def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:

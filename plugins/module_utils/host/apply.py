@@ -18,7 +18,7 @@ from typing import Any, Callable
 from ..model import operations as ops
 from ..model.errors import StorageError
 from .commands import run_command, run_first_of
-from .contents import copy_sparse, head_of, make_raw, reserve, set_directory_nocow, write_content
+from .contents import copy_sparse, imprint_of, make_raw, reserve, set_directory_nocow, write_content
 from .directories import (
     make_directory,
     make_link,
@@ -30,7 +30,7 @@ from .directories import (
     unlink,
     write_file,
 )
-from .identity import changed_meanwhile, identity_of
+from .identity import changed_meanwhile, identity_of, is_stray
 from .publishing import exchange, publish, truncate, withdraw
 from .run import run
 
@@ -52,8 +52,15 @@ _ERRNO_CODES = {
 
 
 def _empty(directory: str) -> None:
-    for name in os.listdir(directory):
-        unlink(os.path.join(directory, name))
+    """Raises ``staging_foreign`` where it holds what is somebody else's."""
+    paths = [os.path.join(directory, name) for name in os.listdir(directory)]
+    for path in paths:
+        if is_stray(path):
+            raise StorageError(
+                "staging_foreign", f"{path} is no file of ours", subject=path, hint="Move it to where it belongs."
+            )
+    for path in paths:
+        unlink(path)
 
 
 def _owner_there(path: str) -> int:
@@ -86,7 +93,7 @@ class Applier:
             ops.SetPermissions: set_permissions,
             ops.SetNocow: set_directory_nocow,
             ops.WriteFile: write_file,
-            ops.NoteContent: lambda op: write_file(ops.WriteFile(op.path, f"{op.text}\n{head_of(op.node)}")),
+            ops.NoteContent: lambda op: write_file(ops.WriteFile(op.path, f"{op.text}\n{imprint_of(op.node)}")),
             ops.MakeLink: make_link,
             ops.Remove: remove,
             ops.RemoveDirectory: remove_directory,

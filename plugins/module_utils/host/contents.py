@@ -19,7 +19,6 @@ from ..model import operations as ops
 from ..model.errors import StorageError
 
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_HEAD_BYTES = 1 << 20  # where filesystems note that they were mounted and written to
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
 _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
 
@@ -36,15 +35,22 @@ def make_raw(op: ops.MakeRaw) -> None:
         os.close(descriptor)
 
 
-def head_of(node: str) -> str:
-    """What tells the beginning of a device from what it was before. Empty where it can't be read."""
+def imprint_of(node: str) -> str:
+    """What tells what a device holds from what it held before, by both its ends and samples between. In its first MiB
+    many filesystems note that they were written to. Empty where it can't be read.
+    """
+    from .signatures import sampled
+
+    digest = hashlib.sha256()
     try:
         descriptor = os.open(node, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return ""
     try:
-        os.posix_fadvise(descriptor, 0, _HEAD_BYTES, os.POSIX_FADV_DONTNEED)
-        return hashlib.sha256(os.pread(descriptor, _HEAD_BYTES, 0)).hexdigest()
+        for offset, size in sampled(0, os.lseek(descriptor, 0, os.SEEK_END)):
+            os.posix_fadvise(descriptor, offset, size, os.POSIX_FADV_DONTNEED)
+            digest.update(os.pread(descriptor, size, offset))
+        return digest.hexdigest()
     except OSError:
         return ""
     finally:

@@ -18,7 +18,7 @@ from ..model.found import User
 from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of
 from .patience import in_child
 from .processes import OpenFile, Processes, is_udev, process_user
-from .users import held, loops, qemu_lock, served, swaps
+from .users import held, loops, qemu_lock, swaps, writable
 
 _SECONDS = 5.0
 _OF_LVM = "LVM-"
@@ -43,7 +43,7 @@ def users_of_device(
     above = family(device)
     numbers = {member.number: member for member in above}
     found: dict[User, None] = {}
-    named = (_mounts(numbers, device, processes), _swaps(numbers, device), _served(numbers, device))
+    named = (_mounts(numbers, device, processes), _swaps(numbers, device), _served(numbers, device, processes))
     for source in (_built(device, above), *named):
         found.update(dict.fromkeys(source))
     opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
@@ -63,12 +63,34 @@ def users_beneath(device: Device, processes: Processes | None = None) -> tuple[t
     processes = processes or Processes()
     own = {device.number: device}
     found: dict[User, None] = dict.fromkeys(standing_on(device))
-    for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device)):
+    for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device, processes)):
         found.update(dict.fromkeys(source))
     opened = [file for file in processes.files() if _opened(file, own)]
     for file in processes.lasting(opened):
         found[process_user(file.pid)] = None
     return tuple(User(user.kind, f"{user.who} on {device.node}") for user in found), tuple(sorted(processes.unseen))
+
+
+def writers_of_device(
+    device: Device, processes: Processes | None = None, seconds: float = _SECONDS
+) -> tuple[User, ...]:
+    """Who may write to the device now, to what is built on it, or to what it is on. A mount that is read-only, who has
+    it open for reading, and what is built on it and not in use are none of them.
+    """
+    processes = processes or Processes()
+    above = family(device)
+    numbers = {member.number: member for member in (*above, *bases(device))}
+    mounted = list(_mounts(numbers, device, processes))
+    found: dict[User, None] = dict.fromkeys(_mounts(numbers, device, processes, writable=True))
+    attached = [each for each in above[1:] if each.kind == "loop" and not each.read_only]
+    found.update(dict.fromkeys(User("loop", each.node) for each in attached))
+    for source in (_swaps(numbers, device), _served(numbers, device, processes)):
+        found.update(dict.fromkeys(source))
+    opened = [file for file in processes.files() if _opened(file, numbers) and writable(file.link)]
+    found.update(dict.fromkeys(process_user(file.pid) for file in processes.lasting(opened)))
+    if not found and not mounted and len(above) == 1:  # such as one of several that a filesystem is on
+        found.update(dict.fromkeys(_last_word(device, set(), seconds, writers_only=True)))
+    return tuple(found)
 
 
 def standing_on(device: Device) -> Iterator[User]:
@@ -137,10 +159,14 @@ def _of(member: Device, device: Device) -> str:
     return "" if member is device else f" of {member.node}"
 
 
-def _mounts(numbers: dict[tuple[int, int], Device], device: Device, processes: Processes) -> Iterator[User]:
+def _mounts(
+    numbers: dict[tuple[int, int], Device], device: Device, processes: Processes, writable: bool = False
+) -> Iterator[User]:
     told = set()
     for pid, table in processes.tables().values():
         for mount in table:
+            if writable and "ro" in mount.super_options:
+                continue
             number = mount.number
             if number[0] == 0 and mount.source.startswith("/dev/"):  # btrfs; one of its devices
                 number = _number(mount.source) or number
@@ -158,20 +184,20 @@ def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[U
             yield User("swap", path)
 
 
-def _served(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[User]:
-    for path, user in served():
+def _served(numbers: dict[tuple[int, int], Device], device: Device, processes: Processes) -> Iterator[User]:
+    for path, user in processes.served():
         member = numbers.get(_number(path) or (-1, -1)) if path.startswith("/dev/") else None
         if member is not None:
             yield User(user.kind, f"{user.who}{_of(member, device)}")
 
 
-def _last_word(device: Device, unseen: set[str], seconds: float) -> Iterator[User]:
+def _last_word(device: Device, unseen: set[str], seconds: float, writers_only: bool = False) -> Iterator[User]:
     """What nothing above explains: open(2) with O_EXCL, which the kernel refuses for what it uses itself. Partitions
     that kpartx made are such a use of their disk, so that they are asked instead.
     """
     for path in device.partitions if device.kind == "dm" and device.partitions else (device.path,):
         try:
-            told = in_child(partial(_asked, path), seconds)  # a disk that is dead does not even open
+            told = in_child(partial(_asked, path, writers_only), seconds)  # a disk that is dead does not even open
         except StorageError as error:
             unseen.add(f"whether the kernel uses {path} ({error.message})")
             continue
@@ -185,8 +211,8 @@ def _last_word(device: Device, unseen: set[str], seconds: float) -> Iterator[Use
             unseen.add(f"whether the kernel uses {path}")
 
 
-def _asked(path: str) -> dict[str, Any]:
-    lock = qemu_lock(path, False)
+def _asked(path: str, writers_only: bool) -> dict[str, Any]:
+    lock = qemu_lock(path, writers_only)
     return {"held": held(path), "lock": lock.who if lock else "", "readable": os.access(path, os.R_OK)}
 
 

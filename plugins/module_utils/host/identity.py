@@ -9,17 +9,37 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import resource
 
 from ..model.errors import StorageError
 from .files import read_small_file
 
+_TAKEN = re.compile(r"\A-.*-inode((?:-[0-9]+)*)\Z", re.DOTALL)  # no new volume's name starts with a dash
 _OTHER_FILES = 256  # what a task has open besides
 
 
 def identity_of(status: os.stat_result) -> tuple[int, ...]:
     """What tells one file from another. A number can be given to a new file: see Pins."""
     return (status.st_dev, status.st_ino)
+
+
+def taken_as(path: str, *identities: tuple[int, ...]) -> str:
+    """A name like ``path`` for what is taken out of a pool, that says which files may be there: see ``is_stray``."""
+    return "-".join([f"{path}-inode", *(str(number) for identity in identities for number in identity[1:])])
+
+
+def is_stray(path: str) -> bool:
+    """Whether a file is none of those that its name says may be there: somebody else's, which took the place of a
+    volume and was taken out of the pool for it, by a task that was killed before it could put it back.
+    """
+    match = _TAKEN.search(os.path.basename(path))
+    if match is None:
+        return False
+    try:
+        return str(os.lstat(path).st_ino) not in match.group(1).split("-")
+    except FileNotFoundError:
+        return False
 
 
 def changed_meanwhile(path: str, what: str) -> StorageError:

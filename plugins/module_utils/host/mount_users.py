@@ -63,6 +63,7 @@ def users_of_mount(
     found.update(dict.fromkeys(User("loop", node) for node, path in loops() if inside(path)))
     found.update(dict.fromkeys(User("swap", path) for path in swaps() if inside(path)))
     found.update(dict.fromkeys(User("holder", f"NFS server, {path}") for path in _exports() if inside(path)))
+    found.update(dict.fromkeys(user for path, user in processes.served() if inside(path)))
     sockets = {f"socket:[{inode}]" for inode, path in _sockets() if inside(path)}
     opened = (*processes.files(), *processes.places())
     pids = [file.pid for file in opened if file.shown in sockets or inside.of(file.pid, file.shown)]

@@ -13,6 +13,12 @@ import re
 from collections.abc import Iterable
 from typing import NamedTuple
 
+# Filesystems that show what the kernel does, and store nothing (filesystems(5), proc_filesystems(5)).
+_KERNELS_OWN = (
+    "proc", "sysfs", "cgroup", "cgroup2", "cpuset", "resctrl", "devpts", "mqueue", "securityfs", "selinuxfs", "smackfs",
+    "apparmorfs", "debugfs", "tracefs", "configfs", "functionfs", "bpf", "pstore", "efivarfs", "fusectl", "binfmt_misc",
+    "binder", "nfsd", "rpc_pipefs", "dlmfs", "xenfs", "hypfs", "usbfs", "usbdevfs", "nsfs", "pipefs", "sockfs",
+)  # fmt: skip
 _ESCAPE = re.compile(r"\\([0-7]{3})")
 _OPTION = re.compile(r'(?:[^,"]|"[^"]*")+')  # a security context with commas is quoted (mount(8): context)
 
@@ -85,6 +91,11 @@ def filesystem_of(path: str, table: Iterable[Mount]) -> Mount | None:
 def _mounted_on(mount: Mount, ids: set[int]) -> int | None:
     """The mount that one is mounted on; None for what a walk starts at."""
     return mount.parent if mount.parent in ids and mount.parent != mount.id else None
+
+
+def stores_nothing(fstype: str) -> bool:
+    """Whether no files or directories can be made in a filesystem of this type, or not to keep anything."""
+    return fstype in _KERNELS_OWN
 
 
 def is_below(path: str, directory: str) -> bool:

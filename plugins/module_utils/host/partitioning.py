@@ -58,7 +58,7 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         table = _checked(op, device, work)
         if not op.label:
             check_unused(device, seconds)
-        elif op.alone:
+        elif op.argv:
             _check_alone(device)
         _change(op, device, work)
         _tell_kernel(device, table if not op.argv else _table(op.made or op.label, device, op, work), op, work)
@@ -87,7 +87,7 @@ def _change(op: ChangeTable, device: Device, work: _Held) -> None:
 
 
 def _check_alone(device: Device) -> None:
-    """Raises ``changed_meanwhile`` where somebody has the whole disk, and so what is to go or to shrink."""
+    """Raises ``changed_meanwhile`` where somebody has the whole disk, and so all that is in it and free in it."""
     from .device_users import users_beneath
 
     users, unseen = users_beneath(device)

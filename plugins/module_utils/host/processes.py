@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""All processes' open files, directories and mount tables, read once (proc_pid_fd(5), proc_pid_mountinfo(5))."""
+"""All processes' open files, directories and mount tables, and what the kernel itself has open, read once
+(proc_pid_fd(5), proc_pid_mountinfo(5)).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +15,7 @@ from typing import NamedTuple
 
 from ..model.found import User
 from .mounts import Mount, mount_at, mounts
+from .served import served
 
 _OTHERS = "open files of other users' processes"
 _HIDING = {"hidepid=2", "hidepid=4", "hidepid=invisible", "hidepid=ptraceable"}
@@ -34,13 +37,14 @@ class OpenFile(NamedTuple):
 
 
 class Processes:
-    """Every process but this one. Lists are made when they are first asked for and stay as they were."""
+    """Every process but this one, and the kernel. Lists are made when first asked for, and stay as they were."""
 
     def __init__(self) -> None:
         self.unseen: set[str] = set()
         self._files: list[OpenFile] | None = None
         self._tables: dict[str, tuple[str, list[Mount]]] | None = None
         self._namespaces: dict[str, str] = {}
+        self._served: list[tuple[str, User]] | None = None
         self._listed = 0.0
 
     @staticmethod
@@ -94,6 +98,12 @@ class Processes:
                         self._namespaces[pid] = namespace
             self._tables = found
         return self._tables
+
+    def served(self) -> list[tuple[str, User]]:
+        """(path, user) of what the kernel itself has open, which no process tells of."""
+        if self._served is None:
+            self._served = list(served(self.unseen))
+        return self._served
 
     def table_of(self, pid: str) -> list[Mount]:
         """The mounts that a process sees; ours where that can't be told."""

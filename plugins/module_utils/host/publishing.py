@@ -16,7 +16,7 @@ from contextlib import suppress
 from ..model import operations as ops
 from ..model.errors import StorageError
 from .contents import NEW
-from .identity import changed_meanwhile, identity_of
+from .identity import changed_meanwhile, identity_of, taken_as
 from .renames import NO_RENAMEAT2, rename_exchange, rename_noreplace
 
 _NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS)
@@ -62,7 +62,20 @@ def _publish_without_links(op: ops.Publish) -> None:
 
 
 def exchange(op: ops.Exchange) -> None:
+    """Under a name that says which files are ours to remove, whoever is killed."""
     prepared = identity_of(os.lstat(op.staged))
+    place = taken_as(os.path.join(os.path.dirname(op.staged), "-exchanged"), prepared, op.identity)
+    os.rename(op.staged, place)
+    try:
+        _exchange(op._replace(staged=place), prepared)
+    except BaseException:
+        with suppress(FileNotFoundError):
+            if identity_of(os.lstat(place)) == prepared:
+                os.rename(place, op.staged)
+        raise
+
+
+def _exchange(op: ops.Exchange, prepared: tuple[int, ...]) -> None:
     try:
         rename_exchange(op.staged, op.path)
     except FileNotFoundError:
@@ -70,7 +83,7 @@ def exchange(op: ops.Exchange) -> None:
     except OSError as error:
         if error.errno not in NO_RENAMEAT2:
             raise
-        _replace_in_two(op)
+        _replace_in_two(op, prepared)
         return
     if identity_of(os.lstat(op.staged)) != op.identity:
         rename_exchange(op.staged, op.path)
@@ -80,11 +93,12 @@ def exchange(op: ops.Exchange) -> None:
     os.unlink(op.staged)
 
 
-def _replace_in_two(op: ops.Exchange) -> None:
+def _replace_in_two(op: ops.Exchange, prepared: tuple[int, ...]) -> None:
     """Where two files can't be exchanged, as on NFS: for a moment there is none. Who is killed then has lost what was
     to be lost, and the next task makes the new one.
     """
-    old = f"{op.staged}.old"
+    unique = "-".join(map(str, ("-replaced", *prepared[1:])))
+    old = taken_as(os.path.join(os.path.dirname(op.staged), unique), op.identity)
     try:
         os.rename(op.path, old)
     except FileNotFoundError:
@@ -101,14 +115,15 @@ def _replace_in_two(op: ops.Exchange) -> None:
 
 
 def withdraw(op: ops.Withdraw) -> None:
+    staged = taken_as(op.staged, op.identity)
     try:
-        os.rename(op.path, op.staged)
+        os.rename(op.path, staged)
     except FileNotFoundError:
         return
-    if identity_of(os.lstat(op.staged)) != op.identity:
-        _give_back(op.staged, op.path)
+    if identity_of(os.lstat(staged)) != op.identity:
+        _give_back(staged, op.path)
         raise changed_meanwhile(op.path, "was replaced")
-    os.unlink(op.staged)
+    os.unlink(staged)
 
 
 def _give_back(staged: str, path: str) -> None:

@@ -9,10 +9,12 @@ may hang for good.
 
 from __future__ import annotations
 
+import os
 from threading import Thread
 
 from ..model.errors import StorageError
 from ..model.found import Problem
+from .identity import identity_of
 from .mounts import Mount, mounts
 from .paths import walk
 from .reach import Names
@@ -58,6 +60,15 @@ class Servers:
     def resolved(self, path: str) -> str:
         """An absolute path with symbolic links followed, as far as that can be told without asking who is dead."""
         return self._walk(path)[0]
+
+    def identity(self, path: str) -> tuple[int, ...] | None:
+        """What tells a file from others, under whatever name; None where there is none, or who has it is dead."""
+        if self.silent(path) is not None:
+            return None
+        try:
+            return identity_of(os.stat(path))
+        except OSError:
+            return None
 
     def check(self, path: str, subject: str) -> None:
         """Raises ``deadline`` where a path leads into what does not answer."""

@@ -20,7 +20,9 @@ from .patience import in_child
 from .run import run
 
 _MIB = 1 << 20
-_END = _MIB  # as much as libvirt clears at both ends (storage driver: build)
+# Where signatures are: 4 MiB and a bit from the start (the last copy of a LUKS2 header), 1 MiB before the end. That
+# much is cleared where a table or a partition is made (disk pools), and so is read whole: nothing there goes unseen.
+HEAD, TAIL = 5 * _MIB, _MIB
 _SAMPLES, _SAMPLE = 64, 64 * 1024
 # Where filesystems keep copies of their superblocks: ext4 in group 1 (with blocks of 1 and 4 KiB), btrfs; those of XFS
 # are at fractions of the size (ext4(5): sparse_super; btrfs' on-disk format; mkfs.xfs(8): agcount).
@@ -91,8 +93,8 @@ Prober = Callable[[float], "list[Signature]"]
 
 def content_at(path: str, timeout: float) -> Content:
     """What the device or file at ``path`` holds: every signature, those too that contradict each other or are left from
-    earlier (wipefs(8)). Where there is none, the first and last MiB and some 64 samples of 64 KiB between them are
-    read: data that they miss is missed.
+    earlier (wipefs(8)). Where there is none, the first 5 MiB, the last one and some 64 samples of 64 KiB between them
+    are read: data that they miss is missed.
     """
     return look_at(path, timeout, lambda left: all_signatures(path, left))
 
@@ -138,7 +140,7 @@ def _read(path: str, offset: int, size: int | None) -> dict[str, Any]:
         end = os.lseek(descriptor, 0, os.SEEK_END)
         if (not end and stat.S_ISBLK(mode)) or end < offset + (size or 0):
             return {"problem": f"it ends at {end} bytes" if end else "it has no medium"}
-        ranges = list(_sampled(offset, end if size is None else offset + size))
+        ranges = list(sampled(offset, end if size is None else offset + size))
         for start, length in ranges:
             os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)  # see _is_zero
         return {"problem": "", "zero": _is_zero(descriptor, ranges)}
@@ -146,9 +148,9 @@ def _read(path: str, offset: int, size: int | None) -> dict[str, Any]:
         return {"problem": error.strerror}
 
 
-def _sampled(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """(offset, length) of what is read: all of it where it is small."""
-    first, last = min(end, start + _END), max(start, end - _END)
+def sampled(start: int, end: int) -> Iterator[tuple[int, int]]:
+    """(offset, length) of what is read: both ends, and samples between; all of it where it is small."""
+    first, last = min(end, start + HEAD), max(start, end - TAIL)
     if start < end:
         yield start, first - start
     places = [first]

@@ -29,11 +29,6 @@ _FLOCK = "hhqqi4x"
 _LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, "QQQ208x"  # linux/loop.h: device, inode, number of what is attached
 _SECONDS = 5.0
 _LOOPS = "what loop devices are attached to"
-# What the kernel serves by itself has no process: SCSI targets (LIO), NVMe targets (configfs).
-_SERVED = (
-    ("/sys/kernel/config/target/core/*/*/udev_path", "SCSI target"),
-    ("/sys/kernel/config/nvmet/subsystems/*/namespaces/*/device_path", "NVMe target"),
-)
 
 
 def _try_stat(path: str) -> os.stat_result | None:
@@ -96,7 +91,8 @@ def _what(status: os.stat_result) -> tuple[int, ...]:
     return (status.st_rdev,) if stat.S_ISBLK(status.st_mode) else (status.st_dev, status.st_ino)
 
 
-def _writable(descriptor_path: str) -> bool:
+def writable(descriptor_path: str) -> bool:
+    """Whether a descriptor in /proc is open for writing, or that can't be told."""
     info = descriptor_path.replace("/fd/", "/fdinfo/")
     try:
         with open(info, encoding="ascii") as file:
@@ -152,19 +148,6 @@ def _attachments(nodes: Iterable[str]) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def served() -> Iterator[tuple[str, User]]:
-    """(path, user) of what the kernel itself serves."""
-    for pattern, what in _SERVED:
-        for attribute in sorted(glob.glob(pattern)):
-            try:
-                with open(attribute, encoding="utf-8", errors="surrogateescape") as file:
-                    path = file.read().strip()
-            except OSError:
-                continue
-            if path.startswith("/"):
-                yield path, User("holder", f"{what}, {attribute.split('/')[-2]}")
-
-
 def swaps() -> list[str]:
     """Paths that are swapped to (proc_swaps(5))."""
     try:
@@ -174,7 +157,7 @@ def swaps() -> list[str]:
         return []
 
 
-def _attached() -> Iterator[tuple[str, str, User]]:
+def _attached(processes: Processes) -> Iterator[tuple[str, str, User]]:
     """(path, what the kernel shows of the file, user)."""
     for node, path in loops():
         yield path, path, User("loop", node)
@@ -183,7 +166,7 @@ def _attached() -> Iterator[tuple[str, str, User]]:
             yield mount.point, mount.root, User("mount", mount.point)
     for path in swaps():
         yield path, path, User("swap", path)
-    for path, user in served():
+    for path, user in processes.served():
         yield path, path, user
 
 
@@ -228,12 +211,12 @@ def users_of(
     users: dict[str, list[User]] = {key: [] for key in paths}
     for file in processes.files():
         key = targets.find(file.link, file.shown)
-        if key is not None and (not writers_only or _writable(file.link)) and not is_udev(file.pid):
+        if key is not None and (not writers_only or writable(file.link)) and not is_udev(file.pid):
             user = process_user(file.pid)
             if user not in users[key]:
                 users[key].append(user)
     loop_nodes = [node for node, _path in loops()]
-    for path, shown, user in _attached():
+    for path, shown, user in _attached(processes) if paths else ():
         key = targets.find(path, shown)
         if key is not None:
             users[key].append(user)

@@ -36,6 +36,19 @@ def users_of_volumes(paths: Mapping[str, str]) -> tuple[dict[str, tuple[User, ..
     return users, tuple(sorted(more))
 
 
+def writers_of(path: str) -> tuple[User, ...]:
+    """Who may write to a file or block device now."""
+    if not _is_device(path):
+        return users_of({path: path}, writers_only=True)[0][path]
+    from .block import device_at
+    from .device_users import writers_of_device
+
+    try:
+        return writers_of_device(device_at(path))
+    except StorageError:  # it went away
+        return ()
+
+
 def _is_device(path: str) -> bool:
     try:
         return stat.S_ISBLK(os.stat(path).st_mode)

@@ -99,11 +99,11 @@ class Storage:
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
     brought it up. ``requires``: what must still hold when it is brought up, ``leaves`` when it goes down.
     ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was deleted from what shows up
-    there later. ``busy``: who uses it, if asked for. ``fixed``: why owner, group and mode of its directory can't be
-    set; empty where they can. ``idle``: it is up for having nothing to bring up, so that starting makes it ours.
-    ``frozen``: why nothing of it may be changed, though it can be looked at. ``remarks``: what else is to be said of
-    it. ``hides``: how many entries bringing it up hides. ``listable``: what it holds can be looked at even where it is
-    not up.
+    there later, and is empty where nothing would tell that. ``busy``: who uses it, if asked for. ``fixed``: why owner,
+    group and mode of its directory can't be set; empty where they can. ``idle``: it is up for having nothing to bring
+    up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though it can be looked at.
+    ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides. ``listable``: what it
+    holds can be looked at even where it is not up.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -155,6 +155,13 @@ class Storage:
         return tuple(dict.fromkeys(condition.path for condition in conditions))
 
     @property
+    def erased(self) -> tuple[str, ...]:
+        """Those that lose what they hold when it is deleted."""
+        parts = (part for part in self.parts if part.kind == READY and part.removable)
+        conditions = (condition for part in parts for condition in part.requires if condition.kind == "device")
+        return tuple(dict.fromkeys(condition.path for condition in conditions))
+
+    @property
     def open(self) -> bool:
         """Whether its volumes are there to be used."""
         return self.kind == READY and self.up
@@ -182,21 +189,24 @@ class Usage:
 @dataclass(frozen=True)
 class Neighbour:
     """Another definition of this host. ``resolved`` is its target path with symbolic links followed, ``devices`` are
-    its source devices likewise. ``started``: it was, as far as that is known.
+    its source devices likewise. ``started``: it was, as far as that is known. ``identity`` tells its target, where that
+    is there, under whatever name: by links, or mounted in two places.
     """
 
     pool: Pool
     resolved: str | None
     devices: tuple[str, ...] = ()
     started: bool = False
+    identity: tuple[int, ...] | None = None
 
 
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
 # Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
-# would be made of or started on, and who has them.
-ITSELF, SOURCE = "", "/"
+# would be made of or started on, those that are erased with it, and those that new volumes are cut from, and who has
+# them.
+ITSELF, SOURCE, ERASED, GROUND = "", "/", "/erased", "/ground"
 
 
 @dataclass(frozen=True)
@@ -205,7 +215,8 @@ class Image:
 
     ``volume`` is None when it is not there. ``chain``: identities of the files it is built on, itself first.
     ``problem``
-    and ``code`` say why it can't be relied on; ``writers`` are processes that have it open for writing.
+    and ``code`` say why it can't be relied on; ``writers`` are processes that have it open for writing, and what else
+    may write to it, such as a mount of a device.
     """
 
     volume: Volume | None
@@ -228,6 +239,8 @@ class Found:
     has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
+    ``beneath``: who has, as a whole, the devices that are erased with the pool, or that new volumes are cut from, if
+    that was asked for.
     ``protected``: named volumes that we may not write.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
@@ -267,6 +280,7 @@ class Found:
     images: Mapping[str, Image] = field(default_factory=dict)
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
+    beneath: tuple[User, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
     unlike: Mapping[str, str] = field(default_factory=dict)

@@ -177,7 +177,7 @@ class WriteFile(NamedTuple):
 
 
 class NoteContent(NamedTuple):
-    """Writes a note as WriteFile does, with what is at the beginning of a device by then in a second line."""
+    """Writes a note as WriteFile does, with what tells what a device holds by then in a second line."""
 
     path: str
     text: str
@@ -498,8 +498,7 @@ class ChangeTable(NamedTuple):
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
     must be there; ``free``: a region (start, end) that must be in none but these; ``unused``: whether the kernel must
-    have none of them in use; ``alone``: nobody may have the disk as a whole either. ``settle``: udev's links are
-    waited for.
+    have none of them in use. Nobody may have the disk as a whole either. ``settle``: udev's links are waited for.
     """
 
     disk: str
@@ -515,7 +514,6 @@ class ChangeTable(NamedTuple):
     made: str = ""
     drop: tuple[str, ...] = ()
     unused: bool = False
-    alone: bool = False
     separator: bool | None = None
     settle: bool = False
 

@@ -17,6 +17,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import dir as dir_backend
 from ansible_collections.virt.storage.plugins.module_utils.backends import filetree, filetree_changes
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
 from ansible_collections.virt.storage.plugins.module_utils.images import qemu_img
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
@@ -99,6 +100,13 @@ def test_what_may_stand_where_the_directory_should(tmp_path, kind, seen):
     storage = filetree.observe_directory(str(path), None, True)
     assert storage.kind == seen
     assert seen == "ready" or storage.why
+
+
+@pytest.mark.parametrize("path", ["/proc/virt", "/proc/sys", "/sys/virt/images", "/proc/self/fdinfo/x"])
+def test_the_kernels_own_filesystems_hold_no_pool(path, tmp_path):
+    storage = dir_backend.observe(Pool("p", "dir", path=path), Look(5.0, str(tmp_path), str(tmp_path)), True)
+    assert storage.kind == "foreign"
+    assert "kernel's own (" in storage.why
 
 
 # -- volumes ------------------------------------------------------------------------------------------------------

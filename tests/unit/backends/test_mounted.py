@@ -113,6 +113,16 @@ def test_a_mount_of_something_else_is_foreign(tmp_path, look):
     assert storage.parts[0].why == "a mount of /dev/other (ext4)"
 
 
+@pytest.mark.parametrize("name", ["new", "there", "there/new"])
+def test_nothing_is_mounted_where_nothing_can_be_made(tmp_path, look, name):
+    (tmp_path / "there").mkdir()
+    own = mount(tmp_path, "cgroup2")._replace(fstype="cgroup2")
+    storage = observed(tmp_path / name, with_mounts(look, own))
+    assert (storage.kind, storage.up) == (FOREIGN, False)
+    assert "cgroup2" in storage.why
+    assert observed(tmp_path / name, with_mounts(look, own._replace(fstype="tmpfs"))).kind != FOREIGN
+
+
 def test_the_topmost_mount_counts(tmp_path, look):
     over = mount(tmp_path, "/dev/other", 8, 7)
     assert not observed(tmp_path, with_mounts(look, mount(tmp_path), over)).up

@@ -14,6 +14,7 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.pools import d
 from ansible_collections.virt.storage.plugins.module_utils.model.change import BRING_UP, EMPTIED, TAKE_DOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
+    ERASED,
     EVERYTHING,
     FOREIGN,
     ITSELF,
@@ -295,3 +296,37 @@ def test_permissions_are_those_of_what_is_mounted():
     assert change(made, "start").after == {"state": "active", "target": {"mode": "0750"}}
     up = storage(up=True, ours=True, permissions=Permissions(0o755, 0, 0))
     assert actions(decide_pool(wanted, started(up, replace(POOL, permissions=Permissions(0o750))))) == ["permissions"]
+
+
+TAKEN = Condition("device", "/dev/sdx", (8,))
+UP = storage(filesystem(requires=(TAKEN,)), directory(), up=True, ours=True)
+
+
+@pytest.mark.parametrize(
+    ("who", "allow", "code"),
+    [
+        ("guest", (), "device_in_use"),
+        ("guest", ["in_use"], None),
+        ("mount", (), "device_in_use"),
+        ("mount", ["in_use"], "device_in_use"),
+    ],
+)
+def test_what_others_have_is_not_erased(who, allow, code):
+    found = replace(started(UP, POOL), beneath=(user(who),))
+    wanted = goal("deleted", allow=allow)
+    if code:
+        assert pool_refused(wanted, found).code == code
+    else:
+        assert actions(decide_pool(wanted, found)) == ["stop", "delete", "undefine"]
+
+
+def test_what_is_down_is_not_erased_while_it_is_mounted_elsewhere():
+    down = storage(filesystem(requires=(TAKEN,), users=(user("mount", "/elsewhere"),)), directory(), emptied=True)
+    assert pool_refused(goal("deleted", allow=["in_use"]), defined(down, POOL)).code == "device_in_use"
+
+
+def test_who_has_what_would_be_erased_is_asked_for():
+    assert pool_at_stake(goal("deleted"), started(UP, POOL)) == {ITSELF: RUNNING, ERASED: EVERYTHING}
+    kept = storage(filesystem(FOREIGN, requires=(TAKEN,)), directory())
+    assert ERASED not in pool_at_stake(goal("deleted"), defined(kept, POOL))
+    assert ERASED not in pool_at_stake(goal("inactive"), started(UP, POOL))

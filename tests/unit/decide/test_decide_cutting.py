@@ -13,6 +13,8 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes, volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    EVERYTHING,
+    GROUND,
     READY,
     Found,
     Problem,
@@ -205,3 +207,23 @@ def test_what_gets_its_number_by_itself_is_not_made_anew(label, expected):
         assert code(found(FIRST, label=label), again) == expected
     else:
         assert [change.action for change in decide(found(FIRST, label=label), again).changes] == ["recreate"]
+
+
+@pytest.mark.parametrize("declared", [volume(3, 10), volume(1, 30), volume(1, 9, allow=["shrink"])])
+@pytest.mark.parametrize(
+    ("who", "allow", "refused"),
+    [("guest", (), True), ("guest", ["in_use"], False), ("process", (), True), ("process", ["in_use"], True)],
+)
+def test_of_a_disk_that_others_have_nothing_is_taken(declared, who, allow, refused):
+    there = replace(found(FIRST), beneath=(User(who, "x"),))
+    declared = replace(declared, allow=declared.allow | frozenset(allow))
+    assert volumes_at_stake(VolumesGoal("cut", (declared,)), there)[GROUND] == EVERYTHING
+    if refused:
+        assert code(there, declared) == "device_in_use"
+    else:
+        assert decide(there, declared).changes
+
+
+@pytest.mark.parametrize("declared", [volume(1, 19), volume(1, state="absent"), volume(3, state="absent")])
+def test_nobody_is_asked_about_the_disk_where_none_of_it_is_taken(declared):
+    assert GROUND not in volumes_at_stake(VolumesGoal("cut", (declared,)), found(FIRST))

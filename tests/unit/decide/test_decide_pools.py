@@ -385,6 +385,18 @@ def test_the_same_directory_as_another_pool(state, path, found):
     assert "name: other" in error.hint
 
 
+@pytest.mark.parametrize(("theirs", "same"), [((8, 2), True), ((8, 3), False), (None, False)])
+def test_one_directory_in_two_places(theirs, same):
+    """As it is with mount --bind: no path tells."""
+    other = replace(neighbour(path="/bound"), identity=theirs)
+    found = nothing(replace(DIRECTORY, identity=(8, 2)), neighbours=(other,))
+    if same:
+        assert pool_refused(dir_goal(), found).code == "source_conflict"
+    else:
+        assert "define" in actions(decide_pool(dir_goal(), found))
+    assert "define" in actions(decide_pool(dir_goal(), nothing(neighbours=(other,))))
+
+
 @pytest.mark.parametrize("allow", [(), ("nonempty",)])
 def test_a_deleted_pool_is_gone_though_another_one_has_its_directory_by_now(allow):
     """So that a task that deletes a pool can be followed by one that makes another of the same, again and again."""

@@ -6,15 +6,22 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import by_signature
 from ansible_collections.virt.storage.plugins.module_utils.engines import local
+from ansible_collections.virt.storage.plugins.module_utils.host import contents
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Part, Storage
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import NoteContent
+
+MIB = 2**20
 
 
 def test_what_was_emptied_is_known_by_its_beginning(tmp_path):
@@ -35,8 +42,31 @@ def test_what_was_emptied_is_known_by_its_beginning(tmp_path):
     assert emptied(told)
     assert emptied(f"{text}\n{boot()}")
     assert not any(map(emptied, (text, f"{text}\nanother", f"other\n{boot()}")))
+    assert not local._is_emptied(
+        replace(storage, mark=""), f"{local.emptied_note(replace(storage, mark=''))}\n{boot()}", look
+    )
     device.write_bytes(b"superblock, mounted once more")
     assert not emptied(told)
     device.unlink()
     assert not emptied(f"{text}\n")
     assert local._is_emptied(replace(storage, parts=()), text, look)
+
+
+@pytest.mark.parametrize("place", [0, 65536, 64 * MIB, 100 * MIB - 4096])
+def test_what_is_written_at_the_ends_or_where_copies_are_is_noticed(tmp_path, place):
+    """As a superblock of an array at the end, or of another filesystem that keeps copies."""
+    device = tmp_path / "device"
+    device.touch()
+    os.truncate(device, 100 * MIB)
+    before = contents.imprint_of(str(device))
+    assert before == contents.imprint_of(str(device))
+    with device.open("r+b") as file:
+        file.seek(place)
+        file.write(b"md")
+    assert contents.imprint_of(str(device)) not in (before, "")
+
+
+@pytest.mark.parametrize("name", ["gfs2", "ocfs2", "udf", "f2fs", "exfat", "jfs"])
+def test_what_notes_nothing_at_its_beginning_is_not_trusted(name):
+    assert not by_signature(name).tells
+    assert all(by_signature(other).tells for other in ("ext4", "xfs", "btrfs", "vfat"))

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import contents, publishing
+from ansible_collections.virt.storage.plugins.module_utils.backends import filetree
+from ansible_collections.virt.storage.plugins.module_utils.host import contents, publishing, renames
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier, identity_of
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
@@ -456,6 +457,60 @@ def test_withdrawing_what_was_replaced_puts_it_back(files, monkeypatch, can_rena
     assert refused(ops.Withdraw(str(files / "a"), str(files / "away"), (0, 0))) == "changed_meanwhile"
     assert identity(files / "a") == theirs
     assert not (files / "away").exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("kind", ["withdraw", "exchange", "two renames"])
+@pytest.mark.parametrize("replaced", [True, False])
+def test_who_is_killed_while_a_file_is_out_of_the_pool_loses_none_of_others(files, monkeypatch, kind, replaced):
+    """The next task keeps what took the place of the volume, and removes only what was to go."""
+    staging = files / ".virt-storage"
+    staging.mkdir(0o700)
+    os.rename(files / "staged", staging / "staged")
+    expected = (0, 1) if replaced else identity(files / "a")
+
+    def killed(*_arguments):
+        raise Killed
+
+    def exchanged(*paths):
+        renames.rename_exchange(*paths)
+        raise Killed
+
+    exchanging = fail_with(errno.EINVAL) if kind == "two renames" else exchanged
+    monkeypatch.setattr(publishing, "rename_exchange", exchanging)
+    monkeypatch.setattr(publishing, "_give_back", killed)
+    monkeypatch.setattr(publishing.os, "unlink", killed)
+    if kind == "withdraw":
+        operation = ops.Withdraw(str(files / "a"), str(staging / "-removed-1"), expected)
+    else:
+        operation = ops.Exchange(str(staging / "staged"), str(files / "a"), expected)
+    with pytest.raises(Killed):
+        do(operation)
+    monkeypatch.undo()
+    assert bool(filetree.observe_staging(str(files))[1]) == replaced
+    if replaced:
+        assert refused(ops.OpenStaging(str(staging)), Applier()) == "staging_foreign"
+        assert "theirs" in [each.read_text() for each in staging.iterdir()]
+    else:
+        applier = Applier()
+        applier.apply(ops.OpenStaging(str(staging)))
+        applier.apply(ops.CloseStaging(str(staging)))
+        assert (files / "a").exists() == (kind != "withdraw")
+        assert not staging.exists()
+
+
+def test_what_can_not_be_given_back_is_kept(files, monkeypatch):
+    """Where its names are taken by then: the private directory stays, with it."""
+    staging, applier = files / ".virt-storage", Applier()
+    applier.apply(ops.OpenStaging(str(staging)))
+    monkeypatch.setattr(publishing, "_give_back", lambda staged, path: None)
+    assert refused(ops.Withdraw(str(files / "a"), str(staging / "-removed-1"), (0, 1)), applier) == "changed_meanwhile"
+    assert refused(ops.CloseStaging(str(staging)), applier) == "staging_foreign"
+    (kept,) = staging.iterdir()
+    assert kept.read_text() == "theirs"
 
 
 def test_withdrawing_a_link_leaves_its_target(files):

@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.host import block, device_users, processes, sources
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device, by_name, device_at, holders
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
 from ansible_collections.virt.storage.plugins.module_utils.host.processes import OpenFile, Processes
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
@@ -213,6 +214,29 @@ def test_users_are_named_for_what_they_are(machine, monkeypatch):
         "loop /dev/loop5",
     ]
     assert all(user.running for user in users)
+
+
+@pytest.mark.parametrize("options", ["ro", "rw"])
+@pytest.mark.parametrize("number", [(8, 1), (9, 0)])
+def test_a_mount_that_is_not_read_only_writes(machine, monkeypatch, options, number):
+    """To its device, and to what that is built on."""
+    machine.add("sda", "8:0")
+    machine.add("sda1", "8:1", on="sda", partition=1, start=1)
+    machine.add("md0", "9:0", below=("sda1",), md__level="raid1")
+    machine.add("sda2", "8:2", on="sda", partition=2, start=1)
+    mount = Mount("/", "/mnt", "ext4", "/dev/x", ("rw",), (options,), number, 2, 1)
+    monkeypatch.setattr(Nobody, "tables", lambda self: {"self": ("self", [mount])})
+    monkeypatch.setattr(device_users, "held", lambda path: False)
+    for name, written in (("sda", True), ("sda1", True), ("md0", number == (9, 0)), ("sda2", False)):
+        writers = device_users.writers_of_device(by_name(name), Nobody())
+        assert [user.kind for user in writers] == ["mount"] * (written and options == "rw"), name
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_the_kernel_has_and_nobody_explains_may_be_written_to(machine, monkeypatch, held):
+    machine.add("sda", "8:0")
+    monkeypatch.setattr(device_users, "held", lambda path: held)
+    assert [user.kind for user in device_users.writers_of_device(by_name("sda"), Nobody())] == ["holder"] * held
 
 
 @pytest.mark.parametrize(("held", "users"), [((), 0), (("/dev/dm-1",), 1), (("/dev/mapper/mpatha",), 0)])
