@@ -53,8 +53,9 @@ class PoolType:
     source's name. ``one_of``: no two pools agree in all of these fields of Source, of hosts in the first; without any
     there is but one pool of the type. ``taken_away``: its devices go away when it is stopped, whoever uses them.
 
-    The target: ``file_tree``: a directory of files, ``mounted``: on which something is mounted. ``active`` is the line
-    of the documentation that says what "active" means.
+    The target: ``file_tree``: a directory of files, ``mounted``: on which something is mounted. ``of_devices``: it is
+    where devices are looked up, /dev or a directory of links below it. ``active`` is the line of the documentation that
+    says what "active" means.
 
     Volumes: ``volumes`` are files, block devices or network images. ``granule`` is the number of bytes that their sizes
     are multiples of; it may be another power of two up to ``largest_granule``. ``partitions``: they are those of one
@@ -99,6 +100,7 @@ class PoolType:
     taken_away: bool = False
     file_tree: bool = False
     mounted: bool = False
+    of_devices: bool = False
     active: str = ""
     volumes: str = "file"
     volume_formats: tuple[str, ...] = ()
@@ -265,6 +267,7 @@ POOL_TYPES: dict[str, PoolType] = {
             device_paths=True,
             builds="dos",
             found_only=("lvm2",),
+            of_devices=True,
             active="its disk has the declared partition table, and the pool was started",
             volumes="block",
             volume_formats=_PARTITIONS,
@@ -283,6 +286,7 @@ POOL_TYPES: dict[str, PoolType] = {
             ("initiator", "auth"),
             one_of=("devices", "initiator"),
             taken_away=True,
+            of_devices=True,
             active="a session with its target is logged in",
             volumes="block",
             elsewhere=_AT_THE_TARGET,
@@ -302,6 +306,7 @@ POOL_TYPES: dict[str, PoolType] = {
             ("adapter",),
             one_of=("adapter",),
             taken_away=True,
+            of_devices=True,
             active="its host adapter is there, and the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
@@ -309,6 +314,7 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "mpath",
             one_of=(),
+            of_devices=True,
             active="the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
