@@ -16,12 +16,13 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..host.kernel import unable
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Permissions, Pool
-from ..model.types import THIN_POOL
+from ..model.types import THIN_POOL, row_of
 from ..model.volume import Backing, Extent, Volume
 from . import lvm
 
@@ -37,6 +38,11 @@ STAGED, TAG = "virt-storage.", "virt-storage"  # what is being made, until it is
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
+    row = row_of(pool.type)
+    return replace(_group(pool, look, holds), unable=unable(row, row.formats))
+
+
+def _group(pool: Pool, look: Look, holds: bool) -> Storage:
     name = pool.source.name or pool.name
     path = f"/dev/{name}"
     try:

@@ -114,12 +114,15 @@ def _finish(
 
 
 def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
-    """The refusal of changes of storage that may not be changed; its definition may."""
+    """The refusal of changes of storage that may not or can't be changed; its definition may."""
     touching = any(
         change.subject.volume is not None or change.action in ("build", "delete", "clean") or BRING_UP in change.may
         for change in changes
     )
-    return found.storage.frozen.error(subject) if touching and found.storage.frozen is not None else None
+    if touching and found.storage.frozen is not None:
+        return found.storage.frozen.error(subject)
+    starting = any(BRING_UP in change.may for change in changes)
+    return found.storage.unable.error(subject) if starting and found.storage.unable is not None else None
 
 
 def _unseen_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:

@@ -40,10 +40,11 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .cutting import recognised
 
         made = recognised(made)
+    hampered = found.storage.frozen or found.storage.unable
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
-        or (found.storage.frozen.error(subject) if made and found.storage.frozen is not None else None)
+        or (hampered.error(subject) if made and hampered is not None else None)
         or next(iter(task.refusals), None)
         or staging_refusal(made, found, subject)
         or _space_refusal(task, made)

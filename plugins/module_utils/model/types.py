@@ -72,6 +72,9 @@ class PoolType:
 
     Finding sources: ``sources`` are fields that tell one from another; without any none are looked for.
     ``protocols``: by which servers are asked. ``daemon_finds``: a daemon can look for them too.
+
+    The kernel: ``drivers`` are what it has to have for a format, as /proc/filesystems or /proc/misc shows it, and the
+    module that brings it.
     """
 
     name: str
@@ -121,6 +124,7 @@ class PoolType:
     sources: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     daemon_finds: bool = False
+    drivers: tuple[tuple[str, str, str], ...] = ()
 
 
 FILE_FORMATS = (
@@ -226,6 +230,7 @@ POOL_TYPES: dict[str, PoolType] = {
             sources=("dir",),
             protocols=("nfs", "glusterfs", "cifs"),
             daemon_finds=True,
+            drivers=(("nfs", "nfs", "fs-nfs"), ("glusterfs", "fuse", "fs-fuse"), ("cifs", "cifs", "fs-cifs")),
         ),
         PoolType(
             "logical",
@@ -256,6 +261,7 @@ POOL_TYPES: dict[str, PoolType] = {
             tools="lvm2",
             sources=("name", "devices"),
             daemon_finds=True,
+            drivers=(("lvm2", "device-mapper", "dm-mod"),),
         ),
         PoolType(
             "disk",

@@ -204,6 +204,24 @@ def test_no_modprobe_loads_nothing(monkeypatch):
     assert kernel.mounts_type("proc")
 
 
+def test_what_the_kernel_has_of_its_own(monkeypatch, tmp_path):
+    (tmp_path / "filesystems").write_text("nodev\tproc\n\text4\n")
+    (tmp_path / "misc").write_text("236 device-mapper\n")
+    monkeypatch.setattr(kernel, "_LISTS", (str(tmp_path / "filesystems"), str(tmp_path / "misc")))
+    asked = []
+
+    def run(argv, timeout):
+        asked.append(argv[-1])
+        raise StorageError("command_failed", "")
+
+    monkeypatch.setattr(kernel, "run", run)
+    assert kernel.has("device-mapper", "dm-mod")
+    assert kernel.has("ext4", "fs-ext4")
+    assert not asked
+    assert not kernel.has("nfs", "fs-nfs")
+    assert asked == ["fs-nfs"]
+
+
 def test_who_uses_what_can_not_be_read_is_said(seen):
     user = User("mount", "/")
     found = part(seen(Content(problem="Operation not permitted"), users=[user]))
