@@ -26,7 +26,7 @@ _DEEPEST = 64  # backing files below each other; libvirt and QEMU have limits of
 
 def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     """The changes that make the volumes what is declared. Raises StorageError where any of them is refused."""
-    task = VolumesTask(goal, found)
+    task = VolumesTask(goal, found, warnings=[*goal.doubts])
     _check_pool(task)
     changes = clean(goal.pool, found)
     for entry in _ordered(task):

@@ -44,6 +44,12 @@ def parse_size(value: int | str, option: str, subject: str = "") -> int:
     return size
 
 
+def plain_number(value: object) -> int | None:
+    """The bytes of a size that has no unit; None for other sizes."""
+    text = str(value).strip()
+    return int(text) if text.isdecimal() else None
+
+
 def format_size(size: int) -> str:
     """The shortest exact text of a size: ``10 GiB``, ``1536 MiB``, ``1000001 bytes``."""
     for power in range(len(_LETTERS), 0, -1):

@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.compare import differences
-from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import volumes_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes, volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
@@ -995,3 +995,8 @@ def test_deciding_on_thousands_takes_no_time():
     decision = decide(found, *(entry(name, state="absent") for name in names[:750]), exclusive="*")
     assert len(decision.changes) == 1500
     assert time.process_time() - start < 1.5
+
+
+def test_what_is_hardly_meant_is_warned_of():
+    goal = replace(volumes_goal(entry("v", capacity=10)), doubts=("odd",))
+    assert decide_volumes(goal, EMPTY).warnings == ("odd",)
