@@ -612,6 +612,22 @@ def test_making_anew_keeps_the_format_and_size_that_are_not_declared():
     assert (change.after["format"], change.after["capacity"]) == ("qcow2", MIB)
 
 
+def test_making_anew_shows_the_options_that_the_new_volume_has():
+    have = replace(QCOW2, cluster_size=131072, lazy_refcounts=True, backing=Backing("/img/b", "raw"))
+    change = only(decide(holding(have), entry(recreate="always", extended_l2=True)))
+    assert set(change.before) == set(change.after)
+    options = {"compat": "1.1", "cluster_size": 65536, "lazy_refcounts": False, "extended_l2": True, "backing": None}
+    assert {name: change.after[name] for name in options} == options
+
+
+def test_making_anew_in_another_format_shows_its_options():
+    options = {"compat": "1.1", "cluster_size": 65536, "lazy_refcounts": False, "extended_l2": False}
+    after = only(decide(holding(RAW), entry(recreate="needed", format="qcow2"))).after
+    assert {name: after[name] for name in options} == options
+    after = only(decide(holding(QCOW2), entry(recreate="needed", format="raw"))).after
+    assert {name: after[name] for name in options} == dict.fromkeys(options)
+
+
 def test_making_a_qcow2_image_anew_as_raw_keeps_the_size_that_a_guest_saw():
     """What is declared raw is read as raw, as large as its file."""
     have = volume(capacity=196624, looks_like="qcow2", looks_capacity=5 * MIB)
