@@ -405,6 +405,24 @@ def row_of(name: str | None) -> PoolType:
     return POOL_TYPES[name or "dir"]
 
 
+def spoken(content: str) -> str:
+    """What a device holds, in blkid's words, in those of people: ``an ext4 filesystem``, ``a gpt partition table``."""
+    return " and ".join(map(_spoken, content.split(" and ")))
+
+
+def _spoken(name: str) -> str:
+    for row in POOL_TYPES.values():
+        if row.on_devices and name in (*row.formats, *row.own_formats):
+            kind = "partition table" if row.partitions else "filesystem" if row.file_tree else ""
+            return f"{article(name)} {name} {kind}" if kind else name
+    return name
+
+
+def article(name: str) -> str:
+    """That of a name that is spoken as it is spelled: an ext4, an xfs, a gpt."""
+    return "an" if name[:1] in "aehiox" else "a"
+
+
 # Fields of Source that every type may have, for information, and those that libvirt reads and prints for every type,
 # used or not.
 ALWAYS_OPTIONAL = ("vendor", "product")

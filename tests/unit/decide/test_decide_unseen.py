@@ -36,7 +36,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     SourceDevice,
     SourceHost,
 )
-from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
+from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES, spoken
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent
 
 from .building import (
@@ -171,12 +171,12 @@ def test_what_is_of_another_kind_is_built_over_only_where_that_is_allowed(kind, 
     found = far(kind, active=False, source=source, devices={"/dev/sdx": holds})
     error = pool_refused(pool_goal(), found)
     assert error.code == "storage_foreign"
-    assert holds in error.message
+    assert spoken(holds) in error.message
     assert "overwrite" in error.hint
     assert pool_refused(pool_goal(build="never", allow=["overwrite"]), found).code == "storage_foreign"
     change = only(started(found, allow=["overwrite"]))
     assert change.may == {"build", "overwrite"}
-    assert change.destroys == f"{holds} on /dev/sdx"
+    assert change.destroys == f"{spoken(holds)} on /dev/sdx"
 
 
 def with_part(found, **more):
