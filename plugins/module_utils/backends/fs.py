@@ -102,7 +102,7 @@ def _source(pool: Pool, look: Look) -> _Source:
         if device.size:
             return _Source(text, device, None)
         return _Source(
-            text, None, Problem("source_missing", f"{text} is empty: no disk is in it", "Name what is there.")
+            text, None, Problem("source_missing", f"{text} is empty: no disk is in it", "Put one in, or name another.")
         )
     except StorageError as error:
         return _Source(text, None, Problem(error.code, error.message, error.hint))
@@ -195,7 +195,7 @@ def _lost(source: _Source, device: Device, look: Look) -> Problem | None:
     if not is_forgotten(device, look.run):
         return None
     what = f"{source.text} is no longer in the partition table of {device.disk}; only the kernel has it still"
-    return Problem("source_missing", what, "Make it anew, or name what is there.")
+    return Problem("source_missing", what, "Make it anew, or name another device.")
 
 
 def _fits_mount(mount: Mount, wanted: Filesystem | None) -> bool:

@@ -23,6 +23,7 @@ from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, 
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Permissions, Pool
 from ..model.types import THIN_POOL, row_of
+from ..model.units import counted
 from ..model.volume import Backing, Extent, Volume
 from . import lvm
 
@@ -141,9 +142,10 @@ def _problem(group: lvm.Group) -> Problem | None:
         )
     if group.missing or any(device.missing for device in group.devices):
         lost = [device.uuid for device in group.devices if device.missing]
+        of_all = f"{group.missing or len(lost)} of its {counted(len(group.devices), 'device')}"
         return Problem(
             "vg_partial",
-            f"{subject} lacks {group.missing or len(lost)} of its {len(group.devices)} devices: {', '.join(lost)}",
+            f"{subject} lacks {of_all}: {', '.join(lost)}",
             "Bring them back (lvmdevices --adddev where the devices file hides them), or repair it by hand "
             "(vgreduce --removemissing loses what they held).",
         )

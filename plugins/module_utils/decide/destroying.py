@@ -19,7 +19,13 @@ from .task import VolumesTask
 
 def check_is_volume(have: Volume, task: VolumesTask) -> None:
     """Raises for what stands under a volume's name and is no image that can be read."""
-    what = have.foreign or ("" if have.type in (task.found.row.volumes, None) else f"a {have.type}")
+    what = have.foreign or (
+        ""
+        if have.type in (task.found.row.volumes, None)
+        else "a directory"
+        if have.type == "dir"
+        else f"a volume of type {have.type}"
+    )
     if what:
         raise task.refuse(
             "volume_foreign",

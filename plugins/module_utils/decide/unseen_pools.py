@@ -21,7 +21,7 @@ from ..model.found import BLANK, DATA, UNREADABLE, Found
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.types import POOL_TYPES, spoken
-from ..model.units import format_size
+from ..model.units import counted, format_size
 from .building import check_all_unused
 from .deleting import check_whole, delete_listed, listing, undeletable
 from .pools import change_of, laid_over, subject_of
@@ -292,7 +292,8 @@ def _check_all_listed(goal: PoolGoal, found: Found, existing: Pool) -> None:
     if unlisted and row.whole and "nonempty" not in goal.allow:
         raise StorageError(
             "pool_nonempty",
-            f"with {len(found.volumes)} volumes, {unlisted} of {called} would be lost, which the daemon does not list",
+            f"with {counted(len(found.volumes), 'volume')}, {unlisted} of {called} would be lost, which the daemon "
+            "does not list",
             subject=str(subject_of(goal)),
             hint=f"Look at it on that host ({command}), then add allow: [nonempty].",
         )

@@ -15,9 +15,9 @@ from ..model.errors import StorageError
 from ..model.found import EVERYTHING, PIN, READY, RUNNING, UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.types import THIN_POOL
-from ..model.units import format_size
+from ..model.units import format_size, spoken_size
 from ..model.volume import Volume
-from .compare import Difference, differences
+from .compare import Difference, differences, shown
 from .decision import Decision, clean, refresh, staging_refusal, unwritable
 from .task import VolumesTask, extra_volumes
 
@@ -231,7 +231,7 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
 
 
 def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> StorageError:
-    shown = ", ".join(f"{d.field} is {_shown(d.have)}, not {_shown(d.want)}" for d in stuck)
+    sides = ", ".join(f"{d.field} is {_told(d, d.have)}, not {_told(d, d.want)}" for d in stuck)
     stays = task.found.storage.kind == UNSEEN or "resize" not in task.found.can
     if stays and [d.field for d in stuck] == ["capacity"]:
         from .unseen import cannot
@@ -241,15 +241,13 @@ def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> Storag
     return task.refuse(
         "volume_differs",
         have.name,
-        f"volume {task.goal.pool}/{have.name} is there, but its {shown}; that can't be changed in place",
+        f"volume {task.goal.pool}/{have.name} is there, but its {sides}; that can't be changed in place",
         f"Declare what it is{anew}.",
     )
 
 
-def _shown(fact: Any) -> str:
-    if isinstance(fact, dict):  # a backing
-        return " as ".join(str(value) for value in fact.values())
-    return "none" if fact is None else str(fact)
+def _told(difference: Difference, fact: Any) -> str:
+    return format_size(fact) if difference.field == "capacity" and isinstance(fact, int) else shown(fact)
 
 
 def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:
@@ -265,7 +263,7 @@ def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError
     return StorageError(
         "no_space",
         f"{format_size(asked)} would be reserved for {which}, but pool {task.goal.pool} has "
-        f"{format_size(usage.available)} left",
+        f"{spoken_size(usage.available)} left",
         subject=f"pool {task.goal.pool}",
         hint=f"Free some space, or {sparse}{thin}.",
     )

@@ -233,12 +233,23 @@ def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group
         cluster_size=size("options.cluster_size", options.get("cluster_size")),
         lazy_refcounts=options.get("lazy_refcounts"),
         extended_l2=options.get("extended_l2"),
-        thin_pool=None if options.get("thin_pool") is None else volume_name(options["thin_pool"]),
+        thin_pool=None
+        if options.get("thin_pool") is None
+        else _named(options["thin_pool"], "options.thin_pool", subject),
         content=_content(params["source"], subject),
         preallocation=options.get("preallocation"),
         nocow=options.get("nocow"),
         at_least=params["capacity_policy"] == "at_least",
     )
+
+
+def _named(name: Any, option: str, subject: str) -> str:
+    """The name of another volume in the value of an option."""
+    try:
+        return volume_name(str(name))
+    except StorageError as error:
+        hint = "Name a volume of the same pool, or leave it out."
+        raise StorageError(error.code, f"{option}: {error.message}", subject=subject, hint=hint) from None
 
 
 def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str | None, str | None]:
@@ -251,7 +262,7 @@ def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str |
             hint="Give one of them.",
         )
     if volume is not None:
-        return None, volume_name(str(volume))
+        return None, _named(volume, option, subject)
     if not str(path).startswith("/") or CONTROL.search(str(path)):
         raise StorageError(
             "invalid_path",

@@ -1016,3 +1016,13 @@ def test_deciding_on_thousands_takes_no_time():
 def test_what_is_hardly_meant_is_warned_of():
     goal = replace(volumes_goal(entry("v", capacity=10)), doubts=("odd",))
     assert decide_volumes(goal, EMPTY).warnings == ("odd",)
+
+
+def test_what_differs_is_told_in_words():
+    backed = replace(QCOW2, backing=Backing("/img/b", "raw"))
+    error = refused(holding(backed), entry(backing=Backing("/img/c", "qcow2")))
+    assert "is backed by /img/b as raw, not /img/c as qcow2" in error.message
+    error = refused(holding(QCOW2), entry(extended_l2=True))
+    assert "extended_l2 is off, not on" in error.message
+    error = refused(holding(volume(image_format="vmdk")), entry(capacity=2 * MIB))
+    assert "capacity is 1 MiB, not 2 MiB" in error.message

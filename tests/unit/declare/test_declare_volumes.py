@@ -383,3 +383,18 @@ def test_volumes_of_one_size_are_doubted_once():
 )
 def test_a_pattern_for_none_of_the_volumes_to_keep(volumes, doubted):
     assert bool(goal(exclusive="vm*", volumes=volumes).doubts) == doubted
+
+
+@pytest.mark.parametrize(
+    ("params", "option"),
+    [
+        ({"backing": ""}, "backing"),
+        ({"backing": {"volume": ""}}, "backing"),
+        ({"source": {"volume": ""}}, "source"),
+        ({"options": {"thin_pool": ""}}, "options.thin_pool"),
+    ],
+)
+def test_an_empty_name_in_an_option_is_told_with_volume_and_option(params, option):
+    error = refused(name="v", **params)
+    assert (error.code, error.subject) == ("invalid_name", "volume p/v")
+    assert error.message.startswith(f"{option}: ")
