@@ -94,7 +94,7 @@ class LogicalKind(Declaring):
             reading.facts["members"][row["pv_name"]] = row["vg_name"]
             if row["vg_name"]:
                 reading.facts["groups"].setdefault(row["vg_name"], set()).add(row["pv_name"])
-        fields = "vg_name,lv_name,lv_uuid,lv_size,lv_active,origin,pool_lv,segtype,lv_dm_path"
+        fields = "vg_name,lv_name,lv_uuid,lv_size,lv_active,origin,origin_size,pool_lv,segtype,lv_dm_path"
         for row in _rows("lvs", "lv", fields) if reading.facts["groups"] else []:
             group = row["vg_name"]
             on = (group, *sorted(reading.facts["groups"].get(group, ())))
@@ -255,7 +255,7 @@ def _seen(row: dict[str, str], group: str, on: tuple[str, ...]) -> Seen:
     return Seen(
         row["lv_name"],
         row["lv_uuid"],
-        int(row["lv_size"]),
+        int(row["origin_size"] or row["lv_size"]),  # of a snapshot the latter is its room for differences
         kind,
         (path, 0) if active and kind != "thin-pool" else None,
         facts={
