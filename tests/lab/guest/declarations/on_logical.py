@@ -252,10 +252,11 @@ def _rows(program: str, kind: str, fields: str) -> list[dict[str, str]]:
 
 def _seen(row: dict[str, str], group: str, on: tuple[str, ...]) -> Seen:
     active, kind, path = row["lv_active"] == "active", row["segtype"], row["lv_dm_path"]
+    copying = row["origin"] and not row["pool_lv"]  # then its own size is the room that it has for differences
     return Seen(
         row["lv_name"],
         row["lv_uuid"],
-        int(row["origin_size"] or row["lv_size"]),  # of a snapshot the latter is its room for differences
+        int(row["origin_size"] if copying else row["lv_size"]),
         kind,
         (path, 0) if active and kind != "thin-pool" else None,
         facts={
