@@ -34,25 +34,13 @@ GROUPS = ("sanity", "integration", "unit", "lint", "docs", LAB)
 STEP_TIMEOUT, LAB_TIMEOUT = 30 * 60, 50 * 60
 # What is random is the same in each run, so that a red run is the fault of a change; the long mode draws anew.
 REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARATIONS_SEED": "20261121"}
-# The newest Python runs everything, the others a sample of what takes long.
+# Several Pythons: the newest runs all integration tests that it can, the oldest (of the distribution, as is libvirt's
+# binding) those that need the binding, and those whose outcome could depend on the Python or on ansible-core.
+OLDEST_RUNS = "libvirt_binding or each_python"
 SHORTER = {"DECLARATIONS_SEQUENCES": "100"}
 # With CI set, so few failing tests of a step are run once more, alone: a machine that has much else to do can stall for
 # longer than a test allows for. What passes then is named in the summary, and is to be looked into all the same.
 FEW = 3
-# What depends on the kernel, on tools and on servers and not on the Python: run once, and not beside itself. Those that
-# also need a daemon's binding run with the oldest Python: it is the distribution's, for which the binding is.
-ONCE = (
-    "test_block_devices",
-    "test_concurrency",
-    "test_crash",
-    "test_disk",
-    "test_fs_pools",
-    "test_netfs_gluster",
-    "test_patience",
-    "test_safety_space",
-    "test_signatures",
-)
-ONCE_WITH_BINDING = ("test_sources_devices", "test_sources_servers")
 
 
 @dataclass
@@ -85,12 +73,10 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
     main = choice.main
     steps = [Step("sanity", "ansible-test sanity", main, [[str(ROOT / "dev" / "ansible_test")]])]
     for python in reversed(choice.suites):
-        step = _pytest(
-            "integration", python, ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0", *pytest_arguments]
-        )
+        arguments = ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0"]
+        arguments += [] if python is main else ["-m", OLDEST_RUNS]
+        step = _pytest("integration", python, arguments + pytest_arguments)
         step.extra_env.update(REPEATABLE if python is main else {**REPEATABLE, **SHORTER})
-        elsewhere = (ONCE_WITH_BINDING if python is main else ONCE) if len(choice.suites) > 1 else ()
-        step.commands[0] += [f"--ignore=tests/integration/{name}.py" for name in elsewhere]
         steps.append(step)
     for python in reversed(choice.wanted):
         steps.append(_pytest("unit", python, pytest_arguments))
@@ -347,6 +333,11 @@ def _versions(python: pythons.Python) -> str:
     return f"{python.version} with ansible-core {core[0]}"
 
 
+def _is_thorough(step: Step, choice: pythons.Choice) -> bool:
+    """What seldom finds what the other steps did not, and takes its time."""
+    return step.group == "unit" and step.python is not choice.main
+
+
 def entry(arguments: list[str]) -> int:
     pytest_arguments: list[str] = []
     if "--" in arguments:
@@ -372,9 +363,13 @@ def entry(arguments: list[str]) -> int:
     chosen = options.groups or [group for group in GROUPS if group != LAB]
     steps = [step for step in steps if step.group in chosen]
     notes = [] if options.groups else list(choice.notes)
+    notes += [f"{step.title}: all but {OLDEST_RUNS}" for step in steps if OLDEST_RUNS in step.commands[-1]]
     if len(chosen) < len(GROUPS):
         left = ", ".join(group for group in GROUPS if group not in chosen)
         notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")
+    if not options.groups and "CI" not in os.environ:
+        notes += [f"{step.title}: run with CI set, or by make unit" for step in steps if _is_thorough(step, choice)]
+        steps = [step for step in steps if not _is_thorough(step, choice)]
     if options.python:
         steps = [step for step in steps if step.python.short == options.python]
         notes.append(f"all Pythons but {options.python}")

@@ -6,7 +6,7 @@ import pytest
 
 from .calling import call
 
-pytestmark = pytest.mark.needs_ansible
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python]
 
 
 def test_pool_and_volume(host):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.needs_ansible
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python]
 
 
 def test_ansible_finds_the_collection_in_this_clone(repository: Path, collections_path: Path) -> None:

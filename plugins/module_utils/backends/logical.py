@@ -109,6 +109,7 @@ def _ready(group: lvm.Group, pool: Pool, path: str, told: lvm.Report, look: Look
         take_down=f"deactivate the volumes of {group.name} (vgchange --activate n {group.name})",
         frozen=problem,
         remarks=remarks,
+        listable=True,
     )
 
 

@@ -40,7 +40,7 @@ def delete_pool(goal: PoolGoal, found: Found) -> list[Change]:
         raise undeletable("not_supported", row, goal)
     _check_storage(goal, found, existing)
     changes: list[Change] = []
-    if found.storage.open:
+    if found.storage.listed:
         changes += clean(goal.pool.name, found)
         changes += _delete_contents(goal, found, defined=existing is not None)
     _check_nobody_beneath(goal, found)

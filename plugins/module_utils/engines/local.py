@@ -176,7 +176,7 @@ class LocalHost:
             scope = replace(scope, volumes=None)  # the pool may be stopped
         if backend is not None:
             found = replace(found, filesystem=found.storage.filesystem)
-            if found.storage.open:
+            if found.storage.open or (scope.holds and found.storage.listed):
                 found = backend.observe_volumes(found, scope, look)
         if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
             from .native_images import observe_images

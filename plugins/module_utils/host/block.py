@@ -29,6 +29,7 @@ class Device(NamedTuple):
     ``kind`` is disk, part, loop, dm, md, rom or other (RAM, network, zvol, bcache …). ``size`` and ``start`` are bytes,
     ``sector`` is the logical block size. ``disk`` is the node of the disk of a partition, also of one that kpartx made
     (whose ``start`` is not known); ``partition`` its number; ``partitions`` the nodes of a disk's, in order.
+    ``disk_number`` is the disk's of a partition that the kernel made.
     ``serial`` and ``wwn`` are the hardware's as the kernel knows them, of a loop device the file.
     """
 
@@ -48,6 +49,7 @@ class Device(NamedTuple):
     wwn: str = ""
     serial: str = ""
     diskseq: str = ""
+    disk_number: tuple[int, int] | None = None
 
     @property
     def name(self) -> str:
@@ -58,10 +60,14 @@ class Device(NamedTuple):
     def identity(self) -> tuple:
         """What tells it from another device that gets its name or number later. ``diskseq`` is there since Linux 5.15;
         what udev finds out is left out, since that comes later than the device. What is device-mapper's gets another
-        with each new table, as a volume does when a snapshot of it goes: it has a uuid.
+        with each new table, as a volume does when a snapshot of it goes: it has a uuid. A partition is told by its
+        disk: the kernel may give it another number whenever the table is read anew, as udev does after each writer
+        (the kernel's devices.txt: 259, block extended major).
         """
+        number = self.disk_number or self.number
         sequence = "" if self.dm_uuid else self.diskseq
-        return (*self.number, self.size, self.start or 0, sequence, self.wwn, self.serial, self.dm_uuid)
+        start, partition = self.start or 0, self.partition or 0
+        return (*number, self.size, start, sequence, self.wwn, self.serial, self.dm_uuid, partition)
 
 
 def name_of(node: str) -> str:
@@ -115,6 +121,7 @@ def device_of(number: tuple[int, int], path: str = "") -> Device:
         wwn,
         serial,
         _read(whole, "diskseq"),
+        _number(whole) if part else None,
     )
 
 
@@ -222,13 +229,18 @@ def nodes_below(addresses: Iterable[str]) -> list[str]:
     ]
 
 
+def _number(directory: str) -> tuple[int, int] | None:
+    major, _colon, minor = _read(directory, "dev").partition(":")
+    return (int(major), int(minor)) if minor else None
+
+
 def by_name(name: str) -> Device | None:
     """The device that the kernel calls so; None where it is gone already."""
-    major, _colon, minor = _read(f"{_SYS}/class/block/{name}", "dev").partition(":")
-    if not minor:
+    number = _number(f"{_SYS}/class/block/{name}")
+    if number is None:
         return None
     try:
-        return device_of((int(major), int(minor)))
+        return device_of(number)
     except StorageError:
         return None
 

@@ -10,7 +10,6 @@ again under the lock.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Callable
 
 from ..model.change import Condition
@@ -77,17 +76,10 @@ class Checks:
             return f"can't be looked at ({error.message})"
 
     def _device(self, condition: Condition) -> str:
-        look = self._at if condition.expected else device_at
-        return _replaced(condition.expected, look(condition.path).identity)
+        from .udev import settled_device
 
-    def _at(self, path: str) -> Device:
-        """A link of a volume can be away while udev works off what other volumes of its group went through."""
-        from .udev import settle
-
-        with suppress(StorageError):
-            return device_at(path)
-        settle(self._timeout)
-        return device_at(path)
+        found = settled_device(condition.path, self._timeout) if condition.expected else device_at(condition.path)
+        return _replaced(condition.expected, found.identity)
 
     def _signatures(self, condition: Condition) -> str:
         from .signatures import content_at
@@ -116,7 +108,8 @@ class Checks:
 
 
 def _replaced(expected: tuple, found: tuple) -> str:
-    names = ("major number", "minor number", "size", "start", "sequence number", "wwn", "serial number", "uuid")
+    hardware = ("wwn", "serial number", "uuid", "partition")
+    names = ("major number", "minor number", "size", "start", "sequence number", *hardware)
     differing = [f"{name} {now}, not {was}" for name, was, now in zip(names, expected, found) if was != now]
     return "" if found == expected else f"was replaced ({differing[0] if differing else 'it was not there'})"
 

@@ -52,9 +52,9 @@ class _Held(NamedTuple):
 def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) -> None:
     """Raises ``changed_meanwhile`` or ``locked`` before it does anything, ``device_in_use`` and what commands raise."""
     seconds = timeout or SECONDS
-    with locked(same_device(op.disk, op.identity), seconds) as descriptor:
+    with locked(same_device(op.disk, op.identity, seconds), seconds) as descriptor:
         work = _Held(descriptor, (*held, descriptor), max(seconds, SECONDS))
-        device = same_device(op.disk, op.identity)
+        device = same_device(op.disk, op.identity, 0)
         table = _checked(op, device, work)
         if not op.label:
             check_unused(device, seconds)

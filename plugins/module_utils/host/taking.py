@@ -17,12 +17,12 @@ from contextlib import ExitStack, contextmanager, suppress
 
 from ..model.errors import StorageError
 from ..model.operations import MakeOn, Taken, WriteFile
-from .block import Device, device_at
+from .block import Device
 from .directories import unlink, write_file
 from .identity import changed_meanwhile
 from .processes import Processes
 from .run import run
-from .udev import locked, reread
+from .udev import locked, reread, settled_device
 
 SECONDS = 30.0  # that a lock is waited for, and a look may take, where nothing else is said
 _FLAGS = os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC
@@ -31,12 +31,12 @@ _FLAGS = os.O_RDONLY | os.O_EXCL | os.O_NONBLOCK | os.O_CLOEXEC
 def make_on(op: MakeOn, held: Sequence[int], timeout: float | None) -> None:
     """Raises ``changed_meanwhile`` and ``locked`` before anything is done, and what commands raise."""
     seconds = timeout or SECONDS
-    devices = _same_devices(op)
+    devices = _same_devices(op, seconds)
     with _all_locked(devices, seconds) as locks:
         keep = (*held, *locks)
         _check_all_unused(devices, seconds)
         with alone(op.nodes):
-            _same_devices(op)
+            _same_devices(op, 0)
             for taken in op.devices:
                 _check_content(taken, seconds)
             if op.note:
@@ -51,8 +51,8 @@ def make_on(op: MakeOn, held: Sequence[int], timeout: float | None) -> None:
         unlink(op.note)
 
 
-def _same_devices(op: MakeOn) -> list[Device]:
-    return [same_device(taken.node, taken.identity) for taken in op.devices]
+def _same_devices(op: MakeOn, seconds: float) -> list[Device]:
+    return [same_device(taken.node, taken.identity, seconds) for taken in op.devices]
 
 
 @contextmanager
@@ -88,10 +88,10 @@ def _make(op: MakeOn, keep: Sequence[int]) -> None:
         raise
 
 
-def same_device(node: str, identity: tuple) -> Device:
+def same_device(node: str, identity: tuple, seconds: float) -> Device:
     """The device, if that is still the one that was looked at; else raises ``changed_meanwhile``."""
     try:
-        device = device_at(node)
+        device = settled_device(node, seconds)
     except StorageError as error:
         raise changed_meanwhile(node, f"went away ({error.message})") from None
     if device.identity != identity:

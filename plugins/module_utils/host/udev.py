@@ -11,7 +11,7 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from ..model.errors import StorageError
 from .block import Device, by_name, device_at, name_of
@@ -33,6 +33,16 @@ def settle(seconds: float) -> bool:
     except StorageError as error:
         return error.code == "tool_missing"
     return True
+
+
+def settled_device(path: str, seconds: float) -> Device:
+    """A device that was there can be away for a moment: a partition while udev has its table read anew, the link of a
+    volume while udev works off what others of its group went through. Raises what device_at does.
+    """
+    with suppress(StorageError):
+        return device_at(path)
+    settle(seconds)
+    return device_at(path)
 
 
 @contextmanager

@@ -102,7 +102,8 @@ class Storage:
     there later, and is empty where nothing would tell that. ``busy``: who uses it, if asked for. ``fixed``: why owner,
     group and mode of its directory can't be set; empty where they can. ``idle``: it is up for having nothing to bring
     up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though it can be looked at.
-    ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides.
+    ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides. ``listable``: what it
+    holds can be looked at even where it is not up.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -134,6 +135,7 @@ class Storage:
     frozen: Problem | None = None
     remarks: tuple[str, ...] = ()
     hides: int = 0
+    listable: bool = False
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
@@ -161,8 +163,13 @@ class Storage:
 
     @property
     def open(self) -> bool:
-        """Whether its volumes can be looked at here."""
+        """Whether its volumes are there to be used."""
         return self.kind == READY and self.up
+
+    @property
+    def listed(self) -> bool:
+        """Whether its volumes can be looked at here."""
+        return self.kind == READY and (self.up or self.listable)
 
     @property
     def problem(self) -> Problem | None:

@@ -352,6 +352,18 @@ def test_a_partial_group_can_be_let_go(state, code):
         assert decide_pool(goal, known).refusal is None
 
 
+def test_volumes_of_a_group_with_nothing_active_are_not_deleted_unsaid():
+    told = reported()
+    for row in told["report"][0]["lv"]:
+        row["lv_attr"] = row["lv_attr"][:4] + "-" + row["lv_attr"][5:]
+    known = replace(found(told), started=False, active=False)
+    assert (known.storage.open, known.storage.listed) == (False, True)
+    with pytest.raises(StorageError) as caught:
+        decide_pool(PoolGoal(POOL, "deleted"), known)
+    assert caught.value.code == "pool_nonempty"
+    assert decide_pool(PoolGoal(POOL, "deleted", allow=frozenset({"nonempty"})), known).refusal is None
+
+
 def test_the_commands_of_a_group():
     parts = tuple(replace(part, facts={"devices": ["/dev/vdb", "/dev/vdc"]}) for part in storage().parts)
     there = Found("vg1", POOL, storage=replace(storage(), parts=parts))

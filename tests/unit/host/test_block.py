@@ -130,6 +130,24 @@ def test_another_device_of_the_same_name_is_another_one(machine):
     assert by_name("sdb").identity == before
 
 
+def test_a_partition_that_the_kernel_numbers_anew_is_the_same(machine):
+    machine.add("nvme0n1", "259:0", 4096, diskseq=7)
+    machine.add("nvme0n1p1", "259:1", 100, on="nvme0n1", partition=1, start=8)
+    before = by_name("nvme0n1p1").identity
+    (machine.sys / "dev/block/259:1").rename(machine.sys / "dev/block/259:5")
+    (machine.sys / "devices/nvme0n1/nvme0n1p1/dev").write_text("259:5")
+    assert by_name("nvme0n1p1").number == (259, 5)
+    assert by_name("nvme0n1p1").identity == before
+    for file, other in (("partition", "2"), ("start", "16"), ("size", "99")):
+        part = machine.sys / "devices/nvme0n1/nvme0n1p1" / file
+        old = part.read_text()
+        part.write_text(other)
+        assert by_name("nvme0n1p1").identity != before
+        part.write_text(old)
+    (machine.sys / "devices/nvme0n1/dev").write_text("259:7")  # as another disk has it
+    assert by_name("nvme0n1p1").identity != before
+
+
 def test_what_is_no_device(machine, tmp_path):
     assert refusal(device_at, "/dev/none").code == "source_missing"
     assert refusal(device_at, "/dev/null/x").code == "source_missing"

@@ -64,7 +64,8 @@ def test_a_link_that_udev_makes_anew_is_waited_for(monkeypatch, away_for, expect
             raise block.source_missing(path)
         return Node
 
-    monkeypatch.setattr(conditions, "device_at", device_at)
+    for module in (conditions, udev):
+        monkeypatch.setattr(module, "device_at", device_at)
     monkeypatch.setattr(udev, "settle", waits.append)
     assert conditions.Checks(7).broken(Condition("device", LINK, expected)) == what
     assert waits == [7] * settled

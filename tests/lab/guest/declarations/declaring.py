@@ -53,6 +53,13 @@ class Declaring:
         """Whether a mark is there although its volume is not to be seen now."""
         return False
 
+    def forgotten(self) -> None:
+        """The engine's notes of what it has started are gone."""
+
+    def unforeseen(self, error: dict[str, Any]) -> bool:
+        """Whether a task fails so for what nobody could know before."""
+        return False
+
     def clean(self) -> None:
         """As before the first sequence."""
         self.disks.blank()

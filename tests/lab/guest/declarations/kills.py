@@ -4,7 +4,7 @@
 
 The tasks of a scenario follow each other in rounds. In each round each task is killed at another point: before or after
 one of its operations, or together with a command that it had just started. CRASH_SAMPLE=N sets how many rounds there
-are: 4 otherwise, and 50 with HYPOTHESIS_PROFILE=long. DECLARATIONS_SEED repeats a run.
+are: 2 otherwise, and 50 with HYPOTHESIS_PROFILE=long. DECLARATIONS_SEED repeats a run.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from tests.integration.declarations.results import check_result, code_of
 from .machine import settle
 from .steps import PATIENCE, SHOW, Kind, Records, Task, lives, marks, named
 
-ROUNDS = int(os.environ.get("CRASH_SAMPLE") or (50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 4))
+ROUNDS = int(os.environ.get("CRASH_SAMPLE") or (50 if os.environ.get("HYPOTHESIS_PROFILE") == "long" else 2))
 _BEFORE, _AFTER, _INSIDE = "before", "after", "inside"
 _APPLY = "ansible_collections.virt.storage.plugins.module_utils.host.apply"
 

@@ -36,6 +36,7 @@ class FilesKind(Declaring):
     names = NAMES
     tops = (TOP,)
     chance_of_change = 0.6
+    foreign: frozenset[str] = frozenset()  # paths on which no task is known to have mounted what is mounted there
 
     def source(self, numbers: Random, name: str) -> dict[str, Any]:
         raise NotImplementedError
@@ -57,6 +58,13 @@ class FilesKind(Declaring):
         """The topmost mount on each path of a pool."""
         return {mount[1]: mount for mount in self.disks.mounts() if mount[1] in PATHS.values()}
 
+    def mounted(self, path: str) -> None:
+        """By hand."""
+        self.foreign |= {path}
+
+    def forgotten(self) -> None:
+        self.foreign |= self.mounts().keys()
+
     def stock(self, numbers: Random, directory: str) -> None:
         """Volumes that nobody here made."""
         if numbers.random() < 0.7:
@@ -69,6 +77,7 @@ class FilesKind(Declaring):
 
     def read(self) -> Reading:
         reading = Reading(facts={"mounts": self.mounts()})
+        self.foreign &= reading.facts["mounts"].keys()
         for pool, path in PATHS.items():
             if path not in reading.facts["mounts"]:
                 continue
@@ -240,7 +249,7 @@ class FilesKind(Declaring):
         mine = mount is not None and self.mounted_from(mount, words)
         if state == "active" and not mine:
             wrong.append(f"active, but on {path} is {mount}")
-        if state in ("inactive", "deleted") and mine:
+        if state in ("inactive", "deleted") and mine and not (state == "inactive" and path in self.foreign):
             wrong.append(f"{state}, but on {path} is {mount}")
         if state == "active" and "noatime" in params.get("mount_options", ()) and done_mounts(mount, "noatime"):
             wrong.append(f"mounted without noatime: {mount}")

@@ -58,6 +58,7 @@ class FsKind(FilesKind):
             if kind in ("stocked", "mounted"):
                 os.mkdir(PATHS[name])
                 tool("mount", "-o", "nodev,nosuid,noexec", node, PATHS[name])
+                self.mounted(PATHS[name])
                 self.stock(numbers, PATHS[name])
                 if kind == "stocked":
                     tool("umount", PATHS[name])
@@ -87,6 +88,7 @@ class FsKind(FilesKind):
             return "nothing"
         if os.path.isdir(path) and numbers.random() < 0.5:
             tool("mount", node, path, check=False)
+            self.mounted(path)
             return f"mount {path}"
         tool("mke2fs", "-q", "-F", "-t", "ext2", node)
         return f"mke2fs {node}"

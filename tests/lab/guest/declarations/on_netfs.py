@@ -16,6 +16,7 @@ from .on_files import NAMES, PATHS, TOP, FilesKind
 from .steps import Canary, Reading
 
 HOST = "127.0.0.1"
+NONE = "-none"  # behind the path of an export: there is no such one
 EXPORTS = {name: str(TOP / f"export-{name}") for name in NAMES}
 
 
@@ -74,6 +75,11 @@ class NetfsKind(FilesKind):
 
     def _mount(self, export: str, path: str) -> None:
         tool("mount", "-t", "nfs", "-o", "nodev,nosuid,noexec", f"{HOST}:{export}", path)
+        self.mounted(path)
+
+    def unforeseen(self, error: dict[str, Any]) -> bool:
+        """A server says what it does not serve when that is mounted."""
+        return error.get("command", "").startswith("mount ") and f"{NONE} " in f"{error['command']} "
 
     def hand(self, numbers: Random, reading: Reading) -> str:
         name = numbers.choice(NAMES)
@@ -90,7 +96,7 @@ class NetfsKind(FilesKind):
 
     def source(self, numbers: Random, name: str) -> dict[str, Any]:
         export = EXPORTS[name if numbers.random() < 0.92 else NAMES[1 - NAMES.index(name)]]
-        source: dict[str, Any] = {"host": HOST, "dir": export if numbers.random() < 0.95 else f"{export}-none"}
+        source: dict[str, Any] = {"host": HOST, "dir": export if numbers.random() < 0.95 else export + NONE}
         if numbers.random() < 0.8:
             source["format"] = "nfs"
         if numbers.random() < 0.2:
