@@ -13,7 +13,8 @@ short_description: List storage pools of virtualisation hosts
 version_added: 0.1.0
 author: virt.storage contributors (@virt-storage)
 description:
-  - Returns the pools that match, always as a list, which is empty when none does. Changes nothing.
+  - Returns the pools that match, always as a list, which is empty when none does, also where a name, uuid or path is
+    given. That is no error, and brings no warning. Changes nothing.
   - A pool that can't be read is a record with the state V(unknown) and its error.
 extends_documentation_fragment:
   - virt.storage.attributes.info_module

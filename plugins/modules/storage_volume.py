@@ -44,6 +44,7 @@ options:
     description:
       - The size that a guest sees, in bytes or with a unit (V(10G), V(10GiB), V(512 MiB); V(1GB) is 10^9 bytes).
       - Needed for a volume that is not there yet, unless its backing or source gives the size.
+      - A plain number below 1 MiB brings a warning, since V(10) is 10 bytes; V(10B) says that it is meant.
     type: str
   capacity_policy:
     description:
@@ -323,6 +324,7 @@ options:
   exclusive:
     description:
       - A shell pattern. Volumes whose names match and that are not listed are deleted. At least one must be listed.
+      - Where it matches none of the volumes to keep, a warning says so.
       - One that is in use or that others are backed by refuses the task. Files, logical volumes and partitions
         are deleted, directories never.
     type: str

@@ -13,7 +13,8 @@ short_description: List volumes of storage pools
 version_added: 0.1.0
 author: virt.storage contributors (@virt-storage)
 description:
-  - Returns the volumes of active pools that match, always as a list, which is empty when none does. Changes nothing.
+  - Returns the volumes of active pools that match, always as a list, which is empty when none does, also where a name
+    or path is given. That is no error, and brings no warning. Changes nothing.
   - Sizes, format and backing are read from the images themselves. A malformed image is a record that says so.
   - Of volumes that only a libvirt daemon sees, such as block devices, network volumes and those of other hosts, the
     records have what the daemon tells.
@@ -23,7 +24,8 @@ extends_documentation_fragment:
 options:
   pool:
     description:
-      - The pool. One that is not there, or not active, has no volumes, which is no error.
+      - The pool. One that is not there, or not active, has no volumes, which is no error;
+        M(virt.storage.storage_pool_info) tells which it is.
       - All pools when it is left out; those that can't be read are then in RV(errors).
     type: str
   name:

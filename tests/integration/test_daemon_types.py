@@ -164,7 +164,7 @@ def test_a_filesystem_of_another_kind_is_formatted_only_where_that_is_allowed(fs
     assert label(device) == there
     pool["source"]["format"] = "ext2"
     made = converges(host.pool, **pool, allow=["overwrite"])
-    assert [entry["destroys"] for entry in made["plan"]] == ["", f"ext4 on {device}"]
+    assert [entry["destroys"] for entry in made["plan"]] == ["", f"an ext4 filesystem on {device}"]
     assert signature(device) == "ext2"
 
 

@@ -45,6 +45,7 @@ from ..model.found import (
 from ..model.goal import Scope
 from ..model.pool import Pool, SourceDevice
 from ..model.tables import ALIGNMENT, Partition, Table, default_label, format_of, usage_of
+from ..model.types import spoken
 from ..model.volume import Extent, Volume
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ def _part(pool: Pool, source: SourceDevice, device: Device, look: Look) -> tuple
         return _foreign(declared, source, device, content, why, (), look), None
     beside = _beside(content, table)
     if table is None:
-        part = _foreign(declared, source, device, content, f"{source.path} holds {content.text}", (), look)
+        part = _foreign(declared, source, device, content, f"{source.path} holds {spoken(content.text)}", (), look)
         if content.text in (BLANK, DATA):  # nothing of a pool's: one that was deleted leaves that, too
             part = replace(part, kind=ABSENT, destroys=part.destroys if content.text == DATA else "")
         return part, None
@@ -209,7 +210,7 @@ def _foreign(
     from .holding import users_of
 
     users, unseen = users_of(device, content, look)
-    lost = f"{content.text} on {source.path}" + (f" with {', '.join(partitions)}" if partitions else "")
+    lost = f"{spoken(content.text)} on {source.path}" + (f" with {', '.join(partitions)}" if partitions else "")
     return replace(
         _new(declared, source, device, content),
         kind=FOREIGN,

@@ -66,10 +66,12 @@ def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
     made_inode = noted_inode(note)
     try:
         status = os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         if os.path.islink(path):
             return Storage(FOREIGN, path, "a symbolic link that leads nowhere")
         return Storage(ABSENT, path, "not there", made=made_inode is not None)
+    except NotADirectoryError:
+        return Storage(FOREIGN, path, f"below {_nearest(path)}, which is not a directory")
     except OSError as error:
         return Storage(UNKNOWN_STORAGE, path, error.strerror or str(error))
     if not stat.S_ISDIR(status.st_mode):
@@ -96,6 +98,13 @@ def unfit(path: str, fstype: str) -> Storage | None:
     if not stores_nothing(fstype):
         return None
     return Storage(FOREIGN, path, f"in a filesystem of the kernel's own ({fstype}), which stores nothing")
+
+
+def _nearest(path: str) -> str:
+    """What is there of a path."""
+    while path.strip("/") and not os.path.lexists(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def silent(path: str, look: Look) -> Storage | None:

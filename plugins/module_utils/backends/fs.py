@@ -26,6 +26,7 @@ from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, 
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..model.sources import tag_of_path
+from ..model.types import spoken
 from ..model.units import format_size
 from . import filetree, mounted
 from .filesystems import FILESYSTEMS, Filesystem, by_signature
@@ -101,7 +102,7 @@ def _source(pool: Pool, look: Look) -> _Source:
         if device.size:
             return _Source(text, device, None)
         return _Source(
-            text, None, Problem("source_missing", f"{text} is empty: no disk is in it", "Name what is there.")
+            text, None, Problem("source_missing", f"{text} is empty: no disk is in it", "Put one in, or name another.")
         )
     except StorageError as error:
         return _Source(text, None, Problem(error.code, error.message, error.hint))
@@ -141,7 +142,7 @@ def _filesystem(
     its beginning tells whether something was written in it.
     """
     wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
-    named = f"{_article(pool.source.format)} filesystem" if wanted else "a filesystem"
+    named = spoken(pool.source.format or "") if wanted else "a filesystem"
     what = f"{named} on {source.text}"
     device = source.device
     if place.up and place.mount is not None and _fits_mount(place.mount, wanted) and not holds:
@@ -196,11 +197,7 @@ def _lost(source: _Source, device: Device, look: Look) -> Problem | None:
     if not is_forgotten(device, look.run):
         return None
     what = f"{source.text} is no longer in the partition table of {device.disk}; only the kernel has it still"
-    return Problem("source_missing", what, "Make it anew, or name what is there.")
-
-
-def _article(name: str | None) -> str:
-    return f"{'an' if (name or '')[:1] in 'aeiox' else 'a'} {name}"
+    return Problem("source_missing", what, "Make it anew, or name another device.")
 
 
 def _fits_mount(mount: Mount, wanted: Filesystem | None) -> bool:
@@ -238,7 +235,7 @@ def _not_it(
 ) -> Part:
     """Something else than the wanted filesystem, or nothing. What is only left of our own making counts as nothing."""
     begun = content.data and _begun(device, look)
-    held = "" if begun else content.text
+    held = "" if begun else spoken(content.text)
     why = f"{source.text} holds {held}" if held else f"{source.text} is empty"
     problem = _unmakeable(pool, source, device, wanted)
     kind = FOREIGN if content.signatures else ABSENT
@@ -271,14 +268,14 @@ def _unmakeable(pool: Pool, source: _Source, device: Device, wanted: Filesystem 
         what = f"{source.text} holds no filesystem, and nothing says as what to format it"
         return Problem("missing_option", what, "Give source.format, such as ext4 or xfs.")
     if not wanted.making:
-        what = f"{source.text} holds no {pool.source.format}, and Linux has no tool that makes one"
+        what = f"{source.text} holds no {pool.source.format} filesystem, and Linux has no tool that makes one"
         return Problem("not_supported", what, "Name a device that holds one, or another source.format.")
     if device.read_only:
         return Problem(
             "not_writable", f"{source.text} is read-only", "Make it writable (blockdev --setrw), or name another."
         )
     if device.size < wanted.least:
-        what = f"{source.text} has {format_size(device.size)}, and {_article(pool.source.format)} filesystem needs "
+        what = f"{source.text} has {format_size(device.size)}, and {spoken(pool.source.format or '')} needs "
         what += f"{format_size(wanted.least)} or more"
         return Problem("not_supported", what, "Name a larger device, or another source.format.")
     return _unmountable(wanted)

@@ -16,12 +16,14 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..host.kernel import unable
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Permissions, Pool
-from ..model.types import THIN_POOL
+from ..model.types import THIN_POOL, row_of
+from ..model.units import counted
 from ..model.volume import Backing, Extent, Volume
 from . import lvm
 
@@ -37,6 +39,11 @@ STAGED, TAG = "virt-storage.", "virt-storage"  # what is being made, until it is
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
+    row = row_of(pool.type)
+    return replace(_group(pool, look, holds), unable=unable(row, row.formats))
+
+
+def _group(pool: Pool, look: Look, holds: bool) -> Storage:
     name = pool.source.name or pool.name
     path = f"/dev/{name}"
     try:
@@ -136,9 +143,10 @@ def _problem(group: lvm.Group) -> Problem | None:
         )
     if group.missing or any(device.missing for device in group.devices):
         lost = [device.uuid for device in group.devices if device.missing]
+        of_all = f"{group.missing or len(lost)} of its {counted(len(group.devices), 'device')}"
         return Problem(
             "vg_partial",
-            f"{subject} lacks {group.missing or len(lost)} of its {len(group.devices)} devices: {', '.join(lost)}",
+            f"{subject} lacks {of_all}: {', '.join(lost)}",
             "Bring them back (lvmdevices --adddev where the devices file hides them), or repair it by hand "
             "(vgreduce --removemissing loses what they held).",
         )

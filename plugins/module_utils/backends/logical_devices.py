@@ -18,6 +18,7 @@ from ..model.change import UNKNOWN, Condition
 from ..model.errors import StorageError
 from ..model.found import ABSENT, BLANK, FOREIGN, READY, UNKNOWN_STORAGE, Part, Problem, User
 from ..model.pool import Pool
+from ..model.types import spoken
 from . import lvm
 from .logical import GROUP
 
@@ -252,4 +253,4 @@ def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Conten
     text = content.text
     if text == BLANK:
         return ABSENT, "", "", None, users, conditions, unseen
-    return FOREIGN, f"holds {text}", f"what {path} holds ({text})", None, users, conditions, unseen
+    return FOREIGN, f"holds {spoken(text)}", f"what {path} holds ({spoken(text)})", None, users, conditions, unseen

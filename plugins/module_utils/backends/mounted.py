@@ -142,14 +142,14 @@ def _mount_point(pool: Pool, place: Place, look: Look) -> tuple[Part, int]:
     inode = filetree.noted_inode(place.note)
     requires = () if inode is None else _identity(place, inode)
     if place.up or place.leaving:
-        return _part(what, READY, bool(requires), requires), 0
+        return _part(path, READY, bool(requires), requires), 0
     if place.mount is not None:
         return Part(DIRECTORY, what, FOREIGN, f"a mount of {place.mount.source} ({place.mount.fstype})"), 0
     holding = filesystem_of(place.path, look.mounts()) if path else None
     unfit = None if holding is None else filetree.unfit(path, holding.fstype)
     there = unfit or filetree.observe_directory(path, place.note, False)
     removable = there.made and bool(requires) if there.kind == READY else there.made
-    return _part(what, there.kind, removable, requires, there.why), _entries(path)
+    return _part(path, there.kind, removable, requires, there.why), _entries(path)
 
 
 def _entries(path: str) -> int:
@@ -160,8 +160,18 @@ def _entries(path: str) -> int:
         return 0
 
 
-def _part(what: str, kind: str, removable: bool, requires: tuple[Condition, ...], why: str = "") -> Part:
-    return Part(DIRECTORY, what, kind, why, requires=requires, removable=removable, deleting=f"remove {what}")
+def _part(path: str, kind: str, removable: bool, requires: tuple[Condition, ...], why: str = "") -> Part:
+    """Of what is below a mount no more is known than where it is."""
+    return Part(
+        DIRECTORY,
+        f"the directory {path}",
+        kind,
+        why,
+        requires=requires,
+        removable=removable,
+        deleting=f"remove the directory {path}",
+        facts={"path": path},
+    )
 
 
 def _identity(place: Place, inode: int) -> tuple[Condition, ...]:

@@ -15,10 +15,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..host.files import read_small_file
+from ..host.kernel import unable
 from ..host.mounts import Mount, unescaped
 from ..model.change import Change
 from ..model.found import Found, Storage, User
 from ..model.pool import Pool
+from ..model.types import row_of
 from . import filetree, mounted
 
 if TYPE_CHECKING:
@@ -43,6 +45,8 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     if silent is not None and silent.point != place.path:
         return filetree.silent(path, look) or Storage("unknown", path)
     storage = mounted.observe(pool, place, look, holds, _words(pool), may_hang=True)
+    if not storage.up:
+        storage = replace(storage, unable=unable(row_of(pool.type), _kinds(pool)))
     return replace(storage, fixed=_FIXED) if _shows_all_alike(pool, place.mount if place.up else None) else storage
 
 

@@ -30,6 +30,11 @@ if TYPE_CHECKING:
 _WORKERS = 16
 _GLUSTER_PORT = 24007
 _TOOLS = {NFS: "showmount", GLUSTERFS: "gluster", CIFS: "smbclient"}
+# strerror(3), rpc(3), and the codes of SMB: nobody is there, or the way to it is not.
+_SILENT = (
+    "timed out", "no route to host", "network is unreachable", "host is down", "host is unreachable",
+    "nt_status_io_timeout", "nt_status_host_unreachable", "nt_status_network_unreachable", "nt_status_host_down",
+)  # fmt: skip
 Answer = tuple[list[FoundSource], list[str]]
 
 
@@ -58,12 +63,24 @@ def _asked(host: str, protocol: str, query: Query, look: Look) -> Answer | Stora
         if shutil.which(tool) is None:
             raise tool_missing(tool)
         found = _ASK[protocol](host, query, look)
-    except StorageError as error:
+    except StorageError as told:
+        error = _silence(host, told) or told
         error.subject = host if error.code != "tool_missing" else error.subject
         error.hint = error.hint or f"Look whether {host} serves {protocol} and lets this host ask."
         return error
     good = [source for name, source in found if answers.usable(name)]
     return good, [name for name, _source in found if not answers.usable(name)]
+
+
+def _silence(host: str, told: StorageError) -> StorageError | None:
+    """The tools have time limits of their own, and say so in their words: whoever can't be reached says nothing, which
+    is no word on what is there.
+    """
+    words = f"{told.message} {told.stderr}".casefold()
+    if told.code not in ("command_failed", "operation_failed") or not any(word in words for word in _SILENT):
+        return None
+    what = f"{host} does not answer" + ("" if told.stderr else f": {told.message}")
+    return StorageError("deadline", what, hint=told.hint, command=told.command, rc=told.rc, stderr=told.stderr)
 
 
 Named = list[tuple[str, FoundSource]]

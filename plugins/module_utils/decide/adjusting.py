@@ -16,7 +16,7 @@ from ..model.goal import VolumeGoal
 from ..model.pool import Permissions
 from ..model.units import format_size, round_up
 from ..model.volume import Backing, Volume
-from .compare import Difference, format_row
+from .compare import Difference, format_row, shown
 from .creating import check_parents_stay, link_refused
 from .guards import check_ground_is_free, check_ownership, guard_unused, guarded, same_file
 from .images import PERMISSIONS, check_capacity, settle
@@ -112,7 +112,7 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         raise task.refuse(
             "volume_differs",
             have.name,
-            f"volume {task.goal.pool}/{have.name} is backed by {mine[0].have}, not {mine[0].want}",
+            f"volume {task.goal.pool}/{have.name} is backed by {shown(mine[0].have)}, not {shown(mine[0].want)}",
             "Add allow: [backing] to rewrite it on the new backing, its content kept as it reads now, "
             "or let it be made anew, which loses its content (recreate: needed).",
         )

@@ -130,6 +130,15 @@ def _in_place(have: Volume, found: Found) -> tuple[str, ...]:
     return format_row(have.format).in_place
 
 
+def shown(fact: Any) -> str:
+    """A fact in a sentence."""
+    if isinstance(fact, dict):  # a backing
+        return " as ".join(str(value) for value in fact.values())
+    if isinstance(fact, bool):
+        return "on" if fact else "off"
+    return "none" if fact is None else str(fact)
+
+
 def differences(want: Volume, have: Volume, found: Found) -> tuple[Difference, ...]:
     """In the order in which they are changed."""
     in_place = _in_place(have, found)

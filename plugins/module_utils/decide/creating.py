@@ -15,8 +15,10 @@ from ..model.errors import StorageError
 from ..model.facts import volume_facts
 from ..model.found import UNSEEN
 from ..model.goal import VolumeGoal
+from ..model.qcow2 import DEFAULTS
 from ..model.units import format_size
 from ..model.volume import Volume
+from .compare import format_row
 from .guards import (
     check_copy_on_write,
     check_ground_is_free,
@@ -28,6 +30,8 @@ from .guards import (
 )
 from .images import settle_new
 from .task import VolumesTask
+
+_GONE = ("backing", "encryption", "thin_pool")  # what a volume has only if it is declared
 
 
 def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
@@ -68,7 +72,9 @@ def _left(volume: Volume, task: VolumesTask) -> str:
 
 
 def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Change]:
-    """What is not declared of its format, size and permissions stays as it was; its content does not."""
+    """What is not declared of its format, size and permissions stays as it was; its content does not, and its options
+    are those of a new volume.
+    """
     task.check_can(have.name, "remove", *_making(entry))
     if have.link_target is not None:
         raise link_refused(have, task)
@@ -78,12 +84,13 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
     volume = settle_new(entry, task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))
     check_ownership(volume.permissions, None, task.found, str(task.subject(have.name)))
+    before = {"path": have.path, **volume_facts(have)}
     yield Change(
         task.subject(have.name),
         "recreate",
         f"volume {task.goal.pool}/{have.name}: make it anew ({_described(volume)})",
-        {"path": have.path, **volume_facts(have)},
-        _claims(volume, task),
+        before,
+        {**_instead(before, volume, task), **_claims(volume, task)},
         volume,
         destroys=f"the content of {have.path}",
         requires=(
@@ -92,6 +99,16 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         ),
         needs=task.parents(entry),
     )
+
+
+def _instead(before: dict[str, Any], volume: Volume, task: VolumesTask) -> dict[str, Any]:
+    """What the new volume has of all that the old one had, and of its own options, unless more is declared."""
+    gone = {name: None if name in _GONE else UNKNOWN for name in before}
+    if volume.format is None or task.found.storage.kind == UNSEEN:
+        return gone
+    own = format_row(volume.format).options
+    changing = [name for name in DEFAULTS if name in own or name in before]
+    return {**gone, **{name: DEFAULTS[name] if name in own else None for name in changing}}
 
 
 def _made_from(entry: VolumeGoal, task: VolumesTask) -> tuple[Condition, ...]:

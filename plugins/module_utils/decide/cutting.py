@@ -28,7 +28,7 @@ from ..model.tables import (
     rounded,
     type_of,
 )
-from ..model.units import format_size
+from ..model.units import format_size, spoken_size
 from ..model.volume import Extent, Volume
 from .task import VolumesTask
 
@@ -170,7 +170,7 @@ def _check_kind(volume: Volume, number: int, table: Table, task: VolumesTask) ->
 def no_space(name: str, what: str, table: Table, task: VolumesTask, logical: bool) -> StorageError:
     """Says where how much is free: a partition is in one piece."""
     free = sorted((each for each in free_extents(table) if each.logical == logical), key=lambda each: -each.size)
-    shown = ", ".join(f"{format_size(each.size)} at {format_size(each.start)}" for each in free[:_SHOWN])
+    shown = ", ".join(f"{spoken_size(each.size)} at {spoken_size(each.start)}" for each in free[:_SHOWN])
     where = "the extended partition" if logical else table.device
     return task.refuse(
         "no_space",

@@ -17,6 +17,7 @@ from ..model.found import ABSENT, FOREIGN, READY, UNSEEN, Found, Part
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
 from ..model.types import PoolType, row_of
+from ..model.units import counted
 from ..model.volume import Volume
 from .building import DIRECTORY, check_unused, parts_of, unreadable
 from .decision import clean
@@ -229,8 +230,8 @@ def delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
     if "nonempty" not in goal.allow:
         raise StorageError(
             "pool_nonempty",
-            f"{found.storage.path or f'pool {goal.pool.name}'} still holds {len(found.volumes)} volumes, "
-            f"which would be lost: {listing(found.volumes)}",
+            f"{found.storage.path or f'pool {goal.pool.name}'} still holds "
+            f"{counted(len(found.volumes), 'volume')}, which would be lost: {listing(found.volumes)}",
             subject=str(subject_of(goal)),
             hint="Delete them first, or add allow: [nonempty].",
         )

@@ -14,11 +14,12 @@ from ..model.found import UNSEEN, Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.pool import Permissions
 from ..model.qcow2 import qcow2_limit, qcow2_problem
-from ..model.types import THIN_POOL, VOLUME_FORMATS
+from ..model.types import THIN_POOL, VOLUME_FORMATS, spoken_type
 from ..model.units import SIZE_LIMIT, format_size, round_up
 from ..model.volume import Backing, Content, Volume
 from .task import VolumesTask
 
+_NO_SOURCE = "Look at how it is spelled, or put the image there first."
 PERMISSIONS = ("owner", "group", "mode")
 
 
@@ -159,9 +160,7 @@ def settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volu
         _check_made_source(content, made, key, goal, volume.name)
         return _with_source(volume, content, found, content.format or made.format or "raw", made.capacity, goal)
     if image is None or image.volume is None:
-        missing.append(
-            _refuse("source_missing", f"the source {key} is not there", goal, volume.name, "Name what is there.")
-        )
+        missing.append(_refuse("source_missing", f"the source {key} is not there", goal, volume.name, _NO_SOURCE))
         return replace(volume, content=replace(content, path=content.path or found.volume_path(key)))
     header = image.volume
     if content.format is None and declared is not None and declared.volume.format == "raw":
@@ -243,7 +242,13 @@ def _check_source(
 ) -> None:
     name = volume.name
     if header.foreign or header.type not in ("file", "block"):
-        raise _refuse("source_refused", f"{key} is {header.foreign or header.type}", goal, name, "Name an image file.")
+        raise _refuse(
+            "source_refused",
+            f"{key} is {header.foreign or spoken_type(header.type)}",
+            goal,
+            name,
+            "Name an image file.",
+        )
     if content.format == "raw":
         pass  # taken byte for byte, whatever a header in it says
     elif header.problem:
@@ -360,7 +365,13 @@ def _checked_backing_format(
     """
     name = volume.name
     if header.foreign or header.type not in ("file", "block"):
-        raise _refuse("backing_refused", f"{key} is {header.foreign or header.type}", goal, name, "Name an image file.")
+        raise _refuse(
+            "backing_refused",
+            f"{key} is {header.foreign or spoken_type(header.type)}",
+            goal,
+            name,
+            "Name an image file.",
+        )
     said = backing.format or (declared.volume.format if declared is not None else None)
     if said == "raw":
         return "raw"

@@ -117,12 +117,15 @@ def _finish(
 
 
 def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
-    """The refusal of changes of storage that may not be changed; its definition may."""
+    """The refusal of changes of storage that may not or can't be changed; its definition may."""
     touching = any(
         change.subject.volume is not None or change.action in ("build", "delete", "clean") or BRING_UP in change.may
         for change in changes
     )
-    return found.storage.frozen.error(subject) if touching and found.storage.frozen is not None else None
+    if touching and found.storage.frozen is not None:
+        return found.storage.frozen.error(subject)
+    starting = any(BRING_UP in change.may for change in changes)
+    return found.storage.unable.error(subject) if starting and found.storage.unable is not None else None
 
 
 def _unseen_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -310,6 +313,20 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
     restart = _restart_needed(goal, found, differing, kept)
+    unallowed = _unallowed_restart(goal, found, differing, kept) if restart and not found.down else None
+    try:
+        decision = _run(goal, found, wanted, kept, differing, restart)
+    except StorageError as refusal:
+        if unallowed is None or not refusal.allowable:
+            raise
+        raise unallowed from refusal
+    if unallowed is not None:
+        raise decision.refusal or unallowed
+    return decision
+
+
+def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tuple[str, ...], restart: bool) -> Decision:
+    """The changes of a pool that may be defined as declared. Raises where one of them can't be made."""
     missing: list[StorageError] = []
     changes: list[Change] = []
     if restart or (goal.state == "inactive" and found.started):
@@ -373,7 +390,6 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
     earlier one that waits for the next start.
     """
     row = _row(found.definition or found.live or goal.pool)
-    grows = row.grows if found.storage.kind != UNSEEN else ()
     identity = [name for name in differing if name not in row.live and name not in row.restart]
     if identity:
         raise StorageError(
@@ -382,20 +398,30 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
             subject=str(subject_of(goal)),
             hint="Undefine it first (state: absent), or use another name.",
         )
-    pending = () if found.live is None else _differing(found.live, wanted)
-    names = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
-    if not names or not found.started or goal.state == "inactive":
+    if not _only_with_restart(goal, found, differing, wanted) or not found.started or goal.state == "inactive":
         return False
-    if found.down:  # nobody is disturbed; it runs as is wanted when it is started again
-        return goal.state == "active"
-    if "restart" not in goal.allow:
-        raise StorageError(
-            "restart_needed",
-            f"pool {goal.pool.name} is active, and a change of its {', '.join(names)} needs a restart",
-            subject=str(subject_of(goal)),
-            hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
-        )
-    return True
+    # of one that is down nobody is disturbed; it runs as is wanted when it is started again
+    return goal.state == "active" if found.down else True
+
+
+def _only_with_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
+    """The fields that change with a restart only."""
+    row = _row(found.definition or found.live or goal.pool)
+    grows = row.grows if found.storage.kind != UNSEEN else ()
+    pending = () if found.live is None else _differing(found.live, wanted)
+    return [name for name in row.restart if name not in grows and (name in differing or name in pending)]
+
+
+def _unallowed_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> StorageError | None:
+    if "restart" in goal.allow:
+        return None
+    names = ", ".join(_only_with_restart(goal, found, differing, wanted))
+    return StorageError(
+        "restart_needed",
+        f"pool {goal.pool.name} is active, and a change of its {names} needs a restart",
+        subject=str(subject_of(goal)),
+        hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
+    )
 
 
 def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ...]) -> list[Change]:

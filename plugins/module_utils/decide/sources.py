@@ -162,7 +162,10 @@ def unmet(judgement: Judgement, seconds: float) -> StorageError:
     said = [f"{named(source, kind)} is not there" for source in judgement.missing]
     said += [f"{named(source, kind)} {holding(source, found)}" for source, found in judgement.other]
     said += [f"{named(source, kind)} is not free: {', '.join(found.why_not)}" for source, found in judgement.taken]
-    said += [f"of {named(source, kind)} can't be told: {_told(silent)}" for source, silent in judgement.unknown]
+    for source, silent in judgement.unknown:
+        lists = silent.error.code in _REFUSED
+        what = f"{named(source, kind)} is not listed" if lists else f"of {named(source, kind)} can't be told"
+        said.append(f"{what}: {_told(silent)}")
     message = (f"waited for {seconds:g} s, and " if seconds else "") + "; ".join(said)
     pairs = (*judgement.other, *judgement.taken, *judgement.unknown)
     subjects = [*judgement.missing, *(pair[0] for pair in pairs)]
@@ -172,6 +175,8 @@ def unmet(judgement: Judgement, seconds: float) -> StorageError:
         return StorageError(silent_errors[0].code, message, subject=subject, hint=silent_errors[0].hint or _SILENT)
     if judgement.missing or judgement.unknown or judgement.other:
         hint = "Make it there, look at its spelling (without wait_for all that is there is listed), or raise timeout."
+        if not (judgement.missing or judgement.other):
+            hint = judgement.unknown[0][1].error.hint or _SILENT
         return StorageError("source_missing", message, subject=subject, hint=hint)
     return StorageError(
         "source_not_free", message, subject=subject, hint="Take it out of that use, or name another source."

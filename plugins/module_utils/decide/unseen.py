@@ -262,7 +262,10 @@ def _sized(volume: Volume, task: VolumesTask) -> Volume:
     have = None if source is None or source.volume is None else source.volume.capacity
     if volume.content is not None and have is None and volume.content.volume not in task.goal.by_name:
         missing = task.refuse(
-            "source_missing", volume.name, f"the source {volume.content.volume} is not there", "Name what is there."
+            "source_missing",
+            volume.name,
+            f"the source {volume.content.volume} is not there",
+            "Make it first, or name another.",
         )
         task.missing.append(missing)
     if have is not None and volume.capacity is not None and volume.capacity < have and not volume.at_least:

@@ -20,8 +20,8 @@ from ..model.facts import permissions_facts
 from ..model.found import BLANK, DATA, UNREADABLE, Found
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
-from ..model.types import POOL_TYPES
-from ..model.units import format_size
+from ..model.types import POOL_TYPES, spoken
+from ..model.units import counted, format_size
 from .building import check_all_unused
 from .deleting import check_whole, delete_listed, listing, undeletable
 from .pools import change_of, laid_over, subject_of
@@ -137,7 +137,9 @@ def _build_words(goal: PoolGoal, found: Found, wanted: Pool, missing: list[Stora
         raise _foreign(goal, foreign, wanted, never)
     if foreign:
         _check_makable(goal, wanted)
-        return frozenset({"build", "overwrite"}), ", ".join(f"{what} on {path}" for path, what in foreign.items())
+        return frozenset({"build", "overwrite"}), ", ".join(
+            f"{spoken(what)} on {path}" for path, what in foreign.items()
+        )
     blank = [path for path, what in seen.items() if what == BLANK]
     if blank:
         _check_blank(goal, wanted, blank, never, missing)
@@ -203,12 +205,12 @@ def _check_makable(goal: PoolGoal, wanted: Pool) -> None:
 
 
 def _foreign(goal: PoolGoal, foreign: Mapping[str, str], wanted: Pool, never: bool) -> StorageError:
-    holds = ", ".join(f"{path} holds {what}" for path, what in foreign.items())
+    holds = ", ".join(f"{path} holds {spoken(what)}" for path, what in foreign.items())
     kind = POOL_TYPES[wanted.type or ""].signature or wanted.source.format
     way = "add allow: [overwrite] to lose that" if not never else "let it be built (build: auto, allow: [overwrite])"
     return StorageError(
         "storage_foreign",
-        f"{holds}, not {kind}",
+        f"{holds}, not {spoken(kind or 'what is declared')}",
         subject=str(subject_of(goal)),
         hint=f"Name another device, declare what it is, or {way}.",
     )
@@ -290,7 +292,8 @@ def _check_all_listed(goal: PoolGoal, found: Found, existing: Pool) -> None:
     if unlisted and row.whole and "nonempty" not in goal.allow:
         raise StorageError(
             "pool_nonempty",
-            f"with {len(found.volumes)} volumes, {unlisted} of {called} would be lost, which the daemon does not list",
+            f"with {counted(len(found.volumes), 'volume')}, {unlisted} of {called} would be lost, which the daemon "
+            "does not list",
             subject=str(subject_of(goal)),
             hint=f"Look at it on that host ({command}), then add allow: [nonempty].",
         )

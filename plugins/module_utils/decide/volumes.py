@@ -15,9 +15,9 @@ from ..model.errors import StorageError
 from ..model.found import EVERYTHING, GROUND, PIN, READY, RUNNING, UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.types import THIN_POOL
-from ..model.units import format_size
+from ..model.units import format_size, spoken_size
 from ..model.volume import Volume
-from .compare import Difference, differences
+from .compare import Difference, differences, shown
 from .decision import Decision, clean, refresh, staging_refusal, unwritable
 from .task import VolumesTask, extra_volumes
 
@@ -26,7 +26,7 @@ _DEEPEST = 64  # backing files below each other; libvirt and QEMU have limits of
 
 def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
     """The changes that make the volumes what is declared. Raises StorageError where any of them is refused."""
-    task = VolumesTask(goal, found)
+    task = VolumesTask(goal, found, warnings=[*goal.doubts])
     _check_pool(task)
     changes = clean(goal.pool, found)
     for entry in _ordered(task):
@@ -40,10 +40,11 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .cutting import recognised
 
         made = recognised(made)
+    hampered = found.storage.frozen or found.storage.unable
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
-        or (found.storage.frozen.error(subject) if made and found.storage.frozen is not None else None)
+        or (hampered.error(subject) if made and hampered is not None else None)
         or next(iter(task.refusals), None)
         or staging_refusal(made, found, subject)
         or _space_refusal(task, made)
@@ -242,7 +243,7 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
 
 
 def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> StorageError:
-    shown = ", ".join(f"{d.field} is {_shown(d.have)}, not {_shown(d.want)}" for d in stuck)
+    sides = ", ".join(f"{d.field} is {_told(d, d.have)}, not {_told(d, d.want)}" for d in stuck)
     stays = task.found.storage.kind == UNSEEN or "resize" not in task.found.can
     if stays and [d.field for d in stuck] == ["capacity"]:
         from .unseen import cannot
@@ -252,15 +253,13 @@ def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> Storag
     return task.refuse(
         "volume_differs",
         have.name,
-        f"volume {task.goal.pool}/{have.name} is there, but its {shown}; that can't be changed in place",
+        f"volume {task.goal.pool}/{have.name} is there, but its {sides}; that can't be changed in place",
         f"Declare what it is{anew}.",
     )
 
 
-def _shown(fact: Any) -> str:
-    if isinstance(fact, dict):  # a backing
-        return " as ".join(str(value) for value in fact.values())
-    return "none" if fact is None else str(fact)
+def _told(difference: Difference, fact: Any) -> str:
+    return format_size(fact) if difference.field == "capacity" and isinstance(fact, int) else shown(fact)
 
 
 def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError | None:
@@ -276,7 +275,7 @@ def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError
     return StorageError(
         "no_space",
         f"{format_size(asked)} would be reserved for {which}, but pool {task.goal.pool} has "
-        f"{format_size(usage.available)} left",
+        f"{spoken_size(usage.available)} left",
         subject=f"pool {task.goal.pool}",
         hint=f"Free some space, or {sparse}{thin}.",
     )

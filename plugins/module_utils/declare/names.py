@@ -3,7 +3,9 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Names of pools and volumes: what can be a file name here, in libvirt and on a command line."""
+"""What pools and volumes are called: names that can be file names here, in libvirt and on a command line, and uuids;
+and what they are asked for by.
+"""
 
 from __future__ import annotations
 
@@ -59,3 +61,42 @@ def volume_name(name: str, reserved: str = ".virt-storage") -> str:
             hint="Give it another name.",
         )
     return _check(name, "volume", _LONGEST_VOLUME)
+
+
+def checked_uuid(text: str, subject: str = "") -> str:
+    """In lower case, with its dashes. Raises ``invalid_uuid``."""
+    import uuid
+
+    try:
+        return str(uuid.UUID(text.strip()))
+    except ValueError:
+        raise StorageError(
+            "invalid_uuid",
+            f"uuid: {text!r} is not a uuid",
+            subject=subject,
+            hint="Leave it out, or give its 32 hexadecimal digits, with dashes or without.",
+        ) from None
+
+
+def asked_name(text: str, kind: str) -> str:
+    """A name or a shell pattern, also of what others have made, which may be called what we would not. Raises
+    ``invalid_name`` for what nothing is called.
+    """
+    problem = "is empty" if not text else "has a slash in it" if "/" in text else ""
+    if problem:
+        raise StorageError(
+            "invalid_name",
+            f"the {kind} name {text!r} {problem}",
+            subject=f"{kind} {text}",
+            hint=f"Give a name or a shell pattern, or leave it out for every {kind}.",
+        )
+    return text
+
+
+def asked_path(text: str, network: bool = False) -> str:
+    """``network``: it may be that of a network volume, which is no path of a host. Raises ``invalid_path``."""
+    if not text.startswith("" if network and text else "/"):
+        raise StorageError(
+            "invalid_path", f"path: {text!r} is not an absolute path", hint="Give an absolute path, or leave it out."
+        )
+    return text

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import os
 import re
-import uuid as uuid_library
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from typing import Any, Callable
@@ -21,7 +20,7 @@ from ..model.pool import Adapter, Auth, Login, Permissions, Pool, Source, Source
 from ..model.sources import Problem, device_problem, host_problem, misfit, misplaced, source_problem
 from ..model.types import POOL_TYPES
 from ..model.units import parse_mode
-from .names import CONTROL, pool_name
+from .names import CONTROL, checked_uuid, pool_name
 
 _PORT = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 _LAST_PORT = 65535
@@ -94,7 +93,7 @@ def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group
     return Pool(
         name,
         params["type"],
-        _uuid(params["uuid"], name),
+        None if params["uuid"] is None else checked_uuid(params["uuid"], subject),
         _path(params["path"], name),
         Permissions(mode, owner_id(params["owner"]), group_id(params["group"])),
         source,
@@ -144,17 +143,6 @@ def _config_options(given: Mapping[Any, Any], name: str) -> tuple[tuple[str, str
             )
         options.append((str(key), text))
     return tuple(sorted(options))
-
-
-def _uuid(text: str | None, name: str) -> str | None:
-    if text is None:
-        return None
-    try:
-        return str(uuid_library.UUID(text.strip()))
-    except ValueError:
-        raise StorageError(
-            "invalid_uuid", f"uuid: {text!r} is not a uuid", subject=f"pool {name}", hint="Leave it out to get one."
-        ) from None
 
 
 def _path(text: str | None, name: str) -> str | None:

@@ -7,19 +7,21 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Callable
 
 from ..model.errors import StorageError
 from ..model.goal import Scope, VolumeGoal, VolumesGoal
 from ..model.pool import Permissions, Pool
-from ..model.units import parse_mode, parse_size
+from ..model.units import parse_mode, parse_size, plain_number
 from ..model.volume import Backing, Content, Volume
 from .names import CONTROL, pool_name, volume_name
 
+_LEAST_PLAIN = 1024 * 1024  # a smaller number of bytes is hardly meant as that
 OwnerId = Callable[[Any], Any]
 _DEFAULTS = {"state": "present", "capacity_policy": "exact", "recreate": "never"}
 _DESCRIBING = (
@@ -42,10 +44,8 @@ def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId
     accounts = (_cached(owner_id), _cached(group_id))
     entries = params["volumes"]
     if entries is None:
-        goals: tuple[VolumeGoal, ...] = (
-            (_volume_goal(params, pool, *accounts),) if params["name"] is not None or params["xml"] else ()
-        )
-        if not goals and params["exclusive"] is None:
+        given = [params] if params["name"] is not None or params["xml"] else []
+        if not given and params["exclusive"] is None:
             raise StorageError(
                 "missing_option",
                 "no volume is named",
@@ -60,7 +60,8 @@ def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId
                 subject=f"pool {pool}",
                 hint="Name it in volumes.",
             )
-        goals = tuple(_volume_goal(_inherited(entry, params), pool, *accounts) for entry in entries)
+        given = [_inherited(entry, params) for entry in entries]
+    goals = tuple(_volume_goal(each, pool, *accounts) for each in given)
     if params["exclusive"] is not None and not goals:
         raise StorageError(
             "invalid_option",
@@ -69,7 +70,31 @@ def volumes_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId
             hint="List the volumes to keep; delete volumes by name with state: absent.",
         )
     _check_unique(goals, pool)
-    return VolumesGoal(pool, goals, params["exclusive"])
+    doubts = (*_tiny(zip(given, goals), pool), *_keeping_none(goals, params["exclusive"], pool))
+    return VolumesGoal(pool, goals, params["exclusive"], doubts)
+
+
+def _tiny(entries: Iterable[tuple[Mapping[str, Any], VolumeGoal]], pool: str) -> Iterator[str]:
+    """Sizes of new volumes that look as if they lacked a unit."""
+    tiny: dict[tuple[str, int], list[str]] = {}
+    for params, goal in entries:
+        for option in ("capacity", "allocation") if goal.state == "present" else ():
+            size = plain_number(params[option])
+            if size and size < _LEAST_PLAIN:
+                tiny.setdefault((option, size), []).append(goal.volume.name)
+    for (option, size), names in tiny.items():
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        yield (
+            f"volume {pool}/{names[0]}{more}: {option} is {size} bytes: did you mean {size}G? "
+            f"If not, {size}B says so without this warning"
+        )
+
+
+def _keeping_none(goals: Iterable[VolumeGoal], exclusive: str | None, pool: str) -> Iterator[str]:
+    """A pattern for other volumes than those that are listed."""
+    kept = [goal.volume.name for goal in goals if goal.state != "absent"]
+    if exclusive is not None and not any(fnmatch.fnmatchcase(name, exclusive) for name in kept):
+        yield f"pool {pool}: exclusive: {exclusive} matches none of the volumes to keep, so that all that match go"
 
 
 def volumes_scope(goal: VolumesGoal) -> Scope:
@@ -208,12 +233,23 @@ def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group
         cluster_size=size("options.cluster_size", options.get("cluster_size")),
         lazy_refcounts=options.get("lazy_refcounts"),
         extended_l2=options.get("extended_l2"),
-        thin_pool=None if options.get("thin_pool") is None else volume_name(options["thin_pool"]),
+        thin_pool=None
+        if options.get("thin_pool") is None
+        else _named(options["thin_pool"], "options.thin_pool", subject),
         content=_content(params["source"], subject),
         preallocation=options.get("preallocation"),
         nocow=options.get("nocow"),
         at_least=params["capacity_policy"] == "at_least",
     )
+
+
+def _named(name: Any, option: str, subject: str) -> str:
+    """The name of another volume in the value of an option."""
+    try:
+        return volume_name(str(name))
+    except StorageError as error:
+        hint = "Name a volume of the same pool, or leave it out."
+        raise StorageError(error.code, f"{option}: {error.message}", subject=subject, hint=hint) from None
 
 
 def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str | None, str | None]:
@@ -226,7 +262,7 @@ def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str |
             hint="Give one of them.",
         )
     if volume is not None:
-        return None, volume_name(str(volume))
+        return None, _named(volume, option, subject)
     if not str(path).startswith("/") or CONTROL.search(str(path)):
         raise StorageError(
             "invalid_path",

@@ -18,6 +18,7 @@ from typing import NamedTuple
 from ..model.errors import StorageError
 
 _SYS = "/sys"
+_NOT_THERE = "Look at how it is spelled and whether it is attached (lsblk lists what is there), or name another."
 _SECTOR = 512  # sizes and starts in sysfs are in these, whatever the device's own are
 _PARTITION_OF = re.compile(r"part([0-9]+)-(.+)", re.DOTALL)  # kpartx(8): device-mapper's uuid of a partition
 _LOOP, _MD, _ROM = 7, 9, 11  # the kernel's devices.txt
@@ -126,7 +127,7 @@ def device_of(number: tuple[int, int], path: str = "") -> Device:
 
 
 def source_missing(path: str) -> StorageError:
-    return StorageError("source_missing", f"there is no {path} on this host", subject=path, hint="Name what is there.")
+    return StorageError("source_missing", f"there is no {path} on this host", subject=path, hint=_NOT_THERE)
 
 
 def not_readable(path: str, why: str) -> StorageError:

@@ -40,6 +40,11 @@ class StorageError(Exception):
         self.rc = rc
         self.stderr = stderr
 
+    @property
+    def allowable(self) -> bool:
+        """Whether a word of ``allow`` gets around it, which the hint names then."""
+        return "allow: [" in self.hint
+
     def as_dict(self) -> dict[str, Any]:
         """The ``error`` value of a module's result."""
         error: dict[str, Any] = {"code": self.code, "subject": self.subject, "message": self.message, "hint": self.hint}

@@ -33,11 +33,14 @@ class VolumeGoal:
 
 @dataclass(frozen=True)
 class VolumesGoal:
-    """The volumes of one pool. ``exclusive`` is a shell pattern: volumes that match and are not listed go."""
+    """The volumes of one pool. ``exclusive`` is a shell pattern: volumes that match and are not listed go. ``doubts``:
+    what is declared so, and hardly meant.
+    """
 
     pool: str
     volumes: tuple[VolumeGoal, ...] = ()
     exclusive: str | None = None
+    doubts: tuple[str, ...] = ()
 
     @cached_property
     def by_name(self) -> dict[str, VolumeGoal]:

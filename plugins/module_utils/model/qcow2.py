@@ -12,6 +12,13 @@ from .volume import Volume
 
 DEFAULT_COMPAT = "1.1"
 DEFAULT_CLUSTER_SIZE = 65536
+# What a new image has where nothing else is declared: qemu-img(1), but for compat, which is always given.
+DEFAULTS = {
+    "compat": DEFAULT_COMPAT,
+    "cluster_size": DEFAULT_CLUSTER_SIZE,
+    "lazy_refcounts": False,
+    "extended_l2": False,
+}
 COMPATS = ("0.10", "1.1")
 PREALLOCATIONS = ("off", "metadata", "falloc", "full")
 _L1_LIMIT = 32 * 2**20

@@ -30,6 +30,7 @@ _ADAPTERS = {
 }
 # Names of content, and the links that udev makes for them (systemd, src/basic/device-nodes.c).
 _TAGS = ("UUID", "LABEL", "PARTUUID", "PARTLABEL")
+_DEVICES = "/dev/"
 _BY = "/dev/disk/by-"
 _NO_HOST = re.compile(r"[\s/\\]")
 _UNSAFE = re.compile(r"[^0-9A-Za-z#+\-.:=@_\u0080-\U0010ffff]|[\ud800-\udfff]")
@@ -112,7 +113,10 @@ def misfit(pool: Pool, row: PoolType) -> Problem | None:
 
 
 def misplaced(pool: Pool, row: PoolType, source_name: str | None) -> Problem | None:
-    """Whether a path is declared that is not the one that the type fixes."""
+    """Whether a path is declared that is not the one that the type fixes, or where its devices can't be."""
+    if row.of_devices and pool.path is not None and not f"{sanitise_path(pool.path)}/".startswith(_DEVICES):
+        what = f"path: {pool.path} is not below /dev, where the devices of {row.name} pools are looked up"
+        return "invalid_path", what, "Give /dev, or a directory of links to devices, such as /dev/disk/by-id."
     fixed = fixed_path(row, source_name)
     if pool.path is None or row.target in ("declared", "none") or pool.path == fixed:
         return None

@@ -53,8 +53,9 @@ class PoolType:
     source's name. ``one_of``: no two pools agree in all of these fields of Source, of hosts in the first; without any
     there is but one pool of the type. ``taken_away``: its devices go away when it is stopped, whoever uses them.
 
-    The target: ``file_tree``: a directory of files, ``mounted``: on which something is mounted. ``active`` is the line
-    of the documentation that says what "active" means.
+    The target: ``file_tree``: a directory of files, ``mounted``: on which something is mounted. ``of_devices``: it is
+    where devices are looked up, /dev or a directory of links below it. ``active`` is the line of the documentation that
+    says what "active" means.
 
     Volumes: ``volumes`` are files, block devices or network images. ``granule`` is the number of bytes that their sizes
     are multiples of; it may be another power of two up to ``largest_granule``. ``partitions``: they are those of one
@@ -71,6 +72,9 @@ class PoolType:
 
     Finding sources: ``sources`` are fields that tell one from another; without any none are looked for.
     ``protocols``: by which servers are asked. ``daemon_finds``: a daemon can look for them too.
+
+    The kernel: ``drivers`` are what it has to have for a format, as /proc/filesystems or /proc/misc shows it, and the
+    module that brings it.
     """
 
     name: str
@@ -99,6 +103,7 @@ class PoolType:
     taken_away: bool = False
     file_tree: bool = False
     mounted: bool = False
+    of_devices: bool = False
     active: str = ""
     volumes: str = "file"
     volume_formats: tuple[str, ...] = ()
@@ -119,6 +124,7 @@ class PoolType:
     sources: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     daemon_finds: bool = False
+    drivers: tuple[tuple[str, str, str], ...] = ()
 
 
 FILE_FORMATS = (
@@ -224,6 +230,7 @@ POOL_TYPES: dict[str, PoolType] = {
             sources=("dir",),
             protocols=("nfs", "glusterfs", "cifs"),
             daemon_finds=True,
+            drivers=(("nfs", "nfs", "fs-nfs"), ("glusterfs", "fuse", "fs-fuse"), ("cifs", "cifs", "fs-cifs")),
         ),
         PoolType(
             "logical",
@@ -254,6 +261,7 @@ POOL_TYPES: dict[str, PoolType] = {
             tools="lvm2",
             sources=("name", "devices"),
             daemon_finds=True,
+            drivers=(("lvm2", "device-mapper", "dm-mod"),),
         ),
         PoolType(
             "disk",
@@ -265,6 +273,7 @@ POOL_TYPES: dict[str, PoolType] = {
             device_paths=True,
             builds="dos",
             found_only=("lvm2",),
+            of_devices=True,
             active="its disk has the declared partition table, and the pool was started",
             volumes="block",
             volume_formats=_PARTITIONS,
@@ -283,6 +292,7 @@ POOL_TYPES: dict[str, PoolType] = {
             ("initiator", "auth"),
             one_of=("devices", "initiator"),
             taken_away=True,
+            of_devices=True,
             active="a session with its target is logged in",
             volumes="block",
             elsewhere=_AT_THE_TARGET,
@@ -302,6 +312,7 @@ POOL_TYPES: dict[str, PoolType] = {
             ("adapter",),
             one_of=("adapter",),
             taken_away=True,
+            of_devices=True,
             active="its host adapter is there, and the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
@@ -309,6 +320,7 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "mpath",
             one_of=(),
+            of_devices=True,
             active="the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
@@ -391,6 +403,29 @@ POOL_TYPES: dict[str, PoolType] = {
 def row_of(name: str | None) -> PoolType:
     """The row of a type; what has none yet is taken for a directory."""
     return POOL_TYPES[name or "dir"]
+
+
+def spoken(content: str) -> str:
+    """What a device holds, in blkid's words, in those of people: ``an ext4 filesystem``, ``a gpt partition table``."""
+    return " and ".join(map(_spoken, content.split(" and ")))
+
+
+def spoken_type(volume_type: str | None) -> str:
+    """What stands where a volume should, by its type (formatstorage: volume)."""
+    return {"dir": "a directory", None: "nothing that can be told"}.get(volume_type, f"a volume of type {volume_type}")
+
+
+def _spoken(name: str) -> str:
+    for row in POOL_TYPES.values():
+        if row.on_devices and name in (*row.formats, *row.own_formats):
+            kind = "partition table" if row.partitions else "filesystem" if row.file_tree else ""
+            return f"{article(name)} {name} {kind}" if kind else name
+    return name
+
+
+def article(name: str) -> str:
+    """That of a name that is spoken as it is spelled: an ext4, an xfs, a gpt."""
+    return "an" if name[:1] in "aehiox" else "a"
 
 
 # Fields of Source that every type may have, for information, and those that libvirt reads and prints for every type,

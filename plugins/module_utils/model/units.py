@@ -21,6 +21,7 @@ _SCALES = {"": 1, "B": 1, "BYTE": 1, "BYTES": 1}
 for _power, _letter in enumerate(_LETTERS, start=1):
     _SCALES[_letter] = _SCALES[_letter + "IB"] = 1024**_power
     _SCALES[_letter + "B"] = 1000**_power
+_READABLE = 5  # digits
 _SIZE = re.compile(r"\s*([0-9]{1,40})\s*([A-Za-z]*)\s*\Z")
 _OCTAL = re.compile(r"(0o)?[0-7]{1,5}\Z")
 
@@ -44,6 +45,12 @@ def parse_size(value: int | str, option: str, subject: str = "") -> int:
     return size
 
 
+def plain_number(value: object) -> int | None:
+    """The bytes of a size that has no unit; None for other sizes."""
+    text = str(value).strip()
+    return int(text) if text.isdecimal() else None
+
+
 def format_size(size: int) -> str:
     """The shortest exact text of a size: ``10 GiB``, ``1536 MiB``, ``1000001 bytes``."""
     for power in range(len(_LETTERS), 0, -1):
@@ -51,6 +58,20 @@ def format_size(size: int) -> str:
         if size and size % scale == 0:
             return f"{size // scale} {_LETTERS[power - 1]}iB"
     return f"{size} bytes"
+
+
+def spoken_size(size: int) -> str:
+    """The same, with a round figure beside one that nobody can read."""
+    text = format_size(size)
+    power = max((power for power in range(len(_LETTERS) + 1) if size >= 1024**power), default=0)
+    if power == 0 or len(text.split()[0]) <= _READABLE:
+        return text
+    return f"{text} (about {size / 1024**power:.1f} {_LETTERS[power - 1]}iB)"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 volume``, ``2 volumes``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def parse_mode(value: int | str, option: str, subject: str = "") -> int:

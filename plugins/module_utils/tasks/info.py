@@ -13,6 +13,7 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ..declare.names import asked_name, asked_path, checked_uuid
 from ..engines.select import engine_for
 from ..libvirt_xml.pool import render_pool
 from ..model.errors import StorageError
@@ -38,6 +39,17 @@ def _engine(module: AnsibleModule, known: tuple[str, ...]) -> Any:
     return watched(module, engine_for(module.params["uri"], (), module.params["timeout"], reading=True))
 
 
+def _asked(params: dict[str, Any], **names: str) -> dict[str, Any]:
+    """The parameters, with what is asked for in the form of records. ``names``: of what each option is a name. Raises
+    StorageError for what nothing can have; what is not there is no error, nor worth a warning.
+    """
+    for option, kind in names.items():
+        if params[option] is not None:
+            asked_name(params[option], kind)
+    uuid = params.get("uuid")
+    return params if uuid is None else {**params, "uuid": checked_uuid(uuid)}
+
+
 def _only(record: dict[str, Any], fields: Any) -> dict[str, Any]:
     return record if not fields else {name: record[name] for name in ("name", *fields) if name in record}
 
@@ -46,7 +58,10 @@ def _only(record: dict[str, Any], fields: Any) -> dict[str, Any]:
 
 
 def run_pools(module: AnsibleModule) -> None:
-    params, engine = module.params, _engine(module, _OF_POOLS)
+    params = _asked(module.params, name="pool")
+    if params["path"] is not None:
+        asked_path(params["path"])
+    engine = _engine(module, _OF_POOLS)
     pattern = params["name"] or "*"
     records = [_pool(engine, name, params) for name in engine.pool_names() if fnmatch.fnmatchcase(name, pattern)]
     wanted = [record for record in records if _pool_matches(engine, record, params)]
@@ -56,7 +71,7 @@ def run_pools(module: AnsibleModule) -> None:
 
 
 def _pool_matches(engine: Any, record: dict[str, Any], params: dict[str, Any]) -> bool:
-    if params["uuid"] is not None and record.get("uuid") != params["uuid"].strip().lower():
+    if params["uuid"] is not None and record.get("uuid") != params["uuid"]:
         return False
     if params["path"] is None:
         return True
@@ -65,7 +80,9 @@ def _pool_matches(engine: Any, record: dict[str, Any], params: dict[str, Any]) -
 
 
 def _same_path(engine: Any, path: str, asked: str) -> bool:
-    """Symbolic links are followed, but nobody who may be dead is asked."""
+    """Symbolic links are followed, but nobody who may be dead is asked. Network volumes have no place here."""
+    if path == asked:
+        return True
     resolved = engine.host.servers.resolved
     return bool(resolved(path) == resolved(os.path.abspath(asked)))
 
@@ -92,10 +109,13 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
 
 
 def run_volumes(module: AnsibleModule) -> None:
-    params, engine = module.params, _engine(module, _OF_VOLUMES)
+    params = _asked(module.params, pool="pool", name="volume")
+    engine = _engine(module, _OF_VOLUMES)
+    if params["path"] is not None:
+        asked_path(params["path"], network=engine.name != "native")
     records: list[dict[str, Any]] = []
     errors: list[dict[str, Any]] = []
-    for name in _pools_asked(module, engine, params):
+    for name in _pools_asked(engine, params):
         try:
             records += _volumes(engine, name, params)
         except StorageError as error:
@@ -105,10 +125,8 @@ def run_volumes(module: AnsibleModule) -> None:
     module.exit_json(changed=False, volumes=records, errors=errors, engine=described(engine))
 
 
-def _pools_asked(module: AnsibleModule, engine: Any, params: dict[str, Any]) -> list[str]:
-    names = engine.pool_names()
-    if params["pool"] is not None and params["pool"] not in names:
-        module.warn(f"there is no pool {params['pool']} here")
+def _pools_asked(engine: Any, params: dict[str, Any]) -> list[str]:
+    names: list[str] = engine.pool_names()
     return names if params["pool"] is None else [name for name in names if name == params["pool"]]
 
 

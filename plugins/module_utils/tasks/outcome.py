@@ -20,6 +20,7 @@ from ..host.patience import watch
 from ..model.errors import StorageError
 from ..report.result import diff, plan
 
+_EARLIER = {"pool_inactive": "started it", "pool_missing": "defined it", "tool_missing": "installed it"}
 _PATIENCE, _LEAST_PATIENCE = 4, 60
 _STUCK = "See which mount or device does not answer."
 _LOOK = "Run as a user who may read it (become: true), or look at what it is mounted from."
@@ -126,7 +127,8 @@ def _warnings(result: Result, check: bool) -> list[str]:
     warnings = list(result.decision.warnings)
     if check and result.error is None:
         warnings += [
-            f"{missing.message}: planned as if an earlier task had made it" for missing in result.decision.missing
+            f"{missing.message}: planned as if an earlier task had {_EARLIER.get(missing.code, 'made it')}"
+            for missing in result.decision.missing
         ]
     if any(change.destroys for change in result.decision.changes):
         warnings += [f"could not look at {what} for users of what is destroyed" for what in result.before.unseen]

@@ -88,5 +88,7 @@ def _predicted(record: dict[str, Any], changes: list[Change]) -> dict[str, Any]:
         if change.after is None:
             record = {"name": record["name"], "state": "absent"}
         else:
-            record = {**record, **known(change.after), "state": "present"}
+            facts = known(change.after)
+            merged = {**record, **facts, "state": "present"}
+            record = {name: value for name, value in merged.items() if value is not None or name not in facts}
     return {**record, "status": "changed" if changes else "ok"}

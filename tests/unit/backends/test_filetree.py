@@ -76,7 +76,7 @@ def test_a_mount_point():
     ("kind", "seen"),
     [
         ("nothing", "absent"),
-        ("below a file", "absent"),
+        ("below a file", "foreign"),
         ("file", "foreign"),
         ("dangling link", "foreign"),
         ("link to a file", "foreign"),
@@ -100,6 +100,8 @@ def test_what_may_stand_where_the_directory_should(tmp_path, kind, seen):
     storage = filetree.observe_directory(str(path), None, True)
     assert storage.kind == seen
     assert seen == "ready" or storage.why
+    if kind == "below a file":
+        assert storage.why == f"below {tmp_path / 'file'}, which is not a directory"
 
 
 @pytest.mark.parametrize("path", ["/proc/virt", "/proc/sys", "/sys/virt/images", "/proc/self/fdinfo/x"])

@@ -140,13 +140,17 @@ def test_what_is_found_only_is_known_too():
         (holding("ext4"), "ext4", (READY, "")),
         (holding("ext4"), "auto", (READY, "")),
         (holding("ntfs"), "auto", (READY, "")),
-        (holding("xfs"), "ext4", (FOREIGN, "xfs on /dev/disk/by-id/x")),
-        (holding("ext4", "xfs"), "ext4", (FOREIGN, "ext4 and xfs on /dev/disk/by-id/x")),
+        (holding("xfs"), "ext4", (FOREIGN, "an xfs filesystem on /dev/disk/by-id/x")),
+        (
+            holding("ext4", "xfs"),
+            "ext4",
+            (FOREIGN, "an ext4 filesystem and an xfs filesystem on /dev/disk/by-id/x"),
+        ),
         (holding("ext4", "xfs"), "auto", (FOREIGN, "")),
         (holding("LVM2_member", usage="raid"), "auto", (FOREIGN, "")),
         (holding("zfs_member"), "auto", (FOREIGN, "")),
         (holding("swap", usage="other"), "xfs", (FOREIGN, "swap on /dev/disk/by-id/x")),
-        (holding("gpt", usage="partition-table"), "xfs", (FOREIGN, "gpt on /dev/disk/by-id/x")),
+        (holding("gpt", usage="partition-table"), "xfs", (FOREIGN, "a gpt partition table on /dev/disk/by-id/x")),
         (holding("iso9660", "udf"), "iso9660", (READY, "")),
         (holding("iso9660", "dos"), "auto", (READY, "")),
         (holding("hfsplus"), "hfs+", (READY, "")),
@@ -202,6 +206,24 @@ def test_no_modprobe_loads_nothing(monkeypatch):
         monkeypatch.setattr(kernel, "run", failing(code))
         assert kernel.mounts_type("nosuchfs") is possible
     assert kernel.mounts_type("proc")
+
+
+def test_what_the_kernel_has_of_its_own(monkeypatch, tmp_path):
+    (tmp_path / "filesystems").write_text("nodev\tproc\n\text4\n")
+    (tmp_path / "misc").write_text("236 device-mapper\n")
+    monkeypatch.setattr(kernel, "_LISTS", (str(tmp_path / "filesystems"), str(tmp_path / "misc")))
+    asked = []
+
+    def run(argv, timeout):
+        asked.append(argv[-1])
+        raise StorageError("command_failed", "")
+
+    monkeypatch.setattr(kernel, "run", run)
+    assert kernel.has("device-mapper", "dm-mod")
+    assert kernel.has("ext4", "fs-ext4")
+    assert not asked
+    assert not kernel.has("nfs", "fs-nfs")
+    assert asked == ["fs-nfs"]
 
 
 def test_who_uses_what_can_not_be_read_is_said(seen):

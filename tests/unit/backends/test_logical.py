@@ -18,6 +18,7 @@ from ansible_collections.virt.storage.plugins.module_utils.backends import logic
 from ansible_collections.virt.storage.plugins.module_utils.backends.logical_changes import lower_pool, lower_volumes
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
+from ansible_collections.virt.storage.plugins.module_utils.host import kernel
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found
@@ -46,6 +47,12 @@ def reported(**group):
     told = copy.deepcopy(REPORT)
     told["report"][0]["vg"][0].update(group)
     return told
+
+
+@pytest.fixture(autouse=True)
+def able(monkeypatch):
+    """What the kernel of the machine has, that the tests run on, is not asked."""
+    monkeypatch.setattr(logical, "unable", lambda row, formats: None)
 
 
 def storage(told=REPORT, pool=POOL):
@@ -397,3 +404,18 @@ def test_a_group_of_devices_that_an_earlier_task_makes():
     both = replace(pool.source, devices=(SourceDevice("/dev/nosuch"), SourceDevice("/proc")))
     (group,) = storage(pool=replace(pool, source=both)).parts
     assert (group.problem.code, group.making) == ("storage_foreign", "")  # which no task makes good
+
+
+# --- without device-mapper -------------------------------------------------------------------------------------------
+
+
+def test_a_kernel_without_device_mapper_is_refused_in_check_mode_too(monkeypatch):
+    monkeypatch.setattr(kernel, "has", lambda name, module: False)
+    monkeypatch.setattr(logical, "unable", kernel.unable)
+    down = replace(storage(), up=False)
+    stopped = replace(found(), started=False, active=False, storage=down, current=down)
+    refusal = decide_pool(PoolGoal(POOL, "active"), stopped).refusal
+    assert (refusal.code, "device-mapper" in refusal.message) == ("not_supported", True)
+    volume = VolumeGoal(Volume("new", capacity=8 * MIB), "present")
+    assert decide_volumes(VolumesGoal("vg1", (volume,)), found()).refusal.code == "not_supported"
+    assert decide_pool(PoolGoal(POOL, "absent"), stopped).refusal is None

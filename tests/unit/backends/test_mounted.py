@@ -223,3 +223,9 @@ def test_the_mount_point_is_made_and_removed():
     assert "mkdir -p -m 0711 /p" in lowered("build", part="directory", permissions=Permissions(0o711))
     assert "rmdir /p" in lowered("delete", part="directory")
     assert lowered("delete", part="filesystem") == []
+
+
+def test_a_mount_point_is_told_by_its_path(tmp_path, look):
+    with_mounts(look)
+    (directory,) = observed(tmp_path, look).parts
+    assert directory.facts == {"path": str(tmp_path)}

@@ -9,9 +9,12 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import netfs
-from ansible_collections.virt.storage.plugins.module_utils.host import patience
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
+from ansible_collections.virt.storage.plugins.module_utils.host import kernel, patience
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
+from ansible_collections.virt.storage.plugins.module_utils.model.found import Found
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import FirstOf
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Login, Pool, Source, SourceHost
 
@@ -138,3 +141,40 @@ def test_a_password_is_in_no_text_of_an_operation():
 
 def test_a_login_makes_no_difference():
     assert pool("cifs", login=Login("a", "b")) == pool("cifs")
+
+
+@pytest.mark.parametrize(
+    ("kind", "version", "kernel_has", "refused"),
+    [
+        ("nfs", None, "nfs", ""),
+        ("nfs", None, "cifs", "no nfs"),
+        ("cifs", None, "nfs", "no cifs"),
+        ("glusterfs", None, "nfs", "no fuse"),
+        ("auto", None, "fuse", ""),
+        ("auto", None, "", "no nfs and no fuse and no cifs"),
+        ("auto", "4.2", "cifs", "no nfs"),
+    ],
+)
+def test_what_the_kernel_can_not_mount_is_known_before(look, monkeypatch, kind, version, kernel_has, refused):
+    monkeypatch.setattr(kernel, "has", lambda name, module: name == kernel_has)
+    look.once("mounts", list)
+    declared = pool(kind, version=version)
+    unable = netfs.observe(declared, look, False).unable
+    assert (unable is None) == (not refused)
+    if unable is None:
+        return
+    assert unable.code == "not_supported"
+    assert f"has {refused}:" in unable.what
+    storage = netfs.observe(declared, look, False)
+    found = Found("p", storage=storage, current=storage)
+    refusal = decide_pool(PoolGoal(declared, "active"), found).refusal
+    assert refusal.code == "not_supported"
+    assert decide_pool(PoolGoal(declared, "inactive"), found).refusal is None
+
+
+def test_what_is_mounted_the_kernel_could_mount(look, monkeypatch, tmp_path):
+    monkeypatch.setattr(kernel, "has", lambda name, module: False)
+    root = Mount("/", "/", "ext4", "/dev/vda", ("rw",), (), (254, 0), 1, 0)
+    look.once("mounts", lambda: [root, mount("nfs4", "nas1:/export")])
+    monkeypatch.setattr(look.servers, "answers", lambda _mount: True)
+    assert netfs.observe(pool("nfs"), look, False).unable is None

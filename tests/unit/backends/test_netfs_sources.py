@@ -122,6 +122,31 @@ def test_a_refused_login_says_why(tools):
     assert error.hint
 
 
+@pytest.mark.parametrize(
+    ("tool", "protocol", "said", "code"),
+    [
+        ("showmount", NFS, "clnt_create: RPC: Port mapper failure - Timed out", "deadline"),
+        ("showmount", NFS, "clnt_create: RPC: Unable to send; errno = No route to host", "deadline"),
+        ("showmount", NFS, "clnt_create: RPC: Unable to receive; errno = Connection refused", "command_failed"),
+        ("showmount", NFS, "clnt_create: RPC: Program not registered", "command_failed"),
+        ("smbclient", CIFS, "do_connect: Connection to nas1 failed (Error NT_STATUS_IO_TIMEOUT)", "deadline"),
+        ("smbclient", CIFS, "do_connect: Connection to nas1 failed (Error NT_STATUS_HOST_UNREACHABLE)", "deadline"),
+        (
+            "smbclient",
+            CIFS,
+            "do_connect: Connection to nas1 failed (Error NT_STATUS_CONNECTION_REFUSED)",
+            "command_failed",
+        ),
+    ],
+)
+def test_who_does_not_answer_in_the_time_of_the_tool_is_silent(tools, tool, protocol, said, code):
+    tools(tool, f"echo '{said}' >&2; exit 1")
+    error = look(formats=(protocol,)).unanswered[0].error
+    assert (error.code, error.subject) == (code, "nas1")
+    assert said in f"{error.message} {error.stderr}"
+    assert error.hint
+
+
 GLUSTER = """
 echo '<cliOutput><opRet>0</opRet><volInfo><volumes>'
 echo '<volume><name>gv0</name><id>u</id><statusStr>Started</statusStr></volume>'

@@ -14,13 +14,22 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.decision impor
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ABSENT,
     EVERYTHING,
     READY,
     Neighbour,
     Part,
+    Problem,
     Storage,
 )
-from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceDevice
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
+    Permissions,
+    Pool,
+    Source,
+    SourceDevice,
+    SourceHost,
+)
 
 from .building import (
     DEFINED,
@@ -322,6 +331,27 @@ def test_a_restart_that_was_ended_is_completed(found, state, expected):
 def test_a_started_pool_of_which_nobody_can_tell_needs_leave_to_restart():
     found = started(ELSEWHERE, current=UNREADABLE, active=False)
     assert pool_refused(pool_goal(path="/q"), found).code == "restart_needed"
+
+
+def test_what_no_word_allows_is_told_before_that_a_restart_is_needed():
+    in_the_way = started(replace(IN_THE_WAY, path="/q"), current=DIRECTORY, active=True)
+    for state in ("active", "present"):
+        assert pool_refused(pool_goal(state, path="/q"), in_the_way).code == "storage_foreign"
+    unable = Storage(ABSENT, "/q", up=False, bring_up="mount x", unable=Problem("not_supported", "no nfs", "Load it."))
+    pool = replace(DEFINED, type="netfs", source=Source((SourceHost("h"),), dir="/e"))
+    mounted = started(unable, pool, current=DIRECTORY, active=True)
+    wanted = PoolGoal(replace(pool, path="/q"), "active")
+    assert pool_refused(wanted, mounted).code == "not_supported"
+    assert pool_refused(wanted, replace(mounted, storage=replace(unable, unable=None))).code == "restart_needed"
+
+
+def test_what_a_word_allows_is_told_after_that_a_restart_is_needed():
+    adopted = Storage(READY, "/p", up=True, bring_up="mount x", take_down="unmount /p")
+    pool = replace(DEFINED, type="netfs", source=Source((SourceHost("h"),), dir="/e"))
+    found = started(replace(adopted, path="/q", up=False), pool, current=adopted, active=True)
+    moved_there = PoolGoal(replace(pool, path="/q"), "active")
+    assert pool_refused(moved_there, found).code == "restart_needed"
+    assert pool_refused(replace(moved_there, allow=frozenset({"restart"})), found).code == "pool_adopted"
 
 
 def test_a_restart_into_a_directory_that_is_not_there_builds_it():

@@ -194,6 +194,13 @@ def test_unknown_is_not_absent(wanted, unanswered, code):
     assert decide.unmet(judgement, 30).code == code
 
 
+def test_a_refusal_is_not_told_as_silence():
+    told = [decide.unmet(judged(export("/b"), unanswered=(silent(c),)), 9) for c in ("command_failed", "deadline")]
+    assert ["is not listed" in error.message for error in told] == [True, False]
+    assert ["can't be told" in error.message for error in told] == [False, True]
+    assert all("spelling" not in error.hint for error in told)
+
+
 @pytest.mark.parametrize("wanted", [on("/dev/disk/by-id/b"), on("/dev/sdb", format="ext4")])
 def test_a_device_that_does_not_answer_is_neither_missing_nor_taken(wanted):
     unread = device("/dev/sdb", users=("it can't be looked at: it did not answer",))

@@ -36,7 +36,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     SourceDevice,
     SourceHost,
 )
-from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
+from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES, spoken
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Content, Extent
 
 from .building import (
@@ -61,7 +61,8 @@ DEVICE = (SourceDevice("/dev/sdx"),)
 
 def pool_of(kind, **source):
     row = POOL_TYPES[kind]
-    path = None if row.target == "none" else "/p" if row.target == "declared" else row.target.format(name="vg")
+    declared = "/dev" if row.of_devices else "/p"
+    path = None if row.target == "none" else declared if row.target == "declared" else row.target.format(name="vg")
     named = {"name": "vg"} if "name" in row.required else {}
     devices = {"devices": DEVICE} if "devices" in (*row.required, *row.optional) else {}
     hosts = {"hosts": (SourceHost("h"),)} if "hosts" in row.required else {}
@@ -170,12 +171,12 @@ def test_what_is_of_another_kind_is_built_over_only_where_that_is_allowed(kind, 
     found = far(kind, active=False, source=source, devices={"/dev/sdx": holds})
     error = pool_refused(pool_goal(), found)
     assert error.code == "storage_foreign"
-    assert holds in error.message
+    assert spoken(holds) in error.message
     assert "overwrite" in error.hint
     assert pool_refused(pool_goal(build="never", allow=["overwrite"]), found).code == "storage_foreign"
     change = only(started(found, allow=["overwrite"]))
     assert change.may == {"build", "overwrite"}
-    assert change.destroys == f"{holds} on /dev/sdx"
+    assert change.destroys == f"{spoken(holds)} on /dev/sdx"
 
 
 def with_part(found, **more):
@@ -254,7 +255,7 @@ def test_an_empty_device_and_nothing_to_say_as_what_to_format_it():
     ],
 )
 def test_what_no_daemon_makes_is_refused_before_it_is_defined(kind, declared, code, holds):
-    new = {"type": kind, "path": "/p", "source": Source(devices=DEVICE, format=declared)}
+    new = {"type": kind, "path": pool_of(kind).path, "source": Source(devices=DEVICE, format=declared)}
     found = replace(far(kind, active=False, devices={"/dev/sdx": holds}), definition=None)
     error = pool_refused(pool_goal(allow=["overwrite"], **new), found)
     assert (error.code, declared in error.message) == (code, True)

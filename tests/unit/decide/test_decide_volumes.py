@@ -13,7 +13,7 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.compare import differences
-from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import volumes_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes, volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
@@ -612,6 +612,22 @@ def test_making_anew_keeps_the_format_and_size_that_are_not_declared():
     assert (change.after["format"], change.after["capacity"]) == ("qcow2", MIB)
 
 
+def test_making_anew_shows_the_options_that_the_new_volume_has():
+    have = replace(QCOW2, cluster_size=131072, lazy_refcounts=True, backing=Backing("/img/b", "raw"))
+    change = only(decide(holding(have), entry(recreate="always", extended_l2=True)))
+    assert set(change.before) == set(change.after)
+    options = {"compat": "1.1", "cluster_size": 65536, "lazy_refcounts": False, "extended_l2": True, "backing": None}
+    assert {name: change.after[name] for name in options} == options
+
+
+def test_making_anew_in_another_format_shows_its_options():
+    options = {"compat": "1.1", "cluster_size": 65536, "lazy_refcounts": False, "extended_l2": False}
+    after = only(decide(holding(RAW), entry(recreate="needed", format="qcow2"))).after
+    assert {name: after[name] for name in options} == options
+    after = only(decide(holding(QCOW2), entry(recreate="needed", format="raw"))).after
+    assert {name: after[name] for name in options} == dict.fromkeys(options)
+
+
 def test_making_a_qcow2_image_anew_as_raw_keeps_the_size_that_a_guest_saw():
     """What is declared raw is read as raw, as large as its file."""
     have = volume(capacity=196624, looks_like="qcow2", looks_capacity=5 * MIB)
@@ -995,3 +1011,18 @@ def test_deciding_on_thousands_takes_no_time():
     decision = decide(found, *(entry(name, state="absent") for name in names[:750]), exclusive="*")
     assert len(decision.changes) == 1500
     assert time.process_time() - start < 1.5
+
+
+def test_what_is_hardly_meant_is_warned_of():
+    goal = replace(volumes_goal(entry("v", capacity=10)), doubts=("odd",))
+    assert decide_volumes(goal, EMPTY).warnings == ("odd",)
+
+
+def test_what_differs_is_told_in_words():
+    backed = replace(QCOW2, backing=Backing("/img/b", "raw"))
+    error = refused(holding(backed), entry(backing=Backing("/img/c", "qcow2")))
+    assert "is backed by /img/b as raw, not /img/c as qcow2" in error.message
+    error = refused(holding(QCOW2), entry(extended_l2=True))
+    assert "extended_l2 is off, not on" in error.message
+    error = refused(holding(volume(image_format="vmdk")), entry(capacity=2 * MIB))
+    assert "capacity is 1 MiB, not 2 MiB" in error.message

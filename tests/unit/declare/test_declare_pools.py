@@ -20,6 +20,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     SourceDevice,
     SourceHost,
 )
+from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
 
 OPTIONS = ("name", "uuid", "type", "path", "owner", "group", "mode", "source", "mount_options", "config_options",
            "features", "xml", "autostart", "allow")  # fmt: skip
@@ -349,6 +350,27 @@ def test_options_that_a_type_has_no_use_for(pool_type, params, option):
     error = refused(name="p", type=pool_type, **params)
     assert error.code == "invalid_option"
     assert option in error.message
+
+
+OF_DEVICES = [row.name for row in POOL_TYPES.values() if row.of_devices]
+
+
+@pytest.mark.parametrize("pool_type", OF_DEVICES)
+@pytest.mark.parametrize("path", ["/srv/p", "/devices", "/", "/dev/../srv"])
+def test_devices_are_looked_up_below_dev_only(pool_type, path):
+    assert refused(name="p", type=pool_type, path=path).code == "invalid_path"
+
+
+@pytest.mark.parametrize("pool_type", OF_DEVICES)
+@pytest.mark.parametrize("path", ["/dev", "/dev/", "/dev/disk/by-id", "/dev/disk/by-path", "/dev/mapper"])
+def test_where_devices_can_be_looked_up(pool_type, path):
+    assert pool(type=pool_type, path=path).path == path.rstrip("/")
+
+
+def test_of_a_definition_the_target_is_checked_too():
+    xml = "<pool type='disk'><name>p</name><source><device path='/dev/sdb'/></source>"
+    xml += "<target><path>/srv/p</path></target></pool>"
+    assert refused(xml=xml).code == "invalid_path"
 
 
 @pytest.mark.parametrize("pool_type", ["dir", "netfs", "scsi", "zfs"])

@@ -329,3 +329,72 @@ def test_only_what_is_named_is_looked_at():
 
 def test_exclusive_looks_at_all():
     assert volumes_scope(goal(volumes=[{"name": "a"}], exclusive="a*")).volumes is None
+
+
+# -- what is hardly meant -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("params", "told"),
+    [
+        ({"capacity": "10"}, "capacity is 10 bytes: did you mean 10G"),
+        ({"capacity": 10}, "capacity is 10 bytes: did you mean 10G"),
+        ({"capacity": " 1048575 "}, "did you mean 1048575G"),
+        ({"capacity": "1G", "allocation": "1"}, "allocation is 1 bytes"),
+    ],
+)
+def test_a_plain_number_that_is_hardly_one_of_bytes(params, told):
+    (doubt,) = goal(name="v", **params).doubts
+    assert doubt.startswith("volume p/v: ")
+    assert told in doubt
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"capacity": "10B"},
+        {"capacity": "10 bytes"},
+        {"capacity": "1K"},
+        {"capacity": "1048576"},
+        {"capacity": "0"},
+        {"capacity": "1G", "allocation": "0"},
+        {"capacity": "10", "state": "absent"},
+        {"capacity": "1G", "options": {"cluster_size": "65536"}},
+    ],
+)
+def test_sizes_that_may_be_meant(params):
+    assert goal(name="v", **params).doubts == ()
+
+
+def test_volumes_of_one_size_are_doubted_once():
+    (doubt,) = goal(capacity="10", volumes=[{"name": "a"}, {"name": "b"}, {"name": "c", "capacity": "10G"}]).doubts
+    assert doubt.startswith("volume p/a and 1 more: ")
+
+
+@pytest.mark.parametrize(
+    ("volumes", "doubted"),
+    [
+        ([{"name": "vm1"}], False),
+        ([{"name": "other"}, {"name": "vm1"}], False),
+        ([{"name": "other"}], True),
+        ([{"name": "other"}, {"name": "vm1", "state": "absent"}], True),
+    ],
+)
+def test_a_pattern_for_none_of_the_volumes_to_keep(volumes, doubted):
+    assert bool(goal(exclusive="vm*", volumes=volumes).doubts) == doubted
+
+
+@pytest.mark.parametrize(
+    ("params", "option"),
+    [
+        ({"backing": ""}, "backing"),
+        ({"backing": {"volume": ""}}, "backing"),
+        ({"source": {"volume": ""}}, "source"),
+        ({"options": {"thin_pool": ""}}, "options.thin_pool"),
+    ],
+)
+def test_an_empty_name_in_an_option_is_told_with_volume_and_option(params, option):
+    error = refused(name="v", **params)
+    assert (error.code, error.subject) == ("invalid_name", "volume p/v")
+    assert error.message.startswith(f"{option}: ")

@@ -166,7 +166,8 @@ def options(draw, kind):
     if source or draw(st.booleans()):
         params["source"] = source
     if row.target == "declared":
-        params["path"] = draw(paths().map(lambda path: "/" + path.lstrip("/")))
+        below = "/dev/" if row.of_devices else "/"
+        params["path"] = draw(paths().map(lambda path: below + path.lstrip("/")))
     elif row.target != "none" and draw(st.booleans()):
         params["path"] = row.target.format(name=source.get("name") or "p") + draw(st.sampled_from(["", "/"]))
     if row.target != "none":

@@ -30,7 +30,7 @@ def test_nobody_listens():
 
 def test_a_name_server_that_does_not_answer(monkeypatch):
     def look_up(address, seconds):
-        time.sleep(1)
+        time.sleep(60)
         raise OSError
 
     monkeypatch.setattr(reach.socket, "create_connection", look_up)
@@ -38,7 +38,7 @@ def test_a_name_server_that_does_not_answer(monkeypatch):
     with pytest.raises(StorageError) as caught:
         reach.ensure_listening("nas1", 24007, 0.2)
     assert caught.value.code == "deadline"
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 30
 
 
 def test_who_refuses():
@@ -50,13 +50,13 @@ def test_who_refuses():
 
 def test_who_can_not_be_asked_does_not_refuse(monkeypatch):
     def connect(address, seconds):
-        time.sleep(1)
+        time.sleep(60)
         raise OSError
 
     monkeypatch.setattr(reach.socket, "create_connection", connect)
     began = time.monotonic()
     assert reach.refusal("nas1", 2049, 0.1) == ""
-    assert time.monotonic() - began < 0.9
+    assert time.monotonic() - began < 30
 
 
 def test_names_are_looked_up_once(tmp_path):
@@ -72,10 +72,10 @@ def test_names_are_looked_up_once(tmp_path):
 
 
 def test_names_that_nobody_answers_for_take_no_longer_than_one():
-    names = reach.Names(0.5)
+    names = reach.Names(2)
     began = time.monotonic()
     for number in range(5):
         assert names.addresses(f"nas{number}", 10, lambda: time.sleep(60)) == ()
-    assert time.monotonic() - began < 2.5
+    assert time.monotonic() - began < 8
     assert reach.Names().addresses("nas1", 0.1, lambda: time.sleep(60)) == ()
     assert reach.Names().addresses("nas1", 10, lambda: 1 / 0) == ()

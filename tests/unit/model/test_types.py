@@ -19,6 +19,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.types import (
     FILE_FORMATS,
     POOL_TYPES,
     VOLUME_FORMATS,
+    spoken,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Backing, Volume
 
@@ -193,3 +194,19 @@ def test_what_qcow2_can_not_be(volume, word):
 def test_cluster_sizes(size):
     possible = size in [2**bits for bits in range(9, 22)]
     assert (qcow2.qcow2_problem(image(cluster_size=size)) == "") == possible
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("dos", "a dos partition table"),
+        ("gpt and ext4", "a gpt partition table and an ext4 filesystem"),
+        ("xfs", "an xfs filesystem"),
+        ("btrfs", "a btrfs filesystem"),
+        ("LVM2_member", "LVM2_member"),
+        ("data without a signature", "data without a signature"),
+        ("", ""),
+    ],
+)
+def test_what_a_device_holds_in_words(content, words):
+    assert spoken(content) == words

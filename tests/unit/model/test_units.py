@@ -163,3 +163,23 @@ def test_text_of_a_mode_reads_back(bits):
 
 def test_text_of_a_mode_is_libvirts():
     assert [units.format_mode(bits) for bits in (0o711, 0o600, 0o7)] == ["0711", "0600", "07"]
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [
+        (0, "0 bytes"),
+        (10, "10 bytes"),
+        (99999, "99999 bytes"),
+        (100001, "100001 bytes (about 97.7 KiB)"),
+        (1023 * 2**20, "1023 MiB"),
+        (1072676352, "1072676352 bytes (about 1023.0 MiB)"),
+        (10 * 2**30, "10 GiB"),
+    ],
+)
+def test_a_size_that_can_be_read(size, text):
+    assert units.spoken_size(size) == text
+
+
+def test_counted():
+    assert [units.counted(n, "volume") for n in (0, 1, 2)] == ["0 volumes", "1 volume", "2 volumes"]

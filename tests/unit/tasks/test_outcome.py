@@ -88,3 +88,18 @@ def test_a_look_that_hangs_after_something_was_done(monkeypatch, executed):
     engine.observe()
     hanging["stuck"]()
     assert (module.said["error"]["code"], module.said["changed"]) == ("deadline", executed)
+
+
+@pytest.mark.parametrize(
+    ("code", "done"),
+    [
+        ("pool_inactive", "had started it"),
+        ("pool_missing", "had defined it"),
+        ("tool_missing", "had installed it"),
+        ("source_missing", "had made it"),
+    ],
+)
+def test_what_an_earlier_task_is_taken_to_have_done(code, done):
+    result = Result(Found("p"), Found("p"), Decision(missing=(StorageError(code, "it is not there"),)), ())
+    (warning,) = outcome._warnings(result, check=True)
+    assert warning == f"it is not there: planned as if an earlier task {done}"
