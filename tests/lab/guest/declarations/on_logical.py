@@ -169,7 +169,7 @@ class LogicalKind(Declaring):
         entry: dict[str, Any] = {"name": numbers.choice(("l1", "l2", "l3", "l4"))}
         if numbers.random() < 0.1:
             return {**entry, "state": "absent"}
-        entry["capacity"] = numbers.choice(("4MiB", "8MiB", "12MiB", "5000000", "40MiB"))
+        entry["capacity"] = numbers.choice(("4MiB", "8MiB", "12MiB", "5000000", "40MiB", "1GiB"))
         pools = [volume.name for volume in there if volume.format == "thin-pool"]
         origins = [volume.name for volume in there if volume.format in ("linear", "thin")]
         kind = numbers.choice(("linear", "linear", "linear", "content", "thin-pool", "thin", "snapshot", "clone"))
@@ -192,7 +192,7 @@ class LogicalKind(Declaring):
 
     def change(self, numbers: Random, have: Seen) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": have.name}
-        kind = numbers.choice(("same", "same", "same", "grow", "grow", "shrink", "absent", "absent", "recreate"))
+        kind = numbers.choice(("same", "same", "same", "grow", "grow", "shrink", "shrink", "absent", "absent", "recreate"))
         if kind == "absent":
             entry["state"] = "absent"
         elif kind == "same":
