@@ -192,7 +192,7 @@ class LogicalKind(Declaring):
 
     def change(self, numbers: Random, have: Seen) -> dict[str, Any]:
         entry: dict[str, Any] = {"name": have.name}
-        kind = numbers.choice(("same", "same", "same", "grow", "grow", "shrink", "shrink", "absent", "absent", "recreate"))
+        kind = numbers.choice((*["same"] * 3, *["grow", "shrink", "absent"] * 2, "recreate"))
         if kind == "absent":
             entry["state"] = "absent"
         elif kind == "same":
