@@ -14,7 +14,7 @@ from ..model.found import UNSEEN, Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.pool import Permissions
 from ..model.qcow2 import qcow2_limit, qcow2_problem
-from ..model.types import THIN_POOL, VOLUME_FORMATS
+from ..model.types import THIN_POOL, VOLUME_FORMATS, kind_of_volume
 from ..model.units import SIZE_LIMIT, format_size, round_up
 from ..model.volume import Backing, Content, Volume
 from .task import VolumesTask
@@ -237,17 +237,17 @@ def _settle_inline(volume: Volume, content: Content, goal: VolumesGoal) -> Volum
     return replace(volume, format="raw", capacity=size if volume.capacity is None else volume.capacity)
 
 
-def _kind(volume: Volume) -> str:
-    return {"dir": "a directory", None: "nothing that can be told"}.get(volume.type, f"a volume of type {volume.type}")
-
-
 def _check_source(
     entry: VolumeGoal, volume: Volume, content: Content, image: Image, header: Volume, key: str, goal: VolumesGoal
 ) -> None:
     name = volume.name
     if header.foreign or header.type not in ("file", "block"):
         raise _refuse(
-            "source_refused", f"{key} is {header.foreign or _kind(header)}", goal, name, "Name an image file."
+            "source_refused",
+            f"{key} is {header.foreign or kind_of_volume(header.type)}",
+            goal,
+            name,
+            "Name an image file.",
         )
     if content.format == "raw":
         pass  # taken byte for byte, whatever a header in it says
@@ -366,7 +366,11 @@ def _checked_backing_format(
     name = volume.name
     if header.foreign or header.type not in ("file", "block"):
         raise _refuse(
-            "backing_refused", f"{key} is {header.foreign or _kind(header)}", goal, name, "Name an image file."
+            "backing_refused",
+            f"{key} is {header.foreign or kind_of_volume(header.type)}",
+            goal,
+            name,
+            "Name an image file.",
         )
     said = backing.format or (declared.volume.format if declared is not None else None)
     if said == "raw":

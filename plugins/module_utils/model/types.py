@@ -405,6 +405,15 @@ def row_of(name: str | None) -> PoolType:
     return POOL_TYPES[name or "dir"]
 
 
+# What a volume is, in libvirt's word for its type.
+_KINDS = {"file": "a file", "block": "a block device", "dir": "a directory", "network": "a volume on the network"}
+
+
+def kind_of_volume(name: str | None) -> str:
+    """What a volume of a type is, in words."""
+    return _KINDS.get(name or "", f"a volume of type {name}")
+
+
 def spoken(content: str) -> str:
     """What a device holds, in blkid's words, in those of people: ``an ext4 filesystem``, ``a gpt partition table``."""
     return " and ".join(map(_spoken, content.split(" and ")))
