@@ -292,7 +292,6 @@ POOL_TYPES: dict[str, PoolType] = {
             ("initiator", "auth"),
             one_of=("devices", "initiator"),
             taken_away=True,
-            of_devices=True,
             active="a session with its target is logged in",
             volumes="block",
             elsewhere=_AT_THE_TARGET,
@@ -312,7 +311,6 @@ POOL_TYPES: dict[str, PoolType] = {
             ("adapter",),
             one_of=("adapter",),
             taken_away=True,
-            of_devices=True,
             active="its host adapter is there, and the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
@@ -320,7 +318,6 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "mpath",
             one_of=(),
-            of_devices=True,
             active="the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
