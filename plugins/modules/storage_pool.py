@@ -37,8 +37,8 @@ options:
     choices: [dir, fs, netfs, logical, disk, iscsi, iscsi-direct, scsi, mpath, rbd, sheepdog, gluster, zfs, vstorage]
   path:
     description:
-      - The directory of the pool, an absolute path. For types whose volumes are not files, where their devices show up,
-        which is C(/dev) or a directory of links below it, such as C(/dev/disk/by-id).
+      - The directory of the pool, an absolute path. For types whose volumes are not files, where their devices show up;
+        of type V(disk) that is C(/dev) or a directory of links below it, such as C(/dev/disk/by-id).
       - Pools of type V(logical) and V(zfs) are where the name of their source says; another path is refused.
       - In an active pool it changes only with V(restart) in O(allow).
     type: str

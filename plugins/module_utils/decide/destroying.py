@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from ..model.change import Change
 from ..model.facts import volume_facts
 from ..model.goal import VolumeGoal
-from ..model.types import spoken_type
+from ..model.types import kind_of_volume
 from ..model.volume import Volume
 from .guards import guard_unused, guarded, same_file, stays_while_open
 from .task import VolumesTask
@@ -20,8 +20,8 @@ from .task import VolumesTask
 
 def check_is_volume(have: Volume, task: VolumesTask) -> None:
     """Raises for what stands under a volume's name and is no image that can be read."""
-    usual = have.type in (task.found.row.volumes, None)
-    what = have.foreign or ("" if usual else spoken_type(have.type))
+    is_one = have.type in (task.found.row.volumes, None)
+    what = have.foreign or ("" if is_one else kind_of_volume(have.type))
     if what:
         raise task.refuse(
             "volume_foreign",

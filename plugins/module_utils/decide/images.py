@@ -14,7 +14,7 @@ from ..model.found import UNSEEN, Found, Image
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.pool import Permissions
 from ..model.qcow2 import qcow2_limit, qcow2_problem
-from ..model.types import THIN_POOL, VOLUME_FORMATS, spoken_type
+from ..model.types import THIN_POOL, VOLUME_FORMATS, kind_of_volume
 from ..model.units import SIZE_LIMIT, format_size, round_up
 from ..model.volume import Backing, Content, Volume
 from .task import VolumesTask
@@ -244,7 +244,7 @@ def _check_source(
     if header.foreign or header.type not in ("file", "block"):
         raise _refuse(
             "source_refused",
-            f"{key} is {header.foreign or spoken_type(header.type)}",
+            f"{key} is {header.foreign or kind_of_volume(header.type)}",
             goal,
             name,
             "Name an image file.",
@@ -367,7 +367,7 @@ def _checked_backing_format(
     if header.foreign or header.type not in ("file", "block"):
         raise _refuse(
             "backing_refused",
-            f"{key} is {header.foreign or spoken_type(header.type)}",
+            f"{key} is {header.foreign or kind_of_volume(header.type)}",
             goal,
             name,
             "Name an image file.",

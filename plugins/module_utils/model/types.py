@@ -292,7 +292,6 @@ POOL_TYPES: dict[str, PoolType] = {
             ("initiator", "auth"),
             one_of=("devices", "initiator"),
             taken_away=True,
-            of_devices=True,
             active="a session with its target is logged in",
             volumes="block",
             elsewhere=_AT_THE_TARGET,
@@ -312,7 +311,6 @@ POOL_TYPES: dict[str, PoolType] = {
             ("adapter",),
             one_of=("adapter",),
             taken_away=True,
-            of_devices=True,
             active="its host adapter is there, and the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
@@ -320,7 +318,6 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "mpath",
             one_of=(),
-            of_devices=True,
             active="the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
@@ -405,14 +402,18 @@ def row_of(name: str | None) -> PoolType:
     return POOL_TYPES[name or "dir"]
 
 
+# What a volume is, in libvirt's word for its type.
+_KINDS = {"file": "a file", "block": "a block device", "dir": "a directory", "network": "a volume on the network"}
+
+
+def kind_of_volume(name: str | None) -> str:
+    """What a volume of a type is, in words."""
+    return _KINDS.get(name or "", f"a volume of type {name}")
+
+
 def spoken(content: str) -> str:
     """What a device holds, in blkid's words, in those of people: ``an ext4 filesystem``, ``a gpt partition table``."""
     return " and ".join(map(_spoken, content.split(" and ")))
-
-
-def spoken_type(volume_type: str | None) -> str:
-    """What stands where a volume should, by its type (formatstorage: volume)."""
-    return {"dir": "a directory", None: "nothing that can be told"}.get(volume_type, f"a volume of type {volume_type}")
 
 
 def _spoken(name: str) -> str:

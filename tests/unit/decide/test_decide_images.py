@@ -383,3 +383,9 @@ def test_a_source_counts_at_creation_only():
     found = holding(volume("v"), images={"/img/b": Image(None)})
     assert decide(found, copied()).changes == ()
     assert decide(found, copied()).missing == ()
+
+
+def test_a_directory_is_called_one():
+    found = holding(images={"/img/d": Image(replace(RAW, type="dir"), ())})
+    for declared in ({"content": Content("/img/d", format="raw")}, {"backing": Backing("/img/d", "raw")}):
+        assert "/img/d is a directory" in refused(found, entry("w", format="qcow2", **declared)).message
