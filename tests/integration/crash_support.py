@@ -146,7 +146,8 @@ for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 for name in ("storage_pool", "storage_volume", "storage_pool_info", "storage_volume_info"):
     importlib.import_module(base + ".modules." + name)
 importlib.import_module(base + ".module_utils.engines.native")  # another user may not read the interpreter's files
-import ctypes, concurrent.futures.thread, glob, xml.etree.ElementTree, lxml.etree, ansible.module_utils.common.warnings
+import ctypes, concurrent.futures.thread, glob, uuid, xml.etree.ElementTree, lxml.etree
+import ansible.module_utils.common.warnings
 
 def child(request, output, gate):
     os.dup2(output, 1)

@@ -40,7 +40,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .cutting import recognised
 
         made = recognised(made)
-    hampered = found.storage.frozen or found.storage.unable
+    hampered = found.storage.frozen or (found.storage.unable if found.active else None)
     refusal = (
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
