@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -206,9 +207,14 @@ def test_devices_that_can_not_be_cut(host, disk, loop, tmp_path):
     refuses(host.pool, "source_conflict", **part, source={"device": disk.node})
 
 
-def test_links_of_the_target(host, disk, tmp_path):
-    links = tmp_path / "by-id"
-    links.mkdir()
+@pytest.fixture
+def links():
+    """A directory of links to devices."""
+    with tempfile.TemporaryDirectory(dir="/dev", prefix="virt-storage-") as directory:
+        yield Path(directory)
+
+
+def test_links_of_the_target(host, disk, links):
     (links / "mine").symlink_to(disk.node)
     for number in (1, 2):
         (links / f"mine-part{number}").symlink_to(disk.path(number))
