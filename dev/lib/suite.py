@@ -38,6 +38,8 @@ REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARA
 # binding) those that need the binding, and those whose outcome could depend on the Python or on ansible-core.
 OLDEST_RUNS = "libvirt_binding or each_python"
 SHORTER = {"DECLARATIONS_SEQUENCES": "100"}
+# Who waits for it gets fewer of what is random or killed than CI, and the unit tests with one Python.
+QUICK = {} if "CI" in os.environ or not REPEATABLE else {**SHORTER, "ENGINES_SEQUENCES": "60", "CRASH_SAMPLE": "3"}
 # With CI set, so few failing tests of a step are run once more, alone: a machine that has much else to do can stall for
 # longer than a test allows for. What passes then is named in the summary, and is to be looked into all the same.
 FEW = 3
@@ -76,7 +78,8 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
         arguments = ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0"]
         arguments += [] if python is main else ["-m", OLDEST_RUNS]
         step = _pytest("integration", python, arguments + pytest_arguments)
-        step.extra_env.update(REPEATABLE if python is main else {**REPEATABLE, **SHORTER})
+        fewer = QUICK if python is main else {**SHORTER, **QUICK}
+        step.extra_env.update({**REPEATABLE, **{name: n for name, n in fewer.items() if name not in os.environ}})
         steps.append(step)
     for python in reversed(choice.wanted):
         steps.append(_pytest("unit", python, pytest_arguments))
