@@ -97,10 +97,10 @@ def device_of(number: tuple[int, int], path: str = "") -> Device:
     directory = os.path.realpath(f"{_SYS}/dev/block/{number[0]}:{number[1]}")
     name = os.path.basename(directory)
     size = _read(directory, "size")
-    if not size:
+    part, start = _read(directory, "partition"), _read(directory, "start")
+    if not size or (part and not start):  # or half gone, as a partition is while its table is read anew
         raise source_missing(path or f"device {number[0]}:{number[1]}")
     node = "/dev/" + name.replace("!", "/")
-    part = _read(directory, "partition")
     whole = os.path.dirname(directory) if part else directory
     dm_uuid = _read(directory, "dm/uuid")
     wwn, serial = _hardware(whole)
@@ -117,7 +117,7 @@ def device_of(number: tuple[int, int], path: str = "") -> Device:
         dm_uuid,
         disk,
         partition,
-        int(_read(directory, "start") or 0) * _SECTOR if part else None,
+        int(start) * _SECTOR if part else None,
         _partitions(directory, dm_uuid),
         wwn,
         serial,

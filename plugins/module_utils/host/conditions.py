@@ -78,8 +78,9 @@ class Checks:
     def _device(self, condition: Condition) -> str:
         from .udev import settled_device
 
-        found = settled_device(condition.path, self._timeout) if condition.expected else device_at(condition.path)
-        return _replaced(condition.expected, found.identity)
+        path, expected = condition.path, condition.expected
+        found = settled_device(path, expected, self._timeout) if expected else device_at(path)
+        return _replaced(expected, found.identity)
 
     def _signatures(self, condition: Condition) -> str:
         from .signatures import content_at

@@ -91,7 +91,7 @@ def _make(op: MakeOn, keep: Sequence[int]) -> None:
 def same_device(node: str, identity: tuple, seconds: float) -> Device:
     """The device, if that is still the one that was looked at; else raises ``changed_meanwhile``."""
     try:
-        device = settled_device(node, seconds)
+        device = settled_device(node, identity, seconds)
     except StorageError as error:
         raise changed_meanwhile(node, f"went away ({error.message})") from None
     if device.identity != identity:

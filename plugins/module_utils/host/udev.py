@@ -35,12 +35,15 @@ def settle(seconds: float) -> bool:
     return True
 
 
-def settled_device(path: str, seconds: float) -> Device:
-    """A device that was there can be away for a moment: a partition while udev has its table read anew, the link of a
-    volume while udev works off what others of its group went through. Raises what device_at does.
+def settled_device(path: str, identity: tuple, seconds: float) -> Device:
+    """The device at a path, which was that one. It can be away for a moment, and its name lead elsewhere: a partition
+    while udev has its table read anew, the link of a volume while udev works off what others of its group went through.
+    Raises what device_at does.
     """
     with suppress(StorageError):
-        return device_at(path)
+        device = device_at(path)
+        if device.identity == identity:
+            return device
     settle(seconds)
     return device_at(path)
 

@@ -131,7 +131,7 @@ def test_a_pool_on_an_export(host: Host, version: str) -> None:
 
 def test_the_daemon_sees_the_same(daemon_host: Host) -> None:
     """libvirt's own pool of the same export: capacity, volumes, keys, paths."""
-    sh("truncate -s 1M /srv/free/a.raw; qemu-img create -q -f qcow2 /srv/free/b.qcow2 16M; mkdir -p /srv/pool")
+    sh("truncate -s 1M /srv/free/a.raw; qemu-img create -q -f qcow2 /srv/free/b.qcow2 16M; mkdir -p /srv/pool; sync")
     sh(f"""virsh -q pool-define-as shared netfs --source-host 127.0.0.1 --source-path /srv/free --source-format nfs \
         --target {PATH}
         virsh -q pool-start shared""")

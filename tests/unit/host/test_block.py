@@ -148,6 +148,13 @@ def test_a_partition_that_the_kernel_numbers_anew_is_the_same(machine):
     assert by_name("nvme0n1p1").identity != before
 
 
+def test_a_partition_that_is_half_gone_is_missing(machine):
+    machine.add("sdb", "8:16", 4096)
+    machine.add("sdb1", "8:17", 100, on="sdb", partition=1, start=8)
+    (machine.sys / "devices/sdb/sdb1/start").unlink()
+    assert by_name("sdb1") is None
+
+
 def test_what_is_no_device(machine, tmp_path):
     assert refusal(device_at, "/dev/none").code == "source_missing"
     assert refusal(device_at, "/dev/null/x").code == "source_missing"
@@ -282,8 +289,8 @@ def test_udev_is_no_user(machine, monkeypatch, tmp_path, cgroup, users):
 def test_what_is_changed_with_a_device(machine):
     """A volume on a partition on a disk: what is built on it, and what it is on itself."""
     machine.add("sda", "8:0")
-    machine.add("sda1", "8:1", on="sda", partition=1)
-    machine.add("sda2", "8:2", on="sda", partition=2)
+    machine.add("sda1", "8:1", on="sda", partition=1, start=8)
+    machine.add("sda2", "8:2", on="sda", partition=2, start=16)
     machine.dm("dm-0", "253:0", "vg-lv", "LVM-x", below=("sda1",))
     slaves = machine.sys / "devices/dm-0/slaves"
     slaves.mkdir()

@@ -48,7 +48,7 @@ class Node:
     ("away_for", "expected", "what", "settled"),
     [
         (0, Node.identity, "", 0),
-        (0, (253, 3, 2 * SIZE, *Node.identity[3:]), f"was replaced (size {SIZE}, not {2 * SIZE})", 0),
+        (0, (253, 3, 2 * SIZE, *Node.identity[3:]), f"was replaced (size {SIZE}, not {2 * SIZE})", 1),
         (0, (), "was replaced (it was not there)", 0),
         (1, Node.identity, "", 1),
         (2, Node.identity, "went away", 1),

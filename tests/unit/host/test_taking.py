@@ -62,7 +62,7 @@ def host(tmp_path, monkeypatch):
         (tools / tool).chmod(0o755)
     monkeypatch.setenv("PATH", f"{tools}:/usr/bin:/bin")
     hold = taking._hold
-    monkeypatch.setattr(taking, "settled_device", lambda node, _seconds: it.device(node))
+    monkeypatch.setattr(taking, "settled_device", lambda node, *_more: it.device(node))
     monkeypatch.setattr(taking, "_hold", lambda node: it.held.append(os.path.basename(node)) or hold(node))
 
     def used(device, *_more):
