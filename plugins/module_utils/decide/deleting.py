@@ -22,7 +22,7 @@ from ..model.volume import Volume
 from .building import DIRECTORY, check_unused, parts_of, unreadable
 from .decision import clean
 from .destroying import delete
-from .guards import guard_unused
+from .guards import guard_unused, standing_on
 from .pools import change_of, stop, subject_of, undefine
 from .task import VolumesTask
 
@@ -94,15 +94,14 @@ def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
     for part in storage.parts if not storage.up else ():
         if part.kind == READY and part.removable:
             check_unused(part, goal, "deleted")
-    standing = [user for user in found.beneath if user.running or "in_use" not in goal.allow]
+    standing, way_out = standing_on(found, goal.allow)
     if standing:
-        bound = any(user.running for user in standing)
         raise StorageError(
             "device_in_use",
             f"pool {goal.pool.name} can't be deleted: {', '.join(storage.erased)} would be erased, and is used by "
             f"{', '.join(map(str, standing[:_LISTED]))}",
             subject=str(subject_of(goal)),
-            hint="Free it there first" + ("." if bound else ", or add allow: [in_use] if you know that it is safe."),
+            hint=way_out,
         )
 
 
