@@ -34,8 +34,8 @@ KERNEL_COMMAND = (
     "root=/dev/vda rw console=ttyS0 quiet mitigations=off tsc=reliable random.trust_cpu=on nokaslr audit=0 apparmor=0 "
     "net.ifnames=0 init_on_alloc=0 randomize_kstack_offset=off hardened_usercopy=off psi=0"
 )
-# Without what is dear where it is emulated: string moves byte by byte, checks at each way into the kernel, a fifth level
-# of page tables. All together they are a fifth of the work of starting a process.
+# Without what is dear where it is emulated: string moves byte by byte, checks at each way into the kernel, a fifth
+# level of page tables. All together that is a fifth of the work of starting a process.
 PROCESSOR = "max,erms=off,fsrm=off,smap=off,smep=off,umip=off,la57=off,pku=off,pks=off"
 
 
