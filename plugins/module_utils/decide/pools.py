@@ -317,7 +317,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     try:
         decision = _run(goal, found, wanted, kept, differing, restart)
     except StorageError as refusal:
-        if unallowed is None or not refusal.allowable:
+        if unallowed is None or not refusal.word:
             raise
         raise unallowed from refusal
     if unallowed is not None:
@@ -421,6 +421,7 @@ def _unallowed_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...],
         f"pool {goal.pool.name} is active, and a change of its {names} needs a restart",
         subject=str(subject_of(goal)),
         hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
+        word="restart",
     )
 
 
@@ -571,6 +572,7 @@ def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
         f"({found.current.take_down})",
         subject=str(subject_of(goal)),
         hint="Add allow: [stop_adopted] to do that all the same.",
+        word="stop_adopted",
     )
 
 

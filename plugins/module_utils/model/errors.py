@@ -17,7 +17,8 @@ class StorageError(Exception):
     """A refusal or a failure that a user can act on.
 
     ``code`` is stable and listed in docs/errors.md, ``subject`` says which pool, volume or device, ``hint`` what to
-    do next. ``command``, ``rc`` and ``stderr`` are set when a command failed.
+    do next. ``word``: that of ``allow`` which lets it happen all the same; the hint names it. ``command``, ``rc`` and
+    ``stderr`` are set when a command failed.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class StorageError(Exception):
         *,
         subject: str = "",
         hint: str = "",
+        word: str = "",
         command: str = "",
         rc: int | None = None,
         stderr: str = "",
@@ -36,14 +38,10 @@ class StorageError(Exception):
         self.message = message
         self.subject = subject
         self.hint = hint
+        self.word = word
         self.command = command
         self.rc = rc
         self.stderr = stderr
-
-    @property
-    def allowable(self) -> bool:
-        """Whether a word of ``allow`` gets around it, which the hint names then."""
-        return "allow: [" in self.hint
 
     def as_dict(self) -> dict[str, Any]:
         """The ``error`` value of a module's result."""
