@@ -18,7 +18,7 @@ class StorageError(Exception):
 
     ``code`` is stable and listed in docs/errors.md, ``subject`` says which pool, volume or device, ``hint`` what to
     do next. ``word``: that of ``allow`` which lets it happen all the same; the hint names it. ``command``, ``rc`` and
-    ``stderr`` are set when a command failed.
+    ``stderr`` are set when a command failed, ``doing``, what it was for, when a change did.
     """
 
     def __init__(
@@ -39,19 +39,25 @@ class StorageError(Exception):
         self.subject = subject
         self.hint = hint
         self.word = word
+        self.doing = ""
         self.command = command
         self.rc = rc
         self.stderr = stderr
 
+    @property
+    def told(self) -> str:
+        """What went wrong, and in doing what."""
+        return f"{self.doing}: {self.message}" if self.doing else self.message
+
     def as_dict(self) -> dict[str, Any]:
         """The ``error`` value of a module's result."""
-        error: dict[str, Any] = {"code": self.code, "subject": self.subject, "message": self.message, "hint": self.hint}
+        error: dict[str, Any] = {"code": self.code, "subject": self.subject, "message": self.told, "hint": self.hint}
         if self.command:
             error.update(command=self.command, rc=self.rc, stderr=self.stderr)
         return error
 
     def __str__(self) -> str:
-        text = self.message
+        text = self.told
         if self.command:
             ended = "" if self.rc is None else f"; exit status {self.rc}; {self.stderr.strip() or 'no message'}"
             text += f" (command: {self.command.splitlines()[0]}{ended})"
