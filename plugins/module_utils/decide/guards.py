@@ -122,7 +122,11 @@ def check_copy_on_write(option: str, value: bool | None, found: Found, subject: 
 def check_ownership(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
     """Raises ``not_permitted`` where we can't give a file that owner, group or mode: see chown(2), chmod(2).
     ``have`` is None for a new file."""
-    _check_not_fixed(permissions, have, found, subject)
+    if found.storage.open:
+        shown = have or replace(found.storage.permissions, mode=None)
+        names = ("mode", "owner", "group")
+        other = (name for name in names if getattr(permissions, name) not in (None, getattr(shown, name)))
+        check_not_fixed(other, found, subject)
     if found.process is None:
         _check_not_squashed(permissions, have, found, subject)
         return
@@ -144,15 +148,10 @@ def check_ownership(permissions: Permissions, have: Permissions | None, found: F
         )
 
 
-def _check_not_fixed(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
-    """Raises ``not_supported`` where the filesystem shows all files alike."""
-    if not found.storage.fixed or not found.storage.open:
-        return
-    shown = have or replace(found.storage.permissions, mode=None)
-    names = [
-        name for name in ("mode", "owner", "group") if getattr(permissions, name) not in (None, getattr(shown, name))
-    ]
-    if names:
+def check_not_fixed(names: Iterable[str], found: Found, subject: str) -> None:
+    """Raises ``not_supported`` where these can't be set, since the filesystem shows all files alike."""
+    names = list(names)
+    if names and found.storage.fixed:
         raise StorageError(
             "not_supported",
             f"{', '.join(names)} can't be set: {found.storage.fixed}",

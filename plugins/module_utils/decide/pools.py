@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -20,7 +20,7 @@ from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType, row_of
 from .decision import Decision, staging_refusal, unwritable
-from .guards import check_copy_on_write, check_ownership
+from .guards import check_copy_on_write, check_not_fixed, check_ownership
 
 _SHOWN = 5
 
@@ -312,10 +312,10 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
         _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing, kept)
-    unallowed = _unallowed_restart(goal, found, differing, kept) if restart and not found.down else None
+    names = _restarting(goal, found, differing, kept)
+    unallowed = _unallowed_restart(goal, names) if names and not found.down else None
     try:
-        decision = _run(goal, found, wanted, kept, differing, restart)
+        decision = _run(goal, found, wanted, kept, differing, restart=bool(names))
     except StorageError as refusal:
         if unallowed is None or not refusal.word:
             raise
@@ -385,9 +385,9 @@ def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> bool:
-    """Whether the running pool is another than the one that is wanted: by this change of its definition, or by an
-    earlier one that waits for the next start.
+def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
+    """The fields for which the pool has to be restarted, in which it runs as another one than is wanted: by this change
+    of its definition, or by an earlier one that waits for the next start.
     """
     row = _row(found.definition or found.live or goal.pool)
     identity = [name for name in differing if name not in row.live and name not in row.restart]
@@ -398,27 +398,19 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
             subject=str(subject_of(goal)),
             hint="Undefine it first (state: absent), or use another name.",
         )
-    if not _only_with_restart(goal, found, differing, wanted) or not found.started or goal.state == "inactive":
-        return False
-    # of one that is down nobody is disturbed; it runs as is wanted when it is started again
-    return goal.state == "active" if found.down else True
-
-
-def _only_with_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
-    """The fields that change with a restart only."""
-    row = _row(found.definition or found.live or goal.pool)
+    if not found.started or goal.state == "inactive" or (found.down and goal.state != "active"):
+        return []  # of one that is down nobody is disturbed; it runs as is wanted when it is started again
     grows = row.grows if found.storage.kind != UNSEEN else ()
     pending = () if found.live is None else _differing(found.live, wanted)
     return [name for name in row.restart if name not in grows and (name in differing or name in pending)]
 
 
-def _unallowed_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> StorageError | None:
+def _unallowed_restart(goal: PoolGoal, names: list[str]) -> StorageError | None:
     if "restart" in goal.allow:
         return None
-    names = ", ".join(_only_with_restart(goal, found, differing, wanted))
     return StorageError(
         "restart_needed",
-        f"pool {goal.pool.name} is active, and a change of its {names} needs a restart",
+        f"pool {goal.pool.name} is active, and a change of its {', '.join(names)} needs a restart",
         subject=str(subject_of(goal)),
         hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
         word="restart",
@@ -482,7 +474,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     if storage.bring_up and (restart or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
-        _check_not_fixed(goal, found, permissions)
+        check_not_fixed(permissions, found, str(subject_of(goal)))
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         after.update({"target": permissions} if permissions else {})
     elif storage.take_down:
@@ -492,17 +484,6 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
-
-
-def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None:
-    names = list(names)
-    if names and found.storage.fixed:
-        raise StorageError(
-            "not_supported",
-            f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
-            subject=str(subject_of(goal)),
-            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
-        )
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
@@ -596,11 +577,10 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
-    _check_not_fixed(goal, found, names)
-    check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
     )
+    check_ownership(changed, found.storage.permissions, found, str(subject_of(goal)))
     return [
         change_of(
             goal,
