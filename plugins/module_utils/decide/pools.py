@@ -320,9 +320,11 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         if unallowed is None or not refusal.word:
             raise
         raise unallowed from refusal
-    if unallowed is not None:
-        raise decision.refusal or unallowed
-    return decision
+    if unallowed is None:
+        return decision
+    if decision.missing:
+        unallowed.hint += f" It would not start now: {decision.missing[0].message}."
+    raise decision.refusal or unallowed
 
 
 def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tuple[str, ...], restart: bool) -> Decision:
