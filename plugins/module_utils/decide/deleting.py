@@ -74,7 +74,7 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
         )
     if storage.kind not in (READY, ABSENT):
         if storage.problem is not None:
-            raise StorageError(storage.problem.code, storage.problem.what, subject=subject, hint=storage.problem.hint)
+            raise storage.problem.error(subject)
         raise unreadable(goal, storage.path, storage.why)
     hidden = storage.kind == READY and not storage.up and found.row.file_tree and not storage.emptied
     if hidden and existing is not None:
