@@ -15,7 +15,7 @@ from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condit
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
+from ..model.found import ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType, row_of
@@ -185,7 +185,9 @@ def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
 def _check_identity(goal: PoolGoal, found: Found) -> None:
     existing, declared = found.definition or found.live, goal.pool
     if existing is None:
-        _check_uuid_is_free(goal, found)
+        from .sharing import check_uuid_is_free
+
+        check_uuid_is_free(goal, found)
         return
     if declared.uuid is not None and declared.uuid != existing.uuid:
         raise StorageError(
@@ -201,43 +203,6 @@ def _check_identity(goal: PoolGoal, found: Found) -> None:
             subject=str(subject_of(goal)),
             hint="A pool can't change its type: undefine it first (state: absent), or use another name.",
         )
-
-
-def _check_uuid_is_free(goal: PoolGoal, found: Found) -> None:
-    for neighbour in found.neighbours:
-        if goal.pool.uuid is not None and neighbour.pool.uuid == goal.pool.uuid:
-            raise StorageError(
-                "uuid_conflict",
-                f"the uuid {goal.pool.uuid} belongs to pool {neighbour.pool.name}",
-                subject=str(subject_of(goal)),
-                hint=f"Leave uuid out, or declare that pool by its name ({neighbour.pool.name}).",
-            )
-
-
-def _check_source_is_free(goal: PoolGoal, found: Found, wanted: Pool) -> None:
-    for neighbour in found.neighbours:
-        what = _shared(wanted, neighbour, found)
-        if what:
-            raise StorageError(
-                "source_conflict",
-                f"{what} of pool {neighbour.pool.name} already",
-                subject=str(subject_of(goal)),
-                hint=f"Declare that pool instead (name: {neighbour.pool.name}), or undefine it first (state: absent).",
-            )
-
-
-def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
-    """What another pool has that this one would have too."""
-    if _row(wanted).file_tree and wanted.path is not None and _row(neighbour.pool).file_tree:
-        resolved = found.resolved.get(wanted.path, wanted.path)
-        known = found.storage.identity is not None and found.storage.path == wanted.path
-        if neighbour.resolved == resolved or (known and neighbour.identity == found.storage.identity):
-            return f"{wanted.path} is the directory"
-    if not _row(wanted).on_devices and _row(wanted).one_of is None:
-        return ""
-    from .sharing import shared_source
-
-    return shared_source(wanted, neighbour, found)
 
 
 def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
@@ -311,7 +276,9 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
-        _check_source_is_free(goal, found, wanted)
+        from .sharing import check_source_is_free
+
+        check_source_is_free(goal, found, wanted)
     names = _restarting(goal, found, differing, kept)
     unallowed = _unallowed_restart(goal, names) if names and not found.down else None
     try:
@@ -611,6 +578,7 @@ def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
 
 def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     from .deleting import check_same_storage, delete_pool, is_gone
+    from .sharing import check_source_is_free, is_shared
 
     existing = found.definition or found.live
     if existing is not None:
@@ -618,8 +586,8 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     _check_supported(goal, found)
     if existing is None:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
-        if any(_shared(wanted, neighbour, found) for neighbour in found.neighbours) or is_gone(goal, found):
+        if is_shared(wanted, found) or is_gone(goal, found):
             return []
     else:
-        _check_source_is_free(goal, found, existing)
+        check_source_is_free(goal, found, existing)
     return delete_pool(goal, found)
