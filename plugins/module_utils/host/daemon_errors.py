@@ -55,8 +55,8 @@ def not_started() -> str:
     """What to do about a pool that a daemon does not start, for whatever reason."""
     tools = ", ".join(f"{row.name}: {row.tools}" for row in POOL_TYPES.values() if row.tools)
     return (
-        f"Look whether its source is there, and whether the host of the daemon has the tools of its type ({tools}). The "
-        "pool stays defined."
+        f"Look whether its source is there, and whether the host of the daemon has the tools of its type ({tools}). "
+        "The pool stays defined."
     )
 
 
