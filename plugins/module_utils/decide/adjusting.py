@@ -115,6 +115,7 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"volume {task.goal.pool}/{have.name} is backed by {shown(mine[0].have)}, not {shown(mine[0].want)}",
             "Add allow: [backing] to rewrite it on the new backing, its content kept as it reads now, "
             "or let it be made anew, which loses its content (recreate: needed).",
+            "backing",
         )
     _refuse_running(have, "rewritten", entry.allow, task)
     check_parents_stay(entry, task)
@@ -167,6 +168,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"volume {task.goal.pool}/{have.name} is declared raw, but its content looks like {have.looks_like}: "
             f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
             "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
+            "raw",
         )
     size = round_up(entry.volume.capacity or 0, max(format_row(have.format).granule, task.found.granule))
     wanted = replace(have, capacity=size)
@@ -200,6 +202,7 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"volume {task.goal.pool}/{have.name} has {format_size(have.capacity or 0)}; "
             f"making it {format_size(size)} would lose {lost}",
             "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
+            "shrink",
         )
     if have.type == "block":
         from .blocks import check_shrink

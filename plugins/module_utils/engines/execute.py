@@ -106,19 +106,13 @@ def _run_step(step: Step, engine: Any) -> Outcome:
             engine.execute(operation)
             done += 1
     except StorageError as error:
-        return Outcome(FAILED, _told(step, error), _halfway(step, done, error))
+        if error.command and step.change is not None:  # it knows only its tool
+            error.doing, error.subject = step.change.summary, str(step.change.subject)
+        return Outcome(FAILED, error, _halfway(step, done, error))
     except (ValueError, MemoryError) as error:
         failure = StorageError("operation_failed", f"{type(error).__name__}: {error}")
         return Outcome(FAILED, failure, _halfway(step, done, failure))
     return Outcome(DONE)
-
-
-def _told(step: Step, error: StorageError) -> StorageError:
-    """A command that failed knows only its tool: what it was to do is the step's."""
-    if error.command and step.change is not None:
-        error.message = f"{step.change.summary}: {error.message}"
-        error.subject = str(step.change.subject)
-    return error
 
 
 def _halfway(step: Step, done: int, error: StorageError) -> bool:
