@@ -78,8 +78,17 @@ class Processes:
             return []
         except OSError:
             return []
-        links = (f"{directory}/{name}" for name in names)
-        return [OpenFile(pid, link, shown) for link in links for shown in _target(link)]
+        found = []
+        for link in (f"{directory}/{name}" for name in names):
+            try:
+                found.append(OpenFile(pid, link, os.readlink(link)))
+            except PermissionError:
+                # Root may list them without CAP_SYS_PTRACE, and not look at them. One that has ended says the same.
+                self.unseen |= {_OTHERS} if os.path.exists(directory) else set()
+                break
+            except OSError:
+                continue
+        return found
 
     def places(self) -> list[OpenFile]:
         """Working directories, roots and programs of all processes."""
