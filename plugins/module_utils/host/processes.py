@@ -83,8 +83,7 @@ class Processes:
             try:
                 found.append(OpenFile(pid, link, os.readlink(link)))
             except PermissionError:
-                # Root may list them without CAP_SYS_PTRACE, and not look at them. One that has ended says the same.
-                self.unseen |= {_OTHERS} if os.path.exists(directory) else set()
+                self.unseen |= {_OTHERS} if _is_hidden(pid) else set()
                 break
             except OSError:
                 continue
@@ -124,6 +123,13 @@ def _hides_others() -> bool:
     """Whether processes of others are not even listed: proc(5), hidepid; capabilities(7), CAP_SYS_PTRACE."""
     proc = mount_at("/proc", mounts())
     return proc is not None and bool(_HIDING & {*proc.super_options, *proc.options}) and not _may_look_at_all()
+
+
+def _is_hidden(pid: str) -> bool:
+    """Whether a process may have open what we may not look at, as root without CAP_SYS_PTRACE may list descriptors and
+    no more. One that has ended says the same; so may the first one, which is kept even from those who may look at all.
+    """
+    return os.path.exists(f"/proc/{pid}/fd") and not (pid == "1" and _may_look_at_all())
 
 
 def _may_look_at_all() -> bool:
