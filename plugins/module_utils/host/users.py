@@ -29,6 +29,7 @@ _QEMU_LOCK_START, _QEMU_LOCK_LENGTH = 100, 200
 _FLOCK = "hhqqi4x"
 _LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, "QQQQQ192x"  # linux/loop.h
 _SECONDS = 5.0
+_OF_ZFS = "zfs_member"
 _LOOPS = "what loop devices are attached to"
 
 
@@ -220,6 +221,20 @@ def _elsewhere(
                 yield targets.mounted(mount, process), user
 
 
+def _renamed(paths: Mapping[str, str], processes: Processes) -> Iterator[tuple[str, User]]:
+    """Users that know a file by the name that it had, as a pool of ZFS does: of what is no longer under that name only
+    the content tells.
+    """
+    lost = [user for path, user in processes.served() if not os.path.lexists(path)] if paths else []
+    if not lost:
+        return
+    from .signatures import content_at
+
+    for key, path in paths.items():
+        if _OF_ZFS in content_at(path, _SECONDS).names:
+            yield from ((key, user) for user in lost)
+
+
 def held(path: str) -> bool:
     """Whether the kernel has a block device in use: mounted, as swap, or below another device (open(2), O_EXCL)."""
     status = _try_stat(path)
@@ -254,6 +269,8 @@ def users_of(
     for key, user in _elsewhere(targets, loop_nodes, processes, unseen) if paths else ():
         if key is not None and user not in users[key]:
             users[key].append(user)
+    for key, user in _renamed({key: path for key, path in paths.items() if not users[key]}, processes):
+        users[key].append(user)
     for key, path in paths.items():
         lock = None if users[key] else qemu_lock(path, writers_only)
         if lock is not None:
