@@ -170,7 +170,7 @@ def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
         if getattr(declared.source, name) not in (None, getattr(existing.source, name))
     ]
     if not same_path or other:
-        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on another {', '.join(other)}"
+        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on other {', '.join(other)}"
         raise StorageError(
             "identity_change",
             f"pool {goal.pool.name} lives {lives}: nothing is deleted",

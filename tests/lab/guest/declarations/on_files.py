@@ -243,7 +243,7 @@ class FilesKind(Declaring):
             return []
         wrong = []
         for word, value in (params.get("source") or {}).items():
-            if pool is not None and words.get(word) != by_path(value):
+            if pool is not None and not _same(word, words.get(word), by_path(value)):
                 wrong.append(f"the definition says {word} {words.get(word)}, declared is {value}")
         mount, state = reading.facts["mounts"].get(path), params.get("state", "active")
         mine = mount is not None and self.mounted_from(mount, words)
@@ -276,6 +276,11 @@ class FilesKind(Declaring):
         if "mode" in entry and have.facts["mode"] != int(entry["mode"], 8):
             wrong.append(f"{path} has mode {have.facts['mode']:o}")
         return wrong + self._content_differs(entry, have)
+
+
+def _same(word: str, said: object, declared: str) -> bool:
+    """A definition keeps the path by which it says a device."""
+    return said == declared or (word == "device" and os.path.realpath(str(said)) == os.path.realpath(declared))
 
 
 def done_mounts(mount: tuple[str, str, str, str] | None, option: str) -> bool:
