@@ -18,6 +18,7 @@ from ..model.operations import Step
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 # What is refused before anything is done.
 _REFUSALS = ("tool_missing", "changed_meanwhile", "locked")
+_FAILED = "Look at what is there, and at the memory that is left; run the task again."
 _WORKERS = max(2, min(8, 2 * (os.cpu_count() or 1)))
 
 
@@ -110,7 +111,8 @@ def _run_step(step: Step, engine: Any) -> Outcome:
             error.doing, error.subject = step.change.summary, str(step.change.subject)
         return Outcome(FAILED, error, _halfway(step, done, error))
     except (ValueError, MemoryError) as error:
-        failure = StorageError("operation_failed", f"{type(error).__name__}: {error}")
+        what = "" if step.change is None else str(step.change.subject)
+        failure = StorageError("operation_failed", f"{type(error).__name__}: {error}", subject=what, hint=_FAILED)
         return Outcome(FAILED, failure, _halfway(step, done, failure))
     return Outcome(DONE)
 

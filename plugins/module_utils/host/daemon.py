@@ -303,7 +303,12 @@ class Daemon:
                         self._explain_stopped(failure, op.pool)
                     raise failure from None
             except OSError as error:
-                raise StorageError("not_readable", str(error), subject=str(error.filename or subject)) from None
+                raise StorageError(
+                    "not_readable",
+                    str(error),
+                    subject=str(error.filename or subject),
+                    hint="Look at the file that is uploaded, or run as a user who may read it (become: true).",
+                ) from None
             time.sleep(_POLL_SECONDS)
 
     def _explain_stopped(self, failure: StorageError, pool: str) -> None:
