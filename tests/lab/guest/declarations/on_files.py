@@ -251,7 +251,9 @@ class FilesKind(Declaring):
             wrong.append(f"active, but on {path} is {mount}")
         if state in ("inactive", "deleted") and mine and not (state == "inactive" and path in self.foreign):
             wrong.append(f"{state}, but on {path} is {mount}")
-        if state == "active" and "noatime" in params.get("mount_options", ()) and done_mounts(mount, "noatime"):
+        adopted = path in self.foreign  # its options stay as they are
+        declared = () if adopted or state != "active" else params.get("mount_options", ())
+        if "noatime" in declared and done_mounts(mount, "noatime"):
             wrong.append(f"mounted without noatime: {mount}")
         if "mode" in params and state == "active" and stat.S_IMODE(os.stat(path).st_mode) != int(params["mode"], 8):
             wrong.append(f"{path} has another mode than {params['mode']}")
