@@ -265,8 +265,8 @@ error:
 
 from ansible.module_utils.basic import AnsibleModule
 
-from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 from ansible_collections.virt.storage.plugins.module_utils.tasks import sources
+from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 
 
 def main() -> None:

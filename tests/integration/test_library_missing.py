@@ -36,9 +36,7 @@ def test_check_mode_plans_a_pool_from_what_is_not_known(uri):
     result = call("storage_pool", True, uri=uri, **POOL)
     told(result)
     assert result["changed"]
-    assert [entry["summary"] for entry in result["plan"]] == [
-        "pool images: define it, or adjust what is there by then"
-    ]
+    assert [entry["summary"] for entry in result["plan"]] == ["pool images: define it, or adjust what is there by then"]
     assert "(known after apply)" in result["diff"]["before"]
     assert (result["pool"]["state"], result["pool"]["path"]) == ("active", "/srv/images")
 
