@@ -114,6 +114,36 @@ def test_what_is_missing_is_told_by_the_package_database(stage: Stage, family: s
     assert "changed=1 " in played.stdout
 
 
+INSTALLS = """
+import json
+
+from ansible.module_utils.basic import AnsibleModule
+
+module = AnsibleModule({"name": {"type": "list"}, "state": {"type": "str"}, "update_cache": {"type": "bool"}})
+with open("%s", "a") as told:
+    print(json.dumps(module.params), file=told)
+module.exit_json(changed=True)
+"""
+
+
+def test_what_is_missing_is_installed_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of the package manager is a stand-in, which ansible.builtin.package finds by its name."""
+    stage.tool(*LXML_ONLY["Suse"])
+    (stage.directory / "zypper.py").write_text(INSTALLS % (stage.directory / "installed"), encoding="utf-8")
+    monkeypatch.setenv("ANSIBLE_LIBRARY", str(stage.directory))
+    facts = {"os_family": "Suse", "pkg_mgr": "zypper", "selinux": {}, "distribution": "SLES"}
+    no_daemon = json.dumps({"packages_daemons": []})
+    played, missing = stage.play("packages", "main", facts, "--extra-vars", no_daemon, packages_tools=["lvm"])
+    assert missing == ["lvm2"], played.stdout + played.stderr
+    assert "changed=1 " in played.stdout
+    stage.tool("rpm", "exit 0")
+    played, missing = stage.play("packages", "main", facts, "--extra-vars", no_daemon, packages_tools=["lvm"])
+    assert missing == []
+    assert "changed=0 " in played.stdout
+    told = [json.loads(line) for line in (stage.directory / "installed").read_text(encoding="utf-8").splitlines()]
+    assert told == [{"name": ["lvm2"], "state": "present", "update_cache": True}]
+
+
 def test_a_distribution_that_has_no_such_package_is_refused(stage: Stage) -> None:
     facts = {"os_family": "Archlinux", "pkg_mgr": "none", "selinux": {}, "distribution": "Archlinux"}
     played, _missing = stage.play("packages", "main", facts, packages_tools=["mkfs.gfs2"])
