@@ -660,7 +660,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_guarded(module, pool.run)
+    run_guarded(module, pool.run, pool.run_unlooked)
 
 
 if __name__ == "__main__":

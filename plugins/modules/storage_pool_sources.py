@@ -265,8 +265,8 @@ error:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.virt.storage.plugins.module_utils.tasks import sources
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
-from ansible_collections.virt.storage.plugins.module_utils.tasks.sources import run_sources
 
 
 def main() -> None:
@@ -290,7 +290,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_guarded(module, run_sources)
+    run_guarded(module, sources.run_sources, sources.run_unlooked)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -32,7 +33,8 @@ from .servers import HOST, Servers
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+ROLES = sorted((REPOSITORY / "roles").glob("*/README.md"))
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), *ROLES]
 MODULES = sorted((REPOSITORY / "plugins" / "modules").glob("*.py"))
 GROUP = "group/virt.storage.storage"
 MAIN = REPOSITORY / ".venv" / "main"
@@ -43,7 +45,8 @@ _DISK = re.compile(r"/dev/disk/by-id/[\w.-]+")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
 _NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
-_ELSEWHERE = ("netfs.md",)  # what it shows takes a kernel's NFS client: its tests are the lab's
+#: What they show takes a kernel's NFS client, or installs packages: their tests are the lab's.
+_ELSEWHERE = (REPOSITORY / "docs" / "pools" / "netfs.md", *ROLES)
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
 
 
@@ -102,7 +105,11 @@ class Page:
         """An ad-hoc command on this host: ansible PATTERN … -a OPTIONS."""
         words = [word for word in shlex.split(self.moved(line)) if word not in ("-b", "--become")]
         words[1] = "localhost"
-        words[words.index("-a") + 1] += f" uri={self.uri}"
+        told = words.index("-a") + 1
+        in_json = words[told].startswith("{")
+        words[told] = (
+            json.dumps({**json.loads(words[told]), "uri": self.uri}) if in_json else f"{words[told]} uri={self.uri}"
+        )
         return [*words, *self.local]
 
     def run(self, command: list[str]) -> None:
@@ -178,7 +185,7 @@ def page(tmp_path: Path, playbooks: Playbooks) -> Page:
     "path", [path for path in PAGES if has_examples(path)], ids=lambda path: str(path.relative_to(REPOSITORY))
 )
 def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureRequest) -> None:
-    page.here = path.name not in _ELSEWHERE
+    page.here = path not in _ELSEWHERE
     if RUN and path == PAGES[0]:
         page.playbooks = None
     page.serve("".join(text for _language, text in blocks(path)), request)
@@ -191,7 +198,7 @@ def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureR
             continue
         page.play(waiting)
         waiting = []
-        for line in text.splitlines():
+        for line in text.replace("\\\n", "").splitlines():
             if RUN and page.here and line.startswith("ansible "):
                 page.run(page.command(line))
     page.play(waiting)

@@ -244,6 +244,18 @@ def _only_state(goal: PoolGoal, found: Found) -> Decision:
     return _finish(goal, found, tuple(changes), (missing,))
 
 
+def unlooked_pool(goal: PoolGoal) -> tuple[Change, ...]:
+    """What is planned for a pool that nobody could look at: from whatever is there by then."""
+    if goal.state in ("absent", "deleted"):
+        return ()
+    declared = {"definition": definition_facts(goal.pool), "autostart": goal.autostart, "state": goal.state}
+    if goal.state == "present":
+        del declared["state"]
+    after = {name: value for name, value in declared.items() if value not in (None, {})}
+    before = dict.fromkeys(after, UNKNOWN)
+    return (change_of(goal, "define", "define it, or adjust what is there by then", before, after),)
+
+
 def change_of(
     goal: PoolGoal, action: str, summary: str, before: Any, after: Any, wanted: Pool | None = None, **more: Any
 ) -> Change:

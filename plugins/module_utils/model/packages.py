@@ -62,6 +62,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "mkfs.hfsplus": ("hfsprogs", "hfsplus-tools", "hfsutils", ""),
     "mount.nfs": _NFS,
     "showmount": _NFS,
+    "exportfs": ("nfs-kernel-server", "nfs-utils", "nfs-kernel-server", "nfs-utils"),
     "mount.glusterfs": ("glusterfs-client", "glusterfs-fuse", "glusterfs", "glusterfs"),
     "gluster": ("glusterfs-cli", "glusterfs-cli", "glusterfs", "glusterfs"),
     "mount.cifs": ("cifs-utils",) * 4,

@@ -12,15 +12,16 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Aim, Result, converge
-from ..decide.pools import decide_pool, pool_at_stake
+from ..decide.pools import decide_pool, pool_at_stake, unlooked_pool
 from ..declare.pools import pool_goal, pool_scope
 from ..engines.select import engine_for
 from ..host.accounts import accounts_of
 from ..model.change import Change, known
+from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts, volume_facts
 from ..model.found import READY, Found
 from ..report.records import pool_record
-from .outcome import done_changes, finish, watched
+from .outcome import done_changes, finish, finish_unlooked, watched
 
 
 def run(module: AnsibleModule) -> None:
@@ -34,6 +35,13 @@ def run(module: AnsibleModule) -> None:
     if module.check_mode:
         record = _predicted(record, done_changes(result, True))
     finish(module, result, engine, {"pool": record})
+
+
+def run_unlooked(module: AnsibleModule, missing: StorageError) -> None:
+    goal = pool_goal(module.params, *accounts_of(module.params["uri"]))
+    changes = unlooked_pool(goal)
+    record = {"name": goal.pool.name, "state": "unknown"}
+    finish_unlooked(module, changes, missing, pool=_predicted(record, changes))
 
 
 def say_what_stays(result: Result) -> None:

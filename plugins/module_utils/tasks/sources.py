@@ -52,6 +52,13 @@ def run_sources(module: AnsibleModule) -> None:
     module.exit_json(**values)
 
 
+def run_unlooked(module: AnsibleModule, missing: StorageError) -> None:
+    goal = sources_goal(module.params)
+    module.warn(f"{missing.message}: an earlier task may change that")
+    waited = [missing_record(source, missing.message) for source in goal.wanted]
+    module.exit_json(changed=False, sources=[], unanswered=[], missing=waited)
+
+
 def _until_there(engine: Any, goal: SourcesGoal, seconds: float, check: bool) -> Discovery:
     """The last look that was not cut off, if there is one. Check mode waits for nothing: what an earlier task would
     make does not come.
