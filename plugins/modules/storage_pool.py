@@ -213,8 +213,10 @@ options:
     default: active
   autostart:
     description:
-      - Whether the pool is marked to be started at boot. Only a libvirt daemon acts on the mark; without one a
-        warning says so.
+      - Whether the pool is started at boot, for which it is marked as libvirt has it.
+      - Where no libvirt daemon is started at boot, a unit of systemd starts the marked pools of C(native:///system). It
+        is installed with the first mark and removed with the last one. Elsewhere a warning says that nobody does; see
+        docs/autostart.md.
     type: bool
   build:
     description:

@@ -159,7 +159,15 @@ def _row(pool: Pool) -> PoolType:
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
     remarks = () if goal.state == "deleted" else found.storage.remarks  # those are of what stays
-    return (*unread, *remarks, *_autostart_warning(goal, found))
+    return (*unread, *remarks, *_autostart_warnings(goal, found))
+
+
+def _autostart_warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
+    if not goal.autostart:
+        return ()
+    from .booting import warnings
+
+    return warnings(goal, found)
 
 
 def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -168,15 +176,6 @@ def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...
         return ()
     entries = "1 entry" if storage.hides == 1 else f"{storage.hides} entries"
     return (f"{storage.path} holds {entries}, hidden as long as the pool is mounted there",)
-
-
-def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
-    if not goal.autostart or found.starts_at_boot:
-        return ()
-    return (
-        f"pool {goal.pool.name}: autostart is marked, but without a libvirt daemon nothing starts pools at boot; "
-        "run this task again after a boot",
-    )
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -274,8 +273,7 @@ def _only_state(goal: PoolGoal, found: Found) -> Decision:
     changes = []
     if goal.state == "active":
         changes.append(change_of(goal, "start", "start the pool", {"state": UNKNOWN}, {"state": "active"}))
-    if goal.autostart is not None:
-        changes.append(_autostart(goal, UNKNOWN))
+    changes += _autostart(goal, found, UNKNOWN)
     return _finish(goal, found, tuple(changes), (missing,))
 
 
@@ -340,8 +338,7 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
         changes += _set_permissions(goal, found, wanted)
     if runs and (restart or not found.active):
         changes.append(_start(goal, found, wanted, missing, restart))
-    if goal.autostart is not None and goal.autostart != found.autostart:
-        changes.append(_autostart(goal, found.autostart, wanted))
+    changes += _autostart(goal, found, found.autostart, wanted)
     return _finish(goal, found, tuple(changes), tuple(missing))
 
 
@@ -454,6 +451,12 @@ def undefine(goal: PoolGoal, found: Found) -> list[Change]:
         return []
     before = {"definition": definition_facts(found.definition), "autostart": found.autostart}
     what = "remove its definition" + ("" if goal.state == "deleted" else ", keep its data")
+    if found.autostart:
+        from .booting import removal_of_unit, unit_goes
+
+        if unit_goes(found):
+            before["boot_unit"] = found.boot.state
+            what += f"; {removal_of_unit(found)}"
     return [change_of(goal, "undefine", what, before, None, found.definition)]
 
 
@@ -574,11 +577,12 @@ def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
     )
 
 
-def _autostart(goal: PoolGoal, before: Any, wanted: Pool | None = None) -> Change:
-    word = "mark" if goal.autostart else "unmark"
-    return change_of(
-        goal, "autostart", f"{word} it for autostart", {"autostart": before}, {"autostart": goal.autostart}, wanted
-    )
+def _autostart(goal: PoolGoal, found: Found, before: Any, wanted: Pool | None = None) -> list[Change]:
+    if goal.autostart is None:
+        return []
+    from .booting import autostart
+
+    return autostart(goal, found, before, wanted)
 
 
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:

@@ -58,7 +58,8 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
 
 def pool_scope(goal: PoolGoal) -> Scope:
     deleting = goal.state == "deleted"
-    return Scope(goal.pool, volumes=None if deleting else (), neighbours=True, holds=deleting)
+    boots = goal.autostart is not None or deleting or goal.state == "absent"
+    return Scope(goal.pool, volumes=None if deleting else (), neighbours=True, holds=deleting, boots=boots)
 
 
 def _wrong(code: str, pool: Pool, message: str, hint: str) -> StorageError:

@@ -370,6 +370,11 @@ def restarting_key(pool: str, uri: str = "") -> str:
     return f"restarting {pool} {uri}"
 
 
+def login_key(pool: str) -> str:
+    """What the note is called that a pool was started with a login, which is kept nowhere."""
+    return f"login {pool}"
+
+
 def emptied_key(pool: str) -> str:
     """What the note is called that a pool was emptied, to be deleted."""
     return f"emptied {pool}"

@@ -57,7 +57,7 @@ class Scope:
     absolute paths; of sources it is also asked who writes to them. ``neighbours``: read the other definitions.
     ``contents``: volume name to number of bytes whose digest is wanted. ``holds``: list what its directory holds.
     ``new``: volumes as declared, of which those that are not there will be made: where they would be cut from a pool,
-    something may be left.
+    something may be left. ``boots``: it is asked who starts pools at boot.
     """
 
     pool: Pool
@@ -71,3 +71,4 @@ class Scope:
     contents: tuple[tuple[str, int], ...] = ()
     holds: bool = False
     new: tuple[Volume, ...] = ()
+    boots: bool = False

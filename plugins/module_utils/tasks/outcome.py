@@ -10,15 +10,16 @@ from __future__ import annotations
 import os
 import sys
 from contextlib import suppress
-from typing import Any, Callable
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..converge import Result
 from ..engines.select import needs_daemon
 from ..host.patience import watch
 from ..model.errors import StorageError
 from ..report.result import diff, plan
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 _EARLIER = {"pool_inactive": "started it", "pool_missing": "defined it", "tool_missing": "installed it"}
 _PATIENCE, _LEAST_PATIENCE = 4, 60
