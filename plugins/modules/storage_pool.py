@@ -78,6 +78,12 @@ options:
         description: Several devices.
         type: list
         elements: str
+      volume:
+        description:
+          - A volume of another pool as the device, as C(POOL/VOLUME); for types V(fs), V(logical), V(disk) and V(zfs).
+            Its pool has to be active.
+          - The definition names its path. While this pool is active, that one is not stopped.
+        type: str
       name:
         description: The volume group, zpool, Ceph pool, Gluster volume or cluster.
         type: str
@@ -306,6 +312,16 @@ EXAMPLES = r"""
     mount_options: [ro]
     autostart: true
     state: present
+
+- name: What it would take to have files on a volume of another pool, which an earlier task may make
+  virt.storage.storage_pool:
+    name: files
+    type: fs
+    path: /srv/files
+    source:
+      volume: guests/data
+      format: ext4
+  check_mode: true
 """
 
 RETURN = r"""
@@ -605,6 +621,7 @@ def main() -> None:
                     "dir": {"type": "str"},
                     "device": {"type": "str"},
                     "devices": {"type": "list", "elements": "str"},
+                    "volume": {"type": "str"},
                     "name": {"type": "str"},
                     "iqn": {"type": "str"},
                     "initiator": {"type": "str"},
@@ -640,7 +657,7 @@ def main() -> None:
                     "vendor": {"type": "str"},
                     "product": {"type": "str"},
                 },
-                "mutually_exclusive": [("host", "hosts"), ("device", "devices", "iqn")],
+                "mutually_exclusive": [("host", "hosts"), ("device", "devices", "volume", "iqn")],
             },
             mount_options={"type": "list", "elements": "str"},
             config_options={"type": "dict"},

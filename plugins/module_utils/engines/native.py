@@ -23,9 +23,9 @@ from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
-from ..model.found import ABSENT, ENABLED, NO_UNIT, SQUASHING, Boot, Found, Neighbour, Storage
+from ..model.found import ABSENT, ENABLED, NO_UNIT, SQUASHING, Boot, Found, Layer, Neighbour, Storage
 from ..model.goal import Scope
-from ..model.pool import Pool, overlay
+from ..model.pool import Pool, SourceVolume, overlay
 from ..model.types import row_of
 from .local import (
     LocalHost,
@@ -195,6 +195,11 @@ class NativeEngine:
             resolved=resolved,
         )
         return self.host.contents(found, wanted, scope, look)
+
+    def layer(self, wanted: SourceVolume) -> Layer:
+        from .layers import layer_of
+
+        return layer_of(self, wanted, lambda paths: True)
 
     def _is_autostarted(self, name: str) -> bool:
         link, definition = self._autostart_path(name), self._definition_path(name)

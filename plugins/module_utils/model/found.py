@@ -226,8 +226,19 @@ class Boot:
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
 # Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
 # would be made of or started on, those that are erased with it, and those that new volumes are cut from, and who has
-# them.
+# them; and the pools that run on its volumes.
 ITSELF, SOURCE, ERASED, GROUND = "", "/", "/erased", "/ground"
+ABOVE = "/above"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A volume of another pool that is to be the device of this one: its path, as far as it is known, and what there is
+    to be done before it can be one.
+    """
+
+    path: str | None = None
+    missing: StorageError | None = None
 
 
 @dataclass(frozen=True)
@@ -262,6 +273,7 @@ class Found:
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``beneath``: who has, as a whole, the devices that are erased with the pool, or that new volumes are cut from, if
     that was asked for.
+    ``above``: who runs on its volumes, if that was asked for.
     ``protected``: named volumes that we may not write.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
@@ -302,6 +314,7 @@ class Found:
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
     beneath: tuple[User, ...] = ()
+    above: tuple[User, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
     unlike: Mapping[str, str] = field(default_factory=dict)

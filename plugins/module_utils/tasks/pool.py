@@ -7,9 +7,11 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from ..converge import Aim, Result, converge
+from ..converge import Aim, Engine, Result, converge
 from ..decide.pools import decide_pool, pool_at_stake
 from ..declare.pools import pool_goal, pool_scope
 from ..engines.select import engine_for
@@ -40,7 +42,17 @@ def run(module: AnsibleModule) -> None:
 
 
 def aim_at(goal: PoolGoal) -> Aim:
-    return Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
+    aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
+    return aim if goal.pool.source_volume is None else replace(aim, settled=partial(_on_layer, goal))
+
+
+def _on_layer(goal: PoolGoal, engine: Engine) -> Aim:
+    from ..decide.layers import settled
+
+    wanted = goal.pool.source_volume
+    return (
+        aim_at(settled(goal, engine.layer(wanted), goal.pool.name in engine.pool_names())) if wanted else aim_at(goal)
+    )
 
 
 def say_what_stays(result: Result) -> None:
