@@ -21,7 +21,7 @@ from .model.goal import Scope
 if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
     from .model.discovery import Discovery, Query
     from .model.operations import Step
-    from .model.pool import SourceVolume
+    from .model.pool import Pool, SourceVolume
 
 
 _BLIND = "What was done is in the diff; look at what became of it, and run the task again."
@@ -50,8 +50,10 @@ class Engine(Protocol):
     def observe(self, scope: Scope) -> Found:
         """One look at one pool, as deep as the scope asks; it changes nothing."""
 
-    def layer(self, wanted: SourceVolume) -> Layer:
-        """A look at a volume of another pool that is to be a device. Raises StorageError where it can't be one."""
+    def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
+        """A look at a volume of another pool that is to be the device of this one. Raises StorageError where it can't
+        be one.
+        """
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who uses the volumes at stake, as much as each stake asks (model/found.py: PIN, RUNNING, EVERYTHING)."""

@@ -8,8 +8,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from ..model.errors import StorageError
 from ..model.found import Found, Layer
@@ -17,9 +17,14 @@ from ..model.goal import Scope
 from ..model.pool import Pool, SourceVolume
 from ..model.volume import Volume
 
+if TYPE_CHECKING:
+    from ..host.block import Device
 
-def layer_of(engine: Any, wanted: SourceVolume, at_hand: Callable[[Sequence[str]], bool]) -> Layer:
-    """``at_hand``: whether paths are those of this host. Raises StorageError where that is no device at all."""
+
+def layer_of(engine: Any, wanted: SourceVolume, named: Callable[[str], str]) -> Layer:
+    """``named`` gives the name of a device by which a definition is to have it. Raises StorageError where the volume is
+    none.
+    """
     found: Found = engine.observe(Scope(Pool(wanted.pool), volumes=(wanted.volume,)))
     volume = found.volumes.get(wanted.volume)
     if volume is not None and not found.is_volume(volume):
@@ -27,7 +32,9 @@ def layer_of(engine: Any, wanted: SourceVolume, at_hand: Callable[[Sequence[str]
     if found.definition is None and found.live is None:
         return Layer(None, _missing("pool_missing", f"pool {wanted.pool} is not defined on this host", wanted))
     _check_is_device(wanted, volume, found)
-    path = _expected(wanted, found) if volume is None else _path(volume, at_hand)
+    path = volume.path if volume is not None else _expected(wanted, found)
+    if volume is not None and path is not None and path.startswith("/"):
+        path = named(path)
     if found.unreadable is not None:
         raise found.unreadable
     if not found.active:
@@ -56,15 +63,29 @@ def _expected(wanted: SourceVolume, found: Found) -> str | None:
     return found.volume_path(wanted.volume) if found.row.target.startswith("/") else None
 
 
-def _path(volume: Volume, at_hand: Callable[[Sequence[str]], bool]) -> str | None:
-    """A name that leads to it after the next boot as well: the kernel's own may be another one's by then."""
-    path = volume.path or ""
-    if not path.startswith("/dev/") or os.path.realpath(path) != path or not at_hand([path]):
-        return volume.path
+def lasting(path: str) -> str:
+    """A name that leads to a device after the next boot as well: the kernel's own may be another one's by then."""
+    if os.path.realpath(path) != path:
+        return path
     from ..backends.device_sources import stable_path
+
+    device = _device(path)
+    return path if device is None else stable_path(device)
+
+
+def printed(path: str) -> str:
+    """The name that tools print of a device: the kernel's, or device-mapper's."""
+    device = _device(path)
+    if device is None:
+        return path
+    return f"/dev/mapper/{device.dm_name}" if device.dm_name else device.node
+
+
+def _device(path: str) -> Device | None:
+    """None where it went away meanwhile, or is not activated."""
     from ..host.block import device_at
 
     try:
-        return stable_path(device_at(path))
-    except StorageError:  # it went away meanwhile, or is not activated
-        return path
+        return device_at(path)
+    except StorageError:
+        return None

@@ -189,10 +189,11 @@ class LibvirtEngine:
         found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
         return observe_far(found, scope, self.daemon)
 
-    def layer(self, wanted: SourceVolume) -> Layer:
-        from .layers import layer_of
+    def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
+        from .layers import lasting, layer_of, printed
 
-        return layer_of(self, wanted, self._beside)
+        named = printed if row_of(upper.type).as_printed else lasting
+        return layer_of(self, wanted, lambda path: named(path) if self._beside([path]) else path)
 
     def _beside(self, paths: Sequence[str]) -> bool:
         """Whether these are the same files for the daemon as for us, and we may do with them what it may."""

@@ -196,10 +196,10 @@ class NativeEngine:
         )
         return self.host.contents(found, wanted, scope, look)
 
-    def layer(self, wanted: SourceVolume) -> Layer:
-        from .layers import layer_of
+    def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
+        from .layers import lasting, layer_of
 
-        return layer_of(self, wanted, lambda paths: True)
+        return layer_of(self, wanted, lasting)
 
     def _is_autostarted(self, name: str) -> bool:
         link, definition = self._autostart_path(name), self._definition_path(name)

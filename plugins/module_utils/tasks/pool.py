@@ -50,9 +50,9 @@ def _on_layer(goal: PoolGoal, engine: Engine) -> Aim:
     from ..decide.layers import settled
 
     wanted = goal.pool.source_volume
-    return (
-        aim_at(settled(goal, engine.layer(wanted), goal.pool.name in engine.pool_names())) if wanted else aim_at(goal)
-    )
+    if wanted is None:
+        return aim_at(goal)
+    return aim_at(settled(goal, engine.layer(wanted, goal.pool), goal.pool.name in engine.pool_names()))
 
 
 def say_what_stays(result: Result) -> None:

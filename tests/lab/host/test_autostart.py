@@ -19,7 +19,7 @@ COMMON = {"uri": "native:///system", "allow": ["beside_daemon"]}
 # Their names are in the wrong order: what others stand on comes last.
 POOLS: dict[str, dict[str, Any]] = {
     "z-partitions": {"type": "disk", "path": "/dev", "source": {"device": "{disk}", "format": "gpt"}},
-    "y-group": {"type": "logical", "source": {"name": "vg", "device": "{disk}-part1"}},
+    "y-group": {"type": "logical", "source": {"name": "vg", "device": "/dev/{node}1"}},  # as LVM prints it
     "x-files": {"type": "fs", "path": "/srv/files", "source": {"device": "/dev/vg/files", "format": "ext4"}},
     "w-images": {"type": "dir", "path": "/srv/files/images"},
     "shared": {

@@ -52,12 +52,12 @@ def found(pool=GROUP, volume=LOGICAL, active=True, **more):
     )
 
 
-def look(told, at_hand=True):
-    return layer_of(Engine(told), WANTED, lambda paths: at_hand)
+def look(told, named=layers.lasting):
+    return layer_of(Engine(told), WANTED, named)
 
 
-def outcome(told, **more):
-    layer = look(told, **more)
+def outcome(told, named=layers.lasting):
+    layer = look(told, named)
     return layer.path, layer.missing.code if layer.missing else None
 
 
@@ -79,26 +79,37 @@ def test_where_a_volume_is_and_what_is_missing(told, expected):
     assert missing is None or (missing.subject, bool(missing.hint)) == ("volume vg/data", True)
 
 
-@pytest.mark.parametrize("at_hand", [True, False])
-def test_a_name_of_the_kernels_is_another_ones_after_a_boot(monkeypatch, at_hand):
-    part = Volume("sdx1", type="block", path="/dev/sdx1")
+PART = found(DISK, volumes={"data": Volume("data", type="block", path="/dev/sdx1")})
+
+
+def test_a_name_of_the_kernels_is_another_ones_after_a_boot(monkeypatch):
     monkeypatch.setattr(layers.os.path, "realpath", lambda path: path)
     monkeypatch.setattr(block, "device_at", lambda path: path)
     monkeypatch.setattr(device_sources, "stable_path", lambda device: "/dev/disk/by-id/x-part1")
-    told = found(DISK, volumes={"data": part})
-    assert outcome(told, at_hand=at_hand) == ("/dev/disk/by-id/x-part1" if at_hand else "/dev/sdx1", None)
+    assert outcome(PART) == ("/dev/disk/by-id/x-part1", None)
 
 
-def test_one_that_goes_away_meanwhile_keeps_its_name(monkeypatch):
+@pytest.mark.parametrize(("dm_name", "expected"), [("", "/dev/sdx1"), ("x-part1", "/dev/mapper/x-part1")])
+def test_the_name_that_a_tool_prints(monkeypatch, dm_name, expected):
+    device = Device("/dev/disk/by-path/y", "/dev/sdx1", (8, 1), 1, 512, False, "part", dm_name)
+    monkeypatch.setattr(block, "device_at", lambda path: device)
+    assert outcome(PART, layers.printed) == (expected, None)
+
+
+@pytest.mark.parametrize("named", [layers.lasting, layers.printed])
+def test_one_that_goes_away_meanwhile_keeps_its_name(monkeypatch, named):
     monkeypatch.setattr(layers.os.path, "realpath", lambda path: path)
-    assert outcome(found(DISK, volumes={"data": Volume("data", type="block", path="/dev/gone-away")})) == (
-        "/dev/gone-away",
-        None,
-    )
+    gone = Volume("data", type="block", path="/dev/gone-away")
+    assert outcome(found(DISK, volumes={"data": gone}), named) == ("/dev/gone-away", None)
 
 
-def test_a_link_is_kept(tmp_path):
+def test_a_link_is_kept():
     assert outcome(found(volumes={"data": Volume("data", type="block", path="/dev/stdin")})) == ("/dev/stdin", None)
+
+
+def test_a_volume_on_the_network_has_no_path_of_this_host():
+    network = Volume("data", type="block", path="iscsi://x")
+    assert outcome(found(volumes={"data": network}), lambda path: "/never") == ("iscsi://x", None)
 
 
 @pytest.mark.parametrize(
