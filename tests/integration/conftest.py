@@ -8,7 +8,8 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from . import daemon as private_daemon
 from .calling import call
 from .crash_support import deadline
 from .daemon import Daemon
+from .disk_scenarios import MIB, Disk, run
 from .servers import Servers
 from .servers import missing as no_servers
 
@@ -62,6 +64,25 @@ class Host:
 def host(tmp_path: Path) -> Host:
     """Nothing is there yet."""
     return Host(tmp_path / "host")
+
+
+@pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
+    """Makes loop devices on sparse files."""
+    made: list[str] = []
+
+    def make(size: int = 128 * MIB, partitions: bool = True, sector: int = 512) -> Disk:
+        file = tmp_path / f"device{len(made)}"
+        file.touch()
+        os.truncate(file, size)
+        scan = ["--partscan"] if partitions else []
+        node = run("losetup", "--find", "--show", "--sector-size", sector, *scan, file)
+        made.append(node)
+        return Disk(node, node, os.path.basename(node) + "p")
+
+    yield make
+    for device in made:
+        run("losetup", "--detach", device)
 
 
 @pytest.fixture

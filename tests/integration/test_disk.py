@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,25 +48,6 @@ pytestmark = [
 ]
 PHYSICAL_VOLUME = b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"  # as libblkid looks for it
 ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def loop(tmp_path) -> Iterator[Callable[..., Disk]]:
-    """Makes loop devices on sparse files."""
-    made: list[str] = []
-
-    def make(size=128 * MIB, partitions=True, sector=512) -> Disk:
-        file = tmp_path / f"device{len(made)}"
-        file.touch()
-        os.truncate(file, size)
-        scan = ["--partscan"] if partitions else []
-        node = run("losetup", "--find", "--show", "--sector-size", sector, *scan, file)
-        made.append(node)
-        return Disk(node, node, os.path.basename(node) + "p")
-
-    yield make
-    for device in made:
-        run("losetup", "--detach", device)
 
 
 @pytest.fixture

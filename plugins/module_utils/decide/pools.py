@@ -15,7 +15,7 @@ from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condit
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, User
+from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType, row_of
@@ -49,7 +49,7 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     """The volumes that this goal would destroy, or may take away from who uses them: everything must be known of their
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
     of the devices that it would be made of or started on (``SOURCE``), or that would be erased with it (``ERASED``),
-    who has them.
+    who has them; and of its volumes, which pools run on them (``ABOVE``).
     """
     if _completes_restart(goal, found):
         goal = replace(goal, state="active")
@@ -57,8 +57,11 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
     taken = deleted or _takes_away(goal, found)
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken else {}
-    if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
+    stops = goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow
+    if stops and _goes_down(goal, found):
         stakes[ITSELF] = RUNNING
+    if stops and found.started and found.row.volumes == "block":
+        stakes[ABOVE] = RUNNING
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
     if goal.state == "deleted" and found.storage.erased:
@@ -159,7 +162,15 @@ def _row(pool: Pool) -> PoolType:
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
     remarks = () if goal.state == "deleted" else found.storage.remarks  # those are of what stays
-    return (*unread, *remarks, *_autostart_warning(goal, found))
+    return (*unread, *remarks, *_autostart_warnings(goal, found))
+
+
+def _autostart_warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
+    if not goal.autostart:
+        return ()
+    from .booting import warnings
+
+    return warnings(goal, found)
 
 
 def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -168,15 +179,6 @@ def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...
         return ()
     entries = "1 entry" if storage.hides == 1 else f"{storage.hides} entries"
     return (f"{storage.path} holds {entries}, hidden as long as the pool is mounted there",)
-
-
-def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
-    if not goal.autostart or found.starts_at_boot:
-        return ()
-    return (
-        f"pool {goal.pool.name}: autostart is marked, but without a libvirt daemon nothing starts pools at boot; "
-        "run this task again after a boot",
-    )
 
 
 # --- refusals --------------------------------------------------------------------------------------------------------
@@ -219,7 +221,8 @@ def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
 
     row, declared = _row(wanted), goal.pool  # which need not have said the type
     problem = misfit(declared, row) or misplaced(declared, row, wanted.source.name)
-    problem = problem or source_problem(wanted.source, row) or device_problem(declared.source, row)
+    problem = problem or source_problem(wanted.source, row)
+    problem = problem or (device_problem(declared.source, row) if goal.missing is None else None)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, what, subject=str(subject_of(goal)), hint=hint)
@@ -239,8 +242,7 @@ def _only_state(goal: PoolGoal, found: Found) -> Decision:
     changes = []
     if goal.state == "active":
         changes.append(change_of(goal, "start", "start the pool", {"state": UNKNOWN}, {"state": "active"}))
-    if goal.autostart is not None:
-        changes.append(_autostart(goal, UNKNOWN))
+    changes += _autostart(goal, found, UNKNOWN)
     return _finish(goal, found, tuple(changes), (missing,))
 
 
@@ -310,6 +312,8 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
     """The changes of a pool that may be defined as declared. Raises where one of them can't be made."""
     missing: list[StorageError] = []
     changes: list[Change] = []
+    if goal.missing is not None and not (goal.state == "inactive" and found.definition is not None):
+        missing.append(goal.missing)
     if restart or (goal.state == "inactive" and found.started):
         changes += stop(goal, found, restart=restart)
     changes += _define(goal, found, kept, differing)
@@ -321,8 +325,7 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
         changes += _set_permissions(goal, found, wanted)
     if runs and (restart or not found.active):
         changes.append(_start(goal, found, wanted, missing, restart))
-    if goal.autostart is not None and goal.autostart != found.autostart:
-        changes.append(_autostart(goal, found.autostart, wanted))
+    changes += _autostart(goal, found, found.autostart, wanted)
     return _finish(goal, found, tuple(changes), tuple(missing))
 
 
@@ -428,6 +431,12 @@ def undefine(goal: PoolGoal, found: Found) -> list[Change]:
         return []
     before = {"definition": definition_facts(found.definition), "autostart": found.autostart}
     what = "remove its definition" + ("" if goal.state == "deleted" else ", keep its data")
+    if found.autostart:
+        from .booting import removal_of_unit, unit_goes
+
+        if unit_goes(found):
+            before["boot_unit"] = found.boot.state
+            what += f"; {removal_of_unit(found)}"
     return [change_of(goal, "undefine", what, before, None, found.definition)]
 
 
@@ -478,6 +487,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not found.started and not _in_the_way(goal, found):
         return []
+    _check_nothing_above(goal, found)
     if _takes_away(goal, found):
         from .deleting import guard_all
 
@@ -515,6 +525,17 @@ def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) ->
         )
 
 
+def _check_nothing_above(goal: PoolGoal, found: Found) -> None:
+    """What runs on a volume of the pool would lose it, or be left with what nobody answers for."""
+    if found.above and "in_use" not in goal.allow:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be stopped: on its volumes run {', '.join(map(str, found.above[:_SHOWN]))}",
+            subject=str(subject_of(goal)),
+            hint="Stop that first (state: inactive), or add allow: [in_use] if you know that it is safe.",
+        )
+
+
 def _standing_on(found: Found, path: str) -> Iterator[User]:
     """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
     inside = found.resolved.get(path, path).rstrip("/") + "/"
@@ -538,11 +559,12 @@ def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
     )
 
 
-def _autostart(goal: PoolGoal, before: Any, wanted: Pool | None = None) -> Change:
-    word = "mark" if goal.autostart else "unmark"
-    return change_of(
-        goal, "autostart", f"{word} it for autostart", {"autostart": before}, {"autostart": goal.autostart}, wanted
-    )
+def _autostart(goal: PoolGoal, found: Found, before: Any, wanted: Pool | None = None) -> list[Change]:
+    if goal.autostart is None:
+        return []
+    from .booting import autostart
+
+    return autostart(goal, found, before, wanted)
 
 
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
@@ -597,6 +619,8 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
         check_same_storage(goal, found, existing)
     _check_supported(goal, found)
     if existing is None:
+        if goal.missing is not None:
+            return []  # nothing of it is left that could be looked at
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         if is_shared(wanted, found) or is_gone(goal, found):
             return []

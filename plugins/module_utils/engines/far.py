@@ -17,7 +17,7 @@ from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..libvirt_xml.volume import parse_found_volume
 from ..model.errors import StorageError
 from ..model.extents import told_extent
-from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
+from ..model.found import EVERYTHING, UNSEEN, Found, Image, Neighbour, User
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..model.volume import Volume
@@ -35,7 +35,7 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     names = scope.volumes
     if found.row.partitions and names:
         names = None  # a new partition is named after those that there are
-    elif found.row.taken_away and scope.neighbours:
+    elif (found.row.taken_away and scope.neighbours) or (scope.stops and found.row.volumes == "block"):
         names = None  # the pool may be stopped
     texts = () if names == () else daemon.volumes(found.name, names)
     volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
@@ -98,6 +98,14 @@ def with_overlays(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Fo
     """Adds the overlays in the same pool."""
     paths = _destroyed(found, stakes)
     return with_users(found, _overlays(found.name, paths, daemon)) if paths else found
+
+
+def pools_told(found: Found, neighbours: Iterable[Neighbour]) -> Found:
+    """Adds the pools that run on volumes of the pool, as their definitions name these."""
+    paths = {volume.path for volume in found.volumes.values()}
+    running = [neighbour.pool for neighbour in neighbours if neighbour.started]
+    above = [pool.name for pool in running if paths & {device.path for device in pool.source.devices or ()}]
+    return replace(found, above=tuple(User("pool", name) for name in dict.fromkeys(above)))
 
 
 def _by_guests(

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -28,9 +28,21 @@ from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.definition import keep_names
 from ..model.errors import StorageError
-from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
+from ..model.found import (
+    ABOVE,
+    EVERYTHING,
+    READY,
+    SOURCE,
+    UNKNOWN_STORAGE,
+    UNSEEN,
+    Found,
+    Layer,
+    Neighbour,
+    Storage,
+    Usage,
+)
 from ..model.goal import Scope
-from ..model.pool import UNDECLARED, Pool, overlay
+from ..model.pool import UNDECLARED, Pool, SourceVolume, overlay
 from ..model.types import POOL_TYPES, row_of
 from .local import LocalHost, arrange, device_paths, paths_of, process, restarting_key, with_note_of_restart
 from .places import daemon_places
@@ -177,6 +189,12 @@ class LibvirtEngine:
         found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
         return observe_far(found, scope, self.daemon)
 
+    def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
+        from .layers import lasting, layer_of, printed
+
+        named = printed if row_of(upper.type).as_printed else lasting
+        return layer_of(self, wanted, lambda path: named(path) if self._beside([path]) else path)
+
     def _beside(self, paths: Sequence[str]) -> bool:
         """Whether these are the same files for the daemon as for us, and we may do with them what it may."""
         pid = self._pid
@@ -239,7 +257,9 @@ class LibvirtEngine:
         if found.storage.kind == UNSEEN:
             if SOURCE in stakes:
                 found = self._with_devices(found)
-            stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
+            if ABOVE in stakes:
+                found = self._with_above(found)
+            stakes = {name: stake for name, stake in stakes.items() if name not in (SOURCE, ABOVE)}
             if not stakes:
                 return found
             if self._sees_volumes(found, stakes):
@@ -275,6 +295,17 @@ class LibvirtEngine:
         found = replace(found, storage=replace(found.storage, parts=parts))
         return self._looked_for(found, {SOURCE: EVERYTHING})
 
+    def _with_above(self, found: Found) -> Found:
+        """Adds the pools that run on its volumes."""
+        neighbours = self._neighbours(found.name)
+        if self._sees_volumes(found, found.volumes):
+            from .native_users import with_above
+
+            return with_above(found, neighbours, self.host.servers)
+        from .far import pools_told
+
+        return pools_told(found, neighbours)
+
     def _looked_for(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who is seen on this host to use what is at stake."""
         from .far import guests_told
@@ -283,7 +314,7 @@ class LibvirtEngine:
             found, stakes, lambda: self._neighbours(found.name), lambda: guests_told(self.daemon)
         )
 
-    def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
+    def _sees_volumes(self, found: Found, stakes: Iterable[str]) -> bool:
         """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
         paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
         reached = all(path.startswith("/") and self.host.servers.silent(path) is None for path in paths)

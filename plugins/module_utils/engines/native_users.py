@@ -76,6 +76,25 @@ def with_guests(found: Found, neighbours: Sequence[Neighbour], guests: Sequence[
     return replace(found, storage=replace(found.storage, parts=tuple(parts)), unseen=tuple(sorted(look.unseen)))
 
 
+def with_above(found: Found, neighbours: Sequence[Neighbour], servers: Servers) -> Found:
+    """Adds the pools that were started on a volume of the pool, or on what is built on one."""
+    from ..host.block import bases, device_at
+
+    look, paths = Files(servers), {name: volume.path or "" for name, volume in found.volumes.items()}
+    by_path = _by_path(found, paths)
+    own = {look.device(path) for path in paths.values()}
+    users = []
+    for neighbour in neighbours:
+        for device in neighbour.pool.source.devices or () if neighbour.started else ():
+            numbers = set()
+            with suppress(StorageError):
+                there = device_at(device.path)
+                numbers = {each.number for each in (there, *bases(there))}
+            if device.path in by_path or numbers & own:
+                users.append(User("pool", neighbour.pool.name))
+    return replace(found, above=tuple(dict.fromkeys(users)))
+
+
 def guests_on_devices(
     found: Found, neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
 ) -> Iterator[tuple[str, User]]:

@@ -201,13 +201,44 @@ class Neighbour:
     identity: tuple[int, ...] | None = None
 
 
+# What there is of the unit that starts pools at boot.
+NO_UNIT, OUTDATED, ENABLED = "absent", "outdated", "enabled"
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Who starts the pools that are marked for autostart: a daemon, where nothing else is said. ``nobody`` says why
+    nobody does. ``unit`` is the unit of systemd that starts them where it is ``needed``, and ``state`` what there is of
+    it. ``others``: other pools are marked as well. ``keyless``: the pool can't be started then, since the login that it
+    was started with is kept nowhere.
+    """
+
+    nobody: str = ""
+    unit: str = ""
+    needed: bool = False
+    state: str = NO_UNIT
+    others: bool = False
+    keyless: bool = False
+
+
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
 # Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
 # would be made of or started on, those that are erased with it, and those that new volumes are cut from, and who has
-# them.
+# them; and the pools that run on its volumes.
 ITSELF, SOURCE, ERASED, GROUND = "", "/", "/erased", "/ground"
+ABOVE = "/above"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A volume of another pool that is to be the device of this one: its path, as far as it is known, and what there is
+    to be done before it can be one.
+    """
+
+    path: str | None = None
+    missing: StorageError | None = None
 
 
 @dataclass(frozen=True)
@@ -235,13 +266,14 @@ class Found:
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``unsupported``: why pools of its type can't be run here, empty if they can; ``defines_all``: they can be
-    defined all the same. ``starts_at_boot``: whether
-    somebody starts what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
+    defined all the same. ``boot``: who starts
+    what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
     has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``beneath``: who has, as a whole, the devices that are erased with the pool, or that new volumes are cut from, if
     that was asked for.
+    ``above``: who runs on its volumes, if that was asked for.
     ``protected``: named volumes that we may not write.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
@@ -273,7 +305,7 @@ class Found:
     unwritable: str = ""
     unsupported: str = ""
     defines_all: bool = True
-    starts_at_boot: bool = True
+    boot: Boot = Boot()
     learned: bool = False
     keeps_unknown: bool = True
     unlisted: tuple[str, ...] = ()
@@ -282,6 +314,7 @@ class Found:
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
     beneath: tuple[User, ...] = ()
+    above: tuple[User, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
     unlike: Mapping[str, str] = field(default_factory=dict)

@@ -41,6 +41,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "parted": ("parted",) * 4,
     "kpartx": ("kpartx", "kpartx", "kpartx", "multipath-tools"),
     "udevadm": ("udev", "systemd-udev", "udev", "systemd"),
+    "systemctl": ("systemd",) * 4,
     "modprobe": ("kmod",) * 4,
     "dd": ("coreutils",) * 4,
     **dict.fromkeys(_LVM, ("lvm2",) * 4),

@@ -102,6 +102,8 @@ def misfit(pool: Pool, row: PoolType) -> Problem | None:
     known = (*row.required, *row.optional, *ALWAYS_OPTIONAL)
     given = [field.name for field in fields(Source) if getattr(pool.source, field.name) not in (None, (), "")]
     extra = [f"source.{name}" for name in given if name not in known]
+    if pool.source_volume is not None and not row.on_devices:
+        extra.append("source.volume")
     for name, option in (("cow", "features"), ("mount_options", "mount_options"), ("config_options", "config_options")):
         if getattr(pool, name) is not None and name not in row.features:
             extra.append(option)

@@ -67,8 +67,9 @@ class PoolType:
     A daemon: ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone,
     remove and resize its volumes; ``native`` what its backend can, likewise. ``beside``: what a daemon on this host has
     no call for may be done on its files beside it. ``unlisted``: what it may hold that a daemon does not list, and the
-    command that does. ``starts_on_nothing``: a daemon starts it, though its source is not there. ``tools``: packages
-    that the daemon's host needs for it.
+    command that does. ``starts_on_nothing``: a daemon starts it, though its source is not there. ``as_printed``: a
+    daemon knows its devices only by the names that its tool prints. ``tools``: packages that the daemon's host needs
+    for it.
 
     Finding sources: ``sources`` are fields that tell one from another; without any none are looked for.
     ``protocols``: by which servers are asked. ``daemon_finds``: a daemon can look for them too.
@@ -120,6 +121,7 @@ class PoolType:
     beside: bool = False
     unlisted: tuple[str, str] = ("", "")
     starts_on_nothing: bool = False
+    as_printed: bool = False
     tools: str = ""
     sources: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
@@ -258,6 +260,7 @@ POOL_TYPES: dict[str, PoolType] = {
             daemon=_CUT,
             native=_FILES,
             unlisted=("thin or inactive volumes", "lvs -a"),
+            as_printed=True,
             tools="lvm2",
             sources=("name", "devices"),
             daemon_finds=True,

@@ -11,15 +11,16 @@ import os
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Callable
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..converge import Result
 from ..engines.select import needs_daemon
 from ..host.patience import watch
 from ..model.errors import StorageError
 from ..report.result import diff, plan
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
 
 _EARLIER = {
     "pool_inactive": "started it",

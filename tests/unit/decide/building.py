@@ -19,6 +19,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     FOREIGN,
     READY,
     UNKNOWN_STORAGE,
+    Boot,
     Found,
     Image,
     Storage,
@@ -43,7 +44,7 @@ PLAIN = {"raw": {}, "qcow2": {"compat": "1.1", "cluster_size": 65536, "lazy_refc
 
 def nothing(storage=GONE, **more):
     """No pool p."""
-    known = {"current": storage, "resolved": {"/p": "/p"}, "starts_at_boot": False}
+    known = {"current": storage, "resolved": {"/p": "/p"}, "boot": Boot(nobody="nothing starts it")}
     return Found("p", storage=storage, **{**known, **more})
 
 

@@ -498,38 +498,6 @@ def test_build_never_is_no_matter_where_nothing_is_built(state):
     assert codes(decide_pool(dir_goal(state, build="never"), nothing())) == []
 
 
-# -- autostart ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("declared", "have", "expected"),
-    [
-        (None, False, []),
-        (None, True, []),
-        (True, False, ["autostart"]),
-        (True, True, []),
-        (False, True, ["autostart"]),
-        (False, False, []),
-    ],
-)
-@pytest.mark.parametrize("state", ["present", "active"])
-def test_autostart(state, declared, have, expected):
-    decision = decide_pool(dir_goal(state, autostart=declared), started(autostart=have))
-    assert actions(decision) == expected
-    for change in decision.changes:
-        assert (change.before, change.after) == ({"autostart": have}, {"autostart": declared})
-    assert len(decision.warnings) == (1 if declared else 0)
-
-
-def test_where_somebody_starts_marked_pools_nobody_is_warned():
-    assert decide_pool(dir_goal(autostart=True), started(starts_at_boot=True)).warnings == ()
-
-
-def test_autostart_of_a_new_pool_is_marked_last():
-    assert actions(decide_pool(dir_goal(autostart=True), nothing())) == ["define", "build", "start", "autostart"]
-    assert actions(decide_pool(dir_goal(autostart=False), nothing())) == ["define", "build", "start"]
-
-
 # -- writing ------------------------------------------------------------------------------------------------------
 
 

@@ -14,11 +14,13 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.pools import d
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.extents import told_extent
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ABOVE,
     ABSENT,
     BLANK,
     DATA,
     EVERYTHING,
     NOT_THERE,
+    RUNNING,
     SOURCE,
     UNREADABLE,
     UNSEEN,
@@ -332,7 +334,7 @@ def test_permissions_that_cannot_be_set():
 @pytest.mark.parametrize("state", ["inactive", "absent"])
 def test_units_in_use_are_not_taken_away(state):
     found = far("iscsi", plain("unit:0:0:1"), users={"unit:0:0:1": (user("guest", "g"),)})
-    assert pool_at_stake(pool_goal(state), found) == {"unit:0:0:1": EVERYTHING}
+    assert pool_at_stake(pool_goal(state), found) == {"unit:0:0:1": EVERYTHING, ABOVE: RUNNING}
     error = pool_refused(pool_goal(state), found)
     assert error.code == "volume_in_use"
     assert decide_pool(pool_goal(state, allow=["in_use"]), found).changes
