@@ -221,6 +221,25 @@ class RemoveDirectory(NamedTuple):
         return _shell("rmdir", self.path)
 
 
+class ScanUnits(NamedTuple):
+    """Lets the kernel look for units of a SCSI host, or of one of its targets (``H:B:T``), and for the sizes of those
+    that it has; waits until there is a device for each. Within the task's timeout.
+    """
+
+    host: int
+    target: str = ""
+    whole: bool = False
+
+    @property
+    def word(self) -> str:
+        """Bus, target and unit."""
+        return " ".join((*self.target.split(":")[1:], "-")) if self.target else "- - -"
+
+    @property
+    def command(self) -> str:
+        return f"echo {shlex.quote(self.word)} > /sys/class/scsi_host/host{self.host}/scan"
+
+
 class OpenStaging(NamedTuple):
     """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
     ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up

@@ -43,6 +43,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "udevadm": ("udev", "systemd-udev", "udev", "systemd"),
     "modprobe": ("kmod",) * 4,
     "dd": ("coreutils",) * 4,
+    "tee": ("coreutils",) * 4,
     **dict.fromkeys(_LVM, ("lvm2",) * 4),
     "thin_check": (
         "thin-provisioning-tools",
