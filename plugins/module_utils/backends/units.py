@@ -9,7 +9,10 @@
 (``H:B:T``), from sysfs alone. ``observe_units`` makes them the volumes of a pool, and their sum its usage: that is all
 of a backend's ``observe_volumes``. ``rescan`` is the operation, for starting a pool and for whatever else changes
 something, that lets the kernel look for new units and for new sizes, and waits until what it found can be used;
-looking never does that. A unit that is no longer served has the size 0 after it.
+looking never does that. A unit that is no longer served has the size 0 after it. A task that declares a volume
+which is not there, is smaller, or can't be used gets one change ``refresh`` of the pool, whose ``wanted`` are the
+volumes sought, where the row has ``appear``: ``lower_volumes`` makes it a ``rescan``, which fails where they do not
+turn up (``source_missing``).
 
 A unit is called ``unit:BUS:TARGET:LUN``. Its path is the first link that leads to it in the pool's directory, or its
 node where that is /dev; its key is what scsi_id says. One without a link, without a size or without a way to it is a
@@ -27,7 +30,7 @@ from ..host.scsi import Unit
 from ..model.found import Found, Usage
 from ..model.goal import Scope
 from ..model.operations import ScanUnits
-from ..model.volume import Volume
+from ..model.volume import Sought, Volume
 from .links import DEV, links_to
 
 if TYPE_CHECKING:
@@ -52,8 +55,8 @@ def observe_units(
     return replace(found, volumes=volumes, usage=Usage(total, total, 0))
 
 
-def rescan(host: int, target: str = "") -> ScanUnits:
-    return ScanUnits(host, target)
+def rescan(host: int, target: str = "", sought: Sequence[Sought] = ()) -> ScanUnits:
+    return ScanUnits(host, target, tuple(sought))
 
 
 def _volume(unit: Unit, directory: str, links: dict[str, str], ports: bool) -> Volume:

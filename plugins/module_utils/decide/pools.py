@@ -361,7 +361,7 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
 
 def laid_over(existing: Pool, goal: PoolGoal, found: Found) -> Pool:
     """The definition with what is declared."""
-    return keep_names(overlay(existing, goal.pool), existing, found.resolved)
+    return keep_names(overlay(existing, goal.pool), existing, found.resolved, found.hosts)
 
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
@@ -382,7 +382,15 @@ def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     for field in fields(Source):
         if getattr(existing.source, field.name) != getattr(wanted.source, field.name):
             names.append(f"source.{field.name}")
+    if "source.adapter" in names and _is_managed_otherwise(existing.source, wanted.source):
+        names[names.index("source.adapter")] = "source.adapter.managed"
     return tuple(names)
+
+
+def _is_managed_otherwise(existing: Source, wanted: Source) -> bool:
+    """Whether that is all in which their adapters differ."""
+    have, want = existing.adapter, wanted.adapter
+    return have is not None and want is not None and replace(have, managed=want.managed) == want
 
 
 def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> bool:
@@ -483,7 +491,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
         _check_not_fixed(goal, found, permissions)
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
-        after.update({"target": permissions} if permissions else {})
+        after.update({"target": permissions} if permissions and _row(wanted).file_tree else {})
     elif storage.take_down:
         summary += ", which is up already"
     elif adopted and not storage.parts:

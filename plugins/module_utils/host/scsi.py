@@ -14,14 +14,15 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from .block import Device, by_name, holder_names
+from .block import Device, attribute, by_name, holder_names_of
 
 _SYS = "/sys"
 _ADDRESS = re.compile(r"([0-9]+):([0-9]+):([0-9]+):([0-9]+)")
 _DISK = "0"  # SPC-4: peripheral device type of a direct access block device
 _WORKS = ("running", "created")  # of a device that takes commands: drivers/scsi/scsi_sysfs.c
-_MULTIPATH = "mpath-"  # device-mapper's uuid of what multipath-tools made
+MULTIPATH = "mpath-"  # device-mapper's uuid of what multipath-tools made
 _VENDOR, _MODEL = 8, 16  # characters
+_RESERVED = 6  # a byte of the page that is 0
 _BINARY, _ASCII = 1, 2
 _VENDOR_SPECIFIC, _T10, _EUI, _NAA, _PORT_GROUP = 0, 1, 2, 3, 5
 # What scsi_id takes for the serial number, the best first: its type and, of a name by NAA, the kind.
@@ -54,7 +55,7 @@ def units(host: int, target: str = "") -> tuple[Unit, ...]:
     """The disks of a host, or of one of its targets (``H:B:T``), in the order of their numbers."""
     within = f"{target or host}:"
     addresses = [name for name in _addresses() if name.startswith(within)]
-    return tuple(_unit(name) for name in addresses if _read(name, "type") == _DISK)
+    return tuple(_unit(name) for name in addresses if attribute(directory_of(name), "type") == _DISK)
 
 
 def _addresses() -> list[str]:
@@ -80,10 +81,10 @@ def _unit(address: str) -> Unit:
     except OSError:
         nodes = []
     device = by_name(nodes[0]) if nodes else None
-    state = _read(address, "state")
+    state = attribute(directory, "state")
     away = bool(state) and state not in _WORKS
     problem = f"the kernel has no way to it: its state is {state}" if away else _missing(device)
-    return Unit(address, device, *_identification(address), away, problem, _map(device))
+    return Unit(address, device, *_identification(directory), away, problem, _map(device))
 
 
 def _missing(device: Device | None) -> str:
@@ -93,21 +94,8 @@ def _missing(device: Device | None) -> str:
 
 
 def _map(device: Device | None) -> str:
-    names = holder_names(f"{_SYS}/class/block/{device.name}") if device is not None else []
-    maps = (above for above in map(by_name, names) if above is not None and above.dm_uuid.startswith(_MULTIPATH))
-    return next((above.dm_name for above in maps), "")
-
-
-def _read(address: str, name: str) -> str:
-    return _bytes(address, name).decode("utf-8", "surrogateescape").strip()
-
-
-def _bytes(address: str, name: str) -> bytes:
-    try:
-        with open(f"{directory_of(address)}/{name}", "rb") as file:
-            return file.read()
-    except OSError:
-        return b""
+    above = map(by_name, holder_names_of(device)) if device is not None else ()
+    return next((each.dm_name for each in above if each is not None and each.dm_uuid.startswith(MULTIPATH)), "")
 
 
 # --- how it is told from others --------------------------------------------------------------------------------------
@@ -134,38 +122,47 @@ class _Designator(NamedTuple):
 def _designators(page: bytes) -> Iterator[_Designator]:
     place, end = 4, min(4 + int.from_bytes(page[2:4], "big"), len(page))
     while place + 4 <= end:
-        code, kind, reserved, length = page[place : place + 4]
-        if reserved:  # units that are older than SPC-3 have a page of another form
-            return
+        code, kind, _reserved, length = page[place : place + 4]
         yield _Designator(kind & 0x0F, code & 0x0F, kind >> 4 & 3, page[place + 4 : place + 4 + length])
         place += 4 + length
 
 
-def _identification(address: str) -> tuple[str, str]:
+def _identification(directory: str) -> tuple[str, str]:
     """Serial number and group of ports."""
-    told = tuple(_designators(_bytes(address, "vpd_pg83")))
+    page = _page(directory, "vpd_pg83")
+    if page[_RESERVED : _RESERVED + 1].strip(b"\0"):  # units older than SPC-3 have their name by NAA there
+        return f"{_NAA}{page[4 : 4 + page[3]].hex()}", ""
+    told = tuple(_designators(page))
     groups = [f"{int.from_bytes(each.data[2:4], 'big'):x}" for each in told if each.kind == _PORT_GROUP]
     own = [each for each in told if each.of == 0]
-    return _safe(_best(own, address) or _from_number(address)), "".join(groups[-1:])
+    return _safe(_best(own, directory) or _from_number(directory)), "".join(groups[-1:])
 
 
-def _best(own: Sequence[_Designator], address: str) -> str:
+def _best(own: Sequence[_Designator], directory: str) -> str:
     for kind, naa in _PREFERRED:
         for code in (_BINARY, _ASCII):
             for each in own:
                 if (each.kind, each.code) == (kind, code) and naa in (None, each.naa):
-                    return f"{kind}{_maker(address) if kind == _VENDOR_SPECIFIC else ''}{each.text}"
+                    return f"{kind}{_maker(directory) if kind == _VENDOR_SPECIFIC else ''}{each.text}"
     return ""
 
 
-def _from_number(address: str) -> str:
-    page = _bytes(address, "vpd_pg80")
+def _from_number(directory: str) -> str:
+    page = _page(directory, "vpd_pg80")
     number = page[4 : 4 + int.from_bytes(page[2:4], "big")].decode("latin-1")
-    return f"S{_maker(address)}{number}" if number else ""
+    return f"S{_maker(directory)}{number}" if number else ""
 
 
-def _maker(address: str) -> str:
-    return _read(address, "vendor").ljust(_VENDOR) + _read(address, "model").ljust(_MODEL)
+def _page(directory: str, name: str) -> bytes:
+    try:
+        with open(f"{directory}/{name}", "rb") as file:
+            return file.read()
+    except OSError:
+        return b""
+
+
+def _maker(directory: str) -> str:
+    return attribute(directory, "vendor").ljust(_VENDOR) + attribute(directory, "model").ljust(_MODEL)
 
 
 def _safe(text: str) -> str:

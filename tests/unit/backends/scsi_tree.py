@@ -6,7 +6,9 @@
 
 from __future__ import annotations
 
-from ansible_collections.virt.storage.plugins.module_utils.host import block, scsi
+import shutil
+
+from ansible_collections.virt.storage.plugins.module_utils.host import adapters, block, multipath, scsi
 
 MIB = 2**20
 
@@ -31,7 +33,7 @@ class Tree:
         self.sys = root / "sys"
         for name in ("bus/scsi/devices", "class/block", "class/scsi_host", "dev/block"):
             (self.sys / name).mkdir(parents=True)
-        for module in (block, scsi):
+        for module in (adapters, block, multipath, scsi):
             monkeypatch.setattr(module, "_SYS", str(self.sys))
         self._hosts = {}
         self._disks = 0
@@ -46,11 +48,46 @@ class Tree:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.symlink_to(directory)
 
-    def host(self, number, unique_id=0, pci="0000:00:1f.2", below="", driver="ahci"):
+    def host(self, number, unique_id=0, pci="0000:00:1f.2", below="", driver="ahci", session=False):
         directory = self.sys / f"devices/pci0000:00/{pci}/{below}host{number}"
         self.write(directory / f"scsi_host/host{number}", unique_id=unique_id, proc_name=driver, scan="")
         self.link(f"class/scsi_host/host{number}", directory / f"scsi_host/host{number}")
+        if session:
+            self.link(f"class/iscsi_host/host{number}", directory)
         self._hosts[number] = directory
+
+    def fc_host(
+        self,
+        number,
+        wwnn,
+        wwpn,
+        pci,
+        below="",
+        vports=None,
+        state="Online",
+        fabric="2001000dec9877c1",
+        kind="fc_host",
+    ):
+        """``vports``: how many it can have, None where it can't."""
+        self.host(number, pci=pci, below=below, driver="lpfc")
+        directory = self._hosts[number] / f"fc_host/host{number}"
+        names = {"node_name": f"0x{wwnn}", "port_name": f"0x{wwpn}", "fabric_name": f"0x{fabric}"}
+        self.write(directory, port_state=state, **names)
+        self.link(f"class/fc_host/host{number}", directory)
+        if vports is not None:
+            self.write(directory, max_npiv_vports=vports, npiv_vports_inuse=0)
+            self.write(self._hosts[number] / f"{kind}/host{number}", vport_create="", vport_delete="")
+
+    def vport(self, number, wwnn, wwpn, on):
+        pci = self._hosts[on].parent.relative_to(self.sys / "devices/pci0000:00")
+        self.fc_host(number, wwnn, wwpn, pci, below=f"host{on}/vport-{on}:0-0/")
+
+    def remove_host(self, number):
+        for name in ("scsi_host", "fc_host"):
+            (self.sys / f"class/{name}/host{number}").unlink()
+        for unit in (self.sys / "bus/scsi/devices").glob(f"{number}:*"):
+            unit.unlink()
+        shutil.rmtree(self._hosts.pop(number))
 
     def unit(self, address, size=MIB, kind=0, state="running", disk=True, **files):
         """Gives the name of the disk."""

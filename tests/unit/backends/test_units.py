@@ -198,9 +198,12 @@ def test_else_its_number_is(tree):
     assert key(tree, vpd_pg80=page80(b"  A 1 ")) == "SMaker_Model_A_1"
 
 
-def test_or_its_path(tree):
-    old = page83(bytes([0x60, 0x06, 0x04, 0x80]) + bytes(12))
-    assert key(tree, vpd_pg83=old) == "/dev/sdb"
+def test_units_from_before_spc_3_have_a_name_of_another_form(tree):
+    assert key(tree, vpd_pg83=page83(NAA_6)) == f"3{NAA_6.hex()}"
+
+
+def test_what_tells_nothing_has_its_path(tree):
+    assert key(tree) == "/dev/sdb"
 
 
 @pytest.mark.parametrize("page", [b"", b"\0\x83", page83(designator(3, b"")), page83(designator(3, NAA_5))[:9]])

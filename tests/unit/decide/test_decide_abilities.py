@@ -22,9 +22,9 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     Storage,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Adapter, Pool, Source
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Sought, Volume
 
-from .building import MIB, UUID, actions, codes, decide, entry, pool_goal, pool_refused, refused, user
+from .building import MIB, UUID, actions, codes, decide, entry, only, pool_goal, pool_refused, refused, user
 
 ADAPTER = Source(adapter=Adapter("scsi_host", "scsi_host2"))
 PATH = "/dev/disk/by-path"
@@ -71,7 +71,7 @@ LACKING = [
     (entry("other"), "create", "created"),
     (entry("other", content=Content(path="/image")), "clone", "made from"),
     (entry(UNIT.name, state="absent"), "remove", "deleted"),
-    (entry(UNIT.name, capacity=2 * MIB), "resize", "resized"),
+    (entry(UNIT.name, capacity=MIB // 2, allow=("shrink",)), "resize", "resized"),
     (entry(UNIT.name, capacity=MIB, recreate="always"), "remove", "deleted"),
     (entry(UNIT.name, capacity=MIB, recreate="always"), "create", "created"),
 ]
@@ -99,6 +99,50 @@ def test_what_exclusive_removes():
 def test_what_differs_is_not_made_anew_where_nothing_is_made():
     error = refused(units(), entry(UNIT.name, thin_pool="tp"))
     assert (error.code, "recreate" in error.hint) == ("volume_differs", False)
+
+
+# -- units that appear and grow by themselves ---------------------------------------------------------------------
+
+LOOKED_FOR = [
+    (entry("unit:0:0:2"), Sought("unit:0:0:2")),
+    (entry("unit:0:0:2", capacity=MIB, at_least=True), Sought("unit:0:0:2", MIB, True)),
+    (entry(UNIT.name, capacity=2 * MIB), Sought(UNIT.name, 2 * MIB)),
+]
+
+
+@pytest.mark.parametrize(("declared", "sought"), LOOKED_FOR)
+def test_one_that_is_not_as_declared_is_looked_for(declared, sought):
+    change = only(decide(units(), declared))
+    assert (change.action, change.wanted) == ("refresh", (sought,))
+    assert (change.before, change.after) == ({"unlisted": declared.volume.name}, {"unlisted": ""})
+    assert declared.volume.name in change.summary
+
+
+def test_all_are_looked_for_at_once():
+    change = only(decide(units(), *(declared for declared, _sought in LOOKED_FOR[::2])))
+    assert change.wanted == tuple(sought for _declared, sought in LOOKED_FOR[::2])
+
+
+def test_one_that_can_not_be_used_is_looked_for():
+    gone = replace(UNIT, capacity=0, problem="it does not tell its size")
+    change = only(decide(units(volumes={UNIT.name: gone}), entry(UNIT.name)))
+    assert change.wanted == (Sought(UNIT.name),)
+
+
+def test_what_an_earlier_task_may_start_is_looked_for_then():
+    decision = decide(inactive(adapter()), entry("unit:0:0:2"))
+    assert (actions(decision), codes(decision)) == (["refresh"], ["pool_inactive"])
+
+
+def test_a_path_of_a_map_is_no_volume():
+    path = replace(UNIT, foreign="a path of the multipath map mpatha")
+    error = refused(units(volumes={UNIT.name: path}), entry(UNIT.name))
+    assert (error.code, "mpatha" in error.message) == ("volume_foreign", True)
+
+
+def test_what_does_not_appear_by_itself_is_not_looked_for():
+    error = refused(units(definition=replace(POOL, type="mpath", source=Source())), entry("unit:0:0:2"))
+    assert error.code == "not_supported"
 
 
 # -- pools --------------------------------------------------------------------------------------------------------

@@ -67,7 +67,7 @@ def silent(code, host="nas1", protocol="nfs", said=""):
     ],
 )
 def test_alike(declared, found, alike):
-    assert decide.is_like(declared, found, {"/dev/disk/by-id/b": "/dev/sdb"}) is alike
+    assert decide.is_like(declared, found, Discovery(resolved={"/dev/disk/by-id/b": "/dev/sdb"})) is alike
 
 
 # -- pools --------------------------------------------------------------------------------------------------------
