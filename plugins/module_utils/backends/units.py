@@ -16,7 +16,8 @@ turn up (``source_missing``).
 
 A unit is called ``unit:BUS:TARGET:LUN``. Its path is the first link that leads to it in the pool's directory, or its
 node where that is /dev; its key is what scsi_id says. One without a link, without a size or without a way to it is a
-record with a problem. A path of a multipath map is no volume: it is told only to who asks for its name.
+record with a problem. A path of a multipath map is no volume: it is told only to who asks for its name, and to tasks
+about the pool itself, which may take it away from the map.
 """
 
 from __future__ import annotations
@@ -46,13 +47,16 @@ def observe_units(
     directory = directory or DEV
     nodes = [unit.device.node for unit in units if unit.device is not None and not unit.map]
     links = links_to(nodes, directory, look)
-    asked = None if scope.volumes is None else {*scope.volumes, *scope.named}
-    volumes = {}
-    for unit in units:
-        if (asked is None and not unit.map) or (asked is not None and unit.name in asked):
-            volumes[unit.name] = _volume(unit, directory, links, ports)
+    asked = [unit for unit in units if _is_asked_for(unit, scope)]
+    volumes = {unit.name: _volume(unit, directory, links, ports) for unit in asked}
     total = sum(unit.device.size for unit in units if unit.device is not None and not unit.map)
     return replace(found, volumes=volumes, usage=Usage(total, total, 0))
+
+
+def _is_asked_for(unit: Unit, scope: Scope) -> bool:
+    if scope.volumes is None:
+        return not unit.map or scope.neighbours
+    return unit.name in scope.volumes or unit.name in scope.named
 
 
 def rescan(host: int, target: str = "", sought: Sequence[Sought] = ()) -> ScanUnits:

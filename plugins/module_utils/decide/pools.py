@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import fields, replace
 from typing import Any
 
+from ..model.adapters import goes_with_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
@@ -91,8 +92,12 @@ def _goes_down(goal: PoolGoal, found: Found) -> bool:
 
 
 def _takes_away(goal: PoolGoal, found: Found) -> bool:
-    """Whether stopping the pool takes its volumes away, whoever uses them. A daemon always does."""
-    return found.started and found.row.taken_away and (found.current.kind == UNSEEN or _goes_down(goal, found))
+    """Whether stopping the pool takes its volumes away, whoever uses them."""
+    if not found.started or not found.row.taken_away:
+        return False
+    pool = found.live or found.definition
+    daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
+    return daemon or _goes_down(goal, found)
 
 
 def _in_the_way(goal: PoolGoal, found: Found) -> bool:

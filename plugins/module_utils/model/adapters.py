@@ -43,6 +43,11 @@ def spoken(adapter: Adapter) -> str:
     return f"the SCSI host at {adapter.parent_address} with the unique id {adapter.unique_id}"
 
 
+def goes_with_pool(adapter: Adapter | None) -> bool:
+    """Whether a daemon takes it down with its pool, as it takes down what is none: it notes those that it has made."""
+    return adapter is None or (adapter.type == FC_HOST and adapter.managed is True)
+
+
 def is_same(one: Adapter, other: Adapter, hosts: Hosts) -> bool:
     """Whether both are the same SCSI host, as far as that is known."""
     if one.type == other.type == FC_HOST:

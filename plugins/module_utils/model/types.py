@@ -130,6 +130,11 @@ class PoolType:
     daemon_finds: bool = False
     drivers: tuple[tuple[str, str, str], ...] = ()
 
+    @property
+    def served(self) -> bool:
+        """Whether its volumes are units that others serve, called otherwise than the ends of their paths."""
+        return bool(self.appear) or self.by_path
+
 
 FILE_FORMATS = (
     "raw",
@@ -314,6 +319,7 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "scsi",
             ("adapter",),
+            live=(*_LIVE, "source.adapter.managed"),
             one_of=("adapter",),
             taken_away=True,
             of_devices=True,

@@ -171,6 +171,11 @@ def test_paths_of_a_multipath_map_are_no_volumes(tree):
     assert list(observed().volumes) == ["unit:0:0:1"]
     assert observed().usage == Usage(MIB, MIB, 0)
     asked = observed(volumes=("unit:0:0:0",)).volumes["unit:0:0:0"]
+    whole = Scope(Pool("units"), volumes=None, neighbours=True)
+    assert list(observe_units(Found("units"), whole, look(), scsi.units(2), "/dev").volumes) == [
+        asked.name,
+        "unit:0:0:1",
+    ]
     assert asked.foreign == "a path of the multipath map mpatha (/dev/mapper/mpatha)"
 
 

@@ -17,6 +17,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     FOREIGN,
     READY,
     Found,
+    Neighbour,
     Part,
     Problem,
     Storage,
@@ -143,6 +144,61 @@ def test_a_path_of_a_map_is_no_volume():
 def test_what_does_not_appear_by_itself_is_not_looked_for():
     error = refused(units(definition=replace(POOL, type="mpath", source=Source())), entry("unit:0:0:2"))
     assert error.code == "not_supported"
+
+
+# -- adapters that go with their pool -----------------------------------------------------------------------------
+
+VIRTUAL = Pool("p", "scsi", UUID, PATH, source=Source(adapter=Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16)))
+
+
+def virtual(ours=True, **more):
+    found = units(definition=VIRTUAL, live=VIRTUAL, **more)
+    storage = replace(found.storage, bring_up="make it", take_down="remove it", ours=ours)
+    return replace(found, storage=storage, current=storage)
+
+
+def test_what_the_pool_made_goes_with_it():
+    assert "remove it" in only(decide_pool(pool_goal("inactive"), virtual())).summary
+    kept = only(decide_pool(pool_goal("inactive"), virtual(ours=False)))
+    assert ("without this: remove it" in kept.summary, kept.may) == (True, frozenset())
+
+
+def test_units_in_use_are_not_taken_away():
+    found = virtual(users={UNIT.name: (user("mount", "/srv"),)})
+    assert UNIT.name in pool_at_stake(pool_goal("inactive"), found)
+    assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
+    assert pool_at_stake(pool_goal("inactive"), virtual(ours=False)) == {}
+
+
+OTHER_WORDS = Adapter("fc_host", wwnn="0x" + "1" * 16, wwpn="0x" + "2" * 16)
+
+
+def test_an_adapter_in_other_words_is_no_change():
+    declared = pool_goal("active", type="scsi", source=Source(adapter=OTHER_WORDS))
+    assert decide_pool(declared, virtual()).changes == ()
+
+
+def test_whether_it_goes_may_change_at_any_time():
+    managed = Source(adapter=replace(OTHER_WORDS, managed=True))
+    change = only(decide_pool(pool_goal("active", type="scsi", source=managed), virtual()))
+    assert change.action == "redefine"
+    assert change.wanted.source.adapter == replace(VIRTUAL.source.adapter, managed=True)
+
+
+def test_another_adapter_is_another_pool():
+    other = Source(adapter=replace(OTHER_WORDS, wwpn="3" * 16))
+    assert pool_refused(pool_goal("active", type="scsi", source=other), virtual()).code == "identity_change"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "conflict"), [({}, False), ({ADAPTER.adapter: (2,), VIRTUAL.source.adapter: (7, 2)}, True)]
+)
+def test_no_two_pools_have_one_adapter(hosts, conflict):
+    found = inactive(adapter(), definition=None, hosts=hosts, neighbours=(Neighbour(replace(VIRTUAL, name="q"), PATH),))
+    if conflict:
+        assert pool_refused(goal(), found).code == "source_conflict"
+    else:
+        assert actions(decide_pool(goal(), found)) == ["define", "start"]
 
 
 # -- pools --------------------------------------------------------------------------------------------------------

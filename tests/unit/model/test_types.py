@@ -69,7 +69,7 @@ def test_volume_formats(row):
 
 @ROWS
 def test_what_may_change_are_fields(row):
-    known = POOL | {f"source.{name}" for name in SOURCE}
+    known = POOL | {f"source.{name}" for name in SOURCE} | {"source.adapter.managed"}
     assert set(row.live) <= known
     assert set(row.restart) <= known
     assert "type" not in row.live + row.restart
