@@ -242,7 +242,8 @@ class ScanUnits(NamedTuple):
 
     @property
     def command(self) -> str:
-        return f"echo {shlex.quote(self.word)} > /sys/class/scsi_host/host{self.host}/scan"
+        scan = f"echo {shlex.quote(self.word)} > /sys/class/scsi_host/host{self.host}/scan"
+        return f"{scan} && echo 1 | tee /sys/bus/scsi/devices/{self.target or self.host}:*/rescan"
 
 
 class ChangeVport(NamedTuple):

@@ -244,7 +244,10 @@ def test_a_scan_asks_for_new_units_and_new_sizes(tree, target, word):
         tree.unit(address)
     tree.unit("2:0:7:1", state="blocked")
     operation = rescan(2, target)
-    assert operation.command == f"echo '{word}' > /sys/class/scsi_host/host2/scan"
+    assert operation.command == (
+        f"echo '{word}' > /sys/class/scsi_host/host2/scan && "
+        f"echo 1 | tee /sys/bus/scsi/devices/{target or 2}:*/rescan"
+    )
     Applier(timeout=10).apply(operation)
     assert (tree.sys / "class/scsi_host/host2/scan").read_text() == f"{word}\n"
     said = {file.parent.name for file in tree.sys.glob("bus/scsi/devices/*/rescan") if file.read_text() == "1\n"}
