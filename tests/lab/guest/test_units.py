@@ -52,23 +52,6 @@ def adapter() -> Iterator[Adapter]:
         modprobe -r scsi_debug""")
 
 
-@pytest.fixture
-def multipath() -> Iterator[Callable[[], str]]:
-    """Makes a map of the paths that there are to one unit by two adapters, and gives its name."""
-
-    def make() -> str:
-        sh("""systemctl start multipathd
-            modprobe scsi_debug dev_size_mb=64 max_luns=1 add_host=2 vpd_use_hostno=0
-            for turn in $(seq 60); do test "$(multipath -ll | grep -c running)" = 2 && break; sleep 0.5; done
-            udevadm settle""")
-        (name,) = (line.split()[0] for line in run("dmsetup", "ls", "--target", "multipath").splitlines())
-        return name
-
-    yield make
-    sh("""udevadm settle; multipath -F; systemctl stop multipathd.service multipathd.socket; udevadm settle
-        modprobe -r scsi_debug""")
-
-
 def pool_of(name: str, path: str = "/dev", **more: Any) -> dict[str, Any]:
     source = {"adapter": {"type": "scsi_host", "name": name}}
     return {"name": "units", "type": "scsi", "path": path, "source": source, **more}
@@ -301,8 +284,8 @@ def test_a_daemon_takes_over(system_host: Host, daemon_host: Host, adapter: Adap
 # -- multipath ----------------------------------------------------------------------------------------------------
 
 
-def test_maps_and_their_paths(host: Host, multipath: Callable[[], str]) -> None:
-    name = multipath()
+def test_maps_and_their_paths(host: Host, multipath: Callable[[str], str]) -> None:
+    name = multipath("")
     made = converges(host.pool, name="maps", type="mpath", path="/dev/mapper")
     assert [change["action"] for change in made["plan"]] == ["define", "start"]
     (record,) = host.volume_info(pool="maps")
@@ -326,10 +309,10 @@ def test_maps_and_their_paths(host: Host, multipath: Callable[[], str]) -> None:
 
 
 def test_maps_look_like_the_daemons(
-    host: Host, daemon_host: Host, multipath: Callable[[], str], tmp_path: Path
+    host: Host, daemon_host: Host, multipath: Callable[[str], str], tmp_path: Path
 ) -> None:
     """But for their names, which are not those of the next boot there."""
-    name = multipath()
+    name = multipath("")
     ok(host.pool(name="maps", type="mpath", path="/dev/mapper"))
     run_by_virsh(tmp_path, xml_of_pool("mpath", "<source/>", "/dev/mapper"))
     (pool, volumes), (their_pool, theirs) = told_by_us(host, "maps"), told_by_virsh()
@@ -346,10 +329,10 @@ def test_maps_look_like_the_daemons(
     refuses(daemon_host.pool, "source_conflict", name="again", type="mpath", path="/dev/mapper")
 
 
-def test_maps_that_are_waited_for(host: Host, multipath: Callable[[], str]) -> None:
+def test_maps_that_are_waited_for(host: Host, multipath: Callable[[str], str]) -> None:
     ask = {"uri": host.uri, "type": "mpath"}
     assert call("storage_pool_sources", **ask)["sources"] == []
-    name = multipath()
+    name = multipath("")
     (source,) = call("storage_pool_sources", **ask, wait_for=[{"device": f"/dev/disk/by-id/dm-name-{name}"}])["sources"]
     assert (source["source"], source["path"], source["free"]) == ({}, f"/dev/mapper/{name}", True)
     assert f"mpath-{source['uuid']}" == run("dmsetup", "info", "-c", "--noheadings", "-o", "uuid", name).strip()

@@ -245,8 +245,7 @@ def test_a_scan_asks_for_new_units_and_new_sizes(tree, target, word):
     tree.unit("2:0:7:1", state="blocked")
     operation = rescan(2, target)
     assert operation.command == (
-        f"echo '{word}' > /sys/class/scsi_host/host2/scan && "
-        f"echo 1 | tee /sys/bus/scsi/devices/{target or 2}:*/rescan"
+        f"echo '{word}' > /sys/class/scsi_host/host2/scan && echo 1 | tee /sys/bus/scsi/devices/{target or 2}:*/rescan"
     )
     Applier(timeout=10).apply(operation)
     assert (tree.sys / "class/scsi_host/host2/scan").read_text() == f"{word}\n"
