@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import shutil
 
-from ansible_collections.virt.storage.plugins.module_utils.host import adapters, block, multipath, scsi
+from ansible_collections.virt.storage.plugins.module_utils.host import (
+    adapters,
+    block,
+    multipath,
+    scanning,
+    scsi,
+    vports,
+)
 
 MIB = 2**20
 
@@ -81,6 +88,23 @@ class Tree:
     def vport(self, number, wwnn, wwpn, on):
         pci = self._hosts[on].parent.relative_to(self.sys / "devices/pci0000:00")
         self.fc_host(number, wwnn, wwpn, pci, below=f"host{on}/vport-{on}:0-0/")
+
+    def makes_vports(self, monkeypatch, on, number=7):
+        """From here on virtual ports are made and removed as the kernel is told; there is one unit behind each."""
+        told = scanning.tell
+
+        def kernel(paths, word, held, seconds):
+            told(paths, word, held, seconds)
+            wwpn, _colon, wwnn = word.partition(":")
+            doings = [path.rpartition("/")[2] for path in paths]
+            if "vport_create" in doings:
+                self.vport(number, wwnn, wwpn, on)
+                self.unit(f"{number}:0:0:0")
+            if "vport_delete" in doings:
+                self.remove_host(number)
+
+        for module in (scanning, vports):
+            monkeypatch.setattr(module, "tell", kernel)
 
     def remove_host(self, number):
         for name in ("scsi_host", "fc_host"):

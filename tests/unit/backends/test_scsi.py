@@ -14,7 +14,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import scsi as backend
 from ansible_collections.virt.storage.plugins.module_utils.backends import scsi_sources
-from ansible_collections.virt.storage.plugins.module_utils.host import adapters, scanning, udev, vports
+from ansible_collections.virt.storage.plugins.module_utils.host import adapters, udev
 from ansible_collections.virt.storage.plugins.module_utils.host.adapters import hosts_of, meant_by
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
@@ -50,21 +50,9 @@ def tree(tmp_path, monkeypatch):
 
 @pytest.fixture
 def fabric(tree, monkeypatch):
-    """A port of hardware with a fabric behind it; the kernel makes and removes virtual ones."""
+    """A port of hardware with a fabric behind it."""
     tree.fc_host(5, NODE, PORT, pci=HBA, vports=2)
-    told = scanning.tell
-
-    def kernel(paths, word, held, seconds):
-        told(paths, word, held, seconds)
-        for path in map(os.path.basename, paths):
-            if path == "vport_create":
-                tree.vport(7, VNODE, VPORT, on=5)
-                tree.unit("7:0:0:0")
-            if path == "vport_delete":
-                tree.remove_host(7)
-
-    for module in (scanning, vports):
-        monkeypatch.setattr(module, "tell", kernel)
+    tree.makes_vports(monkeypatch, on=5)
     return tree
 
 
