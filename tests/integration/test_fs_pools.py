@@ -305,6 +305,47 @@ def test_a_device_that_is_used_elsewhere_is_left_alone(disk, tmp_path):
         assert str(elsewhere) in error["message"]
 
 
+@pytest.mark.parametrize("params", [{}, {"allow": ["overwrite"], "format": "ext3"}])
+def test_what_a_loop_device_is_attached_to_is_not_taken_from_others(disk, params):
+    """The same bytes under another name: by one more loop device, as a guest's disk, open for writing."""
+    run("mkfs.ext4", "-q", disk.device)
+
+    def left_alone(who: str) -> None:
+        for check in (True, False):
+            assert who in refused(disk.pool(check=check, **params), "device_in_use")["message"]
+        assert (disk.content(), disk.mounted()) == ("ext4", {})
+
+    other = run("losetup", "--find", "--show", disk.file)
+    left_alone(f"loop {other}")
+    run("losetup", "--detach", other)
+    definition = define_guest(disk.host.root, "off", disk_file(disk.file))
+    left_alone("guest off")
+    definition.unlink()
+    with subprocess.Popen(["sleep", "60"], stdin=os.open(disk.file, os.O_RDWR)) as process:
+        left_alone("process sleep")
+        process.kill()
+    run("losetup", "--detach", disk.device)
+    os.truncate(disk.file, 80 * MIB)
+    run("losetup", "--sizelimit", 64 * MIB, disk.device, disk.file)
+    behind = run("losetup", "--find", "--show", "--offset", 64 * MIB, disk.file)
+    same_plan(disk, **params)
+    run("losetup", "--detach", behind)
+
+
+def test_the_disk_of_a_partition_is_not_taken_from_who_has_it_open(disk):
+    run("losetup", "--detach", disk.device)
+    run("losetup", "--partscan", disk.device, disk.file)
+    run("sfdisk", "--quiet", "--no-reread", disk.device, input_text="label: gpt\nsize=40M\n")
+    run("partx", "--update", disk.device)
+    source = {"device": f"{disk.device}p1", "format": "ext4"}
+    with subprocess.Popen(["sleep", "60"], stdin=os.open(disk.device, os.O_RDWR)) as process:
+        for check in (True, False):
+            error = refused(disk.pool(check=check, source=source), "device_in_use")
+            assert "process sleep" in error["message"]
+        process.kill()
+    done(disk.pool(source=source))
+
+
 @pytest.mark.parametrize("by", ["path", "link", "volume", "image"])
 def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
     run("mkfs.ext4", "-q", disk.device)

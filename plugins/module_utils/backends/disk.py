@@ -98,6 +98,11 @@ def _unusable(source: SourceDevice, declared: str | None, error: StorageError) -
     return replace(part, making=making, barred=barred, facts={"label": label or UNKNOWN})
 
 
+def _no_partitions(source: SourceDevice) -> Problem:
+    what = f"the kernel makes no partitions of {source.path}"
+    return Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
+
+
 def _no_label() -> Problem:
     what = f"partition tables of the kind {_OTHER_LABELS} are not made: volumes of LVM are cut from volume groups"
     return Problem("not_supported", what, "Use a pool of type logical, or another source.format.")
@@ -187,8 +192,7 @@ def _new(declared: str | None, source: SourceDevice, device: Device, content: Co
 def _problem(label: str, source: SourceDevice, device: Device) -> Problem | None:
     """Why no table can be made there, however empty the disk is."""
     if loop_without_partitions(device):
-        what = f"the kernel makes no partitions of {source.path}"
-        return Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
+        return _no_partitions(source)
     if label == _OTHER_LABELS:
         return _no_label()
     if device.read_only:
@@ -223,8 +227,6 @@ def _foreign(
 
 
 def _ready(source: SourceDevice, device: Device, content: Content, table: Table) -> Part:
-    from ..host.partitions import loop_without_partitions as hidden
-
     part = Part(
         TABLE,
         _what(source.path),
@@ -234,17 +236,18 @@ def _ready(source: SourceDevice, device: Device, content: Content, table: Table)
         deleting=f"remove the {table.label} partition table of {source.path}",
         facts={"label": table.label},
     )
-    if not hidden(device):
+    if not loop_without_partitions(device):
         return part
-    what = f"the kernel makes no partitions of {source.path}"
-    problem = Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
-    return replace(part, kind=UNKNOWN_STORAGE, why=what, problem=problem)
+    problem = _no_partitions(source)
+    return replace(part, kind=UNKNOWN_STORAGE, why=problem.what, problem=problem)
 
 
 # --- volumes ---------------------------------------------------------------------------------------------------------
 
 
 def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
+    from .filetree import digests
+
     pool = _running(found, scope)
     source = source_of(pool)
     device, table = look.once(("table", source.path), lambda: (None, None))
@@ -272,7 +275,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         extent=ALIGNMENT,
         table=table,
         remains=_remains(scope, table, device, look),
-        digests=_digests(volumes, scope),
+        digests=digests(volumes, scope),
     )
 
 
@@ -374,18 +377,6 @@ def _remains(scope: Scope, table: Table, device: Device, look: Look) -> dict[str
         if content.text != BLANK:
             found[name] = content.problem or content.text
     return found
-
-
-def _digests(volumes: dict[str, Volume], scope: Scope) -> dict[str, str]:
-    from .filetree import digest
-
-    digests = {}
-    for name, length in scope.contents:
-        volume = volumes.get(name)
-        value = digest(volume.path, length) if volume is not None and volume.path else None
-        if value is not None:
-            digests[name] = value
-    return digests
 
 
 def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:

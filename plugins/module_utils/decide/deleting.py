@@ -74,7 +74,7 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
         )
     if storage.kind not in (READY, ABSENT):
         if storage.problem is not None:
-            raise StorageError(storage.problem.code, storage.problem.what, subject=subject, hint=storage.problem.hint)
+            raise storage.problem.error(subject)
         raise unreadable(goal, storage.path, storage.why)
     hidden = storage.kind == READY and not storage.up and found.row.file_tree and not storage.emptied
     if hidden and existing is not None:
@@ -94,7 +94,7 @@ def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
     for part in storage.parts if not storage.up else ():
         if part.kind == READY and part.removable:
             check_unused(part, goal, "deleted")
-    standing, way_out = standing_on(found, goal.allow)
+    standing, way_out, word = standing_on(found, goal.allow)
     if standing:
         raise StorageError(
             "device_in_use",
@@ -102,6 +102,7 @@ def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
             f"{', '.join(map(str, standing[:_LISTED]))}",
             subject=str(subject_of(goal)),
             hint=way_out,
+            word=word,
         )
 
 
@@ -169,7 +170,7 @@ def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
         if getattr(declared.source, name) not in (None, getattr(existing.source, name))
     ]
     if not same_path or other:
-        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on another {', '.join(other)}"
+        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on other {', '.join(other)}"
         raise StorageError(
             "identity_change",
             f"pool {goal.pool.name} lives {lives}: nothing is deleted",
@@ -233,6 +234,7 @@ def delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
             f"{counted(len(found.volumes), 'volume')}, which would be lost: {listing(found.volumes)}",
             subject=str(subject_of(goal)),
             hint="Delete them first, or add allow: [nonempty].",
+            word="nonempty",
         )
     entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
     task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)

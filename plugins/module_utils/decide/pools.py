@@ -7,7 +7,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
@@ -16,12 +16,12 @@ from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condit
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
+from ..model.found import ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType, row_of
 from .decision import Decision, staging_refusal, unwritable
-from .guards import check_copy_on_write, check_ownership
+from .guards import check_copy_on_write, check_not_fixed, check_ownership
 
 _SHOWN = 5
 
@@ -190,7 +190,9 @@ def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
 def _check_identity(goal: PoolGoal, found: Found) -> None:
     existing, declared = found.definition or found.live, goal.pool
     if existing is None:
-        _check_uuid_is_free(goal, found)
+        from .sharing import check_uuid_is_free
+
+        check_uuid_is_free(goal, found)
         return
     if declared.uuid is not None and declared.uuid != existing.uuid:
         raise StorageError(
@@ -206,43 +208,6 @@ def _check_identity(goal: PoolGoal, found: Found) -> None:
             subject=str(subject_of(goal)),
             hint="A pool can't change its type: undefine it first (state: absent), or use another name.",
         )
-
-
-def _check_uuid_is_free(goal: PoolGoal, found: Found) -> None:
-    for neighbour in found.neighbours:
-        if goal.pool.uuid is not None and neighbour.pool.uuid == goal.pool.uuid:
-            raise StorageError(
-                "uuid_conflict",
-                f"the uuid {goal.pool.uuid} belongs to pool {neighbour.pool.name}",
-                subject=str(subject_of(goal)),
-                hint=f"Leave uuid out, or declare that pool by its name ({neighbour.pool.name}).",
-            )
-
-
-def _check_source_is_free(goal: PoolGoal, found: Found, wanted: Pool) -> None:
-    for neighbour in found.neighbours:
-        what = _shared(wanted, neighbour, found)
-        if what:
-            raise StorageError(
-                "source_conflict",
-                f"{what} of pool {neighbour.pool.name} already",
-                subject=str(subject_of(goal)),
-                hint=f"Declare that pool instead (name: {neighbour.pool.name}), or undefine it first (state: absent).",
-            )
-
-
-def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
-    """What another pool has that this one would have too."""
-    if _row(wanted).file_tree and wanted.path is not None and _row(neighbour.pool).file_tree:
-        resolved = found.resolved.get(wanted.path, wanted.path)
-        known = found.storage.identity is not None and found.storage.path == wanted.path
-        if neighbour.resolved == resolved or (known and neighbour.identity == found.storage.identity):
-            return f"{wanted.path} is the directory"
-    if not _row(wanted).on_devices and _row(wanted).one_of is None:
-        return ""
-    from .sharing import shared_source
-
-    return shared_source(wanted, neighbour, found)
 
 
 def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
@@ -316,18 +281,22 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
-        _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing, kept)
-    unallowed = _unallowed_restart(goal, found, differing, kept) if restart and not found.down else None
+        from .sharing import check_source_is_free
+
+        check_source_is_free(goal, found, wanted)
+    names = _restarting(goal, found, differing, kept)
+    unallowed = _unallowed_restart(goal, names) if names and not found.down else None
     try:
-        decision = _run(goal, found, wanted, kept, differing, restart)
+        decision = _run(goal, found, wanted, kept, differing, restart=bool(names))
     except StorageError as refusal:
-        if unallowed is None or not refusal.allowable:
+        if unallowed is None or not refusal.word:
             raise
         raise unallowed from refusal
-    if unallowed is not None:
-        raise decision.refusal or unallowed
-    return decision
+    if unallowed is None:
+        return decision
+    if decision.missing:
+        unallowed.hint += f" It would not start now: {decision.missing[0].message}."
+    raise decision.refusal or unallowed
 
 
 def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tuple[str, ...], restart: bool) -> Decision:
@@ -398,9 +367,9 @@ def _is_managed_otherwise(existing: Source, wanted: Source) -> bool:
     return have is not None and want is not None and replace(have, managed=want.managed) == want
 
 
-def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> bool:
-    """Whether the running pool is another than the one that is wanted: by this change of its definition, or by an
-    earlier one that waits for the next start.
+def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
+    """The fields for which the pool has to be restarted, in which it runs as another one than is wanted: by this change
+    of its definition, or by an earlier one that waits for the next start.
     """
     row = _row(found.definition or found.live or goal.pool)
     identity = [name for name in differing if name not in row.live and name not in row.restart]
@@ -411,29 +380,22 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
             subject=str(subject_of(goal)),
             hint="Undefine it first (state: absent), or use another name.",
         )
-    if not _only_with_restart(goal, found, differing, wanted) or not found.started or goal.state == "inactive":
-        return False
-    # of one that is down nobody is disturbed; it runs as is wanted when it is started again
-    return goal.state == "active" if found.down else True
-
-
-def _only_with_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
-    """The fields that change with a restart only."""
-    row = _row(found.definition or found.live or goal.pool)
+    if not found.started or goal.state == "inactive" or (found.down and goal.state != "active"):
+        return []  # of one that is down nobody is disturbed; it runs as is wanted when it is started again
     grows = row.grows if found.storage.kind != UNSEEN else ()
     pending = () if found.live is None else _differing(found.live, wanted)
     return [name for name in row.restart if name not in grows and (name in differing or name in pending)]
 
 
-def _unallowed_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> StorageError | None:
+def _unallowed_restart(goal: PoolGoal, names: list[str]) -> StorageError | None:
     if "restart" in goal.allow:
         return None
-    names = ", ".join(_only_with_restart(goal, found, differing, wanted))
     return StorageError(
         "restart_needed",
-        f"pool {goal.pool.name} is active, and a change of its {names} needs a restart",
+        f"pool {goal.pool.name} is active, and a change of its {', '.join(names)} needs a restart",
         subject=str(subject_of(goal)),
         hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
+        word="restart",
     )
 
 
@@ -494,7 +456,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     if storage.bring_up and (restart or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
-        _check_not_fixed(goal, found, permissions)
+        check_not_fixed(permissions, found, str(subject_of(goal)))
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         after.update({"target": permissions} if permissions and _row(wanted).file_tree else {})
     elif storage.take_down:
@@ -504,17 +466,6 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
-
-
-def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None:
-    names = list(names)
-    if names and found.storage.fixed:
-        raise StorageError(
-            "not_supported",
-            f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
-            subject=str(subject_of(goal)),
-            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
-        )
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
@@ -584,6 +535,7 @@ def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
         f"({found.current.take_down})",
         subject=str(subject_of(goal)),
         hint="Add allow: [stop_adopted] to do that all the same.",
+        word="stop_adopted",
     )
 
 
@@ -607,11 +559,10 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
-    _check_not_fixed(goal, found, names)
-    check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
     )
+    check_ownership(changed, found.storage.permissions, found, str(subject_of(goal)))
     return [
         change_of(
             goal,
@@ -640,6 +591,7 @@ def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
 
 def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     from .deleting import check_same_storage, delete_pool, is_gone
+    from .sharing import check_source_is_free, is_shared
 
     existing = found.definition or found.live
     if existing is not None:
@@ -647,8 +599,8 @@ def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     _check_supported(goal, found)
     if existing is None:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
-        if any(_shared(wanted, neighbour, found) for neighbour in found.neighbours) or is_gone(goal, found):
+        if is_shared(wanted, found) or is_gone(goal, found):
             return []
     else:
-        _check_source_is_free(goal, found, existing)
+        check_source_is_free(goal, found, existing)
     return delete_pool(goal, found)

@@ -57,8 +57,8 @@ class VolumesTask:
     def subject(self, name: str) -> Subject:
         return Subject(self.goal.pool, name)
 
-    def refuse(self, code: str, name: str, message: str, hint: str) -> StorageError:
-        return StorageError(code, message, subject=str(self.subject(name)), hint=hint)
+    def refuse(self, code: str, name: str, message: str, hint: str, word: str = "") -> StorageError:
+        return StorageError(code, message, subject=str(self.subject(name)), hint=hint, word=word)
 
     def check_can(self, name: str, *doings: str) -> None:
         """Raises ``not_supported`` where volumes of this type of pool can't be that here. What a daemon can't do is

@@ -92,7 +92,7 @@ def _delete_extra(name: str, task: VolumesTask) -> list[Change]:
         return list(delete(VolumeGoal(Volume(name), "absent"), task))
     except StorageError as error:
         if error.code != "not_supported":
-            error.hint = "List it in volumes to keep it, or delete it by name."
+            error.hint, error.word = "List it in volumes to keep it, or delete it by name.", ""
         raise
 
 

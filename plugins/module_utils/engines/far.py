@@ -90,15 +90,14 @@ def _source(found: Found, key: str, daemon: Daemon) -> Image:
 # --- users -----------------------------------------------------------------------------------------------------------
 
 
-def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: bool, host: LocalHost) -> Found:
-    """Adds the overlays in the same pool and the guests, which ``host`` goes on watching. ``here``: the volumes are on
-    this host, and who has them open is looked at too; otherwise what else there may be on that host is ``unseen``.
+def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, host: LocalHost) -> Found:
+    """Adds the overlays in the same pool and the guests, which ``host`` goes on watching. What else there may be on the
+    daemon's host is ``unseen``.
     """
-    running, unseen = _running(found, stakes) if here else ({}, (_UNSEEN,))
-    users = {name: tuple(running.get(name, ())) for name in stakes}
-    seen = replace(found, users=users, unseen=(*found.unseen, *unseen))
+    users: dict[str, tuple[User, ...]] = dict.fromkeys(stakes, ())
+    seen = replace(found, users=users, unseen=(*found.unseen, _UNSEEN))
+    seen = with_overlays(seen, stakes, daemon)
     paths = _destroyed(found, stakes)
-    seen = with_users(seen, _overlays(found.name, paths, daemon) if paths else ())
     if not paths:
         return seen
     at = {name: path or "" for path, name in paths.items()}
@@ -108,17 +107,10 @@ def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: boo
     return with_users(seen, _by_guests(guests, found, paths), blind)
 
 
-def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[User]], tuple[str, ...]]:
-    """Who has the volumes open, and of devices what is built on them or mounted."""
-    from ..host.users import held, users_of
-
-    paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
-    users, unseen = users_of(paths)
-    groups = {name: list(group) for name, group in users.items()}
-    for name, path in paths.items():
-        if not groups[name] and held(path):
-            groups[name].append(User("mount", "or device that the kernel has built on it"))
-    return groups, unseen
+def with_overlays(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
+    """Adds the overlays in the same pool."""
+    paths = _destroyed(found, stakes)
+    return with_users(found, _overlays(found.name, paths, daemon)) if paths else found
 
 
 def _by_guests(

@@ -248,9 +248,9 @@ class LibvirtEngine:
             stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
             if not stakes:
                 return found
-            here = self._sees_volumes(found, stakes)
-            told = far_users(found, stakes, self.daemon, here, self.host)
-            return self._seen_here(told, stakes) if here and EVERYTHING in stakes.values() else told
+            if self._sees_volumes(found, stakes):
+                return self._seen_here(found, stakes)
+            return far_users(found, stakes, self.daemon, self.host)
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
@@ -265,12 +265,12 @@ class LibvirtEngine:
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
 
     def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
-        """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
-        from .far import with_users
+        """Adds who uses volumes of this host, of which the daemon alone tells what is in them."""
+        from .far import with_overlays
 
         seen = self._looked_for(found, stakes)
-        found = replace(found, beneath=seen.beneath)
-        return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
+        found = replace(found, users=seen.users, unseen=seen.unseen, beneath=seen.beneath)
+        return with_overlays(found, stakes, self.daemon)
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""
@@ -292,8 +292,8 @@ class LibvirtEngine:
     def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
         """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
         paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
-        there = all(path.startswith("/") and os.path.exists(path) for path in paths)
-        return there and self._beside(paths)
+        reached = all(path.startswith("/") and self.host.servers.silent(path) is None for path in paths)
+        return reached and all(map(os.path.exists, paths)) and self._beside(paths)
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .far import guests_told

@@ -94,9 +94,9 @@ def guests_on_devices(
         with suppress(StorageError):
             taken[node] = touched(device_at(node))
     for guest in guests:
-        numbers = _devices(guest, neighbours, look)
+        own = _disks_of(guest, neighbours, look)
         for node, theirs in taken.items():
-            if numbers & theirs:
+            if own & theirs:
                 yield node, User("guest", guest.name)
 
 
@@ -198,10 +198,10 @@ def _named(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> I
             yield path
 
 
-def _devices(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> set[tuple[int, int]]:
-    """The numbers of the devices that a guest has, and that its images are built on."""
-    numbers = (look.device(member) for path in _named(guest, neighbours, look) for member in look.chain(path))
-    return {number for number in numbers if number is not None}
+def _disks_of(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> set[tuple[int, ...]]:
+    """What tells the devices and files that a guest has, and that its images are built on."""
+    told = (look.identity(member) for path in _named(guest, neighbours, look) for member in look.chain(path))
+    return {identity for identity in told if identity is not None}
 
 
 def _guests(
@@ -360,15 +360,16 @@ def guests_beneath(
 ) -> Iterator[tuple[str, User]]:
     """These devices, each with a guest that has it, or what it is on, as a disk."""
     from ..host.block import bases, device_at
+    from ..host.device_users import identities
 
-    numbers = {}
+    beneath = {}
     for node in nodes:
         with suppress(StorageError):
             device = device_at(node)
-            numbers[node] = {each.number for each in (device, *bases(device))}
-    for guest in guests if numbers else ():
-        theirs = _devices(guest, neighbours, look)
-        yield from ((node, User("guest", guest.name)) for node, own in numbers.items() if own & theirs)
+            beneath[node] = identities((device, *bases(device)))
+    for guest in guests if beneath else ():
+        theirs = _disks_of(guest, neighbours, look)
+        yield from ((node, User("guest", guest.name)) for node, own in beneath.items() if own & theirs)
 
 
 def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:

@@ -74,6 +74,7 @@ def _native(uri: str, allow: Collection[str], timeout: float, reading: bool) -> 
             f"{installed}: it would not notice what is changed in its files behind its back",
             subject=uri,
             hint="Work through it (uri: qemu:///system), or add allow: [beside_daemon] if it is not running.",
+            word="beside_daemon",
         )
     return NativeEngine(places, timeout)
 

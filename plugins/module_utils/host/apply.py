@@ -49,6 +49,7 @@ _ERRNO_CODES = {
     errno.EEXIST: ("changed_meanwhile", "something took its place", "Look at what is there and run the task again."),
     errno.EROFS: ("not_writable", "the filesystem is read-only", "Mount it read-write."),
 }
+_UNKNOWN = "See what the kernel says of it (dmesg), and run the task again."
 
 
 def _empty(directory: str) -> None:
@@ -120,7 +121,7 @@ class Applier:
             self._table[type(operation)](operation)
         except OSError as error:
             code, text, hint = _ERRNO_CODES.get(
-                error.errno or 0, ("operation_failed", error.strerror or str(error), "")
+                error.errno or 0, ("operation_failed", error.strerror or str(error), _UNKNOWN)
             )
             raise StorageError(
                 code, f"{operation.command}: {text}", subject=str(error.filename or operation.command), hint=hint

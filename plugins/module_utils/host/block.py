@@ -13,6 +13,7 @@ import os
 import re
 import stat
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import NamedTuple
 
 from ..model.errors import StorageError
@@ -256,11 +257,32 @@ def bases(device: Device) -> tuple[Device, ...]:
     waiting = [device]
     while waiting:
         above = waiting.pop()
-        names = {*_names(f"{_SYS}/class/block/{above.name}/slaves"), *([name_of(above.disk)] if above.disk else [])}
-        for below in filter(None, map(by_name, sorted(names - found.keys()))):
-            found[below.name] = below
-            waiting.append(below)
+        parts = filter(None, map(by_name, _names(f"{_SYS}/class/block/{above.name}/slaves")))
+        for below in (*parts, *_whole(above)):
+            if below.name not in found:
+                found[below.name] = below
+                waiting.append(below)
     return tuple(found.values())
+
+
+def wholes(device: Device) -> tuple[Device, ...]:
+    """The devices that its bytes are bytes of: the disk of a partition, what a loop device is attached to, and theirs."""
+    found: list[Device] = []
+    above = _whole(device)
+    while above and above[0].number not in [each.number for each in found]:
+        found += above
+        above = _whole(above[0])
+    return tuple(found)
+
+
+def _whole(device: Device) -> list[Device]:
+    if device.disk:
+        disk = by_name(name_of(device.disk))
+        return [] if disk is None else [disk]
+    if device.kind == "loop" and device.serial.startswith("/dev/"):
+        with suppress(StorageError):
+            return [device_at(device.serial)]
+    return []
 
 
 def is_partition_of(device: Device, disks: Iterable[Device]) -> bool:

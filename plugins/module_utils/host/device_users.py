@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from ..model.errors import StorageError
 from ..model.found import User
-from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of
+from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of, wholes
 from .patience import in_child
 from .processes import OpenFile, Processes, is_udev, process_user
-from .users import held, loops, qemu_lock, swaps, writable
+from .users import attachments, held, loops, qemu_lock, swaps, writable, writers_beside
 
 _SECONDS = 5.0
 _OF_LVM = "LVM-"
@@ -51,6 +51,7 @@ def users_of_device(
         user, member = process_user(file.pid), opened[file]
         found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
     unseen = set(processes.unseen)
+    found.update(dict.fromkeys(_writers_of_wholes(device, processes, unseen)))
     if not found:
         found.update(dict.fromkeys(_last_word(device, unseen, seconds)))
     return tuple(found), tuple(sorted(unseen))
@@ -68,7 +69,20 @@ def users_beneath(device: Device, processes: Processes | None = None) -> tuple[t
     opened = [file for file in processes.files() if _opened(file, own)]
     for file in processes.lasting(opened):
         found[process_user(file.pid)] = None
-    return tuple(User(user.kind, f"{user.who} on {device.node}") for user in found), tuple(sorted(processes.unseen))
+    unseen = set(processes.unseen)
+    theirs = [*_writers_of_wholes(device, processes, unseen)]
+    return (*(User(user.kind, f"{user.who} on {device.node}") for user in found), *theirs), tuple(sorted(unseen))
+
+
+def _writers_of_wholes(device: Device, processes: Processes, unseen: set[str]) -> Iterator[User]:
+    """Who may write to what the device is a part of or attached to: what it holds is theirs as well."""
+    above = wholes(device)
+    numbers = {each.number: each for each in above}
+    opened = {file: each for file in processes.files() for each in _opened(file, numbers) if writable(file.link)}
+    for file in processes.lasting(list(opened)):
+        yield User("process", f"{process_user(file.pid).who} with {opened[file].node}")
+    for loop in (each for each in (device, *above) if each.kind == "loop"):
+        yield from writers_beside(loop.node, processes, unseen)
 
 
 def writers_of_device(
@@ -123,11 +137,17 @@ def family(device: Device) -> list[Device]:
     return list(found.values())
 
 
-def touched(device: Device) -> set[tuple[int, int]]:
-    """The numbers of all devices of which something is changed with this one: besides what is built on it, those that
-    it is on.
-    """
-    return {member.number for member in (*family(device), *bases(device))}
+def touched(device: Device) -> set[tuple[int, ...]]:
+    """What tells all of which something is changed with this device: besides what is built on it, what it is on."""
+    return identities((*family(device), *bases(device)))
+
+
+def identities(devices: Iterable[Device]) -> set[tuple[int, ...]]:
+    """What tells devices, and the files that they are attached to, under whatever names."""
+    known = list(devices)
+    told = attachments(each.node for each in known if each.kind == "loop")
+    files = {each.identity for each in (told or {}).values()}
+    return files | {(os.makedev(*each.number),) for each in known}
 
 
 def _built(device: Device, family: list[Device]) -> Iterator[User]:
@@ -146,11 +166,11 @@ def described(above: Device) -> str:
     mapped = f"/dev/mapper/{above.dm_name}"
     for prefix, what in _MAPPED:
         if above.dm_uuid.startswith(prefix):
-            return f"{what} {_group(above.dm_name) if prefix == _OF_LVM else above.dm_name} ({mapped})"
+            return f"{what} {group_of(above.dm_name) if prefix == _OF_LVM else above.dm_name} ({mapped})"
     return f"device-mapper {mapped}" if above.kind == "dm" else above.node
 
 
-def _group(dm_name: str) -> str:
+def group_of(dm_name: str) -> str:
     """The volume group in the name that LVM gives (dm_build_dm_name of libdevmapper: a hyphen is doubled)."""
     return dm_name.replace("--", "\0").split("-")[0].replace("\0", "-")
 

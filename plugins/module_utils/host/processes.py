@@ -78,8 +78,16 @@ class Processes:
             return []
         except OSError:
             return []
-        links = (f"{directory}/{name}" for name in names)
-        return [OpenFile(pid, link, shown) for link in links for shown in _target(link)]
+        found = []
+        for link in (f"{directory}/{name}" for name in names):
+            try:
+                found.append(OpenFile(pid, link, os.readlink(link)))
+            except PermissionError:
+                self.unseen |= {_OTHERS} if _is_hidden(pid) else set()
+                break
+            except OSError:
+                continue
+        return found
 
     def places(self) -> list[OpenFile]:
         """Working directories, roots and programs of all processes."""
@@ -115,6 +123,13 @@ def _hides_others() -> bool:
     """Whether processes of others are not even listed: proc(5), hidepid; capabilities(7), CAP_SYS_PTRACE."""
     proc = mount_at("/proc", mounts())
     return proc is not None and bool(_HIDING & {*proc.super_options, *proc.options}) and not _may_look_at_all()
+
+
+def _is_hidden(pid: str) -> bool:
+    """Whether a process may have open what we may not look at, as root without CAP_SYS_PTRACE may list descriptors and
+    no more. One that has ended says the same; so may the first one, which is kept even from those who may look at all.
+    """
+    return os.path.exists(f"/proc/{pid}/fd") and not (pid == "1" and _may_look_at_all())
 
 
 def _may_look_at_all() -> bool:

@@ -75,17 +75,24 @@ def _by_udev(name: str, value: str, look: Look) -> list[Device]:
     """Links under /dev/disk show one device each; udev's records show all that claim it."""
     wanted = _TAGS[name]
     found: list[Device] = []
+    members: set[str] = set()
     for number, told in look.once("udev", lambda: list(_all_properties())):
-        if unescaped(told.get(wanted, "")) == value and not _is_member(told, found):
-            device = _still_there(number)
-            if device is not None:
-                found.append(device)
+        device = _still_there(number) if unescaped(told.get(wanted, "")) == value else None
+        if device is not None and not _is_member(told, members):
+            found.append(device)
     return found
 
 
-def _is_member(told: dict[str, str], found: list[Device]) -> bool:
-    """Whether that is one more device of a btrfs: all of them name the whole (mkfs.btrfs(8))."""
-    return bool(found) and told.get("ID_FS_TYPE") == "btrfs" and bool(told.get("ID_FS_UUID_SUB"))
+def _is_member(told: dict[str, str], members: set[str]) -> bool:
+    """Whether that is one more device of a btrfs: all of them name the whole, and each has an identity of its own
+    (mkfs.btrfs(8)), which a copy of it shares. ``members`` are those that were met.
+    """
+    own = told.get("ID_FS_UUID_SUB") if told.get("ID_FS_TYPE") == "btrfs" else None
+    if not own:
+        return False
+    is_one_more = bool(members) and own not in members
+    members.add(own)
+    return is_one_more
 
 
 def _by_blkid(name: str, value: str, look: Look) -> list[Device]:
@@ -99,10 +106,11 @@ def _by_blkid(name: str, value: str, look: Look) -> list[Device]:
             return []
         raise not_readable(f"{name}={value}", "who may not read devices can't look for it") from None
     found: list[Device] = []
+    members: set[str] = set()
     for block in printed.split("\n\n"):
         told = dict(line.partition("=")[::2] for line in block.splitlines())
         told = {"ID_FS_TYPE": told.get("TYPE", ""), "ID_FS_UUID_SUB": told.get("UUID_SUB", ""), **told}
-        if "DEVNAME" in told and not _is_member(told, found):
+        if "DEVNAME" in told and not _is_member(told, members):
             found.append(device_at(told["DEVNAME"]))
     return found
 

@@ -16,6 +16,7 @@ import os
 import stat
 import struct
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from ..model.errors import StorageError
 from ..model.found import User
@@ -26,8 +27,9 @@ from .processes import Processes, is_udev, process_user
 # QEMU locks single bytes from 100 (permissions it uses) and 200 (permissions it denies others): block/file-posix.c.
 _QEMU_LOCK_START, _QEMU_LOCK_LENGTH = 100, 200
 _FLOCK = "hhqqi4x"
-_LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, "QQQ208x"  # linux/loop.h: device, inode, number of what is attached
+_LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, "QQQQQ192x"  # linux/loop.h
 _SECONDS = 5.0
+_OF_ZFS = "zfs_member"
 _LOOPS = "what loop devices are attached to"
 
 
@@ -36,6 +38,29 @@ def _try_stat(path: str) -> os.stat_result | None:
         return os.stat(path)
     except OSError:
         return None
+
+
+class Attached(NamedTuple):
+    """What a loop device is attached to: device and inode of the file, the number of a device; from which byte on, and
+    of how many, all that follow where that is 0.
+    """
+
+    device: int
+    inode: int
+    number: int
+    start: int
+    size: int
+
+    @property
+    def identity(self) -> tuple[int, ...]:
+        return (self.number,) if self.number else (self.device, self.inode)
+
+    def overlaps(self, other: Attached) -> bool:
+        """Whether both have some of the same bytes."""
+        if self.identity != other.identity:
+            return False
+        first, second = sorted((self, other), key=lambda each: each.start)
+        return not first.size or first.start + first.size > second.start
 
 
 class _Targets:
@@ -70,9 +95,9 @@ class _Targets:
         status = _try_stat(path)
         return None if status is None else self._keys.get(_what(status))
 
-    def attached(self, device: int, inode: int, number: int) -> str | None:
+    def attached(self, attached: Attached) -> str | None:
         """The key of what a loop device is attached to."""
-        return self._keys.get((number,) if number else (device, inode))
+        return self._keys.get(attached.identity)
 
     def mounted(self, mount: Mount, process: str) -> str | None:
         """The key of the file that a process sees mounted somewhere. Only what is on the filesystems of those that are
@@ -130,8 +155,19 @@ def loops() -> Iterator[tuple[str, str]]:
             continue
 
 
+def attachments(nodes: Iterable[str], seconds: float = _SECONDS) -> dict[str, Attached] | None:
+    """What loop devices are attached to, by itself: whoever attached it may have seen other paths than we do. None
+    where that can't be told, since it may be on a server that is dead.
+    """
+    asked = list(nodes)
+    try:
+        told = in_child(lambda: _attachments(asked), seconds) if asked else {}
+    except StorageError:
+        return None
+    return None if told is None else {node: Attached(*each) for node, each in told.items()}
+
+
 def _attachments(nodes: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """What loop devices are attached to, by itself: whoever attached it may have seen other paths than we do."""
     found = {}
     for node in nodes:
         try:
@@ -174,20 +210,29 @@ def _elsewhere(
     targets: _Targets, nodes: Iterable[str], processes: Processes, unseen: set[str]
 ) -> Iterator[tuple[str | None, User]]:
     """Users to whom a file has another path than to us, since they see other mounts."""
-    asked = list(nodes)
-    if asked:
-        try:
-            told = in_child(lambda: _attachments(asked), _SECONDS)  # it may be on a server that is dead
-        except StorageError:
-            told = None
-        unseen |= {_LOOPS} if told is None else set()
-        for node, attached in (told or {}).items():
-            yield targets.attached(*attached), User("loop", node)
+    told = attachments(nodes)
+    unseen |= {_LOOPS} if told is None else set()
+    for node, attached in (told or {}).items():
+        yield targets.attached(attached), User("loop", node)
     for process, table in processes.tables().values():
         for mount in table if process != "self" else ():
             if mount.root != "/":
                 user = User("mount", f"{mount.point} as process {process} sees it")
                 yield targets.mounted(mount, process), user
+
+
+def _renamed(paths: Mapping[str, str], processes: Processes) -> Iterator[tuple[str, User]]:
+    """Users that know a file by the name that it had, as a pool of ZFS does: of what is no longer under that name only
+    the content tells.
+    """
+    lost = [user for path, user in processes.served() if not os.path.lexists(path)] if paths else []
+    if not lost:
+        return
+    from .signatures import content_at
+
+    for key, path in paths.items():
+        if _OF_ZFS in content_at(path, _SECONDS).names:
+            yield from ((key, user) for user in lost)
 
 
 def held(path: str) -> bool:
@@ -224,8 +269,33 @@ def users_of(
     for key, user in _elsewhere(targets, loop_nodes, processes, unseen) if paths else ():
         if key is not None and user not in users[key]:
             users[key].append(user)
+    for key, user in _renamed({key: path for key, path in paths.items() if not users[key]}, processes):
+        users[key].append(user)
     for key, path in paths.items():
         lock = None if users[key] else qemu_lock(path, writers_only)
         if lock is not None:
             users[key].append(lock)
     return {key: tuple(found) for key, found in users.items()}, tuple(sorted(unseen))
+
+
+def writers_beside(node: str, processes: Processes, unseen: set[str]) -> Iterator[User]:
+    """Who else may write to what a loop device is attached to, or has it as a device of another name."""
+    paths = dict(loops())
+    told = attachments(paths)
+    own = (told or {}).get(node)
+    if told is None or own is None:
+        unseen.add(_LOOPS)
+        return
+    path = paths[node]
+    for other, attached in told.items():
+        if other != node and attached.overlaps(own):
+            yield User("loop", f"{other}, attached to {path} too")
+    if own.number:  # a device, which is asked by itself
+        return
+    status = in_child(lambda: list(_what(os.stat(path))) if os.path.exists(path) else [], _SECONDS)
+    if status is None or tuple(status) != own.identity:
+        unseen.add(f"who has {path}, which {node} is attached to")
+        return
+    users, blind = users_of({node: path}, writers_only=True, processes=processes)
+    unseen |= {*blind}
+    yield from (User(user.kind, f"{user.who} with {path}") for user in users[node] if user.kind != "loop")

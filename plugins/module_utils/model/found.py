@@ -319,7 +319,7 @@ class Found:
             return None
         problem = self.current.problem
         if problem is not None:
-            return StorageError(problem.code, problem.what, subject=f"pool {self.name}", hint=problem.hint)
+            return problem.error(f"pool {self.name}")
         return StorageError(
             "backend_missing" if self.unsupported else "storage_unreadable",
             f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,

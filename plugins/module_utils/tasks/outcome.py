@@ -49,7 +49,8 @@ def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) ->
 
 def watched(module: AnsibleModule, engine: Any) -> Any:
     """The engine; where looking through it hangs for good, although what may hang is asked for in children, the module
-    says so and ends. Several steps of a look may each take their time until then.
+    says so and ends. Several steps of a look may each take their time until then. What must still hold is looked at
+    between changes, when none is under way.
     """
     seconds = max(_LEAST_PATIENCE, _PATIENCE * module.params["timeout"])
 
@@ -69,7 +70,7 @@ def watched(module: AnsibleModule, engine: Any) -> Any:
 
         return patient
 
-    for name in ("observe", "observe_users"):
+    for name in ("observe", "observe_users", "find_sources", "broken"):
         setattr(engine, name, wrapped(getattr(engine, name)))
     carry_out = engine.execute
 

@@ -557,6 +557,8 @@ def _settle_bases(volumes: _Volumes) -> None:
         for moved, action in volumes.moved.items():
             if not volumes.ends_on(moved, name):
                 continue
+            if volumes.ends_on(moved, moved):  # and so on all that is below it
+                volumes.refuse("backing_loop")
             if name in volumes.doomed:
                 volumes.refuse("parent_removed")
             elif action == "rebase" and volumes.ends_on(moved, name, before):

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -132,11 +133,13 @@ def codes(decision):
 
 
 def whole(error):
-    """The error, which must say what is wrong, of what, and what to do."""
+    """The error, which must say what is wrong, of what, and what to do: the word that the hint names, if one helps."""
     assert error.code
     assert error.message
     assert error.subject
     assert error.hint
+    named = "" if error.code == "daemon_cannot" else "".join(re.findall(r"allow: \[(\w+)\]", error.hint)[:1])
+    assert error.word == named
     return error
 
 

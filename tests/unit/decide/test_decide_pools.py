@@ -345,6 +345,15 @@ def test_what_no_word_allows_is_told_before_that_a_restart_is_needed():
     assert pool_refused(wanted, replace(mounted, storage=replace(unable, unable=None))).code == "restart_needed"
 
 
+def test_who_has_to_allow_a_restart_is_told_that_it_would_not_help():
+    """Not refused for what is missing: in check mode an earlier task may make that."""
+    found = started(current=DIRECTORY, storage=replace(GONE, path="/q"), active=True)
+    (missing,) = decide_pool(pool_goal(path="/q", build="never", allow=["restart"]), found).missing
+    error = pool_refused(pool_goal(path="/q", build="never"), found)
+    assert (error.code, missing.code, missing.message in error.hint) == ("restart_needed", "source_missing", True)
+    assert missing.message not in pool_refused(pool_goal(path="/q"), found).hint
+
+
 def test_what_a_word_allows_is_told_after_that_a_restart_is_needed():
     adopted = Storage(READY, "/p", up=True, bring_up="mount x", take_down="unmount /p")
     pool = replace(DEFINED, type="netfs", source=Source((SourceHost("h"),), dir="/e"))

@@ -265,6 +265,15 @@ def test_what_no_daemon_makes_is_refused_before_it_is_defined(kind, declared, co
         assert not {"build", "overwrite"} & frozenset().union(*(change.may for change in changes))
 
 
+def test_what_another_uri_makes_is_told_before_that_a_restart_is_needed():
+    """No word of this task lets it happen, though the hint names one of another."""
+    found = far("fs", source={"format": "ext4"}, devices={"/dev/sdy": BLANK})
+    elsewhere = Source(devices=(SourceDevice("/dev/sdy"),), format="btrfs")
+    assert pool_refused(pool_goal(path="/p", source=elsewhere), found).code == "daemon_cannot"
+    made_here = replace(elsewhere, format="xfs")
+    assert pool_refused(pool_goal(path="/p", source=made_here), found).code == "restart_needed"
+
+
 def test_an_empty_device_that_may_not_be_built():
     found = far("disk", active=False, source={"format": "gpt"}, devices={"/dev/sdx": BLANK})
     decision = started(found, build="never")

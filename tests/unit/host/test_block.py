@@ -299,7 +299,7 @@ def test_what_is_changed_with_a_device(machine):
     expected = {"sda": {disk, one, two, volume}, "sda1": {disk, one, volume}, "sda2": {disk, two}}
     expected["dm-0"] = {disk, one, volume}
     for name, numbers in expected.items():
-        assert device_users.touched(by_name(name)) == numbers
+        assert device_users.touched(by_name(name)) == {(os.makedev(*number),) for number in numbers}
 
 
 # -- sources ------------------------------------------------------------------------------------------------------
@@ -348,6 +348,16 @@ def test_devices_of_one_btrfs_are_one_source(machine):
     for number in ("8:0", "8:16"):
         machine.tell(number, "E:ID_FS_UUID_ENC=u", "E:ID_FS_TYPE=btrfs", f"E:ID_FS_UUID_SUB={number}")
     assert sources.resolve("UUID=u", look()).node in ("/dev/sda", "/dev/sdb")
+
+
+def test_a_copy_of_a_btrfs_is_not_one_of_its_devices(machine):
+    """A clone or a snapshot of a device, as of LVM: which one is meant nobody knows."""
+    for name, number, own in (("sda", "8:0", "a"), ("sdb", "8:16", "b"), ("sdc", "8:32", "a")):
+        machine.add(name, number)
+        machine.tell(number, "E:ID_FS_UUID_ENC=u", "E:ID_FS_TYPE=btrfs", f"E:ID_FS_UUID_SUB={own}")
+    error = refusal(sources.resolve, "UUID=u", look())
+    assert error.code == "source_conflict"
+    assert "/dev/sda and /dev/sdc" in error.message
 
 
 def blkid(machine, monkeypatch, answer):

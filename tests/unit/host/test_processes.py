@@ -94,6 +94,31 @@ def test_processes_that_are_not_listed_are_not_seen(monkeypatch, option, may, hi
     assert bool(looked.unseen) is hidden
 
 
+@pytest.mark.parametrize(
+    ("pid", "may", "there", "hidden"),
+    [
+        ("7", True, True, True),
+        ("7", True, False, False),  # it has ended
+        ("1", True, True, False),
+        ("1", False, True, True),
+    ],
+)
+def test_descriptors_that_are_listed_and_may_not_be_read(monkeypatch, pid, may, there, hidden):
+    """As root without CAP_SYS_PTRACE has it, such as in a container (proc_pid_fd(5))."""
+
+    def denied(link):
+        raise PermissionError(13, "Permission denied", link)
+
+    looked = Processes()
+    monkeypatch.setattr(looked, "pids", lambda: [pid])
+    monkeypatch.setattr(processes, "_may_look_at_all", lambda: may)
+    monkeypatch.setattr(processes.os, "listdir", lambda path: ["0"])
+    monkeypatch.setattr(processes.os.path, "exists", lambda path: there)
+    monkeypatch.setattr(processes.os, "readlink", denied)
+    assert looked.files() == []
+    assert bool(looked.unseen) is hidden
+
+
 def test_who_may_look_at_all():
     told = Path("/proc/self/status").read_text(encoding="ascii")
     effective = int(told.partition("CapEff:")[2].split()[0], 16)

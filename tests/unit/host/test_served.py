@@ -59,6 +59,21 @@ def test_files_that_zpools_are_made_of_are_in_use(pools, tmp_path):
     assert len(pools) == 1
 
 
+def test_a_file_that_a_zpool_is_made_of_is_known_under_another_name(pools, tmp_path):
+    """Its pool goes on telling the name by which it was imported."""
+    uberblocks = b"".join((0x00BAB10C).to_bytes(1024, "little") for _each in range(16))
+    paths = {name: str(tmp_path / name) for name in ("renamed", "free")}
+    for name, path in paths.items():
+        with open(path, "wb") as file:
+            file.truncate(64 << 20)
+            if name == "renamed":
+                file.seek(128 << 10)  # of the first label: zpool's on-disk format, section 1.3
+                file.write(uberblocks)
+    users, _unseen = users_of(paths)
+    assert "holder zpool tank" in map(str, users["renamed"])
+    assert users["free"] == ()
+
+
 def test_devices_that_zpools_are_made_of(pools):
     processes = Processes()
     told = [(path, str(user)) for path, user in processes.served() if path.startswith("/dev/")]
