@@ -47,6 +47,7 @@ from ..model.pool import Pool, SourceDevice
 from ..model.tables import ALIGNMENT, Partition, Table, default_label, format_of, usage_of
 from ..model.types import spoken
 from ..model.volume import Extent, Volume
+from .links import DEV, links_in
 
 if TYPE_CHECKING:
     from ..host.look import Look
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from ..model.operations import Step
 
 TABLE = "table"
-_DEFAULT_PATH = "/dev"
 _OTHER_LABELS = "lvm2"
 _SHOWN = 5
 _SETTLING = 10  # seconds, as libvirt waits for udev
@@ -67,7 +67,7 @@ def source_of(pool: Pool) -> SourceDevice:
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
-    source, path = source_of(pool), pool.path or _DEFAULT_PATH
+    source, path = source_of(pool), pool.path or DEV
     if not source.path:
         return Storage(ABSENT, path, "no disk is named")
     try:
@@ -258,7 +258,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     stale = [f"{each.name} of the kernel" for each in gone]
     stale += [f"{table.name(each.number)} of the table" for each in (*new, *sized)]
     nodes = {each.number: f"/dev/{each.name}".replace("!", "/") for each in seen if each not in gone}
-    links = _links(pool.path or _DEFAULT_PATH, look)
+    links = links_in(pool.path or DEV, look)
     volumes = {}
     asked = _asked(scope, table)
     for partition in table.partitions:
@@ -338,24 +338,6 @@ def _running(found: Found, scope: Scope) -> Pool:
 
     existing = found.definition or found.live
     return scope.pool if existing is None else overlay(existing, scope.pool)
-
-
-def _links(directory: str, look: Look) -> dict[str, str]:
-    """Stable names of devices in a directory of links, such as /dev/disk/by-id: the first of each (libvirt, storage
-    driver: stable paths).
-    """
-    if os.path.normpath(directory) == _DEFAULT_PATH:
-        return {}
-
-    def scan() -> dict[str, str]:
-        try:
-            names = sorted(os.listdir(directory), reverse=True)
-        except OSError:
-            return {}
-        return {os.path.realpath(os.path.join(directory, name)): os.path.join(directory, name) for name in names}
-
-    found: dict[str, str] = look.once(("links", directory), scan)
-    return found
 
 
 def _volume(name: str, partition: Partition, table: Table, node: str | None, links: dict[str, str]) -> Volume:

@@ -153,7 +153,7 @@ def _delete_part(part: Part, goal: PoolGoal, found: Found, existing: Pool | None
 
 
 def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    declared = keep_names(defined(goal.pool), existing, found.resolved)
+    declared = keep_names(defined(goal.pool), existing, found.resolved, found.hosts)
     if found.live is not None and found.started and found.live.path != existing.path:
         raise StorageError(
             "restart_needed",

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
+from ..model.adapters import goes_with_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
@@ -94,8 +95,12 @@ def _goes_down(goal: PoolGoal, found: Found) -> bool:
 
 
 def _takes_away(goal: PoolGoal, found: Found) -> bool:
-    """Whether stopping the pool takes its volumes away, whoever uses them. A daemon always does."""
-    return found.started and found.row.taken_away and (found.current.kind == UNSEEN or _goes_down(goal, found))
+    """Whether stopping the pool takes its volumes away, whoever uses them."""
+    if not found.started or not found.row.taken_away:
+        return False
+    pool = found.live or found.definition
+    daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
+    return daemon or _goes_down(goal, found)
 
 
 def _in_the_way(goal: PoolGoal, found: Found) -> bool:
@@ -345,7 +350,7 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
 
 def laid_over(existing: Pool, goal: PoolGoal, found: Found) -> Pool:
     """The definition with what is declared."""
-    return keep_names(overlay(existing, goal.pool), existing, found.resolved)
+    return keep_names(overlay(existing, goal.pool), existing, found.resolved, found.hosts)
 
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
@@ -366,7 +371,15 @@ def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     for field in fields(Source):
         if getattr(existing.source, field.name) != getattr(wanted.source, field.name):
             names.append(f"source.{field.name}")
+    if "source.adapter" in names and _is_managed_otherwise(existing.source, wanted.source):
+        names[names.index("source.adapter")] = "source.adapter.managed"
     return tuple(names)
+
+
+def _is_managed_otherwise(existing: Source, wanted: Source) -> bool:
+    """Whether that is all in which their adapters differ."""
+    have, want = existing.adapter, wanted.adapter
+    return have is not None and want is not None and replace(have, managed=want.managed) == want
 
 
 def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
@@ -466,7 +479,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
         check_not_fixed(permissions, found, str(subject_of(goal)))
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
-        after.update({"target": permissions} if permissions else {})
+        after.update({"target": permissions} if permissions and _row(wanted).file_tree else {})
     elif storage.take_down:
         summary += ", which is up already"
     elif adopted and not storage.parts:

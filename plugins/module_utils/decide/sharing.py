@@ -61,7 +61,9 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
         for device in wanted.source.devices or ():
             if {device.path, found.resolved.get(device.path, device.path)} & theirs:
                 return f"{device.path} is a device"
-    if wanted.type == other.type and row.one_of is not None and _are_one(wanted, other, row.one_of):
+    if wanted.type != other.type or row.one_of is None:
+        return ""
+    if _adapters_are_one(wanted.source, other.source, found) or _are_one(wanted, other, row.one_of):
         return f"this source of type {wanted.type} is the one"
     return ""
 
@@ -70,6 +72,14 @@ def _are_one(wanted: Pool, other: Pool, names: tuple[str, ...]) -> bool:
     """Whether their sources agree in all of these fields. Of what nothing is said there is none."""
     mine, theirs = ([_told(with_defaults(pool).source, name) for name in names] for pool in (wanted, other))
     return mine == theirs and (not names or any(value is not None for value in mine))
+
+
+def _adapters_are_one(wanted: Source, other: Source, found: Found) -> bool:
+    if wanted.adapter is None or other.adapter is None:
+        return False
+    from ..model.adapters import in_conflict
+
+    return in_conflict(wanted.adapter, other.adapter, found.hosts)
 
 
 def _told(source: Source, name: str) -> Any:

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -20,7 +21,7 @@ from ..model.extents import told_extent
 from ..model.found import EVERYTHING, UNSEEN, Found, Image, Neighbour, User
 from ..model.goal import Scope
 from ..model.pool import Pool
-from ..model.volume import Volume
+from ..model.volume import Volume, passing_name
 
 if TYPE_CHECKING:
     from .local import LocalHost
@@ -37,14 +38,28 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
         names = None  # a new partition is named after those that there are
     elif (found.row.taken_away and scope.neighbours) or (scope.stops and found.row.volumes == "block"):
         names = None  # the pool may be stopped
+    elif found.row.by_path and names:
+        names = None  # they have other names for it
     texts = () if names == () else daemon.volumes(found.name, names)
-    volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
+    seen = map(parse_found_volume, texts)
+    told = _by_path(seen, scope) if found.row.by_path else seen
+    volumes = {volume.name: _as_declared(volume, scope, found) for volume in told}
     images = {key: _image(found, key, daemon) for key in scope.images}
     images.update({key: _source(found, key, daemon) for key in scope.sources})
     pool, usage = found.live or found.definition, found.usage
     sizes = (None, None) if usage is None else (usage.capacity, usage.available)
     extent = None if pool is None else told_extent(pool, *sizes)
     return replace(found, volumes=volumes, images=images, extent=extent)
+
+
+def _by_path(told: Iterable[Volume], scope: Scope) -> Iterator[Volume]:
+    """By the names that they keep. Who asks for one by the daemon's is told."""
+    for volume in told:
+        name = os.path.basename(volume.path or "") or volume.name
+        if scope.volumes is None or name in scope.volumes:
+            yield replace(volume, name=name)
+        elif volume.name in scope.volumes:
+            yield replace(volume, foreign=passing_name(name))
 
 
 def _as_declared(volume: Volume, scope: Scope, found: Found) -> Volume:

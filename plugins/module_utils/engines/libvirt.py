@@ -44,7 +44,7 @@ from ..model.found import (
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, SourceVolume, overlay
 from ..model.types import POOL_TYPES, row_of
-from .local import LocalHost, arrange, device_paths, paths_of, process, restarting_key, with_note_of_restart
+from .local import LocalHost, arrange, device_paths, hosts_of, paths_of, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -148,7 +148,12 @@ class LibvirtEngine:
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
         resolved = {path: self._resolved(path) for path in paths_of((scope.pool, existing))}
-        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
+        neighbours = self._neighbours(name) if scope.neighbours else ()
+        pools = (scope.pool, existing, *(neighbour.pool for neighbour in neighbours))
+        hosts = hosts_of(pools) if self._pid is not None else {}
+        wanted = scope.pool
+        if existing is not None:
+            wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
         host = self.host.look()
         at_hand = self._at_hand(wanted)
         storage = self._storage(wanted, live, at_hand, host, scope.holds)
@@ -172,7 +177,7 @@ class LibvirtEngine:
             storage=storage,
             current=current,
             usage=None if at_hand or look.usage is None else Usage(*look.usage),
-            neighbours=self._neighbours(name) if scope.neighbours else (),
+            neighbours=neighbours,
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
             defines_all=False,
@@ -180,6 +185,7 @@ class LibvirtEngine:
             keeps_unknown=False,
             process=process() if at_hand else None,
             resolved=resolved,
+            hosts=hosts,
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:

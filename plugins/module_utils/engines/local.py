@@ -48,6 +48,7 @@ from .places import Places
 
 if TYPE_CHECKING:
     from ..libvirt_xml.guests import GuestDisks
+    from ..model.adapters import Hosts
     from .guest_watch import GuestWatch, Told
 
 
@@ -117,6 +118,17 @@ def paths_of(pools: Iterable[Pool | None]) -> list[str]:
     return [path for pool in pools if pool is not None for path in (pool.path, *device_paths(pool)) if path]
 
 
+def hosts_of(pools: Iterable[Pool | None]) -> Hosts:
+    """The SCSI hosts that the adapters of pools lead to."""
+    found = (pool.source.adapter for pool in pools if pool is not None)
+    adapters = {adapter for adapter in found if adapter is not None}
+    if not adapters:
+        return {}
+    from ..host.adapters import hosts_of as look
+
+    return look(adapters)
+
+
 def device_paths(pool: Pool | None) -> list[str]:
     """The source devices of a pool that are named by paths."""
     devices = () if pool is None else pool.source.devices or ()
@@ -160,7 +172,7 @@ class LocalHost:
         storage = backend.observe(pool, look, holds)
         if not storage.bring_up:
             return storage
-        ours = look.started(pool.name) == start_note(storage)
+        ours = storage.ours or look.started(pool.name) == start_note(storage)
         told = look.made(emptied_key(pool.name))
         return replace(storage, ours=ours, emptied=told is not None and _is_emptied(storage, told, look))
 

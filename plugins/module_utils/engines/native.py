@@ -33,6 +33,7 @@ from .local import (
     device_paths,
     emptied_key,
     emptied_note,
+    hosts_of,
     login_key,
     no_backend,
     paths_of,
@@ -167,14 +168,17 @@ class NativeEngine:
         existing = definition or live
         look = self.host.look()
         resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing))}
-        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
+        neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
+        hosts = hosts_of((scope.pool, existing, *(neighbour.pool for neighbour in neighbours)))
+        wanted = scope.pool
+        if existing is not None:
+            wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
         started = live is not None
         current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
         if started and current is not None and current.up and not _same_source(existing, wanted):
             look.leaving = current.path or ""
         storage = self.host.storage(wanted, look, scope.holds)
         current = current or storage
-        neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
         found = Found(
             name,
             definition,
@@ -193,6 +197,7 @@ class NativeEngine:
             boot=self._boot(name) if scope.boots else Boot(),
             process=process(),
             resolved=resolved,
+            hosts=hosts,
         )
         return self.host.contents(found, wanted, scope, look)
 

@@ -111,6 +111,8 @@ class Applier:
             ops.Truncate: truncate,
             ops.ChangeTable: self._change_table,
             ops.MakeOn: self._make_on,
+            ops.ScanUnits: self._scan_units,
+            ops.ChangeVport: self._change_vport,
         }
 
     def apply(self, operation: Any) -> None:
@@ -158,6 +160,16 @@ class Applier:
         from .taking import make_on
 
         make_on(op, self._held(), self._timeout)
+
+    def _scan_units(self, op: ops.ScanUnits) -> None:
+        from .scanning import scan_units
+
+        scan_units(op, self._held(), self._timeout)
+
+    def _change_vport(self, op: ops.ChangeVport) -> None:
+        from .vports import change_vport
+
+        change_vport(op, self._held(), self._timeout)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

@@ -453,6 +453,8 @@ def _refresh(library: Any, connection: Any, op: Any) -> None:
     """The daemon remembers what it saw; what was made since then by others would be lost unseen."""
     pool = _pool(connection, op)
     pool.refresh(0)
+    if op.sought:
+        _check_sought(pool, op)
     if op.holds is None:
         return
     names, most = op.holds
@@ -461,6 +463,15 @@ def _refresh(library: Any, connection: Any, op: Any) -> None:
         raise changed_meanwhile(f"pool {op.pool}", f"turned out to hold {', '.join(strange[:5])}")
     if most is not None and pool.info()[2] > most:
         raise changed_meanwhile(f"pool {op.pool}", "turned out to hold more than its daemon lists")
+
+
+def _check_sought(pool: Any, op: Any) -> None:
+    from .scanning import check_sought
+
+    listed = set(pool.listVolumes())
+    for wanted in op.sought:
+        size = pool.storageVolLookupByName(wanted.name).info()[1] if wanted.name in listed else None
+        check_sought(wanted, f"pool {op.pool}", size)
 
 
 _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .change import Condition
 from .errors import StorageError
-from .pool import UNDECLARED, Permissions, Pool
+from .pool import UNDECLARED, Adapter, Permissions, Pool
 from .tables import Table
 from .types import PoolType, row_of
 from .volume import Volume
@@ -97,13 +97,14 @@ class Storage:
     readable, no backend) or unseen (only a daemon can look at it); ``why`` says it in words. ``parts``: what it is
     built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
-    brought it up. ``requires``: what must still hold when it is brought up, ``leaves`` when it goes down.
-    ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was deleted from what shows up
-    there later, and is empty where nothing would tell that. ``busy``: who uses it, if asked for. ``fixed``: why owner,
-    group and mode of its directory can't be set; empty where they can. ``idle``: it is up for having nothing to bring
-    up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though it can be looked at.
-    ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides. ``listable``: what it
-    holds can be looked at even where it is not up. ``unable``: why this host can't bring it up, or make anything in it.
+    brought it up, or it is declared to go with the pool. ``requires``: what must still hold when it is brought up,
+    ``leaves`` when it goes down. ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was
+    deleted from what shows up there later, and is empty where nothing would tell that. ``busy``: who uses it, if asked
+    for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can. ``idle``: it is up
+    for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though
+    it can be looked at. ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides.
+    ``listable``: what it holds can be looked at even where it is not up. ``unable``: why this host can't bring it up,
+    or make anything in it.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -283,6 +284,7 @@ class Found:
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
     multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
+    ``hosts``: the SCSI hosts that the adapters of all these pools lead to: see model/adapters.py.
     ``remains``: what is left where a new volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -330,6 +332,7 @@ class Found:
     beside: bool = False
     extent: int | None = None
     table: Table | None = None
+    hosts: Mapping[Adapter, tuple[int, ...]] = field(default_factory=dict)
     remains: Mapping[str, str] = field(default_factory=dict)
 
     @property

@@ -44,6 +44,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "systemctl": ("systemd",) * 4,
     "modprobe": ("kmod",) * 4,
     "dd": ("coreutils",) * 4,
+    "tee": ("coreutils",) * 4,
     **dict.fromkeys(_LVM, ("lvm2",) * 4),
     "thin_check": (
         "thin-provisioning-tools",

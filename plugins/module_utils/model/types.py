@@ -62,7 +62,9 @@ class PoolType:
     disk, called by their numbers. ``snapshots``: devices that may be made from another one, as a daemon makes each that
     has less space than it needs. ``whole``: they go with the pool as one. ``made_here`` are formats of volumes that
     only its backend makes, ``names`` is the pattern of names of new ones, as far as they are not those of files.
-    ``elsewhere`` says where what can't be done with them can be.
+    ``elsewhere`` says where what can't be done with them can be. ``appear`` is the pattern of the names of those that
+    appear, grow and go where they are served: one that is not as declared is looked for anew. ``by_path``: they are
+    called by the ends of their paths, whatever a daemon calls them.
 
     A daemon: ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone,
     remove and resize its volumes; ``native`` what its backend can, likewise. ``beside``: what a daemon on this host has
@@ -116,6 +118,8 @@ class PoolType:
     made_here: tuple[str, ...] = ()
     names: str = ""
     elsewhere: str = ""
+    appear: str = ""
+    by_path: bool = False
     daemon: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
     beside: bool = False
@@ -127,6 +131,11 @@ class PoolType:
     protocols: tuple[str, ...] = ()
     daemon_finds: bool = False
     drivers: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def served(self) -> bool:
+        """Whether its volumes are units that others serve, called otherwise than the ends of their paths."""
+        return bool(self.appear) or self.by_path
 
 
 FILE_FORMATS = (
@@ -173,6 +182,7 @@ THIN_POOL = "thin-pool"
 _LOOK_AGAIN = ", then let the daemon look again (virsh pool-refresh)."
 _AT_THE_TARGET = "Do it where the target is served from."
 _AT_THE_UNITS = "Do it where the units are served from."
+_UNITS = r"unit:[0-9]+:[0-9]+:[0-9]+\Z"
 # lvm(8): valid names; what is reserved for inner volumes may not be in them. Ours are being made: see the backend.
 _LOGICAL_NAMES = (
     r"(?!-|virt-storage\.|snapshot|pvmove|\.{1,2}\Z)"
@@ -312,11 +322,15 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "scsi",
             ("adapter",),
+            live=(*_LIVE, "source.adapter.managed"),
             one_of=("adapter",),
             taken_away=True,
+            of_devices=True,
             active="its host adapter is there, and the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
+            appear=_UNITS,
+            sources=("adapter",),
         ),
         PoolType(
             "mpath",
@@ -324,6 +338,8 @@ POOL_TYPES: dict[str, PoolType] = {
             active="the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
+            by_path=True,
+            sources=("devices",),
         ),
         PoolType(
             "rbd",

@@ -32,6 +32,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     Usage,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
+    Adapter,
     Permissions,
     Pool,
     Source,
@@ -340,6 +341,24 @@ def test_units_in_use_are_not_taken_away(state):
     assert decide_pool(pool_goal(state, allow=["in_use"]), found).changes
     idle = replace(found, users={})
     assert actions(decide_pool(pool_goal(state), idle))[0] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "goes"),
+    [
+        (Adapter("scsi_host", "scsi_host2"), False),
+        (Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16), False),
+        (Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16, managed=False), False),
+        (Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16, managed=True), True),
+    ],
+)
+def test_which_adapters_go_with_their_pool(adapter, goes):
+    found = far("scsi", plain("unit:0:0:1"), users={"unit:0:0:1": (user("guest", "g"),)}, source={"adapter": adapter})
+    assert bool(pool_at_stake(pool_goal("inactive"), found)) is goes
+    if goes:
+        assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
+    else:
+        assert actions(decide_pool(pool_goal("inactive"), found)) == ["stop"]
 
 
 def test_a_restart_builds_nothing():
