@@ -546,6 +546,7 @@ def _check_nothing_above(goal: PoolGoal, found: Found) -> None:
             f"pool {goal.pool.name} can't be stopped: on its volumes run {', '.join(map(str, found.above[:_SHOWN]))}",
             subject=str(subject_of(goal)),
             hint="Stop that first (state: inactive), or add allow: [in_use] if you know that it is safe.",
+            word="in_use",
         )
 
 

@@ -112,7 +112,7 @@ def _numbers(adapter: Adapter, known: tuple[ScsiHost, ...]) -> tuple[int, ...]:
     return (own,) if above is None else (own, above)
 
 
-def _missing(what: str) -> Problem:
+def _not_there(what: str) -> Problem:
     return Problem("source_missing", f"there is no {what} on this host", _LIST)
 
 
@@ -122,7 +122,7 @@ def _by_name(name: str | None, hosts: tuple[ScsiHost, ...]) -> Meant:
         what = f"source.adapter.name: {name!r} is no name of a SCSI host"
         return Meant(problem=Problem("invalid_option", what, "Give one such as scsi_host2."))
     host = next((each for each in hosts if each.number == number), None)
-    return Meant(host) if host is not None else Meant(problem=_missing(f"SCSI host {name}"))
+    return Meant(host) if host is not None else Meant(problem=_not_there(f"SCSI host {name}"))
 
 
 def _by_address(adapter: Adapter, hosts: tuple[ScsiHost, ...]) -> Meant:
@@ -136,7 +136,7 @@ def _by_address(adapter: Adapter, hosts: tuple[ScsiHost, ...]) -> Meant:
         names = ", ".join(f"host{each.number}" for each in found)
         problem = Problem("storage_foreign", f"there are several of the {what}: {names}", "Give one of them by name.")
         return Meant(problem=problem)
-    return Meant(found[0]) if found else Meant(problem=_missing(what))
+    return Meant(found[0]) if found else Meant(problem=_not_there(what))
 
 
 def _fc_host(adapter: Adapter, hosts: tuple[ScsiHost, ...]) -> Meant:
@@ -161,10 +161,10 @@ def _says_parent(adapter: Adapter) -> bool:
 def _parent_of(adapter: Adapter, hosts: tuple[ScsiHost, ...]) -> Meant:
     if not _says_parent(adapter):
         free = next((each.number for each in hosts if _is_free(each)), None)
-        return Meant(parent=free) if free is not None else Meant(problem=_missing(_none_free(adapter)))
+        return Meant(parent=free) if free is not None else Meant(problem=_not_there(_none_free(adapter)))
     named = next((each for each in hosts if _is_parent(each, adapter)), None)
     if named is None:
-        return Meant(problem=_missing("Fibre Channel host that is declared as the parent"))
+        return Meant(problem=_not_there("Fibre Channel host that is declared as the parent"))
     if vport_file(named.number, "create") is None:
         what = f"host{named.number} can have no virtual host adapters"
         return Meant(problem=Problem("not_supported", what, "Name another parent, or the adapter that is there."))

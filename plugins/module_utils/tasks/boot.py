@@ -94,7 +94,8 @@ def _waits(name: str, waiting: Mapping[str, Pool]) -> StorageError | None:
     """Nothing is started in what another pool is still to be mounted on."""
     for other, pool in waiting.items():
         if other != name and row_of(pool.type).mounted and _is_inside(waiting[name].path, pool.path):
-            return StorageError("pool_inactive", f"its path is in that of pool {other}, which is not started")
+            what = f"its path is in that of pool {other}, which is not started"
+            return StorageError("pool_inactive", what, subject=f"pool {name}", hint="See why that one is not.")
     return None
 
 
@@ -111,7 +112,8 @@ def start(name: str, engine: Any) -> StorageError | None:
 
     def decide(wanted: PoolGoal, found: Found) -> Decision:
         if engine.is_keyless(name) and not found.storage.up:
-            raise StorageError("login_missing", "its password is kept nowhere", hint="Run the task that has it.")
+            what = "its password is kept nowhere"
+            raise StorageError("login_missing", what, subject=f"pool {name}", hint="Run the task that has it.")
         return decide_pool(wanted, found)
 
     try:
@@ -119,7 +121,7 @@ def start(name: str, engine: Any) -> StorageError | None:
     except StorageError as error:
         return error
     except OSError as error:
-        return StorageError("not_readable", str(error))
+        return StorageError("not_readable", str(error), subject=f"pool {name}", hint="Run a task with it to see more.")
     for warning in (*result.decision.warnings, *result.unmet):
         say(_WARNING, warning)
     if result.error is None:

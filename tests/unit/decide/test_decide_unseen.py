@@ -354,7 +354,7 @@ def test_units_in_use_are_not_taken_away(state):
 )
 def test_which_adapters_go_with_their_pool(adapter, goes):
     found = far("scsi", plain("unit:0:0:1"), users={"unit:0:0:1": (user("guest", "g"),)}, source={"adapter": adapter})
-    assert bool(pool_at_stake(pool_goal("inactive"), found)) is goes
+    assert ("unit:0:0:1" in pool_at_stake(pool_goal("inactive"), found)) is goes
     if goes:
         assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
     else:
