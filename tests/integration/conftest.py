@@ -17,7 +17,7 @@ import pytest
 
 from . import daemon as private_daemon
 from .calling import call
-from .crash_support import deadline
+from .crash_support import ModuleServer, deadline
 from .daemon import Daemon
 from .disk_scenarios import MIB, Disk, run
 from .servers import Servers
@@ -102,6 +102,14 @@ def keep_private(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return dataclasses.replace(found, locks=f"{root}{found.locks}", records=f"{root}{found.records}")
 
     monkeypatch.setattr(places, "_system", private)
+
+
+@pytest.fixture(scope="session")
+def server(collections_path: Path) -> Iterator[ModuleServer]:
+    """Runs modules in processes of their own, one at a time."""
+    made = ModuleServer(collections_path)
+    yield made
+    made.close()
 
 
 # -- real servers -------------------------------------------------------------------------------------------------
