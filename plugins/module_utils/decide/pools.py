@@ -61,7 +61,7 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
         stakes[ITSELF] = RUNNING
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
-    if goal.state == "deleted" and found.storage.erased:
+    if goal.state == "deleted" and found.erased:
         stakes[ERASED] = EVERYTHING
     return stakes
 

@@ -32,7 +32,7 @@ from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Fo
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, overlay
 from ..model.types import POOL_TYPES, row_of
-from .local import LocalHost, arrange, device_paths, paths_of, process, restarting_key, with_note_of_restart
+from .local import LocalHost, arrange, beneath_of, device_paths, paths_of, process, restarting_key, with_note_of_restart
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -263,7 +263,7 @@ class LibvirtEngine:
         from .far import with_users
 
         seen = self._looked_for(found, stakes)
-        found = replace(found, beneath=seen.beneath)
+        found = replace(found, beneath=seen.beneath, blind=seen.blind)
         return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
 
     def _with_devices(self, found: Found) -> Found:
@@ -284,8 +284,11 @@ class LibvirtEngine:
         )
 
     def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
-        """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
+        """Whether what is at stake are files or devices of this host, so that we can look at who uses them: volumes,
+        and what they are cut from.
+        """
         paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
+        paths += beneath_of(found, stakes)
         there = all(path.startswith("/") and os.path.exists(path) for path in paths)
         return there and self._beside(paths)
 
