@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
 # Definitions and running guests of libvirt's drivers that have disks of this host: QEMU, LXC, Xen, Cloud Hypervisor.
-_SYSTEM_GUESTS = tuple(f"{top}/libvirt/{driver}" for driver in ("qemu", "lxc", "libxl", "ch") for top in ("/etc", "/run"))
+_DRIVERS = ("qemu", "lxc", "libxl", "ch")
+_SYSTEM_GUESTS = tuple(f"{top}/libvirt/{driver}" for driver in _DRIVERS for top in ("/etc", "/run"))
 
 
 @dataclass(frozen=True)
