@@ -480,6 +480,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     after: dict[str, Any] = {"state": "active"}
     if storage.bring_up and (restart or not storage.up or storage.idle):
         _check_source_unused(goal, found)
+        _check_hides_no_pool(goal, found, storage.path or "")
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
         _check_not_fixed(goal, found, permissions)
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
@@ -501,6 +502,21 @@ def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None
             f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
             subject=str(subject_of(goal)),
             hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
+        )
+
+
+def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
+    """Raises ``pool_in_use`` where mounting would hide the directory of another pool that was started: it would go on in
+    what is mounted, without its volumes.
+    """
+    hidden = [user for user, neighbour in _standing_on(found, path) if neighbour.identity is not None]
+    if hidden:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be started: {path} holds what is used by {', '.join(map(str, hidden))}, which "
+            "would be hidden",
+            subject=str(subject_of(goal)),
+            hint="Stop or undefine these first, or give the pool another path.",
         )
 
 
@@ -540,7 +556,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
 
 
 def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:
-    busy = (*found.current.busy, *_standing_on(found, path or ""))
+    busy = (*found.current.busy, *(user for user, _neighbour in _standing_on(found, path or "")))
     if busy:
         raise StorageError(
             "pool_in_use",
@@ -552,7 +568,7 @@ def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) ->
         )
 
 
-def _standing_on(found: Found, path: str) -> Iterator[User]:
+def _standing_on(found: Found, path: str) -> Iterator[tuple[User, Neighbour]]:
     """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
     inside = found.resolved.get(path, path).rstrip("/") + "/"
     for neighbour in found.neighbours if found.row.file_tree and path else ():
@@ -561,7 +577,7 @@ def _standing_on(found: Found, path: str) -> Iterator[User]:
             and row_of(neighbour.pool.type).file_tree
             and (neighbour.resolved or "").startswith(inside)
         ):
-            yield User("pool", neighbour.pool.name)
+            yield User("pool", neighbour.pool.name), neighbour
 
 
 def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
