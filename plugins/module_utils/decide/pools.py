@@ -506,15 +506,15 @@ def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None
 
 
 def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
-    """Raises ``pool_in_use`` where mounting would hide the directory of another pool that was started: it would go on in
-    what is mounted, without its volumes.
+    """Raises ``pool_in_use`` where mounting would hide the directory of another pool that was started: that would go on
+    in what is mounted, without its volumes.
     """
     hidden = [user for user, neighbour in _standing_on(found, path) if neighbour.identity is not None]
     if hidden:
         raise StorageError(
             "pool_in_use",
-            f"pool {goal.pool.name} can't be started: {path} holds what is used by {', '.join(map(str, hidden))}, which "
-            "would be hidden",
+            f"pool {goal.pool.name} can't be started: it would be mounted over the directory of "
+            f"{', '.join(map(str, hidden))}",
             subject=str(subject_of(goal)),
             hint="Stop or undefine these first, or give the pool another path.",
         )
