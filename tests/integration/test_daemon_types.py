@@ -369,6 +369,22 @@ def test_partitions(disk, kind):
     assert run("wipefs", "--noheadings", device) == ""
 
 
+def test_a_disk_that_somebody_has_as_a_whole_is_left_alone(disk):
+    """Empty as it is: no partition is made on it, and its table stays."""
+    host, pool, device = disk
+    pool["source"] = {"device": device, "format": "gpt"}
+    converges(host.pool, **pool)
+    one = {"name": f"{os.path.basename(device)}p1", "capacity": "8MiB"}
+    with subprocess.Popen(["sleep", "60"], stdin=os.open(device, os.O_RDWR)) as process:
+        for check in (True, False):
+            for refused in (host.volume(check=check, **one), host.pool(check=check, **pool, state="deleted")):
+                assert code(refused) == "device_in_use"
+                assert "process sleep" in refused["msg"]
+        process.kill()
+    assert partitions(device) == []
+    converges(host.volume, **one)
+
+
 def test_a_partition_in_use_stays(disk, tmp_path):
     host, pool, device = disk
     ok(host.pool(**pool, source={"device": device, "format": "gpt"}))

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import ChangeTable
 
 from .crash_support import define_guest, disk_file
@@ -353,6 +354,26 @@ def test_a_partition_of_a_disk_that_is_a_guests_is_the_guests(host, disk, tmp_pa
     definition.unlink()
     converges(host.volume, **{**other, "capacity": "9MiB"})
     converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+
+
+def test_who_may_not_look_is_refused_in_check_mode_too(host, disk, monkeypatch):
+    """What converges or is refused is the same in check mode, and stays so when it is done."""
+    pool = pool_of(disk, "gpt")
+    converges(host.pool, **pool)
+    one = {"pool": "cut", "name": disk.name(1)}
+    converges(host.volume, **one, capacity="8MiB")
+
+    def denied(self, pid):
+        self.unseen.add("what others have open")
+        return []
+
+    monkeypatch.setattr(Processes, "_descriptors", denied)
+    two = {"pool": "cut", "name": disk.name(2), "capacity": "8MiB"}
+    assert "what others have open" in refuses(host.volume, "device_in_use", **two)["message"]
+    converges(host.volume, **two, allow=["in_use"])
+    assert "what others have open" in converges(host.volume, **one, state="absent")["warnings"][0]
+    refuses(host.pool, "device_in_use", **pool, state="deleted", allow=["nonempty", "in_use"])
+    assert Path(disk.path(2)).exists()
 
 
 def test_an_empty_disk_that_is_in_use_keeps_its_table(host, disk, tmp_path):

@@ -88,7 +88,12 @@ class _Lowering:
         separator = None if source is None else source.part_separator
         self.found, self.table = found, table
         self.operation = ChangeTable(
-            table.device, table.identity, label=table.label, made=table.label, separator=separator
+            table.device,
+            table.identity,
+            label=table.label,
+            made=table.label,
+            separator=separator,
+            unseen=found.unseen,
         )
 
     def lower(self, change: Change) -> list[Any]:

@@ -94,12 +94,16 @@ def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
     for part in storage.parts if not storage.up else ():
         if part.kind == READY and part.removable:
             check_unused(part, goal, "deleted")
-    standing, way_out, word = standing_on(found, goal.allow)
+    check_nobody_has(goal, found)
+
+
+def check_nobody_has(goal: PoolGoal, found: Found) -> None:
+    """The same of the devices as a whole."""
+    standing, way_out, word = standing_on(found, goal.allow, erased=True)
     if standing:
         raise StorageError(
             "device_in_use",
-            f"pool {goal.pool.name} can't be deleted: {', '.join(storage.erased)} would be erased, and is used by "
-            f"{', '.join(map(str, standing[:_LISTED]))}",
+            f"pool {goal.pool.name} can't be deleted: {', '.join(found.erased)} would be erased, and {standing}",
             subject=str(subject_of(goal)),
             hint=way_out,
             word=word,

@@ -19,6 +19,7 @@ from ..model.volume import Volume
 from .task import VolumesTask
 
 _WITH_IT = "Remove those first, or with it in the same task: they can't be without it."
+_SHOWN = 5
 _KEPT = "Free it first: the kernel takes no device away that is open, whatever is allowed."
 
 
@@ -62,14 +63,22 @@ def guard_unused(
             )
 
 
-def standing_on(found: Found, allow: frozenset[str]) -> tuple[list[User], str, str]:
-    """Who has devices as a whole and so stands in the way, what helps, and the word for it: none lets go what is
-    open.
+def standing_on(found: Found, allow: frozenset[str], erased: bool = False) -> tuple[str, str, str]:
+    """Who has devices as a whole and so stands in the way, in words that are empty where nobody does, what helps, and
+    the word for it: none lets go what is open, nor has erased what could not be looked at.
     """
     standing = [user for user in found.beneath if user.running or "in_use" not in allow]
-    if any(user.running for user in standing):
-        return standing, "Free it there first.", ""
-    return standing, "Free it there first, or add allow: [in_use] if you know that it is safe.", "in_use"
+    if standing:
+        words, way_out = f"is used by {', '.join(map(str, standing[:_SHOWN]))}", "Free it there first"
+        bound = any(user.running for user in standing)
+    elif found.blind and (erased or "in_use" not in allow):
+        words = f"may be in use, since {', '.join(found.blind)} could not be looked at"
+        way_out, bound = "Run as a user who may look there (become: true)", erased
+    else:
+        return "", "", ""
+    if bound:
+        return words, f"{way_out}.", ""
+    return words, f"{way_out}, or add allow: [in_use] if you know that it is safe.", "in_use"
 
 
 def check_ground_is_free(entry: VolumeGoal, doing: str, task: VolumesTask) -> None:
@@ -81,8 +90,7 @@ def check_ground_is_free(entry: VolumeGoal, doing: str, task: VolumesTask) -> No
         raise task.refuse(
             "device_in_use",
             entry.volume.name,
-            f"volume {task.goal.pool}/{entry.volume.name} would be {doing}, but what it is cut from is used by "
-            f"{', '.join(map(str, standing[:5]))}",
+            f"volume {task.goal.pool}/{entry.volume.name} would be {doing}, but what it is cut from {standing}",
             way_out,
             word,
         )

@@ -16,7 +16,7 @@ from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condit
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, User
+from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType, row_of
@@ -65,7 +65,7 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
         stakes[ABOVE] = RUNNING
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
-    if goal.state == "deleted" and found.storage.erased:
+    if goal.state == "deleted" and found.erased:
         stakes[ERASED] = EVERYTHING
     return stakes
 
@@ -476,6 +476,7 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     after: dict[str, Any] = {"state": "active"}
     if storage.bring_up and (restart or not storage.up or storage.idle):
         _check_source_unused(goal, found)
+        _check_hides_no_pool(goal, found, storage.path or "")
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
         check_not_fixed(permissions, found, str(subject_of(goal)))
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
@@ -487,6 +488,21 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
+    """Raises ``pool_in_use`` where mounting would hide the directory of another pool that was started: that would go on
+    in what is mounted, without its volumes.
+    """
+    hidden = [user for user, neighbour in _standing_on(found, path) if neighbour.identity is not None]
+    if hidden:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be started: it would be mounted over the directory of "
+            f"{', '.join(map(str, hidden))}",
+            subject=str(subject_of(goal)),
+            hint="Stop or undefine these first, or give the pool another path.",
+        )
 
 
 def _check_source_unused(goal: PoolGoal, found: Found) -> None:
@@ -526,7 +542,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
 
 
 def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:
-    busy = (*found.current.busy, *_standing_on(found, path or ""))
+    busy = (*found.current.busy, *(user for user, _neighbour in _standing_on(found, path or "")))
     if busy:
         raise StorageError(
             "pool_in_use",
@@ -550,7 +566,7 @@ def _check_nothing_above(goal: PoolGoal, found: Found) -> None:
         )
 
 
-def _standing_on(found: Found, path: str) -> Iterator[User]:
+def _standing_on(found: Found, path: str) -> Iterator[tuple[User, Neighbour]]:
     """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
     inside = found.resolved.get(path, path).rstrip("/") + "/"
     for neighbour in found.neighbours if found.row.file_tree and path else ():
@@ -559,7 +575,7 @@ def _standing_on(found: Found, path: str) -> Iterator[User]:
             and row_of(neighbour.pool.type).file_tree
             and (neighbour.resolved or "").startswith(inside)
         ):
-            yield User("pool", neighbour.pool.name)
+            yield User("pool", neighbour.pool.name), neighbour
 
 
 def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:

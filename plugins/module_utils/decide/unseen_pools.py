@@ -23,7 +23,7 @@ from ..model.pool import Pool
 from ..model.types import POOL_TYPES, spoken
 from ..model.units import counted, format_size
 from .building import check_all_unused
-from .deleting import check_whole, delete_listed, listing, undeletable
+from .deleting import check_nobody_has, check_whole, delete_listed, listing, undeletable
 from .pools import change_of, laid_over, subject_of
 
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
@@ -262,6 +262,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
     changes = delete_listed(goal, listed) if held and not whole else []
     changes += stop
     if "delete" in row.daemon and not row.file_tree:
+        check_nobody_has(goal, found)
         changes.append(_delete_storage(goal, listed, existing, whole))
     return changes
 

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cached_property
@@ -44,7 +44,17 @@ from ..model.found import (
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, SourceVolume, overlay
 from ..model.types import POOL_TYPES, row_of
-from .local import LocalHost, arrange, device_paths, hosts_of, paths_of, process, restarting_key, with_note_of_restart
+from .local import (
+    LocalHost,
+    arrange,
+    beneath_of,
+    device_paths,
+    hosts_of,
+    paths_of,
+    process,
+    restarting_key,
+    with_note_of_restart,
+)
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -289,7 +299,7 @@ class LibvirtEngine:
         from .far import with_overlays
 
         seen = self._looked_for(found, stakes)
-        found = replace(found, users=seen.users, unseen=seen.unseen, beneath=seen.beneath)
+        found = replace(found, users=seen.users, unseen=seen.unseen, beneath=seen.beneath, blind=seen.blind)
         return with_overlays(found, stakes, self.daemon)
 
     def _with_devices(self, found: Found) -> Found:
@@ -304,7 +314,7 @@ class LibvirtEngine:
     def _with_above(self, found: Found) -> Found:
         """Adds the pools that run on its volumes."""
         neighbours = self._neighbours(found.name)
-        if self._sees_volumes(found, found.volumes):
+        if self._sees_volumes(found, dict.fromkeys(found.volumes, EVERYTHING)):
             from .native_users import with_above
 
             return with_above(found, neighbours, self.host.servers)
@@ -320,9 +330,12 @@ class LibvirtEngine:
             found, stakes, lambda: self._neighbours(found.name), lambda: guests_told(self.daemon)
         )
 
-    def _sees_volumes(self, found: Found, stakes: Iterable[str]) -> bool:
-        """Whether the volumes at stake are files or devices of this host, so that we can look at who uses them."""
+    def _sees_volumes(self, found: Found, stakes: Mapping[str, str]) -> bool:
+        """Whether what is at stake are files or devices of this host, so that we can look at who uses them: volumes,
+        and what they are cut from.
+        """
         paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
+        paths += beneath_of(found, stakes)
         reached = all(path.startswith("/") and self.host.servers.silent(path) is None for path in paths)
         return reached and all(map(os.path.exists, paths)) and self._beside(paths)
 

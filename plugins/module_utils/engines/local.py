@@ -226,7 +226,7 @@ class LocalHost:
             from .native_users import with_guests
 
             found = with_guests(found, others, guests, self.servers)
-        beneath = _beneath(found, stakes)
+        beneath = beneath_of(found, stakes)
         if beneath:
             from .native_users import with_beneath
 
@@ -264,7 +264,7 @@ class LocalHost:
             look, guests = Files(self.servers), tuple(guests)
             if SOURCE in stakes:
                 yield from guests_on_devices(found, neighbours, guests, look)
-            yield from guests_beneath(_beneath(found, stakes), neighbours, guests, look)
+            yield from guests_beneath(beneath_of(found, stakes), neighbours, guests, look)
             for name, user in guests_on_volumes(found, paths, neighbours, guests, look):
                 yield paths[name], user
 
@@ -350,9 +350,9 @@ class LocalHost:
         self._applier.apply(operation)
 
 
-def _beneath(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:
+def beneath_of(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:
     """The devices at stake of which it matters who has all of one."""
-    erased = found.storage.erased if ERASED in stakes else ()
+    erased = found.erased if ERASED in stakes else ()
     return tuple(dict.fromkeys((*erased, *(found.ground if GROUND in stakes else ()))))
 
 

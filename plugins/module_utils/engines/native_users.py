@@ -332,7 +332,7 @@ def _beneath(
     look: Files,
 ) -> Iterator[tuple[str, User]]:
     """Who has the very devices that volumes are cut from has all of these volumes."""
-    users = _having(found.ground, neighbours, guests, look)
+    users = _having(found.ground, neighbours, guests, look, look.unseen)
     yield from ((name, user) for user in users for name in paths)
 
 
@@ -348,15 +348,19 @@ def with_beneath(
     look.unseen |= {*found.unseen}
     path = found.storage.path or ""
     own = {f"{found.resolved.get(path, path)} on {node}" for node in nodes} if found.storage.up else ()
-    users = _having(nodes, neighbours, guests, look)
+    blind: set[str] = set()
+    users = _having(nodes, neighbours, guests, look, blind)
     others = tuple(user for user in users if user.kind != "mount" or user.who not in own)
-    return replace(found, beneath=others, unseen=tuple(sorted(look.unseen)))
+    unseen = tuple(sorted({*look.unseen, *blind}))
+    return replace(found, beneath=others, blind=tuple(sorted(blind)), unseen=unseen)
 
 
 def _having(
-    nodes: Iterable[str], neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
+    nodes: Iterable[str], neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files, blind: set[str]
 ) -> list[User]:
-    """Who has devices as a whole, past what is cut from them."""
+    """Who has devices as a whole, past what is cut from them. What could not be looked at of them is added to
+    ``blind``.
+    """
     from ..host.block import device_at
     from ..host.device_users import users_beneath
     from ..host.processes import Processes
@@ -369,7 +373,7 @@ def _having(
         except StorageError:  # that it is missing has its own error
             continue
         users.update(dict.fromkeys(told))
-        look.unseen |= {*unseen}
+        blind |= {*unseen}
     users.update(dict.fromkeys(user for _node, user in guests_beneath(nodes, neighbours, guests, look)))
     return list(users)
 

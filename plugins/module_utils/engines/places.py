@@ -11,7 +11,9 @@ import os
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-_SYSTEM_GUESTS = ("/etc/libvirt/qemu", "/run/libvirt/qemu", "/etc/libvirt/lxc")
+# Definitions and running guests of libvirt's drivers that have disks of this host: QEMU, LXC, Xen, Cloud Hypervisor.
+_DRIVERS = ("qemu", "lxc", "libxl", "ch")
+_SYSTEM_GUESTS = tuple(f"{top}/libvirt/{driver}" for driver in _DRIVERS for top in ("/etc", "/run"))
 
 
 @dataclass(frozen=True)

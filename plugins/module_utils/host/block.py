@@ -266,7 +266,7 @@ def bases(device: Device) -> tuple[Device, ...]:
 
 
 def wholes(device: Device) -> tuple[Device, ...]:
-    """The devices whose bytes its bytes are: the disk of a partition, what a loop device is attached to, and theirs."""
+    """The devices whose bytes it has: the disk of a partition, what a loop device is attached to, and so on."""
     found: list[Device] = []
     above = _whole(device)
     while above and above[0].number not in [each.number for each in found]:

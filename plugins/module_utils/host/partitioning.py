@@ -59,7 +59,7 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         if not op.label:
             check_unused(device, seconds)
         elif op.argv:
-            _check_alone(device)
+            _check_alone(device, op.unseen)
         _change(op, device, work)
         _tell_kernel(device, table if not op.argv else _table(op.made or op.label, device, op, work), op, work)
     if op.settle:
@@ -86,11 +86,12 @@ def _change(op: ChangeTable, device: Device, work: _Held) -> None:
         _edit(op, work)
 
 
-def _check_alone(device: Device) -> None:
+def _check_alone(device: Device, known: Sequence[str]) -> None:
     """Raises ``changed_meanwhile`` where somebody has the whole disk, and so all that is in it and free in it."""
     from .device_users import users_beneath
 
-    users, unseen = users_beneath(device)
+    users, told = users_beneath(device)
+    unseen = [what for what in told if what not in known]
     if users or unseen:
         what = f"was taken into use by {users[0]}" if users else f"could not be checked for users ({unseen[0]})"
         raise changed_meanwhile(device.node, what)

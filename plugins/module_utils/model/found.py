@@ -273,8 +273,8 @@ class Found:
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``beneath``: who has, as a whole, the devices that are erased with the pool, or that new volumes are cut from, if
-    that was asked for.
-    ``above``: who runs on its volumes, if that was asked for.
+    that was asked for; ``blind``: what could not be looked at for that. ``above``: who runs on its volumes, if that was
+    asked for.
     ``protected``: named volumes that we may not write.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
@@ -317,6 +317,7 @@ class Found:
     unseen: tuple[str, ...] = ()
     beneath: tuple[User, ...] = ()
     above: tuple[User, ...] = ()
+    blind: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
     unlike: Mapping[str, str] = field(default_factory=dict)
@@ -385,11 +386,22 @@ class Found:
 
     @property
     def ground(self) -> tuple[str, ...]:
-        """The devices that volumes are cut from; none where they are files."""
+        """The devices that volumes are cut from; none where they are files. Of what only a daemon can look at they are
+        those that it names.
+        """
         if self.row.volumes != "block":
             return ()
+        pool = (self.live or self.definition) if self.storage.kind == UNSEEN else None
+        named = (device.path for device in (pool.source.devices or () if pool else ()) if device.path.startswith("/"))
         told = (extent.device for volume in self.volumes.values() for extent in volume.extents)
-        return tuple(dict.fromkeys((*self.storage.ground, *told)))
+        return tuple(dict.fromkeys((*self.storage.ground, *named, *told)))
+
+    @property
+    def erased(self) -> tuple[str, ...]:
+        """The devices that lose what they hold when the pool is deleted, by whomever."""
+        if self.storage.kind != UNSEEN:
+            return self.storage.erased
+        return self.ground if "delete" in self.row.daemon else ()
 
     @property
     def can(self) -> tuple[str, ...]:

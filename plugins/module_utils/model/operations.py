@@ -543,7 +543,8 @@ class ChangeTable(NamedTuple):
     ``disk`` is its node, ``label`` that of the table as it was looked at, empty where what is there does not count:
     then there is none after it but the one that ``argv`` makes, ``made``. ``was``: partitions (number, start, end) that
     must be there; ``free``: a region (start, end) that must be in none but these; ``unused``: whether the kernel must
-    have none of them in use. Nobody may have the disk as a whole either. ``settle``: udev's links are waited for.
+    have none of them in use. Nobody may have the disk as a whole either, as far as that can be told: but for what is
+    ``unseen``, which was known when it was decided. ``settle``: udev's links are waited for.
     """
 
     disk: str
@@ -561,6 +562,7 @@ class ChangeTable(NamedTuple):
     unused: bool = False
     separator: bool | None = None
     settle: bool = False
+    unseen: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:

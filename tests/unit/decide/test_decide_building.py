@@ -320,6 +320,14 @@ def test_what_others_have_is_not_erased(who, allow, code):
         assert actions(decide_pool(wanted, found)) == ["stop", "delete", "undefine"]
 
 
+@pytest.mark.parametrize("allow", [(), ["in_use"]])
+def test_what_could_not_be_looked_at_is_not_erased(allow):
+    """Nor would it be in the end, when its volumes are gone (host/taking.py)."""
+    found = replace(started(UP, POOL), blind=("open files",))
+    error = pool_refused(goal("deleted", allow=allow), found)
+    assert (error.code, "open files" in error.message) == ("device_in_use", True)
+
+
 def test_what_is_down_is_not_erased_while_it_is_mounted_elsewhere():
     down = storage(filesystem(requires=(TAKEN,), users=(user("mount", "/elsewhere"),)), directory(), emptied=True)
     assert pool_refused(goal("deleted", allow=["in_use"]), defined(down, POOL)).code == "device_in_use"

@@ -224,6 +224,14 @@ def test_of_a_disk_that_others_have_nothing_is_taken(declared, who, allow, refus
         assert decide(there, declared).changes
 
 
+@pytest.mark.parametrize("declared", [volume(3, 10), volume(1, 30)])
+def test_of_a_disk_that_could_not_be_looked_at_nothing_is_taken(declared):
+    """Before it is said what will be done, rather than only when it is to be done."""
+    there = replace(found(FIRST), blind=("open files",))
+    assert code(there, declared) == "device_in_use"
+    assert decide(there, replace(declared, allow=frozenset(["in_use"]))).changes
+
+
 @pytest.mark.parametrize("declared", [volume(1, 19), volume(1, state="absent"), volume(3, state="absent")])
 def test_nobody_is_asked_about_the_disk_where_none_of_it_is_taken(declared):
     assert GROUND not in volumes_at_stake(VolumesGoal("cut", (declared,)), found(FIRST))

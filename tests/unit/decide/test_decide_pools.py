@@ -725,6 +725,29 @@ def test_what_stands_on_a_mount_keeps_it(path, was_started, refuses):
     assert decide_pool(pool_goal("inactive"), adopted).changes  # it is left as it is
 
 
+@pytest.mark.parametrize(
+    ("path", "was_started", "identity", "refuses"),
+    [
+        ("/p/sub", True, (2, 2), True),
+        ("/p/sub", True, None, False),  # it is in what is mounted, and not there meanwhile
+        ("/p/sub", False, (2, 2), False),
+        ("/pq", True, (2, 2), False),
+    ],
+)
+def test_no_pool_that_was_started_is_hidden(path, was_started, identity, refuses):
+    """It would be made anew in what is mounted over it, and called deleted with all of its volumes still there."""
+    pool = Pool("p", "fs", UUID, "/p", source=Source(devices=(SourceDevice("/dev/x"),)))
+    down = replace(MOUNTED, up=False, ours=False, hides=1, parts=(Part("filesystem", "a filesystem", READY),))
+    other = Neighbour(Pool("o", "dir", path=path), path, started=was_started, identity=identity)
+    found = defined(down, pool, neighbours=(other,))
+    if refuses:
+        error = pool_refused(pool_goal(), found)
+        assert (error.code, "pool o" in error.message) == ("pool_in_use", True)
+    else:
+        assert decide_pool(pool_goal(), found).changes
+    assert decide_pool(pool_goal("present", autostart=True), found).changes
+
+
 def test_what_bringing_up_hides_is_said_once():
     pool = Pool("p", "fs", UUID, "/p", source=Source(devices=(SourceDevice("/dev/x"),)))
     down = replace(MOUNTED, up=False, ours=False, hides=1, parts=(Part("filesystem", "a filesystem", READY),))

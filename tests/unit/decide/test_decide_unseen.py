@@ -11,6 +11,7 @@ from dataclasses import replace
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import volumes_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.extents import told_extent
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
@@ -18,7 +19,9 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
     BLANK,
     DATA,
+    ERASED,
     EVERYTHING,
+    GROUND,
     NOT_THERE,
     RUNNING,
     SOURCE,
@@ -55,6 +58,7 @@ from .building import (
     refused,
     user,
     volume,
+    volumes_goal,
     whole,
 )
 
@@ -459,6 +463,26 @@ def test_what_is_in_use_stays_whatever_it_is_cut_from(kind):
     error = pool_refused(deleting(found, ["nonempty"]), found)
     assert error.code == "volume_in_use"
     assert decide_pool(deleting(found, ["nonempty", "in_use"]), found).changes
+
+
+@pytest.mark.parametrize(("kind", "asked"), [("disk", True), ("logical", True), ("fs", False), ("scsi", False)])
+def test_who_has_the_devices_as_a_whole_is_asked_for(kind, asked):
+    """An empty pool tells of no device that something is cut from; its definition does."""
+    found = far(kind)
+    assert (ERASED in pool_at_stake(deleting(found), found)) is asked
+    made = volumes_at_stake(volumes_goal(entry("new", capacity=MIB)), found)
+    assert made.get(GROUND) == (EVERYTHING if asked else None)
+
+
+@pytest.mark.parametrize("kind", ["disk", "logical"])
+def test_what_others_have_as_a_whole_is_neither_cut_nor_erased(kind):
+    found = far(kind, beneath=(user("guest", "g"),), usage=Usage(GIB, 0, GIB))
+    new = entry("sdx1", capacity=MIB)
+    for error in (pool_refused(deleting(found), found), refused(found, new)):
+        assert (error.code, "guest g" in error.message) == ("device_in_use", True)
+    assert decide_pool(deleting(found, ["in_use"]), found).changes
+    opened = far(kind, beneath=(user("process", "x"),), usage=Usage(GIB, 0, GIB))
+    assert pool_refused(deleting(opened, ["in_use"]), opened).code == "device_in_use"
 
 
 def test_directories_in_a_filesystem():

@@ -54,6 +54,13 @@ def test_the_system():
     assert "/etc/libvirt/qemu" in found.guests
 
 
+@pytest.mark.parametrize("uri", ["native:///system", "native:///session", "native:///?root=/srv/test"])
+@pytest.mark.parametrize("driver", ["qemu", "lxc", "libxl", "ch"])
+def test_guests_of_all_drivers_are_known(uri, driver):
+    """Shut off, and running."""
+    assert {f"/etc/libvirt/{driver}", f"/run/libvirt/{driver}"} <= set(find(uri).guests)
+
+
 def test_the_session():
     found = find("native:///session")
     assert found.uri == "native:///session"
