@@ -466,3 +466,13 @@ def test_metadata_of_the_xml_is_kept():
 def test_every_form_of_adapter():
     given = {"type": "fc_host", "wwnn": "1" * 16, "wwpn": "2" * 16, "parent_fabric_wwn": "3" * 16, "managed": False}
     assert pool(type="scsi", path="/dev", source={"adapter": given}).source.adapter == Adapter(**given)
+
+
+@pytest.mark.parametrize("word", ["loop", "loop=/dev/loop9", "bind", "remount", "offset=512"])
+def test_options_that_mount_something_else(word):
+    """What is mounted would never be known for the pool's source."""
+    error = refused(
+        name="p", type="fs", path="/p", source={"device": "/dev/x"}, mount_options=["noatime", f"ro,{word}"]
+    )
+    assert (error.code, word.partition("=")[0] in error.message) == ("invalid_option", True)
+    goal(name="p", type="fs", path="/p", source={"device": "/dev/x"}, mount_options=["ro,noatime", "subvol=loop"])
