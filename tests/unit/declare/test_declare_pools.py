@@ -475,4 +475,4 @@ def test_options_that_mount_something_else(word):
         name="p", type="fs", path="/p", source={"device": "/dev/x"}, mount_options=["noatime", f"ro,{word}"]
     )
     assert (error.code, word.partition("=")[0] in error.message) == ("invalid_option", True)
-    goal(name="p", type="fs", path="/p", source={"device": "/dev/x"}, mount_options=["ro,noatime", "subvol=loop"])
+    goal(**pool, mount_options=["ro,noatime", "subvol=loop"])
