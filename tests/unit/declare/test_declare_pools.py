@@ -471,8 +471,7 @@ def test_every_form_of_adapter():
 @pytest.mark.parametrize("word", ["loop", "loop=/dev/loop9", "bind", "remount", "offset=512"])
 def test_options_that_mount_something_else(word):
     """What is mounted would never be known for the pool's source."""
-    error = refused(
-        name="p", type="fs", path="/p", source={"device": "/dev/x"}, mount_options=["noatime", f"ro,{word}"]
-    )
+    declared = {"name": "p", "type": "fs", "path": "/p", "source": {"device": "/dev/x"}}
+    error = refused(**declared, mount_options=["noatime", f"ro,{word}"])
     assert (error.code, word.partition("=")[0] in error.message) == ("invalid_option", True)
-    goal(**pool, mount_options=["ro,noatime", "subvol=loop"])
+    goal(**declared, mount_options=["ro,noatime", "subvol=loop"])
