@@ -3,11 +3,12 @@
 """Runs ansible-test's sanity tests, with no ignore file, on a copy of the tree.
 
 dev/ansible_test                          all tests; compile and import tests with every Python that is found
+dev/ansible_test --quick                  all tests, but of what users get only; compile tests with the oldest Python
 dev/ansible_test --test pylint ...        arguments go to one run of "ansible-test sanity"
 
 ansible-test wants to stand in .../ansible_collections/virt/storage, keeps its environments in HOME, and clears the
 environment variables: it gets a copy of the tree (with what is not committed yet), a HOME in the cache folder, and
-a pip configuration there that says what pip's says here.
+uv instead of pip, with the settings that pip has here.
 """
 
 from __future__ import annotations
@@ -25,20 +26,27 @@ import places
 import pythons
 from places import CACHE, HOME, ROOT, VENVS, Stop, say
 
-# ansible-test starts each of its environments with a script that it would download from a host of its own, and
-# which puts pip there. This script does it with pip's wheel, which comes from the package index.
-GET_PIP = '''\
-"""Puts pip where the caller wants it, out of a wheel that is there already."""
+# ansible-test starts each of its environments with a script that it would download from a host of its own, and which
+# puts pip there. This script puts there what hands pip's work to uv: ansible-test makes a dozen environments, and pip
+# takes several seconds to start in each, three times.
+GET_PIP = """\
+import os, sysconfig
+os.symlink({package!r}, os.path.join(sysconfig.get_path("purelib"), "pip"))
+"""
+INSTEAD_OF_PIP = """\
+import os, sys, sysconfig
+command, *rest = sys.argv[1:]
+if command == "uninstall":
+    os.unlink(os.path.join(sysconfig.get_path("purelib"), "pip"))
+else:
+    rest = [word for word in rest if word != "--disable-pip-version-check"]
+    os.environ.update({settings!r})
+    os.execv({uv!r}, [{uv!r}, "pip", command, "--quiet", "--python", sys.executable, *rest])
+"""
 
-import os
-import subprocess
-import sys
-
-wheel = {wheel!r}
-arguments = [argument for argument in sys.argv[1:] if argument not in ("--no-setuptools", "--no-wheel")]
-pip = [sys.executable, os.path.join(wheel, "pip"), "install", "--find-links", os.path.dirname(wheel)]
-sys.exit(subprocess.call(pip + arguments))
-'''
+QUICK = "--quick"
+OURS = ("dev/", "tests/")  # what only those need who change the collection
+_NETWORK = ("ssl_cert_file", "http_proxy", "https_proxy", "all_proxy", "no_proxy")
 
 _ASK_PIP_VERSION = """
 import sys
@@ -65,36 +73,31 @@ def _pip_versions(python: pythons.Python, for_versions: list[str]) -> set[str]:
     return wanted
 
 
-def _pip_wheel(version: str) -> Path:
-    directory = CACHE / "wheels"
-    pattern = f"pip-{version}-*.whl"
-    if not list(directory.glob(pattern)):
-        pip = [str(environments.BOOTSTRAP / "bin" / "python"), "-m", "pip", "download", "-q", "--no-deps"]
-        command = [*pip, "-d", str(directory), f"pip=={version}"]
-        environments.run(command, places.installer_environment(), "Downloading pip")
-    return next(directory.glob(pattern))
-
-
 def prepare_home(choice: pythons.Choice) -> None:
-    cache = HOME / ".ansible" / "test" / "cache"
+    cache, package = HOME / ".ansible" / "test" / "cache", HOME / "instead-of-pip"
     cache.mkdir(parents=True, exist_ok=True)
+    package.mkdir(exist_ok=True)
     for version in _pip_versions(choice.main, [choice.main.short, *(python.short for python in choice.found)]):
-        script = GET_PIP.format(wheel=str(_pip_wheel(version)))
+        script = GET_PIP.format(package=str(package))
         (cache / f"get_pip_{version.replace('.', '_')}.py").write_text(script, encoding="utf-8")
-    config = HOME / ".config" / "pip" / "pip.conf"
-    config.parent.mkdir(parents=True, exist_ok=True)
-    settings = environments.pip_settings()
-    lines = ["[global]", "disable-pip-version-check = true", "progress-bar = off", "quiet = 1"]
-    lines += [f"cache-dir = {CACHE / 'pip'}"]
-    lines += [f"{name} = {' '.join(value.split())}" for name, value in sorted(settings.items())]
-    # Bytecode comes with the first import: no need to make all of it at once.
-    lines += ["[install]", "no-compile = true"]
-    config.touch(mode=0o600)  # an index's address may hold a password
-    config.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    # ansible-test clears the environment, in which uv is told of the index, certificates and caches. What it installs
+    # it is to compile, since what Python says of it when it does would fail a test.
+    settings = {"UV_COMPILE_BYTECODE": "1"}
+    settings |= {
+        name: value
+        for name, value in environments.uv_environment().items()
+        if name.startswith("UV_") or name.lower() in _NETWORK
+    }
+    program = package / "__main__.py"
+    program.touch(mode=0o600)  # an index's address may hold a password
+    text = INSTEAD_OF_PIP.format(settings=settings, uv=str(environments.UV))
+    program.write_text(text, encoding="utf-8")
 
 
-def copy_tree() -> Path:
-    """A copy of all that git tracks or would track, at a path that is the same each time (tools cache by path)."""
+def copy_tree(without: tuple[str, ...]) -> Path:
+    """A copy of all that git tracks or would track, less some folders, at a path that is the same each time (tools
+    cache by path).
+    """
     base = CACHE / "trees" / hashlib.sha256(str(ROOT).encode()).hexdigest()[:12]
     tree = base / "ansible_collections" / "virt" / "storage"
     shutil.rmtree(base, ignore_errors=True)
@@ -108,7 +111,7 @@ def copy_tree() -> Path:
         raise Stop("The sanity tests need a git clone: " + listed.stderr.decode(errors="replace"))
     for name in sorted(set(os.fsdecode(listed.stdout).split("\0"))):
         source, target = ROOT / name, tree / name
-        if name and os.path.lexists(source):  # a tracked file may have been removed
+        if name and not name.startswith(without) and os.path.lexists(source):  # a tracked file may have been removed
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(source, target, follow_symlinks=False)
     return tree
@@ -121,23 +124,15 @@ def entry(arguments: list[str]) -> int:
     choice = environments.prepare("test")
     env = places.tool_environment(choice.main.name, choice.directories())
     program = str(VENVS / choice.main.name / "bin" / "ansible-test")
-    prepare_home(choice)
     failed = []
     # The environments that ansible-test makes are shared by all clones: one at a time.
     with (HOME / "ansible-test.lock").open("w", encoding="utf-8") as guard:
         fcntl.flock(guard, fcntl.LOCK_EX)
-        tree = copy_tree()
+        prepare_home(choice)
+        quick = arguments == [QUICK]
+        tree = copy_tree(OURS if quick else ())
         try:
-            full = ["sanity", "--color", "no", "--venv", "--python", choice.main.short]
-            if arguments:
-                runs = [[*full, *arguments]]
-            else:
-                runs = [full]
-                for python in choice.found:
-                    if python.minor != choice.main.minor and _supports(choice.main, python):
-                        tests = ["--test", "compile", "--test", "import"]
-                        runs.append(["sanity", "--color", "no", "--local", "--python", python.short, *tests])
-            for run in runs:
+            for run in _runs(choice, [] if quick else arguments, quick):
                 say("$ ansible-test " + " ".join(run))
                 if subprocess.run([program, *run], cwd=tree, env=env, check=False).returncode != 0:
                     failed.append(run)
@@ -146,6 +141,18 @@ def entry(arguments: list[str]) -> int:
     for run in failed:
         say("FAILED: ansible-test " + " ".join(run))
     return 1 if failed else 0
+
+
+def _runs(choice: pythons.Choice, arguments: list[str], quick: bool) -> list[list[str]]:
+    full = ["sanity", "--color", "no", "--venv", "--python", choice.main.short, *arguments]
+    if arguments:
+        return [full]
+    others = [python for python in choice.found if python.minor != choice.main.minor and _supports(choice.main, python)]
+    tests = ["--test", "compile", "--test", "import"]
+    if quick:
+        others, tests = others[:1], tests[:2]
+    of = ["sanity", "--color", "no", "--local", "--python"]
+    return [full, *([*of, python.short, *tests] for python in others)]
 
 
 def _supports(main: pythons.Python, target: pythons.Python) -> bool:

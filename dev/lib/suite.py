@@ -70,10 +70,11 @@ class Step:
         return LOCAL / "reports" / f"{self.slug}.xml"
 
 
-def plan(choice: pythons.Choice, pytest_arguments: list[str]) -> list[Step]:
+def plan(choice: pythons.Choice, pytest_arguments: list[str], quick: bool) -> list[Step]:
     """All steps; those that take longest first, so that two at a time end at about the same time."""
     main = choice.main
-    steps = [Step("sanity", "ansible-test sanity", main, [[str(ROOT / "dev" / "ansible_test")]])]
+    sanity = [str(ROOT / "dev" / "ansible_test"), *(["--quick"] if quick else [])]
+    steps = [Step("sanity", "ansible-test sanity", main, [sanity])]
     for python in reversed(choice.suites):
         arguments = ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0"]
         arguments += [] if python is main else ["-m", OLDEST_RUNS]
@@ -362,7 +363,8 @@ def entry(arguments: list[str]) -> int:
     if with_lab:
         environments.install_packages("lab")
     set_up = time.monotonic() - started
-    steps = plan(choice, pytest_arguments) + plan_lab(choice.main, pytest_arguments)
+    quick = not options.groups and "CI" not in os.environ
+    steps = plan(choice, pytest_arguments, quick) + plan_lab(choice.main, pytest_arguments)
     chosen = options.groups or [group for group in GROUPS if group != LAB]
     steps = [step for step in steps if step.group in chosen]
     notes = [] if options.groups else list(choice.notes)
@@ -370,7 +372,8 @@ def entry(arguments: list[str]) -> int:
     if len(chosen) < len(GROUPS):
         left = ", ".join(group for group in GROUPS if group not in chosen)
         notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")
-    if not options.groups and "CI" not in os.environ:
+    if quick:
+        notes.append("ansible-test sanity: of dev/ and tests/, and imports with each Python: with CI, or make sanity")
         notes += [f"{step.title}: run with CI set, or by make unit" for step in steps if _is_thorough(step, choice)]
         steps = [step for step in steps if not _is_thorough(step, choice)]
     if options.python:

@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any, Callable, Protocol
 from .decide.decision import Decision
 from .model.change import UNKNOWN, Change, Condition
 from .model.errors import StorageError
-from .model.found import Found
+from .model.found import Found, Layer
 from .model.goal import Scope
 
 if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
     from .model.discovery import Discovery, Query
     from .model.operations import Step
+    from .model.pool import Pool, SourceVolume
 
 
 _BLIND = "What was done is in the diff; look at what became of it, and run the task again."
@@ -49,6 +50,11 @@ class Engine(Protocol):
     def observe(self, scope: Scope) -> Found:
         """One look at one pool, as deep as the scope asks; it changes nothing."""
 
+    def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
+        """A look at a volume of another pool that is to be the device of this one. Raises StorageError where it can't
+        be one.
+        """
+
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who uses the volumes at stake, as much as each stake asks (model/found.py: PIN, RUNNING, EVERYTHING)."""
 
@@ -76,7 +82,7 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class Aim:
     """A declaration with its rules: how far to look, what is at stake, what to change, and what is claimed to hold
-    then.
+    then. ``settled`` makes of one that names what has to be looked at first one that does not.
     """
 
     goal: Any
@@ -85,6 +91,7 @@ class Aim:
     at_stake: Callable[[Any, Found], Mapping[str, str]]
     decide: Callable[[Any, Found], Decision]
     facts: Callable[[Change, Found], Any]
+    settled: Callable[[Engine], Aim] | None = None
 
 
 @dataclass(frozen=True)
@@ -105,6 +112,7 @@ class Result:
 def converge(aim: Aim, engine: Engine, check: bool) -> Result:
     """Raises StorageError for what could not be looked at; refusals and failures are in the result."""
     with engine.session(aim.scope.pool.name, aim.definitions, check) as locked:
+        aim = aim if aim.settled is None else aim.settled(engine)
         found = engine.observe(aim.scope)
         found = engine.observe_users(found, aim.at_stake(aim.goal, found))
         try:

@@ -78,6 +78,12 @@ options:
         description: Several devices.
         type: list
         elements: str
+      volume:
+        description:
+          - A volume of another pool as the device, as C(POOL/VOLUME); for types V(fs), V(logical), V(disk) and V(zfs).
+            Its pool has to be active.
+          - The definition names its path. While this pool is active, that one is not stopped.
+        type: str
       name:
         description: The volume group, zpool, Ceph pool, Gluster volume or cluster.
         type: str
@@ -213,8 +219,10 @@ options:
     default: active
   autostart:
     description:
-      - Whether the pool is marked to be started at boot. Only a libvirt daemon acts on the mark; without one a
-        warning says so.
+      - Whether the pool is started at boot, for which it is marked as libvirt has it.
+      - Where no libvirt daemon is started at boot, a unit of systemd starts the marked pools of C(native:///system). It
+        is installed with the first mark and removed with the last one. Elsewhere a warning says that nobody does; see
+        docs/autostart.md.
     type: bool
   build:
     description:
@@ -304,6 +312,16 @@ EXAMPLES = r"""
     mount_options: [ro]
     autostart: true
     state: present
+
+- name: What it would take to have files on a volume of another pool, which an earlier task may make
+  virt.storage.storage_pool:
+    name: files
+    type: fs
+    path: /srv/files
+    source:
+      volume: guests/data
+      format: ext4
+  check_mode: true
 """
 
 RETURN = r"""
@@ -603,6 +621,7 @@ def main() -> None:
                     "dir": {"type": "str"},
                     "device": {"type": "str"},
                     "devices": {"type": "list", "elements": "str"},
+                    "volume": {"type": "str"},
                     "name": {"type": "str"},
                     "iqn": {"type": "str"},
                     "initiator": {"type": "str"},
@@ -638,7 +657,7 @@ def main() -> None:
                     "vendor": {"type": "str"},
                     "product": {"type": "str"},
                 },
-                "mutually_exclusive": [("host", "hosts"), ("device", "devices", "iqn")],
+                "mutually_exclusive": [("host", "hosts"), ("device", "devices", "volume", "iqn")],
             },
             mount_options={"type": "list", "elements": "str"},
             config_options={"type": "dict"},
@@ -660,7 +679,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_guarded(module, pool.run)
+    run_guarded(module, pool.run, pool.run_unlooked)
 
 
 if __name__ == "__main__":

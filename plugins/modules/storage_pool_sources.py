@@ -33,9 +33,10 @@ options:
     description:
       - What kind of pool the sources are for. V(netfs) are NFS exports, Gluster volumes and CIFS shares of servers,
         V(gluster) their Gluster volumes for guests to connect to, V(logical) volume groups and physical volumes that
-        belong to none, V(fs) what holds or could hold a filesystem, V(disk) whole disks.
+        belong to none, V(fs) what holds or could hold a filesystem, V(disk) whole disks, V(scsi) SCSI and Fibre Channel
+        host adapters, V(mpath) multipath maps, all of which one pool has.
     type: str
-    choices: [netfs, gluster, logical, fs, disk]
+    choices: [netfs, gluster, logical, fs, disk, scsi, mpath]
     required: true
   source:
     description:
@@ -63,6 +64,29 @@ options:
       name:
         description: The volume group, or the Gluster volume of V(gluster).
         type: str
+      adapter:
+        description: The host adapter of V(scsi), by its name, its place or its world wide names.
+        type: dict
+        suboptions:
+          type:
+            description: The kind of adapter.
+            type: str
+            choices: [scsi_host, fc_host]
+          name:
+            description: Its name, such as V(scsi_host2).
+            type: str
+          parent_address:
+            description: The PCI address of its parent, such as V(0000:00:1f.2).
+            type: str
+          unique_id:
+            description: Its number among the adapters of that address.
+            type: int
+          wwnn:
+            description: The world wide node name, 16 hex digits.
+            type: str
+          wwpn:
+            description: The world wide port name, 16 hex digits.
+            type: str
       format:
         description:
           - V(nfs), V(glusterfs) or V(cifs) for type V(netfs), of which no other is asked for then. The filesystem for
@@ -84,7 +108,7 @@ options:
   wait_for:
     description:
       - Sources that have to be there, each as O(source). Each of them names a directory, a volume group, a Gluster
-        volume or devices.
+        volume, an adapter or devices; of V(mpath) the device is a map.
       - What is used by something else than a pool of O(type) is waited for until it is free.
     type: list
     elements: dict
@@ -153,17 +177,18 @@ sources:
       sample: [mounted at /srv]
     kind:
       description:
-        - Of a device V(disk), V(part), V(loop), V(dm), V(md) or V(other). For V(logical) V(group) or V(device).
+        - Of a device V(disk), V(part), V(loop), V(dm), V(md) or V(other). For V(logical) V(group) or V(device). Of a
+          host adapter V(scsi_host) or V(fc_host).
       type: str
-      returned: for devices and volume groups
+      returned: for devices, volume groups and host adapters
     path:
-      description: What the kernel calls the device now.
+      description: What the kernel calls the device now. Of a host adapter its directory in C(/sys).
       type: str
-      returned: for devices
+      returned: for devices and host adapters
     size:
-      description: Bytes.
+      description: Bytes. Of a host adapter that of all its disks.
       type: int
-      returned: for devices and volume groups
+      returned: for devices, volume groups and host adapters
     available:
       description: The bytes of a volume group that no volume has.
       type: int
@@ -178,22 +203,22 @@ sources:
       type: str
       returned: when it has one
     uuid:
-      description: The uuid of the filesystem, volume group, physical volume or Gluster volume.
+      description: The uuid of the filesystem, volume group, physical volume or Gluster volume, or the WWID of a map.
       type: str
       returned: when it has one
     volumes:
-      description: How many volumes a volume group has.
+      description: How many volumes a volume group, or disks a host adapter has.
       type: int
-      returned: for volume groups
+      returned: for volume groups and host adapters
     clients:
       description: Whom an NFS export lets in, as the server says it. Empty when it is everybody.
       type: list
       elements: str
       returned: for NFS exports
     comment:
-      description: What the server says of a share.
+      description: What the server says of a share, or the driver of a host adapter.
       type: str
-      returned: when it says something
+      returned: when there is something
 unanswered:
   description:
     - Servers that did not answer or refused, each with its C(host) and the C(format) that it was asked by, and devices
@@ -265,8 +290,8 @@ error:
 
 from ansible.module_utils.basic import AnsibleModule
 
+from ansible_collections.virt.storage.plugins.module_utils.tasks import sources
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
-from ansible_collections.virt.storage.plugins.module_utils.tasks.sources import run_sources
 
 
 def main() -> None:
@@ -277,11 +302,26 @@ def main() -> None:
         "device": {"type": "str"},
         "devices": {"type": "list", "elements": "str"},
         "name": {"type": "str"},
+        "adapter": {
+            "type": "dict",
+            "options": {
+                "type": {"type": "str", "choices": ["scsi_host", "fc_host"]},
+                "name": {"type": "str"},
+                "parent_address": {"type": "str"},
+                "unique_id": {"type": "int"},
+                "wwnn": {"type": "str"},
+                "wwpn": {"type": "str"},
+            },
+        },
         "format": {"type": "str"},
     }
     module = AnsibleModule(
         argument_spec=arguments(
-            type={"type": "str", "choices": ["netfs", "gluster", "logical", "fs", "disk"], "required": True},
+            type={
+                "type": "str",
+                "choices": ["netfs", "gluster", "logical", "fs", "disk", "scsi", "mpath"],
+                "required": True,
+            },
             source={"type": "dict", "options": source},
             username={"type": "str"},
             password={"type": "str", "no_log": True},
@@ -290,7 +330,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_guarded(module, run_sources)
+    run_guarded(module, sources.run_sources, sources.run_unlooked)
 
 
 if __name__ == "__main__":

@@ -872,7 +872,7 @@ def main() -> None:
         ),
         supports_check_mode=True,
     )
-    run_guarded(module, volume.run)
+    run_guarded(module, volume.run, volume.run_unlooked)
 
 
 if __name__ == "__main__":

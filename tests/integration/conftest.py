@@ -8,7 +8,8 @@ import contextlib
 import dataclasses
 import importlib
 import itertools
-from collections.abc import Iterator
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,9 @@ import pytest
 
 from . import daemon as private_daemon
 from .calling import call
-from .crash_support import deadline
+from .crash_support import ModuleServer, deadline
 from .daemon import Daemon
+from .disk_scenarios import MIB, Disk, run
 from .servers import Servers
 from .servers import missing as no_servers
 
@@ -65,6 +67,25 @@ def host(tmp_path: Path) -> Host:
 
 
 @pytest.fixture
+def loop(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
+    """Makes loop devices on sparse files."""
+    made: list[str] = []
+
+    def make(size: int = 128 * MIB, partitions: bool = True, sector: int = 512) -> Disk:
+        file = tmp_path / f"device{len(made)}"
+        file.touch()
+        os.truncate(file, size)
+        scan = ["--partscan"] if partitions else []
+        node = run("losetup", "--find", "--show", "--sector-size", sector, *scan, file)
+        made.append(node)
+        return Disk(node, node, os.path.basename(node) + "p")
+
+    yield make
+    for device in made:
+        run("losetup", "--detach", device)
+
+
+@pytest.fixture
 def images(host: Host) -> Host:
     """The pool images is active."""
     host.start_images()
@@ -81,6 +102,14 @@ def keep_private(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         return dataclasses.replace(found, locks=f"{root}{found.locks}", records=f"{root}{found.records}")
 
     monkeypatch.setattr(places, "_system", private)
+
+
+@pytest.fixture(scope="session")
+def server(collections_path: Path) -> Iterator[ModuleServer]:
+    """Runs modules in processes of their own, one at a time."""
+    made = ModuleServer(collections_path)
+    yield made
+    made.close()
 
 
 # -- real servers -------------------------------------------------------------------------------------------------

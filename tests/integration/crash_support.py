@@ -149,6 +149,17 @@ importlib.import_module(base + ".module_utils.engines.native")  # another user m
 import ctypes, concurrent.futures.thread, glob, uuid, xml.etree.ElementTree, lxml.etree
 import ansible.module_utils.common.warnings
 
+def die_before(operation):
+    # the one of this number is not carried out
+    from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+    left, plain = [operation], Applier.apply
+    def apply(self, operation):
+        if not left[0]:
+            os.kill(os.getpid(), 9)
+        left[0] -= 1
+        plain(self, operation)
+    Applier.apply = apply
+
 def child(request, output, gate):
     os.dup2(output, 1)
     os.read(gate, 1)
@@ -157,6 +168,8 @@ def child(request, output, gate):
         os.setgroups([])
         os.setresgid(request["uid"], request["uid"], request["uid"])
         os.setresuid(request["uid"], request["uid"], request["uid"])
+    if request["dies_before"] is not None:
+        die_before(request["dies_before"])
     internal = {"_ansible_check_mode": request["check"], "_ansible_diff": True, "_ansible_no_log": True}
     with patch_module_args({**request["params"], **internal}):
         importlib.import_module(base + ".modules." + request["module"]).main()
@@ -228,15 +241,20 @@ class ModuleServer:
         return json.loads(self._process.stdout.readline())
 
     def start(
-        self, module: str, params: dict[str, Any], check: bool = False, uid: int | None = None, **env: str
+        self,
+        module: str,
+        params: dict[str, Any],
+        check: bool = False,
+        uid: int | None = None,
+        dies_before: int | None = None,
+        **env: str,
     ) -> Child:
-        self.tell({"module": module, "params": params, "check": check, "uid": uid, "env": env})
+        request = {"module": module, "params": params, "check": check, "uid": uid, "dies_before": dies_before}
+        self.tell({**request, "env": env})
         return Child(self, self.answer()["pid"])
 
-    def run(
-        self, module: str, params: dict[str, Any], check: bool = False, uid: int | None = None, **env: str
-    ) -> tuple[int, dict[str, Any]]:
-        child = self.start(module, params, check, uid, **env)
+    def run(self, module: str, params: dict[str, Any], **how: Any) -> tuple[int, dict[str, Any]]:
+        child = self.start(module, params, **how)
         child.go()
         return child.wait()
 

@@ -18,11 +18,11 @@ ROUNDS = 5
 
 
 @pytest.fixture(scope="module")
-def servers(collections_path):
-    servers = [ModuleServer(collections_path) for _unused in range(3)]
-    yield servers
-    for server in servers:
-        server.close()
+def servers(collections_path, server):
+    others = [ModuleServer(collections_path) for _unused in range(2)]
+    yield [server, *others]
+    for other in others:
+        other.close()
 
 
 def at_once(servers, host, *tasks, **env):

@@ -23,7 +23,7 @@ from .crash_support import (
     GIB,
     KIB,
     MIB,
-    ModuleServer,
+    Point,
     image_info,
     killing,
     leftovers,
@@ -38,15 +38,18 @@ from .crash_support import (
 
 ALL = os.environ.get("CRASH_POINTS") == "all"
 
-pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(3600 if ALL else 120)]
+pytestmark = [
+    pytest.mark.needs_ansible,
+    pytest.mark.deadline(3600 if ALL else 120),
+    pytest.mark.xdist_group("crash"),  # many begin with the same undisturbed run
+]
 SAMPLE = int(os.environ.get("CRASH_SAMPLE") or 7)
 
 
 @pytest.fixture(scope="module")
-def server(collections_path):
-    server = ModuleServer(collections_path)
-    yield server
-    server.close()
+def top(tmp_path_factory):
+    """One place for all: names of what is left may be made of paths."""
+    return tmp_path_factory.mktemp("crash")
 
 
 # -- what must hold of an image -----------------------------------------------------------------------------------
@@ -319,8 +322,17 @@ def completed(host, scenario, expected):
     scenario.last(host)
 
 
+_references: dict[Scenario, tuple[set[str], list[Point]]] = {}
+
+
 def reference(top, scenario, server):
-    """What an undisturbed run leaves, and the points at which it could have been killed."""
+    """What an undisturbed run leaves, and the points at which it could have been killed. Looked at once."""
+    if scenario not in _references:
+        _references[scenario] = undisturbed(top, scenario, server)
+    return _references[scenario]
+
+
+def undisturbed(top, scenario, server):
     host = prepared(top, scenario)
     params = {"uri": host.uri, **scenario.params(host)}
     status, result, calls = traced(server, top / "log", scenario.module, params, CHANGING)
@@ -349,13 +361,13 @@ def killed_at(top, scenario, server, point, **env):
 
 
 @EACH
-def test_killed_at_a_system_call(tmp_path, server, scenario):
+def test_killed_at_a_system_call(top, server, scenario):
     """The module, or a program that it started: whichever comes first to that call."""
-    expected, points = reference(tmp_path, scenario, server)
+    expected, points = reference(top, scenario, server)
     assert len(points) >= 2
     deaths = 0
     for point in sampled(points):
-        host, status, result = killed_at(tmp_path, scenario, server, point)
+        host, status, result = killed_at(top, scenario, server, point)
         deaths += status == -9 or bool(result and result.get("failed"))
         completed(host, scenario, expected)
     assert deaths
@@ -363,12 +375,12 @@ def test_killed_at_a_system_call(tmp_path, server, scenario):
 
 @pytest.mark.parametrize("half", [0, 1])
 @pytest.mark.parametrize("name", ["define and start", "create raw"])
-def test_every_call_of_a_definition_and_a_creation(tmp_path, server, name, half):
+def test_every_call_of_a_definition_and_a_creation(top, server, name, half):
     """The two that everybody runs: no point is left out."""
     scenario = SCENARIOS[name]
-    expected, points = reference(tmp_path, scenario, server)
+    expected, points = reference(top, scenario, server)
     for point in points[half::2]:
-        host, status, _unused = killed_at(tmp_path, scenario, server, point)
+        host, status, _unused = killed_at(top, scenario, server, point)
         assert status == -9, point
         completed(host, scenario, expected)
 
@@ -388,24 +400,22 @@ REAL = shutil.which("qemu-img")
 
 @EACH_WITH_QEMU_IMG
 @pytest.mark.parametrize("parent", ["dies too", "lives on"])
-def test_killed_within_qemu_img(tmp_path, server, name, parent):
+def test_killed_within_qemu_img(top, server, name, parent):
     """qemu-img dies at its N-th changing call; with its parent, as on a power cut, or alone, as of the OOM killer."""
     scenario = SCENARIOS[name]
-    expected, _unused = reference(tmp_path, scenario, server)
-    count = tmp_path / "count"
+    expected, _unused = reference(top, scenario, server)
+    count = top / "count"
     strace = f"strace -f -o {count} -e trace={CHANGING}"
-    env = wrapper(tmp_path, f'exec {strace} {REAL} "$@"')
-    host = prepared(tmp_path, scenario)
+    env = wrapper(top, f'exec {strace} {REAL} "$@"')
+    host = prepared(top, scenario)
     status, result = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
     assert status == 0, result
     deaths = 0
     for point in sampled(points_of(parsed(count)), 4):
         then = "kill -9 $PPID; " if parent == "dies too" else ""
         text = f'{strace} -e {killing(point)} {REAL} "$@"; s=$?; [ $s != 137 ] || {{ {then}kill -9 $$; }}; exit $s'
-        host = prepared(tmp_path, scenario)
-        status, result = server.run(
-            scenario.module, {"uri": host.uri, **scenario.params(host)}, **wrapper(tmp_path, text)
-        )
+        host = prepared(top, scenario)
+        status, result = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **wrapper(top, text))
         if parent == "dies too":
             deaths += status == -9
         elif status:
@@ -420,13 +430,13 @@ def test_killed_within_qemu_img(tmp_path, server, name, parent):
 
 
 @EACH_WITH_QEMU_IMG
-def test_killed_while_qemu_img_runs(tmp_path, server, name):
+def test_killed_while_qemu_img_runs(top, tmp_path, server, name):
     """The program outlives its parent, and holds the locks until it is gone: nobody works beside it."""
     scenario = SCENARIOS[name]
-    expected, _unused = reference(tmp_path, scenario, server)
+    expected, _unused = reference(top, scenario, server)
     marker = tmp_path / "ended"
-    env = wrapper(tmp_path, f'kill -9 $PPID; sleep 0.7; {REAL} "$@"; touch {marker}')
-    host = prepared(tmp_path, scenario)
+    env = wrapper(top, f'kill -9 $PPID; sleep 0.7; {REAL} "$@"; touch {marker}')
+    host = prepared(top, scenario)
     status, _unused = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
     assert status == -9
     assert not marker.exists()
@@ -438,28 +448,28 @@ def test_killed_while_qemu_img_runs(tmp_path, server, name):
     completed(host, scenario, expected)
 
 
-def test_killed_between_write_and_publication_of_a_definition(tmp_path, server):
+def test_killed_between_write_and_publication_of_a_definition(top, server):
     """The only write of a definition, cut short in all of its calls."""
     scenario = SCENARIOS["define and start"]
-    expected, _unused = reference(tmp_path, scenario, server)
+    expected, _unused = reference(top, scenario, server)
     for target in ("etc/libvirt/storage/images.xml.new", "run/libvirt/storage/images.xml.new"):
         for inject in ("write:signal=KILL:when=1", "fsync:signal=KILL:when=1", "close:signal=KILL:when=1"):
-            host = prepared(tmp_path, scenario)
+            host = prepared(top, scenario)
             options = ("-P", str(host.root / target), "-e", f"inject={inject}")
             params = {"uri": host.uri, **scenario.params(host)}
             status, _unused, _unused = traced(
-                server, tmp_path / "log", scenario.module, params, "write,fsync,close", *options
+                server, top / "log", scenario.module, params, "write,fsync,close", *options
             )
             assert status == -9, (target, inject)
             assert not (host.root / target[: -len(".new")]).exists()
             completed(host, scenario, expected)
 
 
-def test_leftovers_are_named_and_removed_by_any_next_task(tmp_path, server):
+def test_leftovers_are_named_and_removed_by_any_next_task(top, server):
     """Not only the same task cleans up; check mode says that it would and does not."""
     scenario = SCENARIOS["create qcow2"]
-    host = prepared(tmp_path, scenario)
-    env = wrapper(tmp_path, f'{REAL} "$@"; kill -9 $PPID')
+    host = prepared(top, scenario)
+    env = wrapper(top, f'{REAL} "$@"; kill -9 $PPID')
     status, _unused = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
     assert status == -9
     time.sleep(0.2)
@@ -474,10 +484,10 @@ def test_leftovers_are_named_and_removed_by_any_next_task(tmp_path, server):
     assert os.listdir(host.images) == ["b"]
 
 
-def test_a_killed_task_leaves_no_obstacle_to_deleting_the_pool(tmp_path, server):
+def test_a_killed_task_leaves_no_obstacle_to_deleting_the_pool(top, server):
     scenario = SCENARIOS["create qcow2"]
-    host = prepared(tmp_path, scenario)
-    env = wrapper(tmp_path, f'{REAL} "$@"; kill -9 $PPID')
+    host = prepared(top, scenario)
+    env = wrapper(top, f'{REAL} "$@"; kill -9 $PPID')
     status, _unused = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **env)
     assert status == -9
     result = host.pool(name="images", type="dir", path=str(host.images), state="deleted", timeout=30)
@@ -485,17 +495,17 @@ def test_a_killed_task_leaves_no_obstacle_to_deleting_the_pool(tmp_path, server)
     gone(host)
 
 
-def test_somebody_elses_file_survives_a_crash(tmp_path, server):
+def test_somebody_elses_file_survives_a_crash(top, server):
     """Deleting takes a file out and looks at it. What came out is somebody else's; killed before it is put back."""
     scenario = SCENARIOS["delete"]
-    host = prepared(tmp_path, scenario)
+    host = prepared(top, scenario)
     path, theirs = host.images / "a", qcow2(host.root / "theirs", 7 * MIB)
     inode = theirs.stat().st_ino
     os.link(path, host.root / "kept")  # so that its inode number is not given to another
     child = server.start(scenario.module, {"uri": host.uri, **scenario.params(host)})
     hold = "inject=rename:delay_enter=700000:when=1"
     kill = "inject=link,linkat,renameat2:signal=KILL:when=1"
-    argv = ["strace", "-f", "-o", tmp_path / "log", "-e", f"trace={CHANGING}", "-e", hold, "-e", kill]
+    argv = ["strace", "-f", "-o", top / "log", "-e", f"trace={CHANGING}", "-e", hold, "-e", kill]
     strace = subprocess.Popen([*argv, "-p", str(child.pid)], stderr=subprocess.PIPE, text=True)
     while "attached" not in strace.stderr.readline():
         pass
@@ -552,19 +562,19 @@ CREATIONS = ("create raw", "create with content", "create qcow2", "create overla
 
 
 @pytest.mark.parametrize("name", [*CREATIONS, "recreate"])
-def test_order_of_a_creation(tmp_path, server, name):
-    host, calls = trace_of(tmp_path, server, SCENARIOS[name])
+def test_order_of_a_creation(top, server, name):
+    host, calls = trace_of(top, server, SCENARIOS[name])
     assert_published_safely(calls, host.images / "a")
 
 
-def test_order_of_many_creations(tmp_path, server):
-    host, calls = trace_of(tmp_path, server, SCENARIOS["create many"])
+def test_order_of_many_creations(top, server):
+    host, calls = trace_of(top, server, SCENARIOS["create many"])
     for number in range(1, 5):
         assert_published_safely(calls, host.images / f"v{number}")
 
 
-def test_order_of_a_definition(tmp_path, server):
-    host, calls = trace_of(tmp_path, server, SCENARIOS["define and start"])
+def test_order_of_a_definition(top, server):
+    host, calls = trace_of(top, server, SCENARIOS["define and start"])
     assert_published_safely(calls, host.root / "etc/libvirt/storage/images.xml")
     assert_published_safely(calls, host.root / "run/libvirt/storage/images.xml")
     for index, entry in enumerate(calls):
@@ -575,8 +585,8 @@ def test_order_of_a_definition(tmp_path, server):
 
 
 @pytest.mark.parametrize("name", ["grow raw", "grow qcow2", "shrink qcow2"])
-def test_order_of_a_change_in_place(tmp_path, server, name):
-    host, calls = trace_of(tmp_path, server, SCENARIOS[name])
+def test_order_of_a_change_in_place(top, server, name):
+    host, calls = trace_of(top, server, SCENARIOS[name])
     path = str(host.images / "a")
     written = last_index(calls, lambda entry: entry.name in WRITES and entry.file == path)
     synced = last_index(calls, lambda entry: entry.name in ("fsync", "fdatasync") and entry.file == path)
@@ -584,9 +594,9 @@ def test_order_of_a_change_in_place(tmp_path, server, name):
 
 
 @pytest.mark.parametrize("name", ["delete", "delete the pool"])
-def test_order_of_a_deletion(tmp_path, server, name):
+def test_order_of_a_deletion(top, server, name):
     """What is gone stays gone: the directory is synced after the last name was taken out of it."""
-    host, calls = trace_of(tmp_path, server, SCENARIOS[name])
+    host, calls = trace_of(top, server, SCENARIOS[name])
     top = host.images if name == "delete" else host.root
     taken = ("rename", "renameat2", "unlink", "unlinkat", "rmdir")
 

@@ -4,16 +4,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 import random
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -48,26 +46,6 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("parted") is None, reason="parted is not installed"),
 ]
 PHYSICAL_VOLUME = b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"  # as libblkid looks for it
-ROOT = Path(__file__).resolve().parents[2]
-
-
-@pytest.fixture
-def loop(tmp_path) -> Iterator[Callable[..., Disk]]:
-    """Makes loop devices on sparse files."""
-    made: list[str] = []
-
-    def make(size=128 * MIB, partitions=True, sector=512) -> Disk:
-        file = tmp_path / f"device{len(made)}"
-        file.touch()
-        os.truncate(file, size)
-        scan = ["--partscan"] if partitions else []
-        node = run("losetup", "--find", "--show", "--sector-size", sector, *scan, file)
-        made.append(node)
-        return Disk(node, node, os.path.basename(node) + "p")
-
-    yield make
-    for device in made:
-        run("losetup", "--detach", device)
 
 
 @pytest.fixture
@@ -582,7 +560,7 @@ def refuses_now(act, **params) -> None:
     assert "mounted" in result["error"]["message"] or "point" in result["error"]["message"]
 
 
-def test_a_volume_that_is_made_anew_is_no_volume_until_it_is_whole(host, disk, tmp_path):
+def test_a_volume_that_is_made_anew_is_no_volume_until_it_is_whole(host, disk, server, tmp_path):
     """Killed while it is filled: nothing is there by its name, and the next run completes."""
     ok(host.pool(**pool_of(disk, "gpt")))
     volumes = [{"name": disk.name(number), "source": {"content": f"old {number}"}} for number in (1, 2)]
@@ -598,10 +576,9 @@ def test_a_volume_that_is_made_anew_is_no_volume_until_it_is_whole(host, disk, t
     )
     (tools / "qemu-img").chmod(0o755)
     task = {"pool": "cut", "name": disk.name(2), "source": {"path": str(image)}, "recreate": "always"}
-    text = _PROGRAM.format(root=str(ROOT), collections=str(ROOT / ".cache/collections"))
-    argv = [sys.executable, "-c", text, json.dumps({"module": "storage_volume", **task, "uri": host.uri})]
-    child = subprocess.run(argv, check=False, env={**os.environ, "PATH": f"{tools}:{os.environ['PATH']}"})
-    assert child.returncode == -signal.SIGKILL
+    path = f"{tools}:{os.environ['PATH']}"
+    status, _result = server.run("storage_volume", {**task, "uri": host.uri}, PATH=path)
+    assert status == -signal.SIGKILL
     assert sorted(table(disk)) == [1]
     assert not Path(disk.path(2)).exists()
     assert Path(disk.path(1)).read_bytes()[:5] == b"old 1"
@@ -627,17 +604,11 @@ def test_a_logical_partition_keeps_the_others_numbers_when_made_anew(host, disk)
     assert Path(disk.path(6)).read_bytes()[:5] == b"old 6"
 
 
-_PROGRAM = """
-import json, sys
-sys.path[:0] = [{root!r}, {collections!r}]
-from tests.integration.calling import call
-print(json.dumps(call(**json.loads(sys.argv[1]))))
-"""
+ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 10)
 
 
-def test_killed_at_any_point(host, disk):
+def test_killed_at_any_point(host, disk, server):
     """The next run completes, and each partition has all that it is to have, or is not there."""
-    text = _PROGRAM.format(root=str(ROOT), collections=str(ROOT / ".cache/collections"))
     chance = random.Random(5)
     pool = pool_of(disk)
     numbers = [1, 2, 3, 5, 6]
@@ -646,18 +617,17 @@ def test_killed_at_any_point(host, disk):
     ]
     volumes.append({"name": disk.name(3), "capacity": "30MiB", "format": "extended"})
     tasks = [
-        {"module": "storage_pool", **pool, "allow": ["overwrite"], "uri": host.uri},
-        {"module": "storage_volume", "pool": "cut", "volumes": volumes, "uri": host.uri},
+        ("storage_pool", {**pool, "allow": ["overwrite"], "uri": host.uri}),
+        ("storage_volume", {"pool": "cut", "volumes": volumes, "uri": host.uri}),
     ]
     killed = 0
-    for _round in range(10):
+    for _round in range(ROUNDS):
         for task in tasks:
-            child = subprocess.Popen(
-                [sys.executable, "-c", text, json.dumps(task)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            time.sleep(chance.uniform(0.3, 0.75))
-            child.send_signal(signal.SIGKILL)
-            killed += child.wait() == -signal.SIGKILL
+            child = server.start(*task)
+            child.go()
+            time.sleep(chance.uniform(0, 0.45))
+            os.kill(child.pid, signal.SIGKILL)
+            killed += child.wait()[0] == -signal.SIGKILL
             for number in (1, 2, 5, 6):
                 if Path(disk.path(number)).exists():
                     assert Path(disk.path(number)).read_bytes()[:7] == f"text {number}\0".encode()[:7]

@@ -8,10 +8,12 @@
 * The host is this machine with a root of its own: below it are the paths under /srv and /var that the examples name.
   The disk that a page names by its id is a loop device.
 * With the main environment they are run; with another Python only Ansible's syntax check is, which is quick.
+* Those of the README are run as a user would; the others as ``playbooks.py`` runs them.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -25,12 +27,14 @@ import pytest
 import yaml
 
 from .mounting import shared_below
-from .servers import HOST
+from .playbooks import Playbooks
+from .servers import HOST, Servers
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))]
+ROLES = sorted((REPOSITORY / "roles").glob("*/README.md"))
+PAGES = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md")), *ROLES]
 MODULES = sorted((REPOSITORY / "plugins" / "modules").glob("*.py"))
 GROUP = "group/virt.storage.storage"
 MAIN = REPOSITORY / ".venv" / "main"
@@ -41,7 +45,8 @@ _DISK = re.compile(r"/dev/disk/by-id/[\w.-]+")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
 _NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
-_ELSEWHERE = ("netfs.md",)  # what it shows takes a kernel's NFS client: its tests are the lab's
+#: What they show takes a kernel's NFS client, or installs packages: their tests are the lab's.
+_ELSEWHERE = (REPOSITORY / "docs" / "pools" / "netfs.md", *ROLES)
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
 
 
@@ -56,14 +61,14 @@ def has_examples(page: Path) -> bool:
 class Page:
     """Runs the examples of one page."""
 
-    def __init__(self, root: Path, files: Path) -> None:
+    def __init__(self, root: Path, files: Path, playbooks: Playbooks) -> None:
         self.root, self.files = root, files
+        self.playbooks: Playbooks | None = playbooks
         self.uri = f"native:///?root={root}"
         self.system = _SYSTEM
         self.disk = ""
         self.nas = _NAS
         self.here = True
-        self.network: list[str] = []  # what a command is put into another network with
         self.local = [f"--extra-vars=ansible_python_interpreter={sys.executable}", "--connection=local"]
 
     def moved(self, text: str) -> str:
@@ -100,28 +105,29 @@ class Page:
         """An ad-hoc command on this host: ansible PATTERN … -a OPTIONS."""
         words = [word for word in shlex.split(self.moved(line)) if word not in ("-b", "--become")]
         words[1] = "localhost"
-        words[words.index("-a") + 1] += f" uri={self.uri}"
+        told = words.index("-a") + 1
+        in_json = words[told].startswith("{")
+        words[told] = (
+            json.dumps({**json.loads(words[told]), "uri": self.uri}) if in_json else f"{words[told]} uri={self.uri}"
+        )
         return [*words, *self.local]
 
     def run(self, command: list[str]) -> None:
-        environment = {**os.environ, "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml", "ANSIBLE_PIPELINING": "1"}
+        status, told = self.playbooks.run(command, self.files) if self.playbooks else self._as_a_user(command)
+        assert status == 0, f"{shlex.join(command)}\n{told}"
+
+    def _as_a_user(self, command: list[str]) -> tuple[int, str]:
         done = subprocess.run(
-            [*self.network, *command],
-            cwd=self.files,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
+            command, cwd=self.files, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
         )
-        assert done.returncode == 0, f"{shlex.join(command)}\n{done.stdout}\n{done.stderr}"
+        return done.returncode, f"{done.stdout}\n{done.stderr}"
 
     def serve(self, text: str, request: pytest.FixtureRequest) -> None:
         """Servers and daemons that examples name."""
         if RUN and _SYSTEM in text:
             self.system = request.getfixturevalue("daemon").uri
         if RUN and _NAS in text:
-            self.nas, self.network = HOST, request.getfixturevalue("servers").network
+            self.nas, self.playbooks = HOST, request.getfixturevalue("beside_servers")
 
     def play(self, plays: list[dict[str, Any]]) -> None:
         if plays:
@@ -148,8 +154,22 @@ def disk(tmp_path: Path) -> Iterator[str]:
         subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
 
 
+@pytest.fixture(scope="module")
+def playbooks() -> Iterator[Playbooks]:
+    made = Playbooks()
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def beside_servers(servers: Servers) -> Iterator[Playbooks]:
+    made = Playbooks(servers.network)
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def page(tmp_path: Path) -> Page:
+def page(tmp_path: Path, playbooks: Playbooks) -> Page:
     """A host with an image to import, and the files that examples look up."""
     root, files = tmp_path / "host", tmp_path / "files"
     for directory in (root / "srv", root / "var" / "tmp", files):
@@ -158,14 +178,16 @@ def page(tmp_path: Path) -> Page:
         subprocess.run(["qemu-img", "create", "-q", "-f", form, str(root / "var" / "tmp" / name), "64M"], check=True)
     definition = f"<pool type='dir'><name>printed</name><target><path>{root}/srv/printed</path></target></pool>"
     (files / "images.xml").write_text(definition, encoding="utf-8")
-    return Page(root, files)
+    return Page(root, files, playbooks)
 
 
 @pytest.mark.parametrize(
     "path", [path for path in PAGES if has_examples(path)], ids=lambda path: str(path.relative_to(REPOSITORY))
 )
 def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureRequest) -> None:
-    page.here = path.name not in _ELSEWHERE
+    page.here = path not in _ELSEWHERE
+    if RUN and path == PAGES[0]:
+        page.playbooks = None
     page.serve("".join(text for _language, text in blocks(path)), request)
     if RUN and any(_DISK.search(text) for _language, text in blocks(path)):
         page.disk = request.getfixturevalue("disk")
@@ -176,7 +198,7 @@ def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureR
             continue
         page.play(waiting)
         waiting = []
-        for line in text.splitlines():
+        for line in text.replace("\\\n", "").splitlines():
             if RUN and page.here and line.startswith("ansible "):
                 page.run(page.command(line))
     page.play(waiting)

@@ -24,7 +24,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.apply import App
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import MakeOn
 
 from .conftest import Host
-from .crash_support import MIB, define_guest, disk_file, disk_volume, done, refused, unchanged
+from .crash_support import MIB, ModuleServer, define_guest, disk_file, disk_volume, done, refused, unchanged
 from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(120)]
@@ -733,9 +733,9 @@ def test_what_was_written_after_a_pool_was_emptied_is_not_lost_with_it(host, tmp
         assert disk.content() == kind
 
 
-def test_a_note_of_another_boot_tells_nothing(disk, monkeypatch):
+def test_a_note_of_another_boot_tells_nothing(disk, server, monkeypatch):
     with tool_instead(disk.top, "mkfs.ext4", 'for device; do :; done\nprintf half >"$device"; kill -9 $PPID'):
-        assert killed_after(1000, disk)
+        assert killed_before(1000, server, disk)
     monkeypatch.setattr(fs, "boot", lambda: "another")
     refused(disk.pool(), "storage_foreign")
     monkeypatch.undo()
@@ -755,47 +755,29 @@ def test_a_table_that_went_is_gone_for_the_kernel_too(disk):
 
 # -- killed -------------------------------------------------------------------------------------------------------
 
-_KILLED = """
-import json, os, sys
-sys.path[:0] = json.loads(sys.argv[3])
-from ansible_collections.virt.storage.plugins.module_utils.host import apply
-left = [int(sys.argv[1])]
-plain = apply.Applier.apply
-def killed(self, operation):
-    if not left[0]:
-        os.kill(os.getpid(), 9)
-    left[0] -= 1
-    plain(self, operation)
-apply.Applier.apply = killed
-from tests.integration.calling import call
-call("storage_pool", **json.loads(sys.argv[2]))
-"""
-_REPOSITORY = Path(__file__).resolve().parents[2]
 
-
-def killed_after(count: int, disk: Disk, **params: Any) -> bool:
+def killed_before(operation: int, server: ModuleServer, disk: Disk, **params: Any) -> bool:
     """Whether a run was killed before its operation of this number; else it came to its end."""
     source = {"device": disk.device, "format": "ext4"}
     declared = {"uri": disk.host.uri, "name": "p", "type": "fs", "path": str(disk.path), "source": source, **params}
-    argv = [sys.executable, "-c", _KILLED, str(count), json.dumps(declared), json.dumps([str(_REPOSITORY), *sys.path])]
-    child = subprocess.run(argv, capture_output=True, text=True, check=False)
-    assert child.returncode in (0, -9), child.stderr
-    return child.returncode == -9
+    status, result = server.run("storage_pool", declared, dies_before=operation, PATH=os.environ["PATH"])
+    assert status in (0, -9), result
+    return status == -9
 
 
 @pytest.mark.parametrize("first", [0, 1, 2])
-def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_path, first):
+def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_path, server, first):
     """Making and deleting a pool, killed before every third operation, beginning with the first ones."""
     for number in range(first, 40, 3):
         with a_disk(host, tmp_path, 16 * MIB) as disk:
-            going_up = killed_after(number, disk)
+            going_up = killed_before(number, server, disk)
             made = disk.pool()
             assert not made.get("failed"), (number, made["error"])
             assert (disk.content(), bool(disk.mounted())) == ("ext4", True), number
             unchanged(disk.pool())
             done(host.volume(pool="p", name="a", capacity="1M"))
             words = ["nonempty"]  # killed right after it was mounted, it is ours all the same
-            going_down = killed_after(number, disk, state="deleted", allow=words)
+            going_down = killed_before(number, server, disk, state="deleted", allow=words)
             gone = disk.pool(state="deleted", allow=words)
             assert not gone.get("failed"), (number, gone["error"])
             assert (disk.content(), bool(disk.mounted()), disk.path.exists()) == ("", False, False), number
@@ -805,7 +787,7 @@ def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_pat
     raise AssertionError("it never came to its end")
 
 
-def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk):
+def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk, server):
     """mkfs itself is killed: what it wrote by then has no signature yet, and was not there before."""
     directory = disk.top / "bin"
     directory.mkdir()
@@ -815,7 +797,7 @@ def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk):
     path = os.environ["PATH"]
     os.environ["PATH"] = f"{directory}:{path}"
     try:
-        assert killed_after(1000, disk)
+        assert killed_before(1000, server, disk)
     finally:
         os.environ["PATH"] = path
     with open(disk.device, "rb") as file:  # what it wrote is in the file only once all have closed the device

@@ -21,6 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     Problem,
     Storage,
 )
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import Step, WriteFile
 from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Volume
 
@@ -59,7 +60,11 @@ class Units:
         return []
 
     def lower_volumes(self, changes: Any, found: Any, instead: Any) -> list:
-        return []
+        """Those that are looked for are there by then."""
+        return [Step(tuple(map(self.looked_for, change.wanted)), change) for change in changes]
+
+    def looked_for(self, unit: Any) -> WriteFile:
+        return WriteFile(str(self.root / unit.name), "\0" * (unit.capacity or MIB))
 
 
 @pytest.fixture
@@ -109,7 +114,6 @@ def test_what_is_declared_as_it_is_is_met(pool):
     "declared",
     [
         {"name": "other", "capacity": "1MiB"},
-        {"name": "unit:0:0:0", "capacity": "2MiB"},
         {"name": "unit:0:0:0", "capacity": "512KiB", "allow": ["shrink"]},
         {"name": "unit:0:0:0", "state": "absent"},
         {"name": "unit:0:0:0", "recreate": "always"},
@@ -121,6 +125,17 @@ def test_nothing_is_done_with_its_volumes(pool, units, declared, check):
     assert code(refused) == "not_supported"
     assert refused["error"]["hint"] == POOL_TYPES["scsi"].elsewhere
     assert [file.stat().st_size for file in units.root.iterdir()] == [MIB, MIB]
+
+
+@pytest.mark.parametrize("declared", [{"name": "unit:0:0:5"}, {"name": "unit:0:0:0", "capacity": "2MiB"}])
+def test_one_that_is_not_as_declared_is_looked_for(pool, units, declared):
+    planned = pool.volume(check=True, pool="units", **declared)
+    assert len(list(units.root.iterdir())) == 2
+    done = pool.volume(pool="units", **declared)
+    assert [change["action"] for change in done["plan"]] == ["refresh"]
+    assert (done["plan"], done["diff"], done["warnings"]) == (planned["plan"], planned["diff"], [])
+    assert done["volumes"][0]["state"] == "present"
+    assert not pool.volume(pool="units", **declared)["changed"]
 
 
 @pytest.mark.parametrize("check", [True, False])

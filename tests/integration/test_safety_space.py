@@ -16,7 +16,6 @@ import pytest
 from .crash_support import (
     CHECK,
     MIB,
-    ModuleServer,
     done,
     image_info,
     leftovers,
@@ -377,13 +376,6 @@ def test_new_pool_directory_on_a_read_only_mount(host):
 # -- another user -------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def server(collections_path):
-    server = ModuleServer(collections_path)
-    yield server
-    server.close()
-
-
 class Nobody:
     """A user without rights, with a root of its own."""
 
@@ -392,7 +384,7 @@ class Nobody:
 
     def call(self, module, check=False, **params):
         uri = f"native:///?root={self.root}"
-        status, result = self.server.run(module, {"uri": uri, **params}, check, NOBODY)
+        status, result = self.server.run(module, {"uri": uri, **params}, check=check, uid=NOBODY)
         assert status in (0, 1), result
         texts = result.get("warnings", [])
         result["warnings"] = [text if isinstance(text, str) else text["event"]["msg"] for text in texts]

@@ -9,6 +9,8 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 CODE = sorted((REPOSITORY / "plugins" / "module_utils").rglob("*.py"))
 DOCUMENT = REPOSITORY / "docs" / "errors.md"
@@ -107,6 +109,30 @@ def test_every_code_is_documented() -> None:
 
 def test_every_documented_code_is_in_the_code() -> None:
     assert sorted(set(in_document()) - in_code()) == []
+
+
+def unhelpful(source: str, needed: tuple[str, ...]) -> list[str]:
+    """The errors that a file makes without one of these."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    errors = [call for call in calls if getattr(call.func, "id", "") == "StorageError"]
+    return [
+        f"line {call.lineno}: no {name}"
+        for call in errors
+        for name in needed
+        if name not in {keyword.arg for keyword in call.keywords if ast.unparse(keyword.value) not in ("''", "None")}
+    ]
+
+
+@pytest.mark.parametrize("path", CODE, ids=lambda path: f"{path.parent.name}/{path.name}")
+def test_every_error_says_what_to_do_and_of_what_it_is(path: Path) -> None:
+    """What is wrong with an option is told by the message alone."""
+    of_options = path.parent.name in ("declare", "tasks")
+    assert unhelpful(path.read_text(encoding="utf-8"), ("hint",) if of_options else ("hint", "subject")) == []
+
+
+def test_an_error_without_a_hint_is_noticed() -> None:
+    assert unhelpful('StorageError("a", "b", subject="c", hint="")', ("hint", "subject")) == ["line 1: no hint"]
+    assert unhelpful('StorageError("a", "b", subject=c, hint=d)', ("hint", "subject")) == []
 
 
 def test_no_code_is_documented_twice() -> None:

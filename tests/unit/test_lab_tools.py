@@ -183,6 +183,23 @@ def test_each_test_for_guests_is_in_one_group() -> None:
     assert suites.groups()
 
 
+def test_a_group_outside_of_guests_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lab import suites
+
+    program = tmp_path / "dev" / "run"
+    program.parent.mkdir()
+    program.write_text("#!/bin/sh\necho begun\nexec sleep 60\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(suites, "ROOT", tmp_path)
+    monkeypatch.setattr(suites, "_GROUP_SECONDS", 1)
+    group = suites.Group("hanging", ["tests/lab/host/test_none.py"])
+    assert group.outside
+    suites.Runner([group], []).run(1)
+    assert group.status not in (0, suites._NO_TESTS)
+    assert "ended after 1 seconds" in group.output
+    assert "begun" in group.output
+
+
 def test_a_test_that_is_in_no_group_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import places
     from lab import suites

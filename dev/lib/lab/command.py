@@ -184,7 +184,8 @@ def molecule(arguments: list[str]) -> int:
                 ANSIBLE_SSH_CONTROL_PATH_DIR=sockets,
                 **{NETWORK: str(network)},
             )
-            run = ["molecule", *(words or ["test"]), "-s", name]
+            base = SCENARIOS / "shared" / "base.yml"
+            run = ["molecule", "--base-config", str(base), *(words or ["test"]), "-s", name]
             if subprocess.run(run, cwd=places.ROOT, env=env, stdin=subprocess.DEVNULL, check=False).returncode != 0:
                 failed.append(name)
     for name in failed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import subprocess
 import threading
 import time
@@ -206,9 +207,19 @@ class Runner:
         base = places.LOCAL / "tmp" / f"lab-{group.name}"
         own = [f"--junitxml={group.report}", f"--basetemp={base}"]
         command = [str(ROOT / "dev" / "run"), "python", "-m", "pytest", *group.paths, *own, *self._arguments]
-        done = subprocess.run(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-        )
+        try:
+            done = subprocess.run(
+                command,
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=_GROUP_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired as late:  # its guests end with it
+            said = (late.stdout or b"").decode(errors="replace")
+            return -signal.SIGKILL, f"{said}\nIt was ended after {_GROUP_SECONDS} seconds.\n"
         return done.returncode, done.stdout.decode(errors="replace")
 
     def _in_guest(self, group: Group) -> tuple[int, str]:

@@ -37,6 +37,14 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from . import netfs
 
         return netfs
+    if pool_type == "scsi":
+        from . import scsi
+
+        return scsi
+    if pool_type == "mpath":
+        from . import mpath
+
+        return mpath
     return None
 
 
@@ -54,4 +62,12 @@ def finder_of(pool_type: str) -> Finder | None:
         from . import netfs_sources
 
         return netfs_sources
+    if pool_type == "scsi":
+        from . import scsi_sources
+
+        return scsi_sources
+    if pool_type == "mpath":
+        from . import mpath_sources
+
+        return mpath_sources
     return None

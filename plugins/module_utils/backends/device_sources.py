@@ -17,7 +17,8 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..host.block import Device, by_name
-from ..host.device_users import users_of_device
+from ..host.device_users import group_of, users_of_device
+from ..host.partitions import label_of
 from ..host.patience import in_child
 from ..host.processes import Processes
 from ..host.signatures import MEMBERS, Content, Signature, content_at
@@ -41,7 +42,6 @@ _NEVER = re.compile(r"(?:ram|zram|nbd|zd|fd|sr)[0-9]+(?:p[0-9]+)?\Z")
 _TABLE, _FILESYSTEM, _RAID = "partition-table", "filesystem", "raid"
 _LVM_MEMBER = "LVM2_member"
 _VOLUME, _MULTIPATH, _CRYPT = "LVM-", "mpath-", "CRYPT-"
-_LABELS = {"PMBR": "gpt", "sgi": "dvh"}  # libvirt's names of what blkid calls otherwise
 _LINKS = ("/dev/disk/by-id/", "/dev/disk/by-path/")
 _SILENT = "it did not answer"
 _ELSEWHERE = " as process "  # see device_users.py
@@ -191,7 +191,7 @@ def _found(row: PoolType, device: Device, content: Content, users: Sequence[str]
         Source(devices=(SourceDevice(stable_path(device)),), format=_format(row, content)),
         users=tuple(dict.fromkeys((*users, *_hindrances(row, device, content, groups)))),
         devices=(device.node, *whole, *device.partitions),
-        group=_group(device),
+        group=group_of(device.dm_name) if device.dm_uuid.startswith(_VOLUME) else None,
         path=device.node,
         kind=device.kind,
         size=device.size,
@@ -214,15 +214,8 @@ def _format(row: PoolType, content: Content) -> str | None:
         name = filesystem.name if filesystem else None
     else:
         tables = [each.name for each in content.signatures if each.usage == _TABLE]
-        name = "gpt" if "gpt" in tables else next((_LABELS.get(table, table) for table in tables), None)
+        name = "gpt" if "gpt" in tables else next(map(label_of, tables), None)
     return name if name in row.formats else None
-
-
-def _group(device: Device) -> str | None:
-    """The volume group of a volume, in the name that LVM gives it (lvm(8): a hyphen is doubled)."""
-    if not device.dm_uuid.startswith(_VOLUME):
-        return None
-    return device.dm_name.replace("--", "\0").split("-")[0].replace("\0", "-")
 
 
 def stable_path(device: Device) -> str:

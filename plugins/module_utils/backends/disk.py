@@ -47,6 +47,7 @@ from ..model.pool import Pool, SourceDevice
 from ..model.tables import ALIGNMENT, Partition, Table, default_label, format_of, usage_of
 from ..model.types import spoken
 from ..model.volume import Extent, Volume
+from .links import DEV, links_in
 
 if TYPE_CHECKING:
     from ..host.look import Look
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from ..model.operations import Step
 
 TABLE = "table"
-_DEFAULT_PATH = "/dev"
 _OTHER_LABELS = "lvm2"
 _SHOWN = 5
 _SETTLING = 10  # seconds, as libvirt waits for udev
@@ -67,7 +67,7 @@ def source_of(pool: Pool) -> SourceDevice:
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
-    source, path = source_of(pool), pool.path or _DEFAULT_PATH
+    source, path = source_of(pool), pool.path or DEV
     if not source.path:
         return Storage(ABSENT, path, "no disk is named")
     try:
@@ -96,6 +96,11 @@ def _unusable(source: SourceDevice, declared: str | None, error: StorageError) -
     making = f"make {f'a {label}' if label else 'a'} partition table on {source.path}"
     barred = _no_label() if label == _OTHER_LABELS else None
     return replace(part, making=making, barred=barred, facts={"label": label or UNKNOWN})
+
+
+def _no_partitions(source: SourceDevice) -> Problem:
+    what = f"the kernel makes no partitions of {source.path}"
+    return Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
 
 
 def _no_label() -> Problem:
@@ -187,8 +192,7 @@ def _new(declared: str | None, source: SourceDevice, device: Device, content: Co
 def _problem(label: str, source: SourceDevice, device: Device) -> Problem | None:
     """Why no table can be made there, however empty the disk is."""
     if loop_without_partitions(device):
-        what = f"the kernel makes no partitions of {source.path}"
-        return Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
+        return _no_partitions(source)
     if label == _OTHER_LABELS:
         return _no_label()
     if device.read_only:
@@ -223,8 +227,6 @@ def _foreign(
 
 
 def _ready(source: SourceDevice, device: Device, content: Content, table: Table) -> Part:
-    from ..host.partitions import loop_without_partitions as hidden
-
     part = Part(
         TABLE,
         _what(source.path),
@@ -234,17 +236,18 @@ def _ready(source: SourceDevice, device: Device, content: Content, table: Table)
         deleting=f"remove the {table.label} partition table of {source.path}",
         facts={"label": table.label},
     )
-    if not hidden(device):
+    if not loop_without_partitions(device):
         return part
-    what = f"the kernel makes no partitions of {source.path}"
-    problem = Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
-    return replace(part, kind=UNKNOWN_STORAGE, why=what, problem=problem)
+    problem = _no_partitions(source)
+    return replace(part, kind=UNKNOWN_STORAGE, why=problem.what, problem=problem)
 
 
 # --- volumes ---------------------------------------------------------------------------------------------------------
 
 
 def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
+    from .filetree import digests
+
     pool = _running(found, scope)
     source = source_of(pool)
     device, table = look.once(("table", source.path), lambda: (None, None))
@@ -255,7 +258,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     stale = [f"{each.name} of the kernel" for each in gone]
     stale += [f"{table.name(each.number)} of the table" for each in (*new, *sized)]
     nodes = {each.number: f"/dev/{each.name}".replace("!", "/") for each in seen if each not in gone}
-    links = _links(pool.path or _DEFAULT_PATH, look)
+    links = links_in(pool.path or DEV, look)
     volumes = {}
     asked = _asked(scope, table)
     for partition in table.partitions:
@@ -272,7 +275,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         extent=ALIGNMENT,
         table=table,
         remains=_remains(scope, table, device, look),
-        digests=_digests(volumes, scope),
+        digests=digests(volumes, scope),
     )
 
 
@@ -337,24 +340,6 @@ def _running(found: Found, scope: Scope) -> Pool:
     return scope.pool if existing is None else overlay(existing, scope.pool)
 
 
-def _links(directory: str, look: Look) -> dict[str, str]:
-    """Stable names of devices in a directory of links, such as /dev/disk/by-id: the first of each (libvirt, storage
-    driver: stable paths).
-    """
-    if os.path.normpath(directory) == _DEFAULT_PATH:
-        return {}
-
-    def scan() -> dict[str, str]:
-        try:
-            names = sorted(os.listdir(directory), reverse=True)
-        except OSError:
-            return {}
-        return {os.path.realpath(os.path.join(directory, name)): os.path.join(directory, name) for name in names}
-
-    found: dict[str, str] = look.once(("links", directory), scan)
-    return found
-
-
 def _volume(name: str, partition: Partition, table: Table, node: str | None, links: dict[str, str]) -> Volume:
     path = f"{table.directory}/{name}" if node is None else node
     if node is not None and table.directory != os.path.dirname(node):
@@ -392,18 +377,6 @@ def _remains(scope: Scope, table: Table, device: Device, look: Look) -> dict[str
         if content.text != BLANK:
             found[name] = content.problem or content.text
     return found
-
-
-def _digests(volumes: dict[str, Volume], scope: Scope) -> dict[str, str]:
-    from .filetree import digest
-
-    digests = {}
-    for name, length in scope.contents:
-        volume = volumes.get(name)
-        value = digest(volume.path, length) if volume is not None and volume.path else None
-        if value is not None:
-            digests[name] = value
-    return digests
 
 
 def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:

@@ -17,7 +17,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable
 
 from ..host.identity import identity_of, is_stray, this_host
-from ..host.mounts import filesystem_of, mounts, stores_nothing
+from ..host.mounts import Mount, filesystem_of, mounts, stores_nothing
 from ..host.remote import is_remote
 from ..images.headers import open_to_read, read_header, resolve_backing
 from ..model.errors import StorageError
@@ -110,8 +110,11 @@ def _nearest(path: str) -> str:
 def silent(path: str, look: Look) -> Storage | None:
     """The storage at a path of which nothing can be told, since it leads into what does not answer; None else."""
     mount = look.servers.silent(path) if path else None
-    if mount is None:
-        return None
+    return None if mount is None else not_answering(path, mount, look)
+
+
+def not_answering(path: str, mount: Mount, look: Look) -> Storage:
+    """The storage at a path that leads into a mount which does not answer."""
     problem = look.servers.problem(mount)
     part = Part("directory", f"the directory {path}", UNKNOWN_STORAGE, problem.what, problem)
     return Storage(UNKNOWN_STORAGE, path, problem.what, parts=(part,))
@@ -379,7 +382,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         leftovers=leftovers,
         staging_problem=staging_problem,
         file_limit=limit,
-        digests=_digests(volumes, scope),
+        digests=digests({name: each for name, each in volumes.items() if each.type == "file"}, scope),
     )
 
 
@@ -388,14 +391,11 @@ def _protected(volumes: Mapping[str, Volume]) -> frozenset[str]:
     return frozenset(n for n, v in volumes.items() if v.type == "file" and v.path and not os.access(v.path, os.W_OK))
 
 
-def _digests(volumes: Mapping[str, Volume], scope: Scope) -> dict[str, str]:
-    digests = {}
-    for name, length in scope.contents:
-        volume = volumes.get(name)
-        value = digest(volume.path, length) if volume is not None and volume.type == "file" and volume.path else None
-        if value is not None:
-            digests[name] = value
-    return digests
+def digests(volumes: Mapping[str, Volume], scope: Scope) -> dict[str, str]:
+    """Of the volumes whose first bytes are declared, as far as they can be read."""
+    paths = {name: volumes[name].path or "" for name, _length in scope.contents if name in volumes}
+    read = {name: digest(paths[name], length) for name, length in scope.contents if name in paths}
+    return {name: value for name, value in read.items() if value is not None}
 
 
 def lower_volumes(

@@ -194,6 +194,8 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 
 def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """All volumes are in the one report anyway, and tell what others of them are built on."""
+    from .filetree import digests
+
     pool = found.definition or found.live
     name = (None if pool is None else pool.source.name) or found.name
     group = next(iter(lvm.report(look).named(name)), None)
@@ -211,7 +213,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         usage=Usage(group.size, group.size - group.free, group.free),
         extent=group.extent,
         leftovers=tuple(each.name for each in group.volumes if _is_leftover(each)),
-        digests=_digests(volumes, scope),
+        digests=digests(volumes, scope),
     )
 
 
@@ -291,18 +293,6 @@ def _extents(found: lvm.Logical, extent: int) -> Iterable[Extent]:
         for device, first in segment.places:
             if device.startswith("/"):
                 yield Extent(device, first * extent, first * extent + segment.size)
-
-
-def _digests(volumes: dict[str, Volume], scope: Scope) -> dict[str, str]:
-    from .filetree import digest
-
-    digests = {}
-    for name, length in scope.contents:
-        path = volumes[name].path if name in volumes else None
-        value = digest(path, length) if path else None
-        if value is not None:
-            digests[name] = value
-    return digests
 
 
 def lower_volumes(

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..host.block import Device
 from ..model.change import UNKNOWN, Condition
@@ -103,17 +104,17 @@ def joined(
 
 
 def _joining(path: str, device: Device, name: str, told: lvm.Report, look: Look) -> Part:
-    kind, why, destroys, problem, users, conditions, unseen = _content(path, device, told, look)
+    seen = _look_at(path, device, told, look)
     return Part(
         f"device {path}",
         f"{path} as a device of the volume group {name}",
-        kind,
-        why,
-        problem,
-        destroys,
-        conditions,
-        users,
-        unseen,
+        seen.kind,
+        seen.why,
+        seen.problem,
+        seen.destroys,
+        seen.requires,
+        seen.users,
+        seen.unseen,
         (device.node,),
         making=f"extend the volume group {name} to {path}",
         facts={"device": path},
@@ -141,8 +142,6 @@ def _inside(group: lvm.Group) -> Problem | None:
 
 
 def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple[Part, ...]:
-    from ..host.conditions import is_device
-
     what, paths = f"the volume group {name}", _declared(pool)
     if not paths:
         hint = "Give source.devices to make it" + (
@@ -158,38 +157,42 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
             return (Part(GROUP, what, ABSENT, problem=problems[0], making=making, facts={"devices": UNKNOWN}),)
     if problem is not None:
         return (Part(GROUP, what, ABSENT, problem=problem),)
-    looked = {path: _content(path, device, told, look) for path, device in devices.items()}
-    lost = [f"{path}: {each[1]}" for path, each in looked.items() if each[0] == FOREIGN]
-    blind = [f"{path}: {each[1]}" for path, each in looked.items() if each[0] == UNKNOWN_STORAGE]
-    group = Part(
+    looked = {path: _look_at(path, device, told, look) for path, device in devices.items()}
+    group = replace(_to_make(what, looked), devices=tuple(nodes), making=making, facts={"devices": nodes})
+    orphans = sorted((each for each in devices.values() if _orphan(each, told)), key=lambda device: device.node)
+    return (group, _labels(orphans)) if orphans else (group,)
+
+
+def _to_make(what: str, looked: Mapping[str, _Seen]) -> Part:
+    """The group, of what is on all of its devices."""
+    lost = [f"{path}: {each.why}" for path, each in looked.items() if each.kind == FOREIGN]
+    blind = [f"{path}: {each.why}" for path, each in looked.items() if each.kind == UNKNOWN_STORAGE]
+    seen = looked.values()
+    return Part(
         GROUP,
         what,
         UNKNOWN_STORAGE if blind else FOREIGN if lost else ABSENT,
         "; ".join(blind or lost),
-        next((each[3] for each in looked.values() if each[3] is not None), None),
-        " and ".join(each[2] for each in looked.values() if each[2]),
-        tuple(condition for each in looked.values() for condition in each[5]),
-        tuple(user for each in looked.values() for user in each[4]),
-        tuple(dict.fromkeys(what for each in looked.values() for what in each[6])),
-        tuple(nodes),
-        making=making,
-        facts={"devices": nodes},
+        next((each.problem for each in seen if each.problem is not None), None),
+        " and ".join(each.destroys for each in seen if each.destroys),
+        tuple(condition for each in seen for condition in each.requires),
+        tuple(user for each in seen for user in each.users),
+        tuple(dict.fromkeys(unseen for each in seen for unseen in each.unseen)),
     )
-    orphans = sorted((each for each in devices.values() if _orphan(each, told)), key=lambda device: device.node)
-    labels = [device.node for device in orphans]
-    if not labels:
-        return (group,)
-    return (
-        group,
-        Part(
-            LABELS,
-            f"the labels of {', '.join(labels)}",
-            READY,
-            removable=True,
-            requires=tuple(map(is_device, orphans)),
-            deleting=f"remove the labels of {', '.join(labels)}, which an interrupted task left",
-            facts={"devices": labels},
-        ),
+
+
+def _labels(orphans: Sequence[Device]) -> Part:
+    from ..host.conditions import is_device
+
+    nodes = [device.node for device in orphans]
+    return Part(
+        LABELS,
+        f"the labels of {', '.join(nodes)}",
+        READY,
+        removable=True,
+        requires=tuple(map(is_device, orphans)),
+        deleting=f"remove the labels of {', '.join(nodes)}, which an interrupted task left",
+        facts={"devices": nodes},
     )
 
 
@@ -209,48 +212,60 @@ def _orphan(device: Device, told: lvm.Report) -> bool:
     )
 
 
-_Content = tuple[str, str, str, "Problem | None", tuple[User, ...], tuple[Condition, ...], tuple[str, ...]]
+class _Seen(NamedTuple):
+    """What is on a device that a group is to take, as a Part (model/found.py) has it."""
+
+    kind: str = ABSENT
+    why: str = ""
+    destroys: str = ""
+    problem: Problem | None = None
+    users: tuple[User, ...] = ()
+    requires: tuple[Condition, ...] = ()
+    unseen: tuple[str, ...] = ()
 
 
-def _content(path: str, device: Device, told: lvm.Report, look: Look) -> _Content:
-    """Kind, why, what would be lost, what stands against it, users, what must still hold when it is taken, and what
-    could not be looked at for users.
-    """
+def _look_at(path: str, device: Device, told: lvm.Report, look: Look) -> _Seen:
     from ..host.conditions import untouched
     from ..host.signatures import content_at
     from .holding import users_of
 
     member = next((each for each in told.devices if each.number == device.number), None)
     if member is not None and member.group:
-        user = User("holder", f"volume group {member.group}")
-        return ABSENT, "", "", None, (user,), (), ()
+        return _Seen(users=(User("holder", f"volume group {member.group}"),))
     content = content_at(device.node, look.left(path))
     users, unseen = users_of(device, content, look)
     if content.problem:
-        return UNKNOWN_STORAGE, f"can't be read ({content.problem})", "", None, users, (), unseen
-    conditions = untouched(device, content)
+        return _Seen(UNKNOWN_STORAGE, f"can't be read ({content.problem})", users=users, unseen=unseen)
+    seen = _Seen(users=users, requires=untouched(device, content), unseen=unseen)
+    problem = _unfit(path, device, look)
+    if problem is not None:
+        return seen._replace(problem=problem)
     names = set(content.names)
+    if member is None and _MEMBER in names:
+        return seen._replace(kind=FOREIGN, why="is a physical volume", problem=_hidden(path, device))
+    if content.text == BLANK or (names <= {_MEMBER} and _orphan(device, told)):
+        return seen
+    held = spoken(content.text)
+    return seen._replace(kind=FOREIGN, why=f"holds {held}", destroys=f"what {path} holds ({held})")
+
+
+def _unfit(path: str, device: Device, look: Look) -> Problem | None:
+    """Why LVM can't take a device, whatever is on it."""
     if device.read_only:
-        problem = Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
-        return ABSENT, "", "", problem, users, conditions, unseen
+        return Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
     if device.dm_uuid.startswith(_VOLUME) and not lvm.looks_into_volumes(look):
-        problem = Problem(
+        return Problem(
             "not_supported",
             f"{path} is a logical volume, and LVM takes none as a physical volume",
             "Name another device, or let LVM do that (devices/scan_lvs=1 in lvm.conf).",
         )
-        return ABSENT, "", "", problem, users, conditions, unseen
-    if member is None and _MEMBER in names:
-        why = "its devices file, or a filter" if lvm.has_devices_file() else "a filter, or another one like it"
-        problem = Problem(
-            "vg_hidden",
-            f"{path} is a physical volume that LVM does not show: {why} hides it",
-            f"See what is on it (lvmdevices --adddev {device.node}), or remove its label (wipefs -a {device.node}).",
-        )
-        return FOREIGN, "is a physical volume", "", problem, users, conditions, unseen
-    if _orphan(device, told) and names <= {_MEMBER}:
-        return ABSENT, "", "", None, users, conditions, unseen
-    text = content.text
-    if text == BLANK:
-        return ABSENT, "", "", None, users, conditions, unseen
-    return FOREIGN, f"holds {spoken(text)}", f"what {path} holds ({spoken(text)})", None, users, conditions, unseen
+    return None
+
+
+def _hidden(path: str, device: Device) -> Problem:
+    why = "its devices file, or a filter" if lvm.has_devices_file() else "a filter, or another one like it"
+    return Problem(
+        "vg_hidden",
+        f"{path} is a physical volume that LVM does not show: {why} hides it",
+        f"See what is on it (lvmdevices --adddev {device.node}), or remove its label (wipefs -a {device.node}).",
+    )

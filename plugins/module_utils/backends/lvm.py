@@ -157,7 +157,9 @@ def _ask(argv: Sequence[str], look: Look) -> Report:
             own = _own(told, look, environment)
             return parse(told, warnings, own)
         except (KeyError, AttributeError, TypeError) as error:
-            raise _no_report(argv, error) from None
+            from ..host.run import misprinted
+
+            raise misprinted(argv, f"report: {error}") from None
 
 
 def _own(told: Any, look: Look, environment: Mapping[str, str]) -> frozenset[str]:
@@ -174,7 +176,7 @@ def _json(argv: Sequence[str], look: Look, environment: Mapping[str, str]) -> tu
     """What a report says, and its warnings."""
     import json
 
-    from ..host.run import failure, finish
+    from ..host.run import failure, finish, misprinted
 
     ended = finish(argv, timeout=look.left("lvm"), environment=environment)
     if ended.status != 0:
@@ -182,12 +184,7 @@ def _json(argv: Sequence[str], look: Look, environment: Mapping[str, str]) -> tu
     try:
         return json.loads(ended.stdout), ended.stderr.splitlines()
     except ValueError as error:
-        raise _no_report(argv, error) from None
-
-
-def _no_report(argv: Sequence[str], error: Exception) -> StorageError:
-    what = f"lvm printed what is no report: {error}"
-    return StorageError("command_failed", what, subject="lvm", command=" ".join(argv))
+        raise misprinted(argv, f"report: {error}") from None
 
 
 def looks_into_volumes(look: Look) -> bool:

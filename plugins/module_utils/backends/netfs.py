@@ -18,7 +18,7 @@ from ..host.files import read_small_file
 from ..host.kernel import unable
 from ..host.mounts import Mount, unescaped
 from ..model.change import Change
-from ..model.found import Found, Storage, User
+from ..model.found import Found, Storage
 from ..model.pool import Pool
 from ..model.types import row_of
 from . import filetree, mounted
@@ -43,7 +43,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     place = mounted.place_of(pool, look, lambda mount: is_source(mount, pool, look))
     silent = look.servers.silent(path) if path else None
     if silent is not None and silent.point != place.path:
-        return filetree.silent(path, look) or Storage("unknown", path)
+        return filetree.not_answering(path, silent, look)
     storage = mounted.observe(pool, place, look, holds, _words(pool), may_hang=True)
     if not storage.up:
         storage = replace(storage, unable=unable(row_of(pool.type), _kinds(pool)))
@@ -62,12 +62,8 @@ def _shows_all_alike(pool: Pool, mount: Mount | None) -> bool:
     return not any(option in _WITH_OWNERS for option in options)
 
 
-def observe_volumes(found: Found, scope: Any, look: Look) -> Found:
-    return filetree.observe_volumes(found, scope, look)
-
-
-def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
-    return mounted.busy(pool, storage, look)
+observe_volumes = filetree.observe_volumes
+busy = mounted.busy
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:

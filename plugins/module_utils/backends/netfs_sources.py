@@ -66,7 +66,8 @@ def _asked(host: str, protocol: str, query: Query, look: Look) -> Answer | Stora
     except StorageError as told:
         error = _silence(host, told) or told
         error.subject = host if error.code != "tool_missing" else error.subject
-        error.hint = error.hint or f"Look whether {host} serves {protocol} and lets this host ask."
+        if error.code in ("deadline", "operation_failed"):
+            error.hint = f"Look whether {host} serves {protocol} and lets this host ask."
         return error
     good = [source for name, source in found if answers.usable(name)]
     return good, [name for name, _source in found if not answers.usable(name)]
@@ -80,7 +81,8 @@ def _silence(host: str, told: StorageError) -> StorageError | None:
     if told.code not in ("command_failed", "operation_failed") or not any(word in words for word in _SILENT):
         return None
     what = f"{host} does not answer" + ("" if told.stderr else f": {told.message}")
-    return StorageError("deadline", what, hint=told.hint, command=told.command, rc=told.rc, stderr=told.stderr)
+    more: dict[str, Any] = {"command": told.command, "rc": told.rc, "stderr": told.stderr}
+    return StorageError("deadline", what, subject=host, hint=told.hint, **more)
 
 
 Named = list[tuple[str, FoundSource]]

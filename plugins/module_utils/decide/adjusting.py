@@ -115,6 +115,7 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             f"volume {task.goal.pool}/{have.name} is backed by {shown(mine[0].have)}, not {shown(mine[0].want)}",
             "Add allow: [backing] to rewrite it on the new backing, its content kept as it reads now, "
             "or let it be made anew, which loses its content (recreate: needed).",
+            "backing",
         )
     _refuse_running(have, "rewritten", entry.allow, task)
     check_parents_stay(entry, task)
@@ -160,23 +161,9 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
 
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
     task.check_can(have.name, "resize")
-    if have.looks_like == "qcow2" and "raw" not in entry.allow:
-        raise task.refuse(
-            "format_mismatch",
-            have.name,
-            f"volume {task.goal.pool}/{have.name} is declared raw, but its content looks like {have.looks_like}: "
-            f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
-            "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
-        )
-    size = round_up(entry.volume.capacity or 0, max(format_row(have.format).granule, task.found.granule))
-    wanted = replace(have, capacity=size)
-    if have.type == "block":
-        from .blocks import grown
-
-        size = grown(have, size, entry.volume.capacity or 0, task)
-        wanted = replace(have, capacity=size)
-    else:
-        check_capacity(replace(wanted, allocation=None), task)
+    _check_is_raw(entry, have, task)
+    wanted = _resized(entry, have, task)
+    size, had = wanted.capacity or 0, have.capacity or 0
     if size == 0 and (have.format != "raw" or have.type == "block"):
         raise task.refuse(
             "invalid_size",
@@ -185,21 +172,50 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             "Delete it (state: absent).",
         )
     differing = [replace(mine[0], want=size)]
-    if size >= (have.capacity or 0):
-        check_ground_is_free(entry, "grown", task)
-        if have.format != "raw" and have.type != "block":
-            _refuse_running(have, "resized", entry.allow, task)
-        summary = f"grow it to {format_size(size)}"
-        yield _changed(task, have, "resize", summary, differing, wanted=wanted, requires=same_file(have))
+    if size < had:
+        yield _shrink(entry, have, wanted, differing, task)
         return
-    lost = f"the last {format_size((have.capacity or 0) - size)} of {have.path}"
+    check_ground_is_free(entry, "grown", task)
+    if have.format != "raw" and have.type != "block":
+        _refuse_running(have, "resized", entry.allow, task)
+    summary = f"grow it to {format_size(size)}"
+    yield _changed(task, have, "resize", summary, differing, wanted=wanted, requires=same_file(have))
+
+
+def _check_is_raw(entry: VolumeGoal, have: Volume, task: VolumesTask) -> None:
+    if have.looks_like == "qcow2" and "raw" not in entry.allow:
+        raise task.refuse(
+            "format_mismatch",
+            have.name,
+            f"volume {task.goal.pool}/{have.name} is declared raw, but its content looks like {have.looks_like}: "
+            f"its file would be resized from {format_size(have.capacity or 0)}, not the disk in it",
+            "Declare format: qcow2 if it is that, or add allow: [raw] if a guest wrote that into its raw disk.",
+            "raw",
+        )
+
+
+def _resized(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Volume:
+    """As it will be. Raises where there is no room for that."""
+    declared = entry.volume.capacity or 0
+    wanted = replace(have, capacity=round_up(declared, max(format_row(have.format).granule, task.found.granule)))
+    if have.type == "block":
+        from .blocks import grown
+
+        return replace(have, capacity=grown(have, wanted.capacity or 0, declared, task))
+    check_capacity(replace(wanted, allocation=None), task)
+    return wanted
+
+
+def _shrink(entry: VolumeGoal, have: Volume, wanted: Volume, differing: list[Difference], task: VolumesTask) -> Change:
+    size, had = format_size(wanted.capacity or 0), have.capacity or 0
+    lost = f"the last {format_size(had - (wanted.capacity or 0))} of {have.path}"
     if "shrink" not in entry.allow:
         raise task.refuse(
             "shrink_refused",
             have.name,
-            f"volume {task.goal.pool}/{have.name} has {format_size(have.capacity or 0)}; "
-            f"making it {format_size(size)} would lose {lost}",
+            f"volume {task.goal.pool}/{have.name} has {format_size(had)}; making it {size} would lose {lost}",
             "Add allow: [shrink], or declare the capacity it has (or capacity_policy: at_least).",
+            "shrink",
         )
     if have.type == "block":
         from .blocks import check_shrink
@@ -208,11 +224,11 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
     guard_unused(subject, users, entry.allow, "shrunk", task, name=have.name, goes=False)
     check_ground_is_free(entry, "shrunk", task)
-    yield _changed(
+    return _changed(
         task,
         have,
         "resize",
-        f"shrink it to {format_size(size)}",
+        f"shrink it to {size}",
         differing,
         wanted=wanted,
         destroys=lost,

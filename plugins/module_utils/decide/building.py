@@ -157,6 +157,7 @@ def _needs_overwrite(part: Part, subject: str) -> StorageError:
         f"{part.why}; making {part.what} would lose {part.destroys}",
         subject=subject,
         hint="Name another source, declare what it is, or add allow: [overwrite] (with build: auto) to lose that.",
+        word="overwrite",
     )
 
 

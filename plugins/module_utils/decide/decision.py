@@ -7,11 +7,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..model.change import Change, Subject
 from ..model.errors import StorageError
 from ..model.found import Found
+from ..model.volume import Sought
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,12 @@ def staging_refusal(changes: tuple[Change, ...], found: Found, subject: str) -> 
     )
 
 
-def refresh(pool: str, found: Found) -> list[Change]:
-    """A daemon's new look at a pool of which it does not know all."""
+def refresh(pool: str, found: Found, sought: Sequence[Sought] = ()) -> list[Change]:
+    """A new look at the volumes that are sought, or a daemon's at those of which it does not know."""
+    if sought:
+        names = ", ".join(each.name for each in sought)
+        before, after = {"unlisted": names}, {"unlisted": ""}
+        return [Change(Subject(pool), "refresh", f"pool {pool}: look for {names}", before, after, tuple(sought))]
     if not found.unlisted:
         return []
     names = ", ".join(found.unlisted)

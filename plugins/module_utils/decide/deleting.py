@@ -74,7 +74,7 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
         )
     if storage.kind not in (READY, ABSENT):
         if storage.problem is not None:
-            raise StorageError(storage.problem.code, storage.problem.what, subject=subject, hint=storage.problem.hint)
+            raise storage.problem.error(subject)
         raise unreadable(goal, storage.path, storage.why)
     hidden = storage.kind == READY and not storage.up and found.row.file_tree and not storage.emptied
     if hidden and existing is not None:
@@ -99,13 +99,14 @@ def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
 
 def check_nobody_has(goal: PoolGoal, found: Found) -> None:
     """The same of the devices as a whole."""
-    standing, way_out = standing_on(found, goal.allow, erased=True)
+    standing, way_out, word = standing_on(found, goal.allow, erased=True)
     if standing:
         raise StorageError(
             "device_in_use",
             f"pool {goal.pool.name} can't be deleted: {', '.join(found.erased)} would be erased, and {standing}",
             subject=str(subject_of(goal)),
             hint=way_out,
+            word=word,
         )
 
 
@@ -156,7 +157,7 @@ def _delete_part(part: Part, goal: PoolGoal, found: Found, existing: Pool | None
 
 
 def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
-    declared = keep_names(defined(goal.pool), existing, found.resolved)
+    declared = keep_names(defined(goal.pool), existing, found.resolved, found.hosts)
     if found.live is not None and found.started and found.live.path != existing.path:
         raise StorageError(
             "restart_needed",
@@ -173,7 +174,7 @@ def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
         if getattr(declared.source, name) not in (None, getattr(existing.source, name))
     ]
     if not same_path or other:
-        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on another {', '.join(other)}"
+        lives = f"in {existing.path}, not in {declared.path}" if not same_path else f"on other {', '.join(other)}"
         raise StorageError(
             "identity_change",
             f"pool {goal.pool.name} lives {lives}: nothing is deleted",
@@ -237,6 +238,7 @@ def delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
             f"{counted(len(found.volumes), 'volume')}, which would be lost: {listing(found.volumes)}",
             subject=str(subject_of(goal)),
             hint="Delete them first, or add allow: [nonempty].",
+            word="nonempty",
         )
     entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
     task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)

@@ -22,6 +22,9 @@ def check_is_volume(have: Volume, task: VolumesTask) -> None:
     """Raises for what stands under a volume's name and is no image that can be read."""
     is_one = have.type in (task.found.row.volumes, None)
     what = have.foreign or ("" if is_one else kind_of_volume(have.type))
+    if what and task.found.row.volumes == "block":
+        wrong, hint = f"{have.name} is {what}, not a volume of its own", "Declare that, or another one."
+        raise task.refuse("volume_foreign", have.name, wrong, hint)
     if what:
         raise task.refuse(
             "volume_foreign",

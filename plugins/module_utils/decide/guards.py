@@ -59,12 +59,13 @@ def guard_unused(
                 f"{subject} would be {doing}, but is used by {shown}",
                 subject=subject,
                 hint=hint or f"Free it first, or add allow: [{word}] if you know that it is safe.",
+                word="" if hint else word,
             )
 
 
-def standing_on(found: Found, allow: frozenset[str], erased: bool = False) -> tuple[str, str]:
-    """Who has devices as a whole and so stands in the way, in words that are empty where nobody does, and what helps:
-    no word lets go what is open, nor has erased what could not be looked at.
+def standing_on(found: Found, allow: frozenset[str], erased: bool = False) -> tuple[str, str, str]:
+    """Who has devices as a whole and so stands in the way, in words that are empty where nobody does, what helps, and
+    the word for it: none lets go what is open, nor has erased what could not be looked at.
     """
     standing = [user for user in found.beneath if user.running or "in_use" not in allow]
     if standing:
@@ -74,21 +75,24 @@ def standing_on(found: Found, allow: frozenset[str], erased: bool = False) -> tu
         words = f"may be in use, since {', '.join(found.blind)} could not be looked at"
         way_out, bound = "Run as a user who may look there (become: true)", erased
     else:
-        return "", ""
-    return words, way_out + ("." if bound else ", or add allow: [in_use] if you know that it is safe.")
+        return "", "", ""
+    if bound:
+        return words, f"{way_out}.", ""
+    return words, f"{way_out}, or add allow: [in_use] if you know that it is safe.", "in_use"
 
 
 def check_ground_is_free(entry: VolumeGoal, doing: str, task: VolumesTask) -> None:
     """Raises ``device_in_use`` where somebody has, as a whole, the devices that a volume is cut from: what is free
     there for us may be theirs. What they have open stays whatever is allowed.
     """
-    standing, way_out = standing_on(task.found, entry.allow)
+    standing, way_out, word = standing_on(task.found, entry.allow)
     if standing:
         raise task.refuse(
             "device_in_use",
             entry.volume.name,
             f"volume {task.goal.pool}/{entry.volume.name} would be {doing}, but what it is cut from {standing}",
             way_out,
+            word,
         )
 
 
@@ -126,7 +130,11 @@ def check_copy_on_write(option: str, value: bool | None, found: Found, subject: 
 def check_ownership(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
     """Raises ``not_permitted`` where we can't give a file that owner, group or mode: see chown(2), chmod(2).
     ``have`` is None for a new file."""
-    _check_not_fixed(permissions, have, found, subject)
+    if found.storage.open:
+        shown = have or replace(found.storage.permissions, mode=None)
+        names = ("mode", "owner", "group")
+        other = (name for name in names if getattr(permissions, name) not in (None, getattr(shown, name)))
+        check_not_fixed(other, found, subject)
     if found.process is None:
         _check_not_squashed(permissions, have, found, subject)
         return
@@ -148,15 +156,10 @@ def check_ownership(permissions: Permissions, have: Permissions | None, found: F
         )
 
 
-def _check_not_fixed(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
-    """Raises ``not_supported`` where the filesystem shows all files alike."""
-    if not found.storage.fixed or not found.storage.open:
-        return
-    shown = have or replace(found.storage.permissions, mode=None)
-    names = [
-        name for name in ("mode", "owner", "group") if getattr(permissions, name) not in (None, getattr(shown, name))
-    ]
-    if names:
+def check_not_fixed(names: Iterable[str], found: Found, subject: str) -> None:
+    """Raises ``not_supported`` where these can't be set, since the filesystem shows all files alike."""
+    names = list(names)
+    if names and found.storage.fixed:
         raise StorageError(
             "not_supported",
             f"{', '.join(names)} can't be set: {found.storage.fixed}",

@@ -7,20 +7,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
+from ..model.adapters import goes_with_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
 from ..model.definition import defined, keep_names, lacking, unordered, whole
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
+from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType, row_of
 from .decision import Decision, staging_refusal, unwritable
-from .guards import check_copy_on_write, check_ownership
+from .guards import check_copy_on_write, check_not_fixed, check_ownership
 
 _SHOWN = 5
 
@@ -49,7 +50,7 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     """The volumes that this goal would destroy, or may take away from who uses them: everything must be known of their
     users before it is decided. Of the storage itself (``ITSELF``) it must be known who keeps it from being taken down,
     of the devices that it would be made of or started on (``SOURCE``), or that would be erased with it (``ERASED``),
-    who has them.
+    who has them; and of its volumes, which pools run on them (``ABOVE``).
     """
     if _completes_restart(goal, found):
         goal = replace(goal, state="active")
@@ -57,8 +58,11 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
     taken = deleted or _takes_away(goal, found)
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken else {}
-    if _goes_down(goal, found) and (goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow):
+    stops = goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow
+    if stops and _goes_down(goal, found):
         stakes[ITSELF] = RUNNING
+    if stops and found.started and found.row.volumes == "block":
+        stakes[ABOVE] = RUNNING
     if (goal.state == "active" or "restart" in goal.allow) and _takes_devices(goal, found):
         stakes[SOURCE] = EVERYTHING
     if goal.state == "deleted" and found.erased:
@@ -91,8 +95,12 @@ def _goes_down(goal: PoolGoal, found: Found) -> bool:
 
 
 def _takes_away(goal: PoolGoal, found: Found) -> bool:
-    """Whether stopping the pool takes its volumes away, whoever uses them. A daemon always does."""
-    return found.started and found.row.taken_away and (found.current.kind == UNSEEN or _goes_down(goal, found))
+    """Whether stopping the pool takes its volumes away, whoever uses them."""
+    if not found.started or not found.row.taken_away:
+        return False
+    pool = found.live or found.definition
+    daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
+    return daemon or _goes_down(goal, found)
 
 
 def _in_the_way(goal: PoolGoal, found: Found) -> bool:
@@ -159,7 +167,15 @@ def _row(pool: Pool) -> PoolType:
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
     remarks = () if goal.state == "deleted" else found.storage.remarks  # those are of what stays
-    return (*unread, *remarks, *_autostart_warning(goal, found))
+    return (*unread, *remarks, *_autostart_warnings(goal, found))
+
+
+def _autostart_warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
+    if not goal.autostart:
+        return ()
+    from .booting import warnings
+
+    return warnings(goal, found)
 
 
 def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
@@ -170,22 +186,15 @@ def _hiding_warning(changes: tuple[Change, ...], found: Found) -> tuple[str, ...
     return (f"{storage.path} holds {entries}, hidden as long as the pool is mounted there",)
 
 
-def _autostart_warning(goal: PoolGoal, found: Found) -> tuple[str, ...]:
-    if not goal.autostart or found.starts_at_boot:
-        return ()
-    return (
-        f"pool {goal.pool.name}: autostart is marked, but without a libvirt daemon nothing starts pools at boot; "
-        "run this task again after a boot",
-    )
-
-
 # --- refusals --------------------------------------------------------------------------------------------------------
 
 
 def _check_identity(goal: PoolGoal, found: Found) -> None:
     existing, declared = found.definition or found.live, goal.pool
     if existing is None:
-        _check_uuid_is_free(goal, found)
+        from .sharing import check_uuid_is_free
+
+        check_uuid_is_free(goal, found)
         return
     if declared.uuid is not None and declared.uuid != existing.uuid:
         raise StorageError(
@@ -203,43 +212,6 @@ def _check_identity(goal: PoolGoal, found: Found) -> None:
         )
 
 
-def _check_uuid_is_free(goal: PoolGoal, found: Found) -> None:
-    for neighbour in found.neighbours:
-        if goal.pool.uuid is not None and neighbour.pool.uuid == goal.pool.uuid:
-            raise StorageError(
-                "uuid_conflict",
-                f"the uuid {goal.pool.uuid} belongs to pool {neighbour.pool.name}",
-                subject=str(subject_of(goal)),
-                hint=f"Leave uuid out, or declare that pool by its name ({neighbour.pool.name}).",
-            )
-
-
-def _check_source_is_free(goal: PoolGoal, found: Found, wanted: Pool) -> None:
-    for neighbour in found.neighbours:
-        what = _shared(wanted, neighbour, found)
-        if what:
-            raise StorageError(
-                "source_conflict",
-                f"{what} of pool {neighbour.pool.name} already",
-                subject=str(subject_of(goal)),
-                hint=f"Declare that pool instead (name: {neighbour.pool.name}), or undefine it first (state: absent).",
-            )
-
-
-def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
-    """What another pool has that this one would have too."""
-    if _row(wanted).file_tree and wanted.path is not None and _row(neighbour.pool).file_tree:
-        resolved = found.resolved.get(wanted.path, wanted.path)
-        known = found.storage.identity is not None and found.storage.path == wanted.path
-        if neighbour.resolved == resolved or (known and neighbour.identity == found.storage.identity):
-            return f"{wanted.path} is the directory"
-    if not _row(wanted).on_devices and _row(wanted).one_of is None:
-        return ""
-    from .sharing import shared_source
-
-    return shared_source(wanted, neighbour, found)
-
-
 def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
     """What is declared and what was found make a definition together."""
     absent = lacking(wanted, starting)
@@ -254,7 +226,8 @@ def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
 
     row, declared = _row(wanted), goal.pool  # which need not have said the type
     problem = misfit(declared, row) or misplaced(declared, row, wanted.source.name)
-    problem = problem or source_problem(wanted.source, row) or device_problem(declared.source, row)
+    problem = problem or source_problem(wanted.source, row)
+    problem = problem or (device_problem(declared.source, row) if goal.missing is None else None)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, what, subject=str(subject_of(goal)), hint=hint)
@@ -274,9 +247,20 @@ def _only_state(goal: PoolGoal, found: Found) -> Decision:
     changes = []
     if goal.state == "active":
         changes.append(change_of(goal, "start", "start the pool", {"state": UNKNOWN}, {"state": "active"}))
-    if goal.autostart is not None:
-        changes.append(_autostart(goal, UNKNOWN))
+    changes += _autostart(goal, found, UNKNOWN)
     return _finish(goal, found, tuple(changes), (missing,))
+
+
+def unlooked_pool(goal: PoolGoal) -> tuple[Change, ...]:
+    """What is planned for a pool that nobody could look at: from whatever is there by then."""
+    if goal.state in ("absent", "deleted"):
+        return ()
+    declared = {"definition": definition_facts(goal.pool), "autostart": goal.autostart, "state": goal.state}
+    if goal.state == "present":
+        del declared["state"]
+    after = {name: value for name, value in declared.items() if value not in (None, {})}
+    before = dict.fromkeys(after, UNKNOWN)
+    return (change_of(goal, "define", "define it, or adjust what is there by then", before, after),)
 
 
 def change_of(
@@ -311,24 +295,30 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:
-        _check_source_is_free(goal, found, wanted)
-    restart = _restart_needed(goal, found, differing, kept)
-    unallowed = _unallowed_restart(goal, found, differing, kept) if restart and not found.down else None
+        from .sharing import check_source_is_free
+
+        check_source_is_free(goal, found, wanted)
+    names = _restarting(goal, found, differing, kept)
+    unallowed = _unallowed_restart(goal, names) if names and not found.down else None
     try:
-        decision = _run(goal, found, wanted, kept, differing, restart)
+        decision = _run(goal, found, wanted, kept, differing, restart=bool(names))
     except StorageError as refusal:
-        if unallowed is None or not refusal.allowable:
+        if unallowed is None or not refusal.word:
             raise
         raise unallowed from refusal
-    if unallowed is not None:
-        raise decision.refusal or unallowed
-    return decision
+    if unallowed is None:
+        return decision
+    if decision.missing:
+        unallowed.hint += f" It would not start now: {decision.missing[0].message}."
+    raise decision.refusal or unallowed
 
 
 def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tuple[str, ...], restart: bool) -> Decision:
     """The changes of a pool that may be defined as declared. Raises where one of them can't be made."""
     missing: list[StorageError] = []
     changes: list[Change] = []
+    if goal.missing is not None and not (goal.state == "inactive" and found.definition is not None):
+        missing.append(goal.missing)
     if restart or (goal.state == "inactive" and found.started):
         changes += stop(goal, found, restart=restart)
     changes += _define(goal, found, kept, differing)
@@ -340,8 +330,7 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
         changes += _set_permissions(goal, found, wanted)
     if runs and (restart or not found.active):
         changes.append(_start(goal, found, wanted, missing, restart))
-    if goal.autostart is not None and goal.autostart != found.autostart:
-        changes.append(_autostart(goal, found.autostart, wanted))
+    changes += _autostart(goal, found, found.autostart, wanted)
     return _finish(goal, found, tuple(changes), tuple(missing))
 
 
@@ -361,7 +350,7 @@ def _check_supported(goal: PoolGoal, found: Found) -> None:
 
 def laid_over(existing: Pool, goal: PoolGoal, found: Found) -> Pool:
     """The definition with what is declared."""
-    return keep_names(overlay(existing, goal.pool), existing, found.resolved)
+    return keep_names(overlay(existing, goal.pool), existing, found.resolved, found.hosts)
 
 
 def _as_defined(wanted: Pool, existing: Pool, found: Found) -> Pool:
@@ -382,12 +371,20 @@ def _differing(existing: Pool, wanted: Pool) -> tuple[str, ...]:
     for field in fields(Source):
         if getattr(existing.source, field.name) != getattr(wanted.source, field.name):
             names.append(f"source.{field.name}")
+    if "source.adapter" in names and _is_managed_otherwise(existing.source, wanted.source):
+        names[names.index("source.adapter")] = "source.adapter.managed"
     return tuple(names)
 
 
-def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> bool:
-    """Whether the running pool is another than the one that is wanted: by this change of its definition, or by an
-    earlier one that waits for the next start.
+def _is_managed_otherwise(existing: Source, wanted: Source) -> bool:
+    """Whether that is all in which their adapters differ."""
+    have, want = existing.adapter, wanted.adapter
+    return have is not None and want is not None and replace(have, managed=want.managed) == want
+
+
+def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
+    """The fields for which the pool has to be restarted, in which it runs as another one than is wanted: by this change
+    of its definition, or by an earlier one that waits for the next start.
     """
     row = _row(found.definition or found.live or goal.pool)
     identity = [name for name in differing if name not in row.live and name not in row.restart]
@@ -398,29 +395,22 @@ def _restart_needed(goal: PoolGoal, found: Found, differing: tuple[str, ...], wa
             subject=str(subject_of(goal)),
             hint="Undefine it first (state: absent), or use another name.",
         )
-    if not _only_with_restart(goal, found, differing, wanted) or not found.started or goal.state == "inactive":
-        return False
-    # of one that is down nobody is disturbed; it runs as is wanted when it is started again
-    return goal.state == "active" if found.down else True
-
-
-def _only_with_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> list[str]:
-    """The fields that change with a restart only."""
-    row = _row(found.definition or found.live or goal.pool)
+    if not found.started or goal.state == "inactive" or (found.down and goal.state != "active"):
+        return []  # of one that is down nobody is disturbed; it runs as is wanted when it is started again
     grows = row.grows if found.storage.kind != UNSEEN else ()
     pending = () if found.live is None else _differing(found.live, wanted)
     return [name for name in row.restart if name not in grows and (name in differing or name in pending)]
 
 
-def _unallowed_restart(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted: Pool) -> StorageError | None:
+def _unallowed_restart(goal: PoolGoal, names: list[str]) -> StorageError | None:
     if "restart" in goal.allow:
         return None
-    names = ", ".join(_only_with_restart(goal, found, differing, wanted))
     return StorageError(
         "restart_needed",
-        f"pool {goal.pool.name} is active, and a change of its {names} needs a restart",
+        f"pool {goal.pool.name} is active, and a change of its {', '.join(names)} needs a restart",
         subject=str(subject_of(goal)),
         hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
+        word="restart",
     )
 
 
@@ -454,6 +444,12 @@ def undefine(goal: PoolGoal, found: Found) -> list[Change]:
         return []
     before = {"definition": definition_facts(found.definition), "autostart": found.autostart}
     what = "remove its definition" + ("" if goal.state == "deleted" else ", keep its data")
+    if found.autostart:
+        from .booting import removal_of_unit, unit_goes
+
+        if unit_goes(found):
+            before["boot_unit"] = found.boot.state
+            what += f"; {removal_of_unit(found)}"
     return [change_of(goal, "undefine", what, before, None, found.definition)]
 
 
@@ -482,9 +478,9 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
         _check_source_unused(goal, found)
         _check_hides_no_pool(goal, found, storage.path or "")
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
-        _check_not_fixed(goal, found, permissions)
+        check_not_fixed(permissions, found, str(subject_of(goal)))
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
-        after.update({"target": permissions} if permissions else {})
+        after.update({"target": permissions} if permissions and _row(wanted).file_tree else {})
     elif storage.take_down:
         summary += ", which is up already"
     elif adopted and not storage.parts:
@@ -492,17 +488,6 @@ def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
-
-
-def _check_not_fixed(goal: PoolGoal, found: Found, names: Iterable[str]) -> None:
-    names = list(names)
-    if names and found.storage.fixed:
-        raise StorageError(
-            "not_supported",
-            f"{', '.join(names)} of {found.storage.path} can't be set: {found.storage.fixed}",
-            subject=str(subject_of(goal)),
-            hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
-        )
 
 
 def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
@@ -531,6 +516,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not found.started and not _in_the_way(goal, found):
         return []
+    _check_nothing_above(goal, found)
     if _takes_away(goal, found):
         from .deleting import guard_all
 
@@ -568,6 +554,18 @@ def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) ->
         )
 
 
+def _check_nothing_above(goal: PoolGoal, found: Found) -> None:
+    """What runs on a volume of the pool would lose it, or be left with what nobody answers for."""
+    if found.above and "in_use" not in goal.allow:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be stopped: on its volumes run {', '.join(map(str, found.above[:_SHOWN]))}",
+            subject=str(subject_of(goal)),
+            hint="Stop that first (state: inactive), or add allow: [in_use] if you know that it is safe.",
+            word="in_use",
+        )
+
+
 def _standing_on(found: Found, path: str) -> Iterator[tuple[User, Neighbour]]:
     """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
     inside = found.resolved.get(path, path).rstrip("/") + "/"
@@ -587,14 +585,16 @@ def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
         f"({found.current.take_down})",
         subject=str(subject_of(goal)),
         hint="Add allow: [stop_adopted] to do that all the same.",
+        word="stop_adopted",
     )
 
 
-def _autostart(goal: PoolGoal, before: Any, wanted: Pool | None = None) -> Change:
-    word = "mark" if goal.autostart else "unmark"
-    return change_of(
-        goal, "autostart", f"{word} it for autostart", {"autostart": before}, {"autostart": goal.autostart}, wanted
-    )
+def _autostart(goal: PoolGoal, found: Found, before: Any, wanted: Pool | None = None) -> list[Change]:
+    if goal.autostart is None:
+        return []
+    from .booting import autostart
+
+    return autostart(goal, found, before, wanted)
 
 
 def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
@@ -610,11 +610,10 @@ def _set_permissions(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]
     names = [name for name in want if want[name] != have.get(name)]
     if not names:
         return []
-    _check_not_fixed(goal, found, names)
-    check_ownership(wanted.permissions, found.storage.permissions, found, str(subject_of(goal)))
     changed = Permissions(
         **{name: getattr(wanted.permissions, name) for name in ("mode", "owner", "group") if name in names}
     )
+    check_ownership(changed, found.storage.permissions, found, str(subject_of(goal)))
     return [
         change_of(
             goal,
@@ -643,15 +642,18 @@ def _still_mounted(found: Found, wanted: Pool) -> tuple[Condition, ...]:
 
 def _delete(goal: PoolGoal, found: Found) -> list[Change]:
     from .deleting import check_same_storage, delete_pool, is_gone
+    from .sharing import check_source_is_free, is_shared
 
     existing = found.definition or found.live
     if existing is not None:
         check_same_storage(goal, found, existing)
     _check_supported(goal, found)
     if existing is None:
+        if goal.missing is not None:
+            return []  # nothing of it is left that could be looked at
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
-        if any(_shared(wanted, neighbour, found) for neighbour in found.neighbours) or is_gone(goal, found):
+        if is_shared(wanted, found) or is_gone(goal, found):
             return []
     else:
-        _check_source_is_free(goal, found, existing)
+        check_source_is_free(goal, found, existing)
     return delete_pool(goal, found)

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from ..model.discovery import ANY_FORMAT, CIFS, NFS, Discovery, FoundSource, SourcesGoal, Unanswered
 from ..model.errors import StorageError
-from ..model.pool import Pool, Source
+from ..model.pool import Adapter, Pool, Source
 from ..model.types import VOLUME_GROUP, row_of
 
 
@@ -38,7 +38,7 @@ class Judgement:
 # --- alike -----------------------------------------------------------------------------------------------------------
 
 
-def is_like(declared: Source, found: Source, resolved: Mapping[str, str]) -> bool:
+def is_like(declared: Source, found: Source, discovery: Discovery) -> bool:
     """Whether everything that is declared is so. Formats that say nothing, and what is not declared, fit all."""
     if declared.hosts and not {h.name.lower() for h in declared.hosts} & {h.name.lower() for h in found.hosts or ()}:
         return False
@@ -48,7 +48,15 @@ def is_like(declared: Source, found: Source, resolved: Mapping[str, str]) -> boo
         return False
     if declared.name is not None and declared.name != found.name:
         return False
-    return _devices(declared, resolved) <= _devices(found, resolved)
+    if declared.adapter is not None and not _is_adapter(declared.adapter, found.adapter, discovery):
+        return False
+    return _devices(declared, discovery.resolved) <= _devices(found, discovery.resolved)
+
+
+def _is_adapter(declared: Adapter, found: Adapter | None, discovery: Discovery) -> bool:
+    from ..model.adapters import is_same
+
+    return found is not None and is_same(declared, found, discovery.hosts)
 
 
 def _directory(path: str, protocol: str | None) -> str:
@@ -81,7 +89,7 @@ def listed(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSourc
     return tuple(
         source
         for source in sources
-        if is_like(goal.like, source.source, discovery.resolved) and (source.free or not goal.only_free)
+        if is_like(goal.like, source.source, discovery) and (source.free or not goal.only_free)
     )
 
 
@@ -91,12 +99,18 @@ def _has(pool: Pool, found: FoundSource, goal: SourcesGoal, discovery: Discovery
         return True
     if row.group == VOLUME_GROUP:
         return found.group is not None and (pool.source.name or pool.name) == found.group
-    if pool.type != goal.query.type or not pool.source.hosts:
+    if pool.type != goal.query.type:
+        return False
+    if row.one_of == ():
+        return True
+    if pool.source.adapter is not None:
+        return _is_adapter(pool.source.adapter, found.source.adapter, discovery)
+    if not pool.source.hosts:
         return False
     source = Source(**{name: getattr(pool.source, name) for name in ("hosts", "format", *row.sources)})
     if row.named_by_pool and not source.name:
         source = replace(source, name=pool.name)
-    return is_like(source, found.source, discovery.resolved)
+    return is_like(source, found.source, discovery)
 
 
 # --- waiting ---------------------------------------------------------------------------------------------------------
@@ -106,7 +120,7 @@ def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource
     """A source that a pool of that type has is what was waited for: the second run of a play finds it like that."""
     missing, taken, unknown, other = [], [], [], []
     for wanted in (each if each.hosts else replace(each, hosts=goal.like.hosts) for each in goal.wanted):
-        alike = [source for source in sources if is_like(wanted, source.source, discovery.resolved)]
+        alike = [source for source in sources if is_like(wanted, source.source, discovery)]
         blind = next((each for each in discovery.unanswered if _might_have(each, wanted, discovery.resolved)), None)
         if any(_is_there(source, goal, discovery) for source in alike):
             continue
@@ -115,7 +129,7 @@ def judge(goal: SourcesGoal, discovery: Discovery, sources: Sequence[FoundSource
         elif blind is not None:
             unknown.append((wanted, blind))
         else:
-            near = [each for each in sources if is_like(replace(wanted, format=None), each.source, discovery.resolved)]
+            near = [each for each in sources if is_like(replace(wanted, format=None), each.source, discovery)]
             if wanted.devices and near:
                 other.append((wanted, near[0]))
             else:
@@ -149,6 +163,10 @@ def named(source: Source, kind: str | None) -> str:
     if source.hosts:
         host = " or ".join(host.name for host in source.hosts)
         return f"{host}:{source.name or source.dir}" + (f" ({source.format})" if source.format else "")
+    if source.adapter is not None:
+        from ..model.adapters import spoken
+
+        return spoken(source.adapter)
     if source.name:
         return f"{row_of(kind).group} {source.name}".strip() + (f" on {devices}" if devices else "")
     return devices

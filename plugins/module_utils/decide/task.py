@@ -17,7 +17,7 @@ from ..model.change import Subject
 from ..model.errors import StorageError
 from ..model.found import UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
-from ..model.volume import Backing, Content, Volume
+from ..model.volume import Backing, Content, Sought, Volume
 from .compare import differences
 
 
@@ -41,8 +41,8 @@ def pool_of(volume: Volume) -> Backing | None:
 
 @dataclass(frozen=True)
 class VolumesTask:
-    """``missing``, ``warnings``, ``refusals`` (of what is planned all the same) and ``settled`` (what is made) are
-    gathered while deciding.
+    """``missing``, ``warnings``, ``refusals`` (of what is planned all the same), ``settled`` (what is made) and
+    ``sought`` (what is looked for anew) are gathered while deciding.
     """
 
     goal: VolumesGoal
@@ -51,13 +51,14 @@ class VolumesTask:
     warnings: list[str] = field(default_factory=list)
     refusals: list[StorageError] = field(default_factory=list)
     settled: dict[str, Volume] = field(default_factory=dict)
+    sought: list[Sought] = field(default_factory=list)
     _remade: dict[str, bool] = field(default_factory=dict)
 
     def subject(self, name: str) -> Subject:
         return Subject(self.goal.pool, name)
 
-    def refuse(self, code: str, name: str, message: str, hint: str) -> StorageError:
-        return StorageError(code, message, subject=str(self.subject(name)), hint=hint)
+    def refuse(self, code: str, name: str, message: str, hint: str, word: str = "") -> StorageError:
+        return StorageError(code, message, subject=str(self.subject(name)), hint=hint, word=word)
 
     def check_can(self, name: str, *doings: str) -> None:
         """Raises ``not_supported`` where volumes of this type of pool can't be that here. What a daemon can't do is

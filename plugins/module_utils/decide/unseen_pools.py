@@ -213,6 +213,7 @@ def _foreign(goal: PoolGoal, foreign: Mapping[str, str], wanted: Pool, never: bo
         f"{holds}, not {spoken(kind or 'what is declared')}",
         subject=str(subject_of(goal)),
         hint=f"Name another device, declare what it is, or {way}.",
+        word="overwrite",
     )
 
 
@@ -297,6 +298,7 @@ def _check_all_listed(goal: PoolGoal, found: Found, existing: Pool) -> None:
             "does not list",
             subject=str(subject_of(goal)),
             hint=f"Look at it on that host ({command}), then add allow: [nonempty].",
+            word="nonempty",
         )
 
 

@@ -35,7 +35,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         from .destroying import delete
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
-    made, subject = (*_arranged(changes, task), *refresh(goal.pool, found)), f"pool {goal.pool}"
+    made, subject = (*_arranged(changes, task), *refresh(goal.pool, found, task.sought)), f"pool {goal.pool}"
     if found.table is not None:
         from .cutting import recognised
 
@@ -92,7 +92,7 @@ def _delete_extra(name: str, task: VolumesTask) -> list[Change]:
         return list(delete(VolumeGoal(Volume(name), "absent"), task))
     except StorageError as error:
         if error.code != "not_supported":
-            error.hint = "List it in volumes to keep it, or delete it by name."
+            error.hint, error.word = "List it in volumes to keep it, or delete it by name.", ""
         raise
 
 
@@ -214,6 +214,8 @@ def _number(entry: VolumeGoal) -> tuple[int, str]:
 def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     """Only what a task needs is imported, since it is compiled anew each time."""
     have = task.found.volumes.get(entry.volume.name)
+    if task.found.row.appear and _is_sought(entry, have, task):
+        return iter(())
     if have is None:
         from .creating import create
 
@@ -240,6 +242,14 @@ def _decide_one(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
     from .adjusting import adjust
 
     return adjust(entry, have, differing, task)
+
+
+def _is_sought(entry: VolumeGoal, have: Volume | None, task: VolumesTask) -> bool:
+    from .seeking import sought
+
+    volume = sought(entry, have, task)
+    task.sought.extend([volume] if volume is not None else [])
+    return volume is not None
 
 
 def _differs(have: Volume, stuck: list[Difference], task: VolumesTask) -> StorageError:

@@ -16,11 +16,11 @@ from typing import Any, Callable
 from ..model.definition import normal
 from ..model.errors import StorageError
 from ..model.goal import PoolGoal, Scope
-from ..model.pool import Adapter, Auth, Login, Permissions, Pool, Source, SourceDevice, SourceHost
+from ..model.pool import Adapter, Auth, Login, Permissions, Pool, Source, SourceDevice, SourceHost, SourceVolume
 from ..model.sources import Problem, device_problem, host_problem, misfit, misplaced, source_problem
 from ..model.types import POOL_TYPES
 from ..model.units import parse_mode
-from .names import CONTROL, checked_uuid, pool_name
+from .names import CONTROL, asked_name, checked_uuid, pool_name
 
 _PORT = re.compile(r"[0-9]{1,5}\Z", re.ASCII)
 _LAST_PORT = 65535
@@ -47,7 +47,8 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     _check_mount_options(pool)
     row, source = POOL_TYPES.get(pool.type or ""), pool.source
     _refuse(pool, host_problem(source) or source_problem(source, row) or device_problem(source, row))
-    if state == "deleted" and (pool.type is None or (pool.path is None and pool.source == Source())):
+    nowhere = pool.path is None and pool.source == Source() and pool.source_volume is None
+    if state == "deleted" and (pool.type is None or nowhere):
         raise _wrong(
             "missing_option",
             pool,
@@ -59,7 +60,15 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
 
 def pool_scope(goal: PoolGoal) -> Scope:
     deleting = goal.state == "deleted"
-    return Scope(goal.pool, volumes=None if deleting else (), neighbours=True, holds=deleting)
+    undefining = goal.state in ("absent", "deleted")
+    return Scope(
+        goal.pool,
+        volumes=None if deleting else (),
+        neighbours=True,
+        holds=deleting,
+        boots=goal.autostart is not None or undefining,
+        stops=goal.state == "inactive" or undefining or "restart" in goal.allow,
+    )
 
 
 def _wrong(code: str, pool: Pool, message: str, hint: str) -> StorageError:
@@ -102,6 +111,7 @@ def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group
         None if params["mount_options"] is None else tuple(params["mount_options"]),
         None if params["config_options"] is None else _config_options(params["config_options"], name),
         login=_login((params["source"] or {}).get("auth"), source, params["type"], name),
+        source_volume=_source_volume(params["source"] or {}, name),
     )
 
 
@@ -205,6 +215,21 @@ def _hosts(pick: Mapping[str, Any]) -> tuple[SourceHost, ...] | None:
 def _devices(pick: Mapping[str, Any]) -> tuple[SourceDevice, ...] | None:
     paths = pick.get("devices") or [pick[key] for key in ("device", "iqn") if key in pick]
     return tuple(SourceDevice(path, pick.get("part_separator")) for path in paths) or None
+
+
+def _source_volume(given: Mapping[str, Any], name: str) -> SourceVolume | None:
+    text = given.get("volume")
+    if text is None:
+        return None
+    pool, slash, volume = text.partition("/")
+    if not slash or pool == name:
+        raise StorageError(
+            "invalid_option",
+            f"source.volume: {text!r} " + ("is one of the pool itself" if slash else "names no pool and volume"),
+            subject=f"pool {name}",
+            hint="Give it as POOL/VOLUME, of another pool.",
+        )
+    return SourceVolume(asked_name(pool, "pool"), asked_name(volume, "volume"), given.get("part_separator"))
 
 
 def _adapter(given: Mapping[str, Any] | None) -> Adapter | None:

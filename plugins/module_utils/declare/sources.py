@@ -36,19 +36,21 @@ def sources_goal(params: Mapping[str, Any]) -> SourcesGoal:
         )
     formats = _formats(like, wanted, row)
     _check_account(params, formats)
-    query = Query(kind, hosts, formats, _paths((like, *wanted)), params["username"], params["password"])
+    adapters = tuple(source.adapter for source in (like, *wanted) if source.adapter is not None)
+    query = Query(kind, hosts, formats, _paths((like, *wanted)), adapters, params["username"], params["password"])
     return SourcesGoal(query, like, wanted, bool(params["free"]))
 
 
 def _source(given: Mapping[str, Any], option: str, row: PoolType) -> Source:
     for name, value in given.items():
-        for text in value if isinstance(value, list) else [value]:
+        for text in value if isinstance(value, list) else () if isinstance(value, dict) else [value]:
             if text is not None and (not text or CONTROL.search(text)):
                 raise _unusable(
                     f"{option}.{name}: {text!r} " + ("has a control character in it" if text else "is empty")
                 )
     source = normal_source(source_of(given))
-    problem = misfit(Pool("", row.name, source=source), row) or host_problem(source) or source_problem(source, row)
+    problem = misfit(Pool("", row.name, source=source), row, row.sources)
+    problem = problem or host_problem(source) or source_problem(source, row)
     if problem is not None:
         code, what, hint = problem
         raise StorageError(code, f"{option}: {what}", hint=hint)

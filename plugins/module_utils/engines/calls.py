@@ -129,6 +129,9 @@ class Calls:
         steps: list[ops.Step] = []
         ends: dict[str, int] = {}
         for change in changes:
+            if change.action == "refresh":
+                steps.append(ops.Step((self._call("pool-refresh", sought=change.wanted),), change))
+                continue
             name = change.subject.volume or ""
             needs = {ends[other] for other in (*change.needs, name) if other in ends}
             if steps and not self.found.row.file_tree:

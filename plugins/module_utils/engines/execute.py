@@ -18,6 +18,7 @@ from ..model.operations import Step
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 # What is refused before anything is done.
 _REFUSALS = ("tool_missing", "changed_meanwhile", "locked")
+_FAILED = "Look at what is there, and at the memory that is left; run the task again."
 _WORKERS = max(2, min(8, 2 * (os.cpu_count() or 1)))
 
 
@@ -106,19 +107,14 @@ def _run_step(step: Step, engine: Any) -> Outcome:
             engine.execute(operation)
             done += 1
     except StorageError as error:
-        return Outcome(FAILED, _told(step, error), _halfway(step, done, error))
+        if error.command and step.change is not None:  # it knows only its tool
+            error.doing, error.subject = step.change.summary, str(step.change.subject)
+        return Outcome(FAILED, error, _halfway(step, done, error))
     except (ValueError, MemoryError) as error:
-        failure = StorageError("operation_failed", f"{type(error).__name__}: {error}")
+        what = "" if step.change is None else str(step.change.subject)
+        failure = StorageError("operation_failed", f"{type(error).__name__}: {error}", subject=what, hint=_FAILED)
         return Outcome(FAILED, failure, _halfway(step, done, failure))
     return Outcome(DONE)
-
-
-def _told(step: Step, error: StorageError) -> StorageError:
-    """A command that failed knows only its tool: what it was to do is the step's."""
-    if error.command and step.change is not None:
-        error.message = f"{step.change.summary}: {error.message}"
-        error.subject = str(step.change.subject)
-    return error
 
 
 def _halfway(step: Step, done: int, error: StorageError) -> bool:

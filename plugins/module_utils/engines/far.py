@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING
@@ -17,10 +18,10 @@ from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..libvirt_xml.volume import parse_found_volume
 from ..model.errors import StorageError
 from ..model.extents import told_extent
-from ..model.found import EVERYTHING, UNSEEN, Found, Image, User
+from ..model.found import EVERYTHING, UNSEEN, Found, Image, Neighbour, User
 from ..model.goal import Scope
 from ..model.pool import Pool
-from ..model.volume import Volume
+from ..model.volume import Volume, passing_name
 
 if TYPE_CHECKING:
     from .local import LocalHost
@@ -35,16 +36,30 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
     names = scope.volumes
     if found.row.partitions and names:
         names = None  # a new partition is named after those that there are
-    elif found.row.taken_away and scope.neighbours:
+    elif (found.row.taken_away and scope.neighbours) or (scope.stops and found.row.volumes == "block"):
         names = None  # the pool may be stopped
+    elif found.row.by_path and names:
+        names = None  # they have other names for it
     texts = () if names == () else daemon.volumes(found.name, names)
-    volumes = {volume.name: _as_declared(volume, scope, found) for volume in map(parse_found_volume, texts)}
+    seen = map(parse_found_volume, texts)
+    told = _by_path(seen, scope) if found.row.by_path else seen
+    volumes = {volume.name: _as_declared(volume, scope, found) for volume in told}
     images = {key: _image(found, key, daemon) for key in scope.images}
     images.update({key: _source(found, key, daemon) for key in scope.sources})
     pool, usage = found.live or found.definition, found.usage
     sizes = (None, None) if usage is None else (usage.capacity, usage.available)
     extent = None if pool is None else told_extent(pool, *sizes)
     return replace(found, volumes=volumes, images=images, extent=extent)
+
+
+def _by_path(told: Iterable[Volume], scope: Scope) -> Iterator[Volume]:
+    """By the names that they keep. Who asks for one by the daemon's is told."""
+    for volume in told:
+        name = os.path.basename(volume.path or "") or volume.name
+        if scope.volumes is None or name in scope.volumes:
+            yield replace(volume, name=name)
+        elif volume.name in scope.volumes:
+            yield replace(volume, foreign=passing_name(name))
 
 
 def _as_declared(volume: Volume, scope: Scope, found: Found) -> Volume:
@@ -77,15 +92,14 @@ def _source(found: Found, key: str, daemon: Daemon) -> Image:
 # --- users -----------------------------------------------------------------------------------------------------------
 
 
-def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: bool, host: LocalHost) -> Found:
-    """Adds the overlays in the same pool and the guests, which ``host`` goes on watching. ``here``: the volumes are on
-    this host, and who has them open is looked at too; otherwise what else there may be on that host is ``unseen``.
+def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, host: LocalHost) -> Found:
+    """Adds the overlays in the same pool and the guests, which ``host`` goes on watching. What else there may be on the
+    daemon's host is ``unseen``.
     """
-    running, unseen = _running(found, stakes) if here else ({}, (_UNSEEN,))
-    users = {name: tuple(running.get(name, ())) for name in stakes}
-    seen = replace(found, users=users, unseen=(*found.unseen, *unseen))
+    users: dict[str, tuple[User, ...]] = dict.fromkeys(stakes, ())
+    seen = replace(found, users=users, unseen=(*found.unseen, _UNSEEN))
+    seen = with_overlays(seen, stakes, daemon)
     paths = _destroyed(found, stakes)
-    seen = with_users(seen, _overlays(found.name, paths, daemon) if paths else ())
     if not paths:
         return seen
     at = {name: path or "" for path, name in paths.items()}
@@ -95,17 +109,18 @@ def far_users(found: Found, stakes: Mapping[str, str], daemon: Daemon, here: boo
     return with_users(seen, _by_guests(guests, found, paths), blind)
 
 
-def _running(found: Found, stakes: Mapping[str, str]) -> tuple[dict[str, list[User]], tuple[str, ...]]:
-    """Who has the volumes open, and of devices what is built on them or mounted."""
-    from ..host.users import held, users_of
+def with_overlays(found: Found, stakes: Mapping[str, str], daemon: Daemon) -> Found:
+    """Adds the overlays in the same pool."""
+    paths = _destroyed(found, stakes)
+    return with_users(found, _overlays(found.name, paths, daemon)) if paths else found
 
-    paths = {name: found.volumes[name].path or "" for name in stakes if name in found.volumes}
-    users, unseen = users_of(paths)
-    groups = {name: list(group) for name, group in users.items()}
-    for name, path in paths.items():
-        if not groups[name] and held(path):
-            groups[name].append(User("mount", "or device that the kernel has built on it"))
-    return groups, unseen
+
+def pools_told(found: Found, neighbours: Iterable[Neighbour]) -> Found:
+    """Adds the pools that run on volumes of the pool, as their definitions name these."""
+    paths = {volume.path for volume in found.volumes.values()}
+    running = [neighbour.pool for neighbour in neighbours if neighbour.started]
+    above = [pool.name for pool in running if paths & {device.path for device in pool.source.devices or ()}]
+    return replace(found, above=tuple(User("pool", name) for name in dict.fromkeys(above)))
 
 
 def _by_guests(

@@ -28,11 +28,33 @@ from ..libvirt_xml.pool import parse_pool
 from ..model.change import Change, Condition
 from ..model.definition import keep_names
 from ..model.errors import StorageError
-from ..model.found import EVERYTHING, READY, SOURCE, UNKNOWN_STORAGE, UNSEEN, Found, Neighbour, Storage, Usage
+from ..model.found import (
+    ABOVE,
+    EVERYTHING,
+    READY,
+    SOURCE,
+    UNKNOWN_STORAGE,
+    UNSEEN,
+    Found,
+    Layer,
+    Neighbour,
+    Storage,
+    Usage,
+)
 from ..model.goal import Scope
-from ..model.pool import UNDECLARED, Pool, overlay
+from ..model.pool import UNDECLARED, Pool, SourceVolume, overlay
 from ..model.types import POOL_TYPES, row_of
-from .local import LocalHost, arrange, beneath_of, device_paths, paths_of, process, restarting_key, with_note_of_restart
+from .local import (
+    LocalHost,
+    arrange,
+    beneath_of,
+    device_paths,
+    hosts_of,
+    paths_of,
+    process,
+    restarting_key,
+    with_note_of_restart,
+)
 from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
@@ -136,7 +158,12 @@ class LibvirtEngine:
         # Volumes are where the pool runs; a definition may wait for the next start.
         existing = (definition or live) if scope.neighbours else (live or definition)
         resolved = {path: self._resolved(path) for path in paths_of((scope.pool, existing))}
-        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
+        neighbours = self._neighbours(name) if scope.neighbours else ()
+        pools = (scope.pool, existing, *(neighbour.pool for neighbour in neighbours))
+        hosts = hosts_of(pools) if self._pid is not None else {}
+        wanted = scope.pool
+        if existing is not None:
+            wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
         host = self.host.look()
         at_hand = self._at_hand(wanted)
         storage = self._storage(wanted, live, at_hand, host, scope.holds)
@@ -160,7 +187,7 @@ class LibvirtEngine:
             storage=storage,
             current=current,
             usage=None if at_hand or look.usage is None else Usage(*look.usage),
-            neighbours=self._neighbours(name) if scope.neighbours else (),
+            neighbours=neighbours,
             unwritable="" if not at_hand or not storage.read_only else f"{storage.path} is on a read-only filesystem",
             unsupported=self._unsupported(wanted),
             defines_all=False,
@@ -168,6 +195,7 @@ class LibvirtEngine:
             keeps_unknown=False,
             process=process() if at_hand else None,
             resolved=resolved,
+            hosts=hosts,
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
@@ -176,6 +204,12 @@ class LibvirtEngine:
 
         found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
         return observe_far(found, scope, self.daemon)
+
+    def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
+        from .layers import lasting, layer_of, printed
+
+        named = printed if row_of(upper.type).as_printed else lasting
+        return layer_of(self, wanted, lambda path: named(path) if self._beside([path]) else path)
 
     def _beside(self, paths: Sequence[str]) -> bool:
         """Whether these are the same files for the daemon as for us, and we may do with them what it may."""
@@ -239,12 +273,14 @@ class LibvirtEngine:
         if found.storage.kind == UNSEEN:
             if SOURCE in stakes:
                 found = self._with_devices(found)
-            stakes = {name: stake for name, stake in stakes.items() if name != SOURCE}
+            if ABOVE in stakes:
+                found = self._with_above(found)
+            stakes = {name: stake for name, stake in stakes.items() if name not in (SOURCE, ABOVE)}
             if not stakes:
                 return found
-            here = self._sees_volumes(found, stakes)
-            told = far_users(found, stakes, self.daemon, here, self.host)
-            return self._seen_here(told, stakes) if here and EVERYTHING in stakes.values() else told
+            if self._sees_volumes(found, stakes):
+                return self._seen_here(found, stakes)
+            return far_users(found, stakes, self.daemon, self.host)
         known = [name for name in stakes if name in found.volumes and name not in found.unlisted]
         mistaken = self._mistaken(found, known) if found.started else set()
         found = replace(found, unlisted=tuple(sorted({*found.unlisted, *mistaken})))
@@ -259,12 +295,12 @@ class LibvirtEngine:
         return overlays_told(found, stakes, [n.pool.name for n in neighbours if n not in visible], self.daemon)
 
     def _seen_here(self, found: Found, stakes: Mapping[str, str]) -> Found:
-        """Adds who uses volumes that the daemon tells of by other names than theirs, or not at all."""
-        from .far import with_users
+        """Adds who uses volumes of this host, of which the daemon alone tells what is in them."""
+        from .far import with_overlays
 
         seen = self._looked_for(found, stakes)
-        found = replace(found, beneath=seen.beneath, blind=seen.blind)
-        return with_users(found, ((name, user) for name, group in seen.users.items() for user in group), seen.unseen)
+        found = replace(found, users=seen.users, unseen=seen.unseen, beneath=seen.beneath, blind=seen.blind)
+        return with_overlays(found, stakes, self.daemon)
 
     def _with_devices(self, found: Found) -> Found:
         """Adds the devices that the daemon would take, and who has them."""
@@ -274,6 +310,17 @@ class LibvirtEngine:
         parts = device_parts(found, look)
         found = replace(found, storage=replace(found.storage, parts=parts))
         return self._looked_for(found, {SOURCE: EVERYTHING})
+
+    def _with_above(self, found: Found) -> Found:
+        """Adds the pools that run on its volumes."""
+        neighbours = self._neighbours(found.name)
+        if self._sees_volumes(found, dict.fromkeys(found.volumes, EVERYTHING)):
+            from .native_users import with_above
+
+            return with_above(found, neighbours, self.host.servers)
+        from .far import pools_told
+
+        return pools_told(found, neighbours)
 
     def _looked_for(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who is seen on this host to use what is at stake."""
@@ -289,8 +336,8 @@ class LibvirtEngine:
         """
         paths = [found.volumes[name].path or "" for name in stakes if name in found.volumes]
         paths += beneath_of(found, stakes)
-        there = all(path.startswith("/") and os.path.exists(path) for path in paths)
-        return there and self._beside(paths)
+        reached = all(path.startswith("/") and self.host.servers.silent(path) is None for path in paths)
+        return reached and all(map(os.path.exists, paths)) and self._beside(paths)
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .far import guests_told

@@ -25,6 +25,7 @@ from ..host.run import tool_missing
 from ..model.change import Change, Condition
 from ..model.errors import StorageError
 from ..model.found import (
+    ABOVE,
     ABSENT,
     ERASED,
     EVERYTHING,
@@ -47,6 +48,7 @@ from .places import Places
 
 if TYPE_CHECKING:
     from ..libvirt_xml.guests import GuestDisks
+    from ..model.adapters import Hosts
     from .guest_watch import GuestWatch, Told
 
 
@@ -116,6 +118,17 @@ def paths_of(pools: Iterable[Pool | None]) -> list[str]:
     return [path for pool in pools if pool is not None for path in (pool.path, *device_paths(pool)) if path]
 
 
+def hosts_of(pools: Iterable[Pool | None]) -> Hosts:
+    """The SCSI hosts that the adapters of pools lead to."""
+    found = (pool.source.adapter for pool in pools if pool is not None)
+    adapters = {adapter for adapter in found if adapter is not None}
+    if not adapters:
+        return {}
+    from ..host.adapters import hosts_of as look
+
+    return look(adapters)
+
+
 def device_paths(pool: Pool | None) -> list[str]:
     """The source devices of a pool that are named by paths."""
     devices = () if pool is None else pool.source.devices or ()
@@ -159,7 +172,7 @@ class LocalHost:
         storage = backend.observe(pool, look, holds)
         if not storage.bring_up:
             return storage
-        ours = look.started(pool.name) == start_note(storage)
+        ours = storage.ours or look.started(pool.name) == start_note(storage)
         told = look.made(emptied_key(pool.name))
         return replace(storage, ours=ours, emptied=told is not None and _is_emptied(storage, told, look))
 
@@ -172,7 +185,8 @@ class LocalHost:
     def contents(self, found: Found, wanted: Pool, scope: Scope, look: Look) -> Found:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
         backend = backend_of(wanted.type)
-        if scope.neighbours and row_of(wanted.type).taken_away:
+        row = row_of(wanted.type)
+        if (scope.neighbours and row.taken_away) or (scope.stops and row.volumes == "block"):
             scope = replace(scope, volumes=None)  # the pool may be stopped
         if backend is not None:
             found = replace(found, filesystem=found.storage.filesystem)
@@ -200,6 +214,10 @@ class LocalHost:
             found = self._with_busy(found)
         others: Sequence[Neighbour] = ()
         guests: Sequence[Any] = ()
+        if ABOVE in stakes:
+            from .native_users import with_above
+
+            found = with_above(found, neighbours(), self.servers)
         if EVERYTHING in stakes.values():
             others = neighbours()
             guests, unseen = self._watch_guests(found, stakes, others, told)
@@ -213,7 +231,7 @@ class LocalHost:
             from .native_users import with_beneath
 
             found = with_beneath(found, beneath, others, guests, self.servers)
-        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE, ERASED, GROUND)}
+        stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE, ERASED, GROUND, ABOVE)}
         self._pins.make_room(len(stakes))
         pinned = () if found.filesystem in KEEPING else stakes
         for name in pinned:
@@ -368,6 +386,11 @@ def _is_emptied(storage: Storage, told: str, look: Look) -> bool:
 def restarting_key(pool: str, uri: str = "") -> str:
     """What the note is called that a pool, of the daemon of a uri, is being restarted."""
     return f"restarting {pool} {uri}"
+
+
+def login_key(pool: str) -> str:
+    """What the note is called that a pool was started with a login, which is kept nowhere."""
+    return f"login {pool}"
 
 
 def emptied_key(pool: str) -> str:

@@ -11,6 +11,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..backends.by_type import backend_of
@@ -22,9 +23,9 @@ from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
-from ..model.found import ABSENT, SQUASHING, Found, Neighbour, Storage
+from ..model.found import ABSENT, ENABLED, NO_UNIT, SQUASHING, Boot, Found, Layer, Neighbour, Storage
 from ..model.goal import Scope
-from ..model.pool import Pool, overlay
+from ..model.pool import Pool, SourceVolume, overlay
 from ..model.types import row_of
 from .local import (
     LocalHost,
@@ -32,6 +33,8 @@ from .local import (
     device_paths,
     emptied_key,
     emptied_note,
+    hosts_of,
+    login_key,
     no_backend,
     paths_of,
     process,
@@ -44,6 +47,7 @@ from .places import Places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
     from ..model.discovery import Discovery, Query
+    from .boot import BootUnit
 
 
 def _read(path: str) -> str | None:
@@ -164,14 +168,17 @@ class NativeEngine:
         existing = definition or live
         look = self.host.look()
         resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing))}
-        wanted = scope.pool if existing is None else keep_names(overlay(existing, scope.pool), existing, resolved)
+        neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
+        hosts = hosts_of((scope.pool, existing, *(neighbour.pool for neighbour in neighbours)))
+        wanted = scope.pool
+        if existing is not None:
+            wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
         started = live is not None
         current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
         if started and current is not None and current.up and not _same_source(existing, wanted):
             look.leaving = current.path or ""
         storage = self.host.storage(wanted, look, scope.holds)
         current = current or storage
-        neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
         found = Found(
             name,
             definition,
@@ -187,15 +194,44 @@ class NativeEngine:
             unread=unread,
             unwritable=self._unwritable_reason(scope, storage),
             unsupported=no_backend(wanted.type),
-            starts_at_boot=False,
+            boot=self._boot(name) if scope.boots else Boot(),
             process=process(),
             resolved=resolved,
+            hosts=hosts,
         )
         return self.host.contents(found, wanted, scope, look)
+
+    def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
+        from .layers import lasting, layer_of
+
+        return layer_of(self, wanted, lasting)
 
     def _is_autostarted(self, name: str) -> bool:
         link, definition = self._autostart_path(name), self._definition_path(name)
         return os.path.exists(link) and os.path.exists(definition) and os.path.samefile(link, definition)
+
+    def _marked(self) -> list[str]:
+        """The pools that are to be started at boot."""
+        return [name for name in self.pool_names() if self._is_autostarted(name)]
+
+    def marked_pools(self) -> dict[str, Pool]:
+        """The same, with what can be told of them where a definition can't be read."""
+        pools = {neighbour.pool.name: neighbour.pool for neighbour in self._neighbours("", self.host.look())[0]}
+        return {name: pools.get(name, Pool(name)) for name in self._marked()}
+
+    @cached_property
+    def _boot_unit(self) -> BootUnit:
+        from .boot import BootUnit
+
+        return BootUnit(self.places)
+
+    def _boot(self, name: str) -> Boot:
+        others = any(each != name for each in self._marked())
+        return self._boot_unit.look(others, self.is_keyless(name))
+
+    def is_keyless(self, name: str) -> bool:
+        """Whether a pool was started with a login, which is kept nowhere."""
+        return self.host.notes.made(login_key(name)) is not None
 
     def _unwritable_reason(self, scope: Scope, storage: Storage) -> str:
         if not scope.neighbours:  # a task about volumes
@@ -266,21 +302,35 @@ class NativeEngine:
             yield from self._stop(change, found)
             yield ops.Remove(self._state_path(name))
         elif change.action == "autostart":
-            link = self._autostart_path(name)
-            if change.after and change.after.get("autostart") is False:
-                yield ops.Remove(link)
-            else:
-                yield ops.MakeLink(link, self._definition_path(name))
+            yield from self._mark(change)
         elif change.action == "undefine":
+            if "boot_unit" in (change.before or {}):
+                yield from self._boot_unit.remove()
             if found.autostart:
                 yield ops.Remove(self._autostart_path(name))
             yield ops.Remove(self._definition_path(name))
+            if row_of(pool.type).login and self.is_keyless(name):
+                yield ops.Remove(self.host.notes.record_path(login_key(name)), note=True)
             if found.storage.bring_up:
                 yield ops.Remove(self.host.notes.record_path(emptied_key(name)))
                 if not found.started:  # a start that never came to its end
                     yield ops.Remove(self.host.notes.started_path(name))
         else:
             yield from self._backend(change, found)
+
+    def _mark(self, change: Change) -> Iterator[Any]:
+        """The mark is the last of it: as long as it is not what it should be, there is something to do."""
+        from ..model import operations as ops
+
+        link, claimed = self._autostart_path(change.subject.pool), change.after or {}
+        if claimed.get("boot_unit") == ENABLED:
+            yield from self._boot_unit.install()
+        elif claimed.get("boot_unit") == NO_UNIT:
+            yield from self._boot_unit.remove()
+        if claimed.get("autostart") is False:
+            yield ops.Remove(link)
+        elif claimed.get("autostart") is True:
+            yield ops.MakeLink(link, self._definition_path(change.subject.pool))
 
     def _backend(self, change: Change, found: Found) -> Sequence[Any]:
         backend = backend_of(change.wanted.type)
@@ -295,9 +345,20 @@ class NativeEngine:
             return
         if found.storage.emptied:
             yield ops.Remove(notes.record_path(emptied_key(name)), note=True)
+        yield from self._note_login(change)
         first, *others = self._backend(change, found)
         yield ops.Noted(first, notes.started_path(name), start_note(found.storage))
         yield from others
+
+    def _note_login(self, change: Change) -> Iterator[Any]:
+        """What starts the pool without being told has to know that it can't."""
+        from ..model import operations as ops
+
+        note, login = self.host.notes.record_path(login_key(change.subject.pool)), change.wanted.login
+        if login is not None:
+            yield ops.WriteFile(note, "", note=True)
+        elif row_of(change.wanted.type).login and self.is_keyless(change.subject.pool):
+            yield ops.Remove(note, note=True)
 
     def _stop(self, change: Change, found: Found) -> Iterator[Any]:
         from ..model import operations as ops

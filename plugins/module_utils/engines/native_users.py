@@ -15,12 +15,16 @@ from dataclasses import replace
 from itertools import chain
 
 from ..backends import filetree
+from ..backends.by_type import backend_of
 from ..host.files import read_small_file
+from ..host.look import Look
 from ..host.remote import Servers
 from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
+from ..model.goal import Scope
+from ..model.pool import Pool
 from ..model.types import row_of
 
 _CHAIN_LIMIT = 64
@@ -76,6 +80,25 @@ def with_guests(found: Found, neighbours: Sequence[Neighbour], guests: Sequence[
     return replace(found, storage=replace(found.storage, parts=tuple(parts)), unseen=tuple(sorted(look.unseen)))
 
 
+def with_above(found: Found, neighbours: Sequence[Neighbour], servers: Servers) -> Found:
+    """Adds the pools that were started on a volume of the pool, or on what is built on one."""
+    from ..host.block import bases, device_at
+
+    look, paths = Files(servers), {name: volume.path or "" for name, volume in found.volumes.items()}
+    by_path = _by_path(found, paths)
+    own = {look.device(path) for path in paths.values()}
+    users = []
+    for neighbour in neighbours:
+        for device in neighbour.pool.source.devices or () if neighbour.started else ():
+            numbers = set()
+            with suppress(StorageError):
+                there = device_at(device.path)
+                numbers = {each.number for each in (there, *bases(there))}
+            if device.path in by_path or numbers & own:
+                users.append(User("pool", neighbour.pool.name))
+    return replace(found, above=tuple(dict.fromkeys(users)))
+
+
 def guests_on_devices(
     found: Found, neighbours: Sequence[Neighbour], guests: Iterable[GuestDisks], look: Files
 ) -> Iterator[tuple[str, User]]:
@@ -125,6 +148,7 @@ class Files:
     def __init__(self, servers: Servers) -> None:
         self.servers = servers
         self.unseen: set[str] = set()
+        self._look = Look(_SECONDS, "", "", servers)
 
     def reachable(self, path: str) -> bool:
         mount = self.servers.silent(path)
@@ -154,6 +178,20 @@ class Files:
             return None
         return os.major(status.st_rdev), os.minor(status.st_rdev)
 
+    def volume(self, pool: Pool, name: str) -> str | None:
+        """The path of a volume of another pool. Those of units have paths that their names don't tell."""
+        backend = backend_of(pool.type) if row_of(pool.type).served else None
+        if backend is None:
+            return os.path.join(pool.path or "", name)
+        try:
+            storage = backend.observe(pool, self._look, False)
+            found = Found(pool.name, definition=pool, storage=storage)
+            volume = backend.observe_volumes(found, Scope(pool, volumes=(name,)), self._look).volumes.get(name)
+        except StorageError as error:
+            self.unseen.add(f"volume {pool.name}/{name} ({error.message})")
+            return None
+        return None if volume is None else volume.path
+
     def chain(self, path: str) -> Iterator[str]:
         """An image and the files below it, as far as its headers tell."""
         for _depth in range(_CHAIN_LIMIT):
@@ -166,20 +204,22 @@ class Files:
             path = volume.backing.path or ""
 
 
-def _named(guest: GuestDisks, neighbours: Iterable[Neighbour]) -> Iterator[str]:
+def _named(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> Iterator[str]:
     """What a guest's definition names, by path, as a volume of another pool, or as hardware."""
     from ..host.block import nodes_below
 
     yield from guest.paths
     yield from nodes_below(guest.hardware)
-    places = [(n.pool.name, n.pool.path) for n in neighbours if n.pool.path is not None]
+    pools = {neighbour.pool.name: neighbour.pool for neighbour in neighbours if neighbour.pool.path is not None}
     for of, volume in guest.volumes:
-        yield from (os.path.join(path, volume) for name, path in places if name == of)
+        path = look.volume(pools[of], volume) if of in pools else None
+        if path is not None:
+            yield path
 
 
 def _disks_of(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> set[tuple[int, ...]]:
     """What tells the devices and files that a guest has, and that its images are built on."""
-    told = (look.identity(member) for path in _named(guest, neighbours) for member in look.chain(path))
+    told = (look.identity(member) for path in _named(guest, neighbours, look) for member in look.chain(path))
     return {identity for identity in told if identity is not None}
 
 
@@ -196,7 +236,7 @@ def _guests(
         for pool, volume in guest.volumes:
             if pool == found.name and volume in paths:
                 yield volume, User("guest", guest.name)
-        for path in _named(guest, neighbours):
+        for path in _named(guest, neighbours, look):
             for member in look.chain(path):
                 name = identities.get(look.identity(member)) or by_path.get(member)
                 if name is not None:

@@ -31,6 +31,8 @@ class Places:
     records: str
     starts: str
     guests: tuple[str, ...]
+    units: str = ""
+    program: str = ""
 
 
 def _system(why: str) -> Places:
@@ -43,6 +45,8 @@ def _system(why: str) -> Places:
         "/var/lib/virt-storage/made",
         "/run/virt-storage/started",
         _SYSTEM_GUESTS,
+        "/etc/systemd/system",
+        "/var/lib/virt-storage",
     )
 
 

@@ -10,12 +10,15 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from ..host.peers import SYSTEM_SOCKETS, listener
 from ..model.errors import StorageError
-from .places import automatic_places, find_places
+from .places import Places, automatic_places, find_places
+
+if TYPE_CHECKING:
+    from .native import NativeEngine
 
 _DAEMONS = ("/usr/sbin/libvirtd", "/usr/sbin/virtstoraged", "/usr/bin/libvirtd", "/usr/bin/virtstoraged")
 _DRIVER = re.compile(r"[a-z]+(\+[a-z0-9]+)?://[^\s]*\Z")  # libvirt: Connection URIs
@@ -24,7 +27,12 @@ _DRIVER = re.compile(r"[a-z]+(\+[a-z0-9]+)?://[^\s]*\Z")  # libvirt: Connection 
 def daemon() -> str:
     """What there is of a libvirt storage daemon, installed or running, in words; empty when there is none."""
     installed = next((f"{path} is installed" for path in _DAEMONS if os.path.exists(path)), "")
-    return installed or next((f"a daemon listens at {path}" for path in SYSTEM_SOCKETS if listener(path)), "")
+    return installed or next(iter(daemon_listens()), "")
+
+
+def daemon_listens() -> tuple[str, ...]:
+    """What there is of a running one, in words."""
+    return tuple(f"a daemon listens at {path}" for path in SYSTEM_SOCKETS if listener(path))
 
 
 def needs_daemon(uri: str) -> bool:
@@ -61,8 +69,6 @@ def _check_no_password(uri: str) -> None:
 
 
 def _native(uri: str, allow: Collection[str], timeout: float, reading: bool) -> Any:
-    from .native import NativeEngine
-
     places = automatic_places() if uri == "auto" else find_places(uri)
     if places is None:
         raise _not_understood(uri)
@@ -74,7 +80,14 @@ def _native(uri: str, allow: Collection[str], timeout: float, reading: bool) -> 
             f"{installed}: it would not notice what is changed in its files behind its back",
             subject=uri,
             hint="Work through it (uri: qemu:///system), or add allow: [beside_daemon] if it is not running.",
+            word="beside_daemon",
         )
+    return native_engine(places, timeout)
+
+
+def native_engine(places: Places, timeout: float) -> NativeEngine:
+    from .native import NativeEngine
+
     return NativeEngine(places, timeout)
 
 

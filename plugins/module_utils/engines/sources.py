@@ -23,6 +23,7 @@ from ..model.types import POOL_TYPES
 
 if TYPE_CHECKING:
     from ..host.look import Look
+    from ..model.adapters import Hosts
 
 
 def look_here(query: Query, look: Look) -> Discovery:
@@ -55,7 +56,15 @@ def settled(
     resolved = {**{path: os.path.realpath(path) for path in paths}, **discovery.resolved}
     disks = {os.path.realpath(path): guest.name for guest in guests for path in _devices(guest)}
     sources = tuple(_with_guests(found, disks) for found in discovery.sources)
-    return replace(discovery, sources=sources, pools=pools, unread=tuple(unread), resolved=resolved)
+    hosts = _hosts(query, [*(pool.source for pool in pools), *(found.source for found in discovery.sources)])
+    return replace(discovery, sources=sources, pools=pools, unread=tuple(unread), resolved=resolved, hosts=hosts)
+
+
+def _hosts(query: Query, sources: Iterable[Source]) -> Hosts:
+    from ..host.adapters import hosts_of
+
+    adapters = {*query.adapters, *(source.adapter for source in sources if source.adapter is not None)}
+    return hosts_of(adapters) if adapters else {}
 
 
 def _devices(guest: GuestDisks) -> list[str]:

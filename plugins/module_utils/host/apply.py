@@ -49,6 +49,7 @@ _ERRNO_CODES = {
     errno.EEXIST: ("changed_meanwhile", "something took its place", "Look at what is there and run the task again."),
     errno.EROFS: ("not_writable", "the filesystem is read-only", "Mount it read-write."),
 }
+_UNKNOWN = "See what the kernel says of it (dmesg), and run the task again."
 
 
 def _empty(directory: str) -> None:
@@ -110,6 +111,8 @@ class Applier:
             ops.Truncate: truncate,
             ops.ChangeTable: self._change_table,
             ops.MakeOn: self._make_on,
+            ops.ScanUnits: self._scan_units,
+            ops.ChangeVport: self._change_vport,
         }
 
     def apply(self, operation: Any) -> None:
@@ -118,7 +121,7 @@ class Applier:
             self._table[type(operation)](operation)
         except OSError as error:
             code, text, hint = _ERRNO_CODES.get(
-                error.errno or 0, ("operation_failed", error.strerror or str(error), "")
+                error.errno or 0, ("operation_failed", error.strerror or str(error), _UNKNOWN)
             )
             raise StorageError(
                 code, f"{operation.command}: {text}", subject=str(error.filename or operation.command), hint=hint
@@ -157,6 +160,16 @@ class Applier:
         from .taking import make_on
 
         make_on(op, self._held(), self._timeout)
+
+    def _scan_units(self, op: ops.ScanUnits) -> None:
+        from .scanning import scan_units
+
+        scan_units(op, self._held(), self._timeout)
+
+    def _change_vport(self, op: ops.ChangeVport) -> None:
+        from .vports import change_vport
+
+        change_vport(op, self._held(), self._timeout)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

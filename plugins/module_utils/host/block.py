@@ -97,13 +97,13 @@ def device_of(number: tuple[int, int], path: str = "") -> Device:
     """The block device of a number. Raises ``source_missing`` where the kernel has none, as after it was pulled out."""
     directory = os.path.realpath(f"{_SYS}/dev/block/{number[0]}:{number[1]}")
     name = os.path.basename(directory)
-    size = _read(directory, "size")
-    part, start = _read(directory, "partition"), _read(directory, "start")
+    size = attribute(directory, "size")
+    part, start = attribute(directory, "partition"), attribute(directory, "start")
     if not size or (part and not start):  # or half gone, as a partition is while its table is read anew
         raise source_missing(path or f"device {number[0]}:{number[1]}")
     node = "/dev/" + name.replace("!", "/")
     whole = os.path.dirname(directory) if part else directory
-    dm_uuid = _read(directory, "dm/uuid")
+    dm_uuid = attribute(directory, "dm/uuid")
     wwn, serial = _hardware(whole)
     disk, partition = ("/dev/" + os.path.basename(whole).replace("!", "/"), int(part)) if part else _mapped(dm_uuid)
     return Device(
@@ -111,10 +111,10 @@ def device_of(number: tuple[int, int], path: str = "") -> Device:
         node,
         number,
         int(size) * _SECTOR,
-        int(_read(whole, "queue/logical_block_size") or _SECTOR),
-        _read(directory, "ro") == "1",
+        int(attribute(whole, "queue/logical_block_size") or _SECTOR),
+        attribute(directory, "ro") == "1",
         _kind(directory, number[0], bool(part)),
-        _read(directory, "dm/name"),
+        attribute(directory, "dm/name"),
         dm_uuid,
         disk,
         partition,
@@ -122,7 +122,7 @@ def device_of(number: tuple[int, int], path: str = "") -> Device:
         _partitions(directory, dm_uuid),
         wwn,
         serial,
-        _read(whole, "diskseq"),
+        attribute(whole, "diskseq"),
         _number(whole) if part else None,
     )
 
@@ -137,7 +137,7 @@ def not_readable(path: str, why: str) -> StorageError:
     )
 
 
-def _read(directory: str, name: str) -> str:
+def attribute(directory: str, name: str) -> str:
     """A file of sysfs; empty where there is none. What is asked of hardware that went away fails too."""
     try:
         with open(os.path.join(directory, name), encoding="utf-8", errors="surrogateescape") as file:
@@ -159,9 +159,9 @@ def _kind(directory: str, major: int, part: bool) -> str:
 
 def _hardware(whole: str) -> tuple[str, str]:
     """World wide name and serial number of a disk: of SCSI, NVMe, virtio, MMC; of a loop device its file."""
-    wwn = _read(whole, "wwid") or _read(whole, "device/wwid")
+    wwn = attribute(whole, "wwid") or attribute(whole, "device/wwid")
     for name in ("serial", "device/serial", "device/cid", "loop/backing_file"):
-        serial = _read(whole, name)
+        serial = attribute(whole, name)
         if serial:
             return wwn, serial
     return wwn, _unit_serial(whole)
@@ -183,7 +183,7 @@ def _mapped(dm_uuid: str) -> tuple[str | None, int | None]:
     if match is None:
         return None, None
     for name in sorted(os.listdir(f"{_SYS}/class/block")):
-        if name.startswith("dm-") and _read(f"{_SYS}/class/block/{name}", "dm/uuid") == match.group(2):
+        if name.startswith("dm-") and attribute(f"{_SYS}/class/block/{name}", "dm/uuid") == match.group(2):
             return f"/dev/{name}", int(match.group(1))
     return None, int(match.group(1))
 
@@ -195,12 +195,12 @@ def _partitions(directory: str, dm_uuid: str) -> tuple[str, ...]:
     except FileNotFoundError:  # a partition is taken away for a moment while its table is read anew
         names = []
     for name in names:
-        number = _read(directory, f"{name}/partition")
+        number = attribute(directory, f"{name}/partition")
         if number:
             found.append((int(number), "/dev/" + name.replace("!", "/")))
     if dm_uuid:
         for name in holder_names(directory):
-            match = _PARTITION_OF.fullmatch(_read(f"{_SYS}/class/block/{name}", "dm/uuid"))
+            match = _PARTITION_OF.fullmatch(attribute(f"{_SYS}/class/block/{name}", "dm/uuid"))
             if match is not None and match.group(2) == dm_uuid:
                 found.append((int(match.group(1)), f"/dev/{name}"))
     return tuple(node for _number, node in sorted(found))
@@ -232,7 +232,7 @@ def nodes_below(addresses: Iterable[str]) -> list[str]:
 
 
 def _number(directory: str) -> tuple[int, int] | None:
-    major, _colon, minor = _read(directory, "dev").partition(":")
+    major, _colon, minor = attribute(directory, "dev").partition(":")
     return (int(major), int(minor)) if minor else None
 
 

@@ -30,7 +30,9 @@ def _check_not_refused(op: ops.Run) -> None:
     refused = refusal(*op.asks, _SECONDS_FOR_ASKING)
     if refused:
         why = f"{op.asks[0]}, port {op.asks[1]}: {refused}"
-        raise StorageError("command_failed", "mount failed", subject="mount", command=op.command, stderr=why)
+        raise StorageError(
+            "command_failed", "mount failed", subject="mount", hint=op.hint, command=op.command, stderr=why
+        )
 
 
 @contextmanager

@@ -132,7 +132,10 @@ def _copy_range(source: int, target: int, start: int, end: int) -> None:
         data = os.pread(source, min(_COPY_BYTES, end - start), start)
         if not data:
             raise StorageError(
-                "changed_meanwhile", "the source became shorter while it was copied", hint="Run the task again."
+                "changed_meanwhile",
+                "the source became shorter while it was copied",
+                subject=os.readlink(f"/proc/self/fd/{source}"),
+                hint="Run the task again.",
             )
         if data.count(0) != len(data):
             _write_whole(target, data, start)

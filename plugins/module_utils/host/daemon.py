@@ -14,10 +14,8 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
-from ..model.types import POOL_TYPES
 from .identity import changed_meanwhile
 
-_BUSY = ("asynchronous jobs running", "is still in use", "is still being allocated")
 _POLL_SECONDS = 0.1
 
 
@@ -55,7 +53,9 @@ class Daemon:
         try:
             self._connection = self._within(connect)
         except self._library.libvirtError as error:
-            raise self._no_connection(error) from None
+            from .daemon_errors import no_connection
+
+            raise no_connection(self._library, self.uri, self.why, error) from None
 
     @property
     def is_open(self) -> bool:
@@ -65,36 +65,6 @@ class Daemon:
         connection, self._connection = self._connection, None
         if connection is not None and connection.isAlive() == 1:
             connection.close()
-
-    def _no_connection(self, error: Any) -> StorageError:
-        code = error.get_error_code()
-        refused = (
-            self._library.VIR_ERR_AUTH_FAILED,
-            self._library.VIR_ERR_AUTH_CANCELLED,
-            self._library.VIR_ERR_AUTH_UNAVAILABLE,
-            self._library.VIR_ERR_ACCESS_DENIED,
-        )
-        if code in refused or "Permission denied" in str(error):
-            return StorageError(
-                "not_permitted",
-                f"{self.uri}: {error}",
-                subject=self.uri,
-                hint="Run as a user whom the daemon lets in (become: true).",
-            )
-        unknown = code in (self._library.VIR_ERR_NO_CONNECT, self._library.VIR_ERR_INVALID_ARG)
-        if unknown or "URI path" in str(error):
-            return StorageError(
-                "invalid_uri",
-                f"{self.uri}: {error}",
-                subject=self.uri,
-                hint="Name a uri that virsh -c understands, or native:///system.",
-            )
-        return StorageError(
-            "daemon_down",
-            f"the daemon of {self.uri} does not answer: {error}" + (f" ({self.why})" if self.why else ""),
-            subject=self.uri,
-            hint="Start it (for instance systemctl start libvirtd or virtstoraged.socket), or name another uri.",
-        )
 
     def _within(self, look: Callable[[], Any]) -> Any:
         """The value of ``look``. Raises ``deadline`` where it takes longer than may be; it is left to itself then."""
@@ -170,15 +140,9 @@ class Daemon:
                 hint="Run the task again when it is back: what is not done yet is done then.",
                 command=command,
             )
-        code, hint = _CODES.get(error.get_error_code() or 0, ("daemon_failed", _LOG))
-        if "already exists" in str(error) or error.get_error_code() == _EXISTS:
-            code, hint = "changed_meanwhile", _UNLISTED
-        if any(words in str(error) for words in _BUSY):
-            hint = "Wait until that is done and run the task again, or give it a longer timeout."
-        if "No space left on device" in str(error):
-            code, hint = "no_space", "Free some space and run the task again."
-        message = f"the daemon refused: {str(error).strip()}"
-        return StorageError(code, message, subject=subject, hint=hint, command=command)
+        from .daemon_errors import refusal
+
+        return refusal(error, subject, command)
 
     # --- looking -----------------------------------------------------------------------------------------------------
 
@@ -329,16 +293,22 @@ class Daemon:
                 self._waiting(lambda: _CALLS[op.verb](self._library, self._connection, op))
                 return
             except self._library.libvirtError as error:
-                busy = any(words in str(error) for words in _BUSY)
-                if not busy or time.monotonic() >= deadline:
+                from .daemon_errors import is_busy, not_started
+
+                if not is_busy(error) or time.monotonic() >= deadline:
                     failure = self._failure(error, subject, op.command)
                     if op.verb == "pool-start" and failure.code == "daemon_failed":
-                        failure.hint = _START
+                        failure.hint = not_started()
                     if op.verb == "pool-refresh" and failure.code != "daemon_lost":
                         self._explain_stopped(failure, op.pool)
                     raise failure from None
             except OSError as error:
-                raise StorageError("not_readable", str(error), subject=str(error.filename or subject)) from None
+                raise StorageError(
+                    "not_readable",
+                    str(error),
+                    subject=str(error.filename or subject),
+                    hint="Look at the file that is uploaded, or run as a user who may read it (become: true).",
+                ) from None
             time.sleep(_POLL_SECONDS)
 
     def _explain_stopped(self, failure: StorageError, pool: str) -> None:
@@ -390,30 +360,6 @@ def _library() -> Any:
         ) from None
     libvirt.registerErrorHandler(lambda context, error: None, None)  # it would print to stderr
     return libvirt
-
-
-_START = (
-    "Look whether its source is there, and whether the host of the daemon has the tools of its type ("
-    + ", ".join(f"{row.name}: {row.tools}" for row in POOL_TYPES.values() if row.tools)
-    + "). The pool stays defined."
-)
-_LOG = "The message is the daemon's own; its log may say more (journalctl -u libvirtd or virtstoraged)."
-_EXISTS = 90
-_UNLISTED = (
-    "It was made meanwhile, or the daemon did not list it: let it look again (virsh pool-refresh), look at what is "
-    "there, and run the task again."
-)
-# libvirt's error numbers (virterror.h): they are part of its interface.
-_CODES = {
-    3: ("daemon_cannot", "The daemon has no such function for this type."),
-    84: ("daemon_cannot", "The daemon has no such function for this type."),
-    49: ("changed_meanwhile", "Look at what is there and run the task again."),
-    75: ("daemon_failed", "Let the task build what is not there (build: auto)."),
-    76: ("storage_foreign", "Look at what is there; if it may be lost, add allow: [overwrite]."),
-    29: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
-    88: ("not_permitted", "Run as a user whom the daemon lets do it (become: true)."),
-    50: ("changed_meanwhile", "Look at what is there and run the task again."),
-}
 
 
 def _pool(connection: Any, op: Any) -> Any:
@@ -507,6 +453,8 @@ def _refresh(library: Any, connection: Any, op: Any) -> None:
     """The daemon remembers what it saw; what was made since then by others would be lost unseen."""
     pool = _pool(connection, op)
     pool.refresh(0)
+    if op.sought:
+        _check_sought(pool, op)
     if op.holds is None:
         return
     names, most = op.holds
@@ -515,6 +463,15 @@ def _refresh(library: Any, connection: Any, op: Any) -> None:
         raise changed_meanwhile(f"pool {op.pool}", f"turned out to hold {', '.join(strange[:5])}")
     if most is not None and pool.info()[2] > most:
         raise changed_meanwhile(f"pool {op.pool}", "turned out to hold more than its daemon lists")
+
+
+def _check_sought(pool: Any, op: Any) -> None:
+    from .scanning import check_sought
+
+    listed = set(pool.listVolumes())
+    for wanted in op.sought:
+        size = pool.storageVolLookupByName(wanted.name).info()[1] if wanted.name in listed else None
+        check_sought(wanted, f"pool {op.pool}", size)
 
 
 _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {

@@ -166,11 +166,11 @@ def described(above: Device) -> str:
     mapped = f"/dev/mapper/{above.dm_name}"
     for prefix, what in _MAPPED:
         if above.dm_uuid.startswith(prefix):
-            return f"{what} {_group(above.dm_name) if prefix == _OF_LVM else above.dm_name} ({mapped})"
+            return f"{what} {group_of(above.dm_name) if prefix == _OF_LVM else above.dm_name} ({mapped})"
     return f"device-mapper {mapped}" if above.kind == "dm" else above.node
 
 
-def _group(dm_name: str) -> str:
+def group_of(dm_name: str) -> str:
     """The volume group in the name that LVM gives (dm_build_dm_name of libdevmapper: a hyphen is doubled)."""
     return dm_name.replace("--", "\0").split("-")[0].replace("\0", "-")
 

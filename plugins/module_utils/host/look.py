@@ -15,7 +15,7 @@ from ..model.errors import StorageError
 from .mounts import Mount, mounts
 from .notes import Notes
 from .remote import Servers
-from .run import run
+from .run import misprinted, run
 
 _LEAST = 0.1
 
@@ -85,6 +85,4 @@ def _parsed(argv: Sequence[str], printed: str) -> Any:
     try:
         return json.loads(printed)
     except ValueError as error:
-        raise StorageError(
-            "command_failed", f"{argv[0]} printed what is no JSON: {error}", subject=argv[0], command=" ".join(argv)
-        ) from None
+        raise misprinted(argv, f"JSON: {error}") from None

@@ -20,6 +20,7 @@ from ..model.tables import DOS, GPT, RESERVED, Partition, Table, bounds
 from .block import Device, device_at
 from .files import read_small_file
 from .patience import in_child
+from .run import misprinted
 
 _TRAILING = re.compile(r"([0-9]+)\Z")
 _SYS = "/sys/class/block"
@@ -170,9 +171,7 @@ def _rows(disk: str, run: Runner) -> dict[str, Any]:
     try:
         rows: dict[str, Any] = json.loads(run(argv))["partitiontable"]
     except (ValueError, KeyError) as error:
-        raise StorageError(
-            "command_failed", f"sfdisk printed what is no JSON: {error}", subject=disk, command=" ".join(argv)
-        ) from None
+        raise misprinted(argv, f"JSON: {error}", disk) from None
     return rows
 
 

@@ -83,7 +83,7 @@ def in_child(function: Callable[[], Any], seconds: float) -> Any:
             return None
         told = {"failed": "the process that looked was ended"}
     if "failed" in told:
-        raise StorageError("operation_failed", f"looking failed: {told['failed']}", hint=_FAILED)
+        raise StorageError("operation_failed", f"looking failed: {told['failed']}", subject="this host", hint=_FAILED)
     return told["answer"]
 
 

@@ -16,15 +16,18 @@ from collections.abc import Callable
 
 from ..model.errors import StorageError
 
+_HINT = "See whether its service runs there and this host may reach it, or give the task a longer timeout."
+
 
 def ensure_listening(host: str, port: int, seconds: float) -> None:
     """Raises ``operation_failed`` where nobody does, and ``deadline``."""
     error = _connected(host, port, seconds)
     if isinstance(error, TimeoutError):
-        raise StorageError("deadline", f"{host} did not answer at port {port} within {seconds:g} s", subject=host)
+        what = f"{host} did not answer at port {port} within {seconds:g} s"
+        raise StorageError("deadline", what, subject=host, hint=_HINT)
     if error is not None:
-        why = error.strerror or str(error)
-        raise StorageError("operation_failed", f"nobody answers at port {port} of {host}: {why}", subject=host)
+        what = f"nobody answers at port {port} of {host}: {error.strerror or error}"
+        raise StorageError("operation_failed", what, subject=host, hint=_HINT)
 
 
 def refusal(host: str, port: int, seconds: float) -> str:

@@ -83,7 +83,11 @@ def finish(
     except subprocess.TimeoutExpired:
         _abandon(child)
         raise StorageError(
-            "deadline", f"{argv[0]} did not answer within {timeout:.3g} s", subject=argv[0], command=command
+            "deadline",
+            f"{argv[0]} did not answer within {timeout:.3g} s",
+            subject=argv[0],
+            hint="See what it waits for (a device, a server), or give the task a longer timeout.",
+            command=command,
         ) from None
     except BaseException:
         _abandon(child)
@@ -124,6 +128,17 @@ def tool_missing(tool: str) -> StorageError:
     package = installing(tool) or "look for the package that has it"
     return StorageError(
         "tool_missing", f"{tool} is not installed on this host", subject=tool, hint=f"Install it: {package}."
+    )
+
+
+def misprinted(argv: Sequence[str], what: str, subject: str = "") -> StorageError:
+    """Of a command that ended well and printed what can't be read."""
+    return StorageError(
+        "command_failed",
+        f"{argv[0]} printed what is no {what}",
+        subject=subject or argv[0],
+        hint="See what it prints when it is run by hand, and whether something else is installed under its name.",
+        command=" ".join(argv),
     )
 
 

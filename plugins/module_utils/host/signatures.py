@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple
 from ..model.errors import StorageError
 from ..model.found import BLANK, DATA, NOT_THERE, UNREADABLE
 from .patience import in_child
-from .run import run
+from .run import misprinted, run
 
 _MIB = 1 << 20
 # Where signatures are: 4 MiB and a bit from the start (the last copy of a LUKS2 header), 1 MiB before the end. That
@@ -195,7 +195,7 @@ def all_signatures(path: str, timeout: float) -> list[Signature]:
     try:
         rows = json.loads(printed)["signatures"] if printed.strip() else []
     except ValueError as error:
-        raise StorageError("command_failed", f"wipefs printed what is no JSON: {error}", subject=path) from None
+        raise misprinted(argv, f"JSON: {error}", path) from None
     return [_signature(row) for row in rows]
 
 

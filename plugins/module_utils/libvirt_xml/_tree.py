@@ -43,6 +43,7 @@ def etree() -> Any:
         raise StorageError(
             "library_missing",
             f"The Python library lxml can't be imported by {sys.executable}: {error}",
+            subject="lxml",
             hint=f"Install it for that interpreter: {installing('lxml for Python')}.",
         ) from error
     return module

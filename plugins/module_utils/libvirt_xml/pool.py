@@ -124,7 +124,7 @@ def _row(name: str | None) -> PoolType:
     if not name:
         raise _tree.invalid("The pool has no type", _types_hint())
     if name not in POOL_TYPES:
-        raise StorageError("unknown_type", f"{name!r} is not a type of pool", hint=_types_hint())
+        raise StorageError("unknown_type", f"{name!r} is not a type of pool", subject="xml", hint=_types_hint())
     return POOL_TYPES[name]
 
 

@@ -12,10 +12,13 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .pool import UNDECLARED, Pool, Source
 from .types import POOL_TYPES, PoolType
+
+if TYPE_CHECKING:
+    from .adapters import Hosts
 
 _SLASHES = re.compile("/+")
 _UUID = re.compile(r"\s*(?:[- ]*[0-9a-fA-F]{2}){16}\s*\Z", re.ASCII)
@@ -88,8 +91,15 @@ def defined(pool: Pool) -> Pool:
     return replace(pool, source=replace(pool.source, format=row.default_format))
 
 
-def keep_names(wanted: Pool, existing: Pool, resolved: Mapping[str, str]) -> Pool:
-    """A device by another path is the same device: the definition keeps its own. ``resolved``: what paths lead to."""
+def keep_names(wanted: Pool, existing: Pool, resolved: Mapping[str, str], hosts: Hosts) -> Pool:
+    """A device by another path is the same device, and a host adapter by another name the same adapter: the definition
+    keeps its own. ``resolved``: what paths lead to, ``hosts``: see adapters.py.
+    """
+    if wanted.source.adapter is not None and existing.source.adapter is not None:
+        from .adapters import keep_adapter
+
+        adapter = keep_adapter(wanted.source.adapter, existing.source.adapter, hosts)
+        wanted = replace(wanted, source=replace(wanted.source, adapter=adapter))
     names = {resolved[device.path]: device.path for device in existing.source.devices or () if device.path in resolved}
     if not names or not wanted.source.devices:
         return wanted

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import StorageError
-from .pool import Pool, Source
+from .pool import Adapter, Pool, Source
 
 # The protocols of netfs, in the words of source.format.
 NFS, GLUSTERFS, CIFS = "nfs", "glusterfs", "cifs"
@@ -23,13 +23,14 @@ EVERYTHING = Source()
 @dataclass(frozen=True)
 class Query:
     """``hosts`` are those to ask, and ``formats`` the protocols to ask them by. ``paths``: devices of the declaration,
-    of which is wanted what they resolve to.
+    of which is wanted what they resolve to, and ``adapters`` likewise.
     """
 
     type: str
     hosts: tuple[str, ...] = ()
     formats: tuple[str, ...] = (NFS, GLUSTERFS, CIFS)
     paths: tuple[str, ...] = ()
+    adapters: tuple[Adapter, ...] = ()
     username: str | None = None
     password: str | None = field(default=None, repr=False)
 
@@ -94,7 +95,8 @@ class Unanswered:
 @dataclass(frozen=True)
 class Discovery:
     """``answered``: whether anybody did who was asked. ``pools`` are those that are defined or run here, ``unread``
-    those that can't be read. ``left_out``: what is not offered, in words. ``resolved``: paths to what they resolve to.
+    those that can't be read. ``left_out``: what is not offered, in words. ``resolved``: paths to what they resolve to,
+    ``hosts``: adapters to the SCSI hosts that they lead to.
     """
 
     sources: tuple[FoundSource, ...] = ()
@@ -104,3 +106,4 @@ class Discovery:
     unread: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     resolved: Mapping[str, str] = field(default_factory=dict)
+    hosts: Mapping[Adapter, tuple[int, ...]] = field(default_factory=dict)

@@ -17,7 +17,8 @@ class StorageError(Exception):
     """A refusal or a failure that a user can act on.
 
     ``code`` is stable and listed in docs/errors.md, ``subject`` says which pool, volume or device, ``hint`` what to
-    do next. ``command``, ``rc`` and ``stderr`` are set when a command failed.
+    do next. ``word``: that of ``allow`` which lets it happen all the same; the hint names it. ``command``, ``rc`` and
+    ``stderr`` are set when a command failed, ``doing``, what it was for, when a change did.
     """
 
     def __init__(
@@ -27,6 +28,7 @@ class StorageError(Exception):
         *,
         subject: str = "",
         hint: str = "",
+        word: str = "",
         command: str = "",
         rc: int | None = None,
         stderr: str = "",
@@ -36,24 +38,26 @@ class StorageError(Exception):
         self.message = message
         self.subject = subject
         self.hint = hint
+        self.word = word
+        self.doing = ""
         self.command = command
         self.rc = rc
         self.stderr = stderr
 
     @property
-    def allowable(self) -> bool:
-        """Whether a word of ``allow`` gets around it, which the hint names then."""
-        return "allow: [" in self.hint
+    def told(self) -> str:
+        """What went wrong, and in doing what."""
+        return f"{self.doing}: {self.message}" if self.doing else self.message
 
     def as_dict(self) -> dict[str, Any]:
         """The ``error`` value of a module's result."""
-        error: dict[str, Any] = {"code": self.code, "subject": self.subject, "message": self.message, "hint": self.hint}
+        error: dict[str, Any] = {"code": self.code, "subject": self.subject, "message": self.told, "hint": self.hint}
         if self.command:
             error.update(command=self.command, rc=self.rc, stderr=self.stderr)
         return error
 
     def __str__(self) -> str:
-        text = self.message
+        text = self.told
         if self.command:
             ended = "" if self.rc is None else f"; exit status {self.rc}; {self.stderr.strip() or 'no message'}"
             text += f" (command: {self.command.splitlines()[0]}{ended})"

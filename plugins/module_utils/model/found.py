@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from .change import Condition
 from .errors import StorageError
-from .pool import UNDECLARED, Permissions, Pool
+from .pool import UNDECLARED, Adapter, Permissions, Pool
 from .tables import Table
 from .types import PoolType, row_of
 from .volume import Volume
@@ -97,13 +97,14 @@ class Storage:
     readable, no backend) or unseen (only a daemon can look at it); ``why`` says it in words. ``parts``: what it is
     built of, if that is more than a directory. ``up``: its volumes are there to be used: it is mounted, activated;
     ``bring_up`` and ``take_down`` say in words how, and are empty where there is nothing to do. ``ours``: our own start
-    brought it up. ``requires``: what must still hold when it is brought up, ``leaves`` when it goes down.
-    ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was deleted from what shows up
-    there later, and is empty where nothing would tell that. ``busy``: who uses it, if asked for. ``fixed``: why owner,
-    group and mode of its directory can't be set; empty where they can. ``idle``: it is up for having nothing to bring
-    up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though it can be looked at.
-    ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides. ``listable``: what it
-    holds can be looked at even where it is not up. ``unable``: why this host can't bring it up, or make anything in it.
+    brought it up, or it is declared to go with the pool. ``requires``: what must still hold when it is brought up,
+    ``leaves`` when it goes down. ``emptied``: an interrupted task has deleted what it held; ``mark`` tells what was
+    deleted from what shows up there later, and is empty where nothing would tell that. ``busy``: who uses it, if asked
+    for. ``fixed``: why owner, group and mode of its directory can't be set; empty where they can. ``idle``: it is up
+    for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though
+    it can be looked at. ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides.
+    ``listable``: what it holds can be looked at even where it is not up. ``unable``: why this host can't bring it up,
+    or make anything in it.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -201,13 +202,44 @@ class Neighbour:
     identity: tuple[int, ...] | None = None
 
 
+# What there is of the unit that starts pools at boot.
+NO_UNIT, OUTDATED, ENABLED = "absent", "outdated", "enabled"
+
+
+@dataclass(frozen=True)
+class Boot:
+    """Who starts the pools that are marked for autostart: a daemon, where nothing else is said. ``nobody`` says why
+    nobody does. ``unit`` is the unit of systemd that starts them where it is ``needed``, and ``state`` what there is of
+    it. ``others``: other pools are marked as well. ``keyless``: the pool can't be started then, since the login that it
+    was started with is kept nowhere.
+    """
+
+    nobody: str = ""
+    unit: str = ""
+    needed: bool = False
+    state: str = NO_UNIT
+    others: bool = False
+    keyless: bool = False
+
+
 # How much must be known of a volume before it is decided on: only that it stays the same file, also who has it open, or
 # also which definitions and overlays use it.
 PIN, RUNNING, EVERYTHING = "pin", "running", "everything"
 # Beside the names of volumes: the pool's own storage, and who would keep it from being taken down; the devices that it
 # would be made of or started on, those that are erased with it, and those that new volumes are cut from, and who has
-# them.
+# them; and the pools that run on its volumes.
 ITSELF, SOURCE, ERASED, GROUND = "", "/", "/erased", "/ground"
+ABOVE = "/above"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A volume of another pool that is to be the device of this one: its path, as far as it is known, and what there is
+    to be done before it can be one.
+    """
+
+    path: str | None = None
+    missing: StorageError | None = None
 
 
 @dataclass(frozen=True)
@@ -235,13 +267,14 @@ class Found:
 
     ``definition_text``: the definition file as it is, for patching. ``unread``: other pools whose definitions can't be
     read. ``unsupported``: why pools of its type can't be run here, empty if they can; ``defines_all``: they can be
-    defined all the same. ``starts_at_boot``: whether
-    somebody starts what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
+    defined all the same. ``boot``: who starts
+    what is marked for autostart. ``keeps_unknown``: whether a definition keeps elements that libvirt
     has no word for. ``learned``: whether the permissions in a definition may be those that the directory had, rather
     than declared ones. ``unlisted``: volumes that a daemon does not list as they are.
     ``users``: an entry for each volume that was asked about; ``unseen``: what could not be looked at for them.
     ``beneath``: who has, as a whole, the devices that are erased with the pool, or that new volumes are cut from, if
-    that was asked for; ``blind``: what could not be looked at for that.
+    that was asked for; ``blind``: what could not be looked at for that. ``above``: who runs on its volumes, if that was
+    asked for.
     ``protected``: named volumes that we may not write.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
@@ -251,6 +284,7 @@ class Found:
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
     multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
+    ``hosts``: the SCSI hosts that the adapters of all these pools lead to: see model/adapters.py.
     ``remains``: what is left where a new volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -273,7 +307,7 @@ class Found:
     unwritable: str = ""
     unsupported: str = ""
     defines_all: bool = True
-    starts_at_boot: bool = True
+    boot: Boot = Boot()
     learned: bool = False
     keeps_unknown: bool = True
     unlisted: tuple[str, ...] = ()
@@ -282,6 +316,7 @@ class Found:
     users: Mapping[str, tuple[User, ...]] = field(default_factory=dict)
     unseen: tuple[str, ...] = ()
     beneath: tuple[User, ...] = ()
+    above: tuple[User, ...] = ()
     blind: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
     broken: Mapping[str, str] = field(default_factory=dict)
@@ -298,6 +333,7 @@ class Found:
     beside: bool = False
     extent: int | None = None
     table: Table | None = None
+    hosts: Mapping[Adapter, tuple[int, ...]] = field(default_factory=dict)
     remains: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -317,7 +353,7 @@ class Found:
             return None
         problem = self.current.problem
         if problem is not None:
-            return StorageError(problem.code, problem.what, subject=f"pool {self.name}", hint=problem.hint)
+            return problem.error(f"pool {self.name}")
         return StorageError(
             "backend_missing" if self.unsupported else "storage_unreadable",
             f"{self.current.path}: {self.current.why}" if self.current.path else self.current.why,

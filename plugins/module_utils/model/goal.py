@@ -10,17 +10,21 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from .errors import StorageError
 from .pool import Pool
 from .volume import Volume
 
 
 @dataclass(frozen=True)
 class PoolGoal:
+    """``missing``: the volume that is to be its device could not be looked at, which an earlier task may mend."""
+
     pool: Pool
     state: str = "active"
     autostart: bool | None = None
     build: str = "auto"
     allow: frozenset[str] = frozenset()
+    missing: StorageError | None = None
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,8 @@ class Scope:
     absolute paths; of sources it is also asked who writes to them. ``neighbours``: read the other definitions.
     ``contents``: volume name to number of bytes whose digest is wanted. ``holds``: list what its directory holds.
     ``new``: volumes as declared, of which those that are not there will be made: where they would be cut from a pool,
-    something may be left.
+    something may be left. ``boots``: it is asked who starts pools at boot. ``stops``: the pool may be stopped, and so
+    what devices it has matters.
     """
 
     pool: Pool
@@ -71,3 +76,5 @@ class Scope:
     contents: tuple[tuple[str, int], ...] = ()
     holds: bool = False
     new: tuple[Volume, ...] = ()
+    boots: bool = False
+    stops: bool = False

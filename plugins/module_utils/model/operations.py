@@ -14,9 +14,12 @@ nothing, which holds for all that don't say otherwise. ``note``: it only notes s
 from __future__ import annotations
 
 import shlex
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .units import format_mode
+
+if TYPE_CHECKING:
+    from .volume import Sought
 
 
 def _shell(*words: object) -> str:
@@ -221,6 +224,47 @@ class RemoveDirectory(NamedTuple):
         return _shell("rmdir", self.path)
 
 
+class ScanUnits(NamedTuple):
+    """Lets the kernel look for units of a SCSI host, or of one of its targets (``H:B:T``), and for the sizes of those
+    that it has; waits until there is a device for each. Within the task's timeout. Fails where the volumes that are
+    ``sought`` are not there then.
+    """
+
+    host: int
+    target: str = ""
+    sought: tuple[Sought, ...] = ()
+    whole: bool = False
+
+    @property
+    def word(self) -> str:
+        """Bus, target and unit."""
+        return " ".join((*self.target.split(":")[1:], "-")) if self.target else "- - -"
+
+    @property
+    def command(self) -> str:
+        scan = f"echo {shlex.quote(self.word)} > /sys/class/scsi_host/host{self.host}/scan"
+        return f"{scan} && echo 1 | tee /sys/bus/scsi/devices/{self.target or self.host}:*/rescan"
+
+
+class ChangeVport(NamedTuple):
+    """Creates or deletes a virtual Fibre Channel host on another one, by the names of its node and its port; a new one
+    is there when that is done, with what units it has by then.
+    """
+
+    doing: str
+    parent: int
+    node: str
+    port: str
+
+    @property
+    def word(self) -> str:
+        return f"{self.port}:{self.node}"
+
+    @property
+    def command(self) -> str:
+        return f"echo {self.word} > /sys/class/fc_host/host{self.parent}/vport_{self.doing}"
+
+
 class OpenStaging(NamedTuple):
     """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
     ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up
@@ -381,7 +425,7 @@ class DaemonCall(NamedTuple):
 
     ``words`` are virsh's options, ``value`` a size in bytes, ``data`` what is uploaded: bytes, or a path of this host.
     ``holds``: the names of the volumes that a pool must have once it was looked at anew, and how many bytes may be in
-    use then, where that matters.
+    use then, where that matters. ``sought``: volumes that it must have then, where it may have others.
     """
 
     verb: str
@@ -393,6 +437,7 @@ class DaemonCall(NamedTuple):
     value: int | None = None
     data: Any = None
     holds: tuple[tuple[str, ...], int | None] | None = None
+    sought: tuple[Sought, ...] = ()
 
     @property
     def whole(self) -> bool:

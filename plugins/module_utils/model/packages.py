@@ -41,8 +41,10 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "parted": ("parted",) * 4,
     "kpartx": ("kpartx", "kpartx", "kpartx", "multipath-tools"),
     "udevadm": ("udev", "systemd-udev", "udev", "systemd"),
+    "systemctl": ("systemd",) * 4,
     "modprobe": ("kmod",) * 4,
     "dd": ("coreutils",) * 4,
+    "tee": ("coreutils",) * 4,
     **dict.fromkeys(_LVM, ("lvm2",) * 4),
     "thin_check": (
         "thin-provisioning-tools",
@@ -62,6 +64,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "mkfs.hfsplus": ("hfsprogs", "hfsplus-tools", "hfsutils", ""),
     "mount.nfs": _NFS,
     "showmount": _NFS,
+    "exportfs": ("nfs-kernel-server", "nfs-utils", "nfs-kernel-server", "nfs-utils"),
     "mount.glusterfs": ("glusterfs-client", "glusterfs-fuse", "glusterfs", "glusterfs"),
     "gluster": ("glusterfs-cli", "glusterfs-cli", "glusterfs", "glusterfs"),
     "mount.cifs": ("cifs-utils",) * 4,

@@ -77,6 +77,18 @@ class Login:
 
 
 @dataclass(frozen=True)
+class SourceVolume:
+    """A volume of another pool as the device of this one."""
+
+    pool: str
+    volume: str
+    part_separator: bool | None = None
+
+    def __str__(self) -> str:
+        return f"{self.pool}/{self.volume}"
+
+
+@dataclass(frozen=True)
 class Source:
     hosts: tuple[SourceHost, ...] | None = None
     devices: tuple[SourceDevice, ...] | None = None
@@ -94,7 +106,7 @@ class Source:
 @dataclass(frozen=True)
 class Pool:
     """A definition. ``extras`` are elements that the collection has no word for, each as canonical XML text. ``login``
-    is no part of it, and makes no difference.
+    is no part of it, and makes no difference; nor is ``source_volume``, which is the path of a device in a definition.
     """
 
     name: str
@@ -109,6 +121,7 @@ class Pool:
     refresh_allocation: str | None = None
     extras: tuple[str, ...] = ()
     login: Login | None = field(default=None, repr=False, compare=False)
+    source_volume: SourceVolume | None = field(default=None, compare=False)
 
 
 def overlay(base: Pool, declared: Pool) -> Pool:

@@ -97,11 +97,15 @@ def pci_numbers(text: str) -> tuple[int, ...] | None:
     return None if numbers is None or numbers[2] > _LAST_SLOT else numbers
 
 
-def misfit(pool: Pool, row: PoolType) -> Problem | None:
-    """What is declared of a pool, that its type has no use for: it would be dropped. None when there is nothing."""
-    known = (*row.required, *row.optional, *ALWAYS_OPTIONAL)
+def misfit(pool: Pool, row: PoolType, also: tuple[str, ...] = ()) -> Problem | None:
+    """What is declared of a pool, that its type has no use for: it would be dropped. None when there is nothing.
+    ``also``: further fields of its source that may be said.
+    """
+    known = (*row.required, *row.optional, *ALWAYS_OPTIONAL, *also)
     given = [field.name for field in fields(Source) if getattr(pool.source, field.name) not in (None, (), "")]
     extra = [f"source.{name}" for name in given if name not in known]
+    if pool.source_volume is not None and not row.on_devices:
+        extra.append("source.volume")
     for name, option in (("cow", "features"), ("mount_options", "mount_options"), ("config_options", "config_options")):
         if getattr(pool, name) is not None and name not in row.features:
             extra.append(option)

@@ -62,13 +62,16 @@ class PoolType:
     disk, called by their numbers. ``snapshots``: devices that may be made from another one, as a daemon makes each that
     has less space than it needs. ``whole``: they go with the pool as one. ``made_here`` are formats of volumes that
     only its backend makes, ``names`` is the pattern of names of new ones, as far as they are not those of files.
-    ``elsewhere`` says where what can't be done with them can be.
+    ``elsewhere`` says where what can't be done with them can be. ``appear`` is the pattern of the names of those that
+    appear, grow and go where they are served: one that is not as declared is looked for anew. ``by_path``: they are
+    called by the ends of their paths, whatever a daemon calls them.
 
     A daemon: ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone,
     remove and resize its volumes; ``native`` what its backend can, likewise. ``beside``: what a daemon on this host has
     no call for may be done on its files beside it. ``unlisted``: what it may hold that a daemon does not list, and the
-    command that does. ``starts_on_nothing``: a daemon starts it, though its source is not there. ``tools``: packages
-    that the daemon's host needs for it.
+    command that does. ``starts_on_nothing``: a daemon starts it, though its source is not there. ``as_printed``: a
+    daemon knows its devices only by the names that its tool prints. ``tools``: packages that the daemon's host needs
+    for it.
 
     Finding sources: ``sources`` are fields that tell one from another; without any none are looked for.
     ``protocols``: by which servers are asked. ``daemon_finds``: a daemon can look for them too.
@@ -115,16 +118,24 @@ class PoolType:
     made_here: tuple[str, ...] = ()
     names: str = ""
     elsewhere: str = ""
+    appear: str = ""
+    by_path: bool = False
     daemon: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
     beside: bool = False
     unlisted: tuple[str, str] = ("", "")
     starts_on_nothing: bool = False
+    as_printed: bool = False
     tools: str = ""
     sources: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
     daemon_finds: bool = False
     drivers: tuple[tuple[str, str, str], ...] = ()
+
+    @property
+    def served(self) -> bool:
+        """Whether its volumes are units that others serve, called otherwise than the ends of their paths."""
+        return bool(self.appear) or self.by_path
 
 
 FILE_FORMATS = (
@@ -171,6 +182,7 @@ THIN_POOL = "thin-pool"
 _LOOK_AGAIN = ", then let the daemon look again (virsh pool-refresh)."
 _AT_THE_TARGET = "Do it where the target is served from."
 _AT_THE_UNITS = "Do it where the units are served from."
+_UNITS = r"unit:[0-9]+:[0-9]+:[0-9]+\Z"
 # lvm(8): valid names; what is reserved for inner volumes may not be in them. Ours are being made: see the backend.
 _LOGICAL_NAMES = (
     r"(?!-|virt-storage\.|snapshot|pvmove|\.{1,2}\Z)"
@@ -258,6 +270,7 @@ POOL_TYPES: dict[str, PoolType] = {
             daemon=_CUT,
             native=_FILES,
             unlisted=("thin or inactive volumes", "lvs -a"),
+            as_printed=True,
             tools="lvm2",
             sources=("name", "devices"),
             daemon_finds=True,
@@ -309,11 +322,15 @@ POOL_TYPES: dict[str, PoolType] = {
         PoolType(
             "scsi",
             ("adapter",),
+            live=(*_LIVE, "source.adapter.managed"),
             one_of=("adapter",),
             taken_away=True,
+            of_devices=True,
             active="its host adapter is there, and the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
+            appear=_UNITS,
+            sources=("adapter",),
         ),
         PoolType(
             "mpath",
@@ -321,6 +338,8 @@ POOL_TYPES: dict[str, PoolType] = {
             active="the pool was started",
             volumes="block",
             elsewhere=_AT_THE_UNITS,
+            by_path=True,
+            sources=("devices",),
         ),
         PoolType(
             "rbd",

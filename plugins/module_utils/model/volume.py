@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from .pool import UNDECLARED, Permissions
 
@@ -57,6 +58,19 @@ class Encryption:
     secrets: tuple[SecretReference, ...] = ()
     cipher: Cipher | None = None
     ivgen: InitVector | None = None
+
+
+def passing_name(name: str) -> str:
+    """What stands under a name that a volume has only for a while, in words."""
+    return f"the name that {name} has until the next boot"
+
+
+class Sought(NamedTuple):
+    """A volume that is served elsewhere, and has to be there with this capacity in bytes, or with any."""
+
+    name: str
+    capacity: int | None = None
+    at_least: bool = False
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,13 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 from ..model.discovery import FoundSource, Unanswered
+from ..model.facts import noun_facts
 from ..model.pool import Source, SourceHost
+from ..model.types import POOL_TYPES
 
 # What a record can have. The documentation of the module lists the same.
 SOURCE_FIELDS = (
@@ -21,7 +24,7 @@ _FACTS = SOURCE_FIELDS[4:]
 
 
 def source_record(kind: str, found: FoundSource) -> dict[str, Any]:
-    record: dict[str, Any] = {"type": kind, "source": as_option(found.source), "free": found.free}
+    record: dict[str, Any] = {"type": kind, "source": as_option(_of_pool(found.source, kind)), "free": found.free}
     if not found.free:
         record["why_not"] = list(found.why_not)
     for name in _FACTS:
@@ -29,6 +32,13 @@ def source_record(kind: str, found: FoundSource) -> dict[str, Any]:
         if value is not None:
             record[name] = list(value) if isinstance(value, tuple) else value
     return record
+
+
+def _of_pool(source: Source, kind: str) -> Source:
+    """What a pool of the type says of it: one that has all there is of its kind says nothing."""
+    row = POOL_TYPES[kind]
+    known = (*row.required, *row.optional)
+    return Source(**{field.name: getattr(source, field.name) for field in fields(Source) if field.name in known})
 
 
 def as_option(source: Source) -> dict[str, Any]:
@@ -43,6 +53,8 @@ def as_option(source: Source) -> dict[str, Any]:
     for name in ("dir", "name", "initiator", "format"):
         if getattr(source, name) is not None:
             option[name] = getattr(source, name)
+    if source.adapter is not None:
+        option["adapter"] = noun_facts(source.adapter)
     return option
 
 

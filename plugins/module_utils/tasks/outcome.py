@@ -9,10 +9,9 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, Callable
-
-from ansible.module_utils.basic import AnsibleModule
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..converge import Result
 from ..engines.select import needs_daemon
@@ -20,7 +19,15 @@ from ..host.patience import watch
 from ..model.errors import StorageError
 from ..report.result import diff, plan
 
-_EARLIER = {"pool_inactive": "started it", "pool_missing": "defined it", "tool_missing": "installed it"}
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+_EARLIER = {
+    "pool_inactive": "started it",
+    "pool_missing": "defined it",
+    "tool_missing": "installed it",
+    "library_missing": "installed it",
+}
 _PATIENCE, _LEAST_PATIENCE = 4, 60
 _STUCK = "See which mount or device does not answer."
 _LOOK = "Run as a user who may read it (become: true), or look at what it is mounted from."
@@ -31,25 +38,52 @@ def arguments(**own: Any) -> dict[str, Any]:
     return {"uri": {"type": "str", "default": "auto"}, "timeout": {"type": "int", "default": 30}, **own}
 
 
-def run_guarded(module: AnsibleModule, task: Callable[[AnsibleModule], None]) -> None:
-    """Runs a task; a StorageError ends the module with its code, and nothing changed."""
+def run_guarded(
+    module: AnsibleModule,
+    task: Callable[[AnsibleModule], None],
+    unlooked: Callable[[AnsibleModule, StorageError], None] | None = None,
+) -> None:
+    """Runs a task; a StorageError ends the module with its code, and nothing changed. ``unlooked`` is what it comes to
+    in check mode where nothing can be looked at for lack of a library, which an earlier task of the play may install.
+    """
     try:
-        if module.params["timeout"] < 1:
-            raise StorageError("invalid_option", "timeout is not a positive number of seconds", hint="Give one.")
-        if needs_daemon(module.params["uri"]):
-            from .binding import ensure_libvirt
-
-            ensure_libvirt(module)
-        task(module)
+        if unlooked is None or not module.check_mode:
+            _run(module, task)
+        else:
+            _run_or_go_on(module, task, unlooked)
     except StorageError as error:
         _refuse(module, error)
     except OSError as error:
         _refuse(module, StorageError("not_readable", str(error), subject=str(error.filename or ""), hint=_LOOK))
 
 
+def _run(module: AnsibleModule, task: Callable[[AnsibleModule], None]) -> None:
+    if module.params["timeout"] < 1:
+        raise StorageError("invalid_option", "timeout is not a positive number of seconds", hint="Give one.")
+    if needs_daemon(module.params["uri"]):
+        from .binding import ensure_libvirt
+
+        ensure_libvirt(module)
+    task(module)
+
+
+def _run_or_go_on(
+    module: AnsibleModule,
+    task: Callable[[AnsibleModule], None],
+    unlooked: Callable[[AnsibleModule, StorageError], None],
+) -> None:
+    try:
+        _run(module, task)
+    except StorageError as error:
+        if error.code != "library_missing":
+            raise
+        unlooked(module, error)
+
+
 def watched(module: AnsibleModule, engine: Any) -> Any:
     """The engine; where looking through it hangs for good, although what may hang is asked for in children, the module
-    says so and ends. Several steps of a look may each take their time until then.
+    says so and ends. Several steps of a look may each take their time until then. What must still hold is looked at
+    between changes, when none is under way.
     """
     seconds = max(_LEAST_PATIENCE, _PATIENCE * module.params["timeout"])
 
@@ -69,7 +103,7 @@ def watched(module: AnsibleModule, engine: Any) -> Any:
 
         return patient
 
-    for name in ("observe", "observe_users"):
+    for name in ("observe", "observe_users", "find_sources", "broken"):
         setattr(engine, name, wrapped(getattr(engine, name)))
     carry_out = engine.execute
 
@@ -123,13 +157,20 @@ def finish(module: AnsibleModule, result: Result, engine: Any, records: dict[str
     module.exit_json(**values)
 
 
+def finish_unlooked(module: AnsibleModule, changes: Sequence[Any], missing: StorageError, **records: Any) -> None:
+    """As ``finish``, where nothing could be looked at, so that the changes are those from whatever is there by then."""
+    module.warn(_planned_all_the_same(missing))
+    module.exit_json(changed=bool(changes), diff=diff(changes), plan=plan(changes, ()), **records)
+
+
+def _planned_all_the_same(missing: StorageError) -> str:
+    return f"{missing.message}: planned as if an earlier task had {_EARLIER.get(missing.code, 'made it')}"
+
+
 def _warnings(result: Result, check: bool) -> list[str]:
     warnings = list(result.decision.warnings)
     if check and result.error is None:
-        warnings += [
-            f"{missing.message}: planned as if an earlier task had {_EARLIER.get(missing.code, 'made it')}"
-            for missing in result.decision.missing
-        ]
+        warnings += map(_planned_all_the_same, result.decision.missing)
     if any(change.destroys for change in result.decision.changes):
         warnings += [f"could not look at {what} for users of what is destroyed" for what in result.before.unseen]
     return warnings + [f"verification: {claim}" for claim in result.unmet]

@@ -7,33 +7,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from ansible.module_utils.basic import AnsibleModule
-
-from ..converge import Aim, Result, converge
-from ..decide.pools import decide_pool, pool_at_stake
+from ..converge import Aim, Engine, Result, converge
+from ..decide.pools import decide_pool, pool_at_stake, unlooked_pool
 from ..declare.pools import pool_goal, pool_scope
 from ..engines.select import engine_for
 from ..host.accounts import accounts_of
 from ..model.change import Change, known
+from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts, volume_facts
 from ..model.found import READY, Found
+from ..model.goal import PoolGoal
 from ..report.records import pool_record
-from .outcome import done_changes, finish, watched
+from .outcome import done_changes, finish, finish_unlooked, watched
+
+if TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+    from . import boot  # noqa: F401  (so that it is sent to the host, where the module may have to leave it)
 
 
 def run(module: AnsibleModule) -> None:
     params = module.params
     goal = pool_goal(params, *accounts_of(params["uri"]))
     engine = watched(module, engine_for(params["uri"], goal.allow, params["timeout"], reading=False))
-    aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
-    result = converge(aim, engine, module.check_mode)
+    result = converge(aim_at(goal), engine, module.check_mode)
     say_what_stays(result)
     record = pool_record(result.found)
     if module.check_mode:
         record = _predicted(record, done_changes(result, True))
     finish(module, result, engine, {"pool": record})
+
+
+def run_unlooked(module: AnsibleModule, missing: StorageError) -> None:
+    goal = pool_goal(module.params, *accounts_of(module.params["uri"]))
+    changes = unlooked_pool(goal)
+    record = {"name": goal.pool.name, "state": "unknown"}
+    finish_unlooked(module, changes, missing, pool=_predicted(record, changes))
+
+
+def aim_at(goal: PoolGoal) -> Aim:
+    aim = Aim(goal, pool_scope(goal), True, pool_at_stake, decide_pool, facts)
+    return aim if goal.pool.source_volume is None else replace(aim, settled=partial(_on_layer, goal))
+
+
+def _on_layer(goal: PoolGoal, engine: Engine) -> Aim:
+    from ..decide.layers import settled
+
+    wanted = goal.pool.source_volume
+    if wanted is None:
+        return aim_at(goal)
+    return aim_at(settled(goal, engine.layer(wanted, goal.pool), goal.pool.name in engine.pool_names()))
 
 
 def say_what_stays(result: Result) -> None:
@@ -71,6 +98,7 @@ def facts(change: Change, found: Found) -> Any:
         "target": permissions_facts(found.storage.permissions) if ready else None,
         "state": "active" if found.active else "inactive",
         "autostart": found.autostart,
+        "boot_unit": found.boot.state,
         "leftovers": ", ".join(found.leftovers),
     }
 
@@ -84,6 +112,6 @@ def _predicted(record: dict[str, Any], changes: Any) -> dict[str, Any]:
         if change.after is None:
             return {"name": record["name"], "state": "absent"}
         for name, value in known(change.after).items():
-            if name != change.part:  # what a part is made as shows up in the record once it is used
+            if name not in (change.part, "boot_unit"):  # what a part is made as shows up once it is used
                 record.update(value if isinstance(value, dict) else {name: value})
     return record

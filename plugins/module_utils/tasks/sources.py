@@ -18,7 +18,7 @@ from ..engines.select import engine_for
 from ..model.discovery import Discovery, SourcesGoal, Unanswered
 from ..model.errors import StorageError
 from ..report.sources import missing_record, source_record, unanswered_record
-from .outcome import described
+from .outcome import described, watched
 
 _PAUSE = 1.0  # between two looks
 _LEAST = 0.1
@@ -31,7 +31,7 @@ _PASSING = ("command_failed", "operation_failed", "deadline", "daemon_failed")
 
 def run_sources(module: AnsibleModule) -> None:
     goal = sources_goal(module.params)
-    engine = engine_for(module.params["uri"], (), module.params["timeout"], reading=True)
+    engine = watched(module, engine_for(module.params["uri"], (), module.params["timeout"], reading=True))
     discovery = _until_there(engine, goal, module.params["timeout"], module.check_mode)
     sources = offered(goal, discovery)
     judgement = judge(goal, discovery, sources)
@@ -50,6 +50,13 @@ def run_sources(module: AnsibleModule) -> None:
     if error is not None:
         module.warn(f"{error.message}: an earlier task may change that")
     module.exit_json(**values)
+
+
+def run_unlooked(module: AnsibleModule, missing: StorageError) -> None:
+    goal = sources_goal(module.params)
+    module.warn(f"{missing.message}: an earlier task may change that")
+    waited = [missing_record(source, missing.message) for source in goal.wanted]
+    module.exit_json(changed=False, sources=[], unanswered=[], missing=waited)
 
 
 def _until_there(engine: Any, goal: SourcesGoal, seconds: float, check: bool) -> Discovery:

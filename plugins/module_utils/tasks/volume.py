@@ -17,10 +17,11 @@ from ..declare.volumes import volumes_goal, volumes_scope
 from ..engines.select import engine_for
 from ..host.accounts import accounts_of
 from ..model.change import Change, known
+from ..model.errors import StorageError
 from ..model.facts import volume_facts
 from ..model.found import Found
 from ..report.records import pool_record, volume_record
-from .outcome import finish, watched
+from .outcome import finish, finish_unlooked, watched
 
 
 def run(module: AnsibleModule) -> None:
@@ -32,6 +33,14 @@ def run(module: AnsibleModule) -> None:
     result = converge(aim, engine, module.check_mode)
     entries = _entries(goal, result, module.check_mode)
     finish(module, result, engine, {"pool": pool_record(result.found), "volumes": entries}, _message(entries, result))
+
+
+def run_unlooked(module: AnsibleModule, missing: StorageError) -> None:
+    goal = volumes_goal(module.params, *accounts_of(module.params["uri"]))
+    found = Found(goal.pool)
+    decision = decide_volumes(goal, found)
+    entries = _entries(goal, Result(found, found, decision, ()), check=True)
+    finish_unlooked(module, decision.changes, missing, pool={"name": goal.pool, "state": "unknown"}, volumes=entries)
 
 
 def facts(change: Change, found: Found) -> Any:

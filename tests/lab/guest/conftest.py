@@ -9,12 +9,12 @@ import fcntl
 import glob
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from .hosts import Host, run
+from .hosts import Host, run, sh
 
 
 @pytest.fixture
@@ -115,3 +115,27 @@ def scsi_disks() -> Iterator[list[str]]:
     """Two SCSI disks of 1 GiB, empty, by their world-wide names; as ``disks``."""
     with emptied(sorted(glob.glob("/dev/disk/by-id/wwn-0x5000c500a00000??"))) as names:
         yield names
+
+
+@pytest.fixture
+def multipath() -> Iterator[Callable[[str], str]]:
+    """Makes a map of the two paths to one unit by two adapters of scsi_debug, with more settings of multipath's, and
+    gives its name.
+    """
+    settings = Path("/etc/multipath/conf.d/lab.conf")
+
+    def make(more: str) -> str:
+        settings.parent.mkdir(parents=True, exist_ok=True)
+        settings.write_text(f"defaults {{\n{more}\n}}\n", encoding="ascii")
+        sh("""systemctl start multipathd
+            modprobe scsi_debug dev_size_mb=64 max_luns=1 add_host=2 vpd_use_hostno=0
+            for turn in $(seq 60); do test "$(multipath -ll | grep -c running)" = 2 && break; sleep 0.5; done
+            udevadm settle""")
+        (name,) = (line.split()[0] for line in run("dmsetup", "ls", "--target", "multipath").splitlines())
+        return name
+
+    yield make
+    sh("""udevadm settle
+        for each in $(dmsetup ls --target linear | cut -f 1); do dmsetup remove --retry $each; done
+        multipath -F; systemctl stop multipathd.service multipathd.socket; modprobe -r scsi_debug""")
+    settings.unlink()

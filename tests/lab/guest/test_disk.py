@@ -80,28 +80,6 @@ def cut_grown_removed(host: Host, disk: Disk, **source: Any) -> None:
     assert not os.path.exists(disk.path(2))
 
 
-@pytest.fixture
-def multipath() -> Iterator[Callable[[str], str]]:
-    """Makes a map of two paths, with more settings of multipath's, and gives its name."""
-    settings = Path("/etc/multipath/conf.d/lab.conf")
-
-    def make(more: str) -> str:
-        settings.parent.mkdir(parents=True, exist_ok=True)
-        settings.write_text(f"defaults {{\n{more}\n}}\n", encoding="ascii")
-        sh("""systemctl start multipathd
-            modprobe scsi_debug dev_size_mb=64 max_luns=1 add_host=2 vpd_use_hostno=0
-            for turn in $(seq 60); do test "$(multipath -ll | grep -c running)" = 2 && break; sleep 0.5; done
-            udevadm settle""")
-        (name,) = (line.split()[0] for line in run("dmsetup", "ls", "--target", "multipath").splitlines())
-        return name
-
-    yield make
-    sh("""udevadm settle
-        for each in $(dmsetup ls --target linear | cut -f 1); do dmsetup remove --retry $each; done
-        multipath -F; systemctl stop multipathd.service multipathd.socket; modprobe -r scsi_debug""")
-    settings.unlink()
-
-
 def test_a_multipath_map_that_udev_makes_partitions_of(host: Host, multipath: Callable[[str], str]) -> None:
     """By its path among those that stay; udev's rule says how its partitions are called."""
     name = multipath("")

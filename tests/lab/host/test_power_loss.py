@@ -62,7 +62,7 @@ def _playbook(guest: Guest) -> str:
     common = {"uri": "native:///system", "allow": ["beside_daemon"]}
     tasks = []
     for name, pool in POOLS.items():
-        tasks.append({"name": name, "virt.storage.storage_pool": {**common, "name": name, "autostart": True, **pool}})
+        tasks.append({"name": name, "virt.storage.storage_pool": {**common, "name": name, **pool}})
     for name, volumes in VOLUMES.items():
         tasks.append(
             {"name": f"volumes of {name}", "virt.storage.storage_volume": {**common, "pool": name, "volumes": volumes}}

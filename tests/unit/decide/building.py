@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -18,6 +19,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     FOREIGN,
     READY,
     UNKNOWN_STORAGE,
+    Boot,
     Found,
     Image,
     Storage,
@@ -42,7 +44,7 @@ PLAIN = {"raw": {}, "qcow2": {"compat": "1.1", "cluster_size": 65536, "lazy_refc
 
 def nothing(storage=GONE, **more):
     """No pool p."""
-    known = {"current": storage, "resolved": {"/p": "/p"}, "starts_at_boot": False}
+    known = {"current": storage, "resolved": {"/p": "/p"}, "boot": Boot(nobody="nothing starts it")}
     return Found("p", storage=storage, **{**known, **more})
 
 
@@ -132,11 +134,13 @@ def codes(decision):
 
 
 def whole(error):
-    """The error, which must say what is wrong, of what, and what to do."""
+    """The error, which must say what is wrong, of what, and what to do: the word that the hint names, if one helps."""
     assert error.code
     assert error.message
     assert error.subject
     assert error.hint
+    named = "" if error.code == "daemon_cannot" else "".join(re.findall(r"allow: \[(\w+)\]", error.hint)[:1])
+    assert error.word == named
     return error
 
 

@@ -17,14 +17,15 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     FOREIGN,
     READY,
     Found,
+    Neighbour,
     Part,
     Problem,
     Storage,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Adapter, Pool, Source
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Sought, Volume
 
-from .building import MIB, UUID, actions, codes, decide, entry, pool_goal, pool_refused, refused, user
+from .building import MIB, UUID, actions, codes, decide, entry, only, pool_goal, pool_refused, refused, user
 
 ADAPTER = Source(adapter=Adapter("scsi_host", "scsi_host2"))
 PATH = "/dev/disk/by-path"
@@ -71,7 +72,7 @@ LACKING = [
     (entry("other"), "create", "created"),
     (entry("other", content=Content(path="/image")), "clone", "made from"),
     (entry(UNIT.name, state="absent"), "remove", "deleted"),
-    (entry(UNIT.name, capacity=2 * MIB), "resize", "resized"),
+    (entry(UNIT.name, capacity=MIB // 2, allow=("shrink",)), "resize", "resized"),
     (entry(UNIT.name, capacity=MIB, recreate="always"), "remove", "deleted"),
     (entry(UNIT.name, capacity=MIB, recreate="always"), "create", "created"),
 ]
@@ -99,6 +100,105 @@ def test_what_exclusive_removes():
 def test_what_differs_is_not_made_anew_where_nothing_is_made():
     error = refused(units(), entry(UNIT.name, thin_pool="tp"))
     assert (error.code, "recreate" in error.hint) == ("volume_differs", False)
+
+
+# -- units that appear and grow by themselves ---------------------------------------------------------------------
+
+LOOKED_FOR = [
+    (entry("unit:0:0:2"), Sought("unit:0:0:2")),
+    (entry("unit:0:0:2", capacity=MIB, at_least=True), Sought("unit:0:0:2", MIB, True)),
+    (entry(UNIT.name, capacity=2 * MIB), Sought(UNIT.name, 2 * MIB)),
+]
+
+
+@pytest.mark.parametrize(("declared", "sought"), LOOKED_FOR)
+def test_one_that_is_not_as_declared_is_looked_for(declared, sought):
+    change = only(decide(units(), declared))
+    assert (change.action, change.wanted) == ("refresh", (sought,))
+    assert (change.before, change.after) == ({"unlisted": declared.volume.name}, {"unlisted": ""})
+    assert declared.volume.name in change.summary
+
+
+def test_all_are_looked_for_at_once():
+    change = only(decide(units(), *(declared for declared, _sought in LOOKED_FOR[::2])))
+    assert change.wanted == tuple(sought for _declared, sought in LOOKED_FOR[::2])
+
+
+def test_one_that_can_not_be_used_is_looked_for():
+    gone = replace(UNIT, capacity=0, problem="it does not tell its size")
+    change = only(decide(units(volumes={UNIT.name: gone}), entry(UNIT.name)))
+    assert change.wanted == (Sought(UNIT.name),)
+
+
+def test_what_an_earlier_task_may_start_is_looked_for_then():
+    decision = decide(inactive(adapter()), entry("unit:0:0:2"))
+    assert (actions(decision), codes(decision)) == (["refresh"], ["pool_inactive"])
+
+
+def test_a_path_of_a_map_is_no_volume():
+    path = replace(UNIT, foreign="a path of the multipath map mpatha")
+    error = refused(units(volumes={UNIT.name: path}), entry(UNIT.name))
+    assert (error.code, "mpatha" in error.message) == ("volume_foreign", True)
+
+
+def test_what_does_not_appear_by_itself_is_not_looked_for():
+    error = refused(units(definition=replace(POOL, type="mpath", source=Source())), entry("unit:0:0:2"))
+    assert error.code == "not_supported"
+
+
+# -- adapters that go with their pool -----------------------------------------------------------------------------
+
+VIRTUAL = Pool("p", "scsi", UUID, PATH, source=Source(adapter=Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16)))
+
+
+def virtual(ours=True, **more):
+    found = units(definition=VIRTUAL, live=VIRTUAL, **more)
+    storage = replace(found.storage, bring_up="make it", take_down="remove it", ours=ours)
+    return replace(found, storage=storage, current=storage)
+
+
+def test_what_the_pool_made_goes_with_it():
+    assert "remove it" in only(decide_pool(pool_goal("inactive"), virtual())).summary
+    kept = only(decide_pool(pool_goal("inactive"), virtual(ours=False)))
+    assert ("without this: remove it" in kept.summary, kept.may) == (True, frozenset())
+
+
+def test_units_in_use_are_not_taken_away():
+    found = virtual(users={UNIT.name: (user("mount", "/srv"),)})
+    assert UNIT.name in pool_at_stake(pool_goal("inactive"), found)
+    assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
+    assert UNIT.name not in pool_at_stake(pool_goal("inactive"), virtual(ours=False))
+
+
+OTHER_WORDS = Adapter("fc_host", wwnn="0x" + "1" * 16, wwpn="0x" + "2" * 16)
+
+
+def test_an_adapter_in_other_words_is_no_change():
+    declared = pool_goal("active", type="scsi", source=Source(adapter=OTHER_WORDS))
+    assert decide_pool(declared, virtual()).changes == ()
+
+
+def test_whether_it_goes_may_change_at_any_time():
+    managed = Source(adapter=replace(OTHER_WORDS, managed=True))
+    change = only(decide_pool(pool_goal("active", type="scsi", source=managed), virtual()))
+    assert change.action == "redefine"
+    assert change.wanted.source.adapter == replace(VIRTUAL.source.adapter, managed=True)
+
+
+def test_another_adapter_is_another_pool():
+    other = Source(adapter=replace(OTHER_WORDS, wwpn="3" * 16))
+    assert pool_refused(pool_goal("active", type="scsi", source=other), virtual()).code == "identity_change"
+
+
+@pytest.mark.parametrize(
+    ("hosts", "conflict"), [({}, False), ({ADAPTER.adapter: (2,), VIRTUAL.source.adapter: (7, 2)}, True)]
+)
+def test_no_two_pools_have_one_adapter(hosts, conflict):
+    found = inactive(adapter(), definition=None, hosts=hosts, neighbours=(Neighbour(replace(VIRTUAL, name="q"), PATH),))
+    if conflict:
+        assert pool_refused(goal(), found).code == "source_conflict"
+    else:
+        assert actions(decide_pool(goal(), found)) == ["define", "start"]
 
 
 # -- pools --------------------------------------------------------------------------------------------------------

@@ -345,6 +345,15 @@ def test_what_no_word_allows_is_told_before_that_a_restart_is_needed():
     assert pool_refused(wanted, replace(mounted, storage=replace(unable, unable=None))).code == "restart_needed"
 
 
+def test_who_has_to_allow_a_restart_is_told_that_it_would_not_help():
+    """Not refused for what is missing: in check mode an earlier task may make that."""
+    found = started(current=DIRECTORY, storage=replace(GONE, path="/q"), active=True)
+    (missing,) = decide_pool(pool_goal(path="/q", build="never", allow=["restart"]), found).missing
+    error = pool_refused(pool_goal(path="/q", build="never"), found)
+    assert (error.code, missing.code, missing.message in error.hint) == ("restart_needed", "source_missing", True)
+    assert missing.message not in pool_refused(pool_goal(path="/q"), found).hint
+
+
 def test_what_a_word_allows_is_told_after_that_a_restart_is_needed():
     adopted = Storage(READY, "/p", up=True, bring_up="mount x", take_down="unmount /p")
     pool = replace(DEFINED, type="netfs", source=Source((SourceHost("h"),), dir="/e"))
@@ -487,38 +496,6 @@ def test_build_never_adopts_a_directory(found):
 @pytest.mark.parametrize("state", ["present", "inactive", "absent", "deleted"])
 def test_build_never_is_no_matter_where_nothing_is_built(state):
     assert codes(decide_pool(dir_goal(state, build="never"), nothing())) == []
-
-
-# -- autostart ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("declared", "have", "expected"),
-    [
-        (None, False, []),
-        (None, True, []),
-        (True, False, ["autostart"]),
-        (True, True, []),
-        (False, True, ["autostart"]),
-        (False, False, []),
-    ],
-)
-@pytest.mark.parametrize("state", ["present", "active"])
-def test_autostart(state, declared, have, expected):
-    decision = decide_pool(dir_goal(state, autostart=declared), started(autostart=have))
-    assert actions(decision) == expected
-    for change in decision.changes:
-        assert (change.before, change.after) == ({"autostart": have}, {"autostart": declared})
-    assert len(decision.warnings) == (1 if declared else 0)
-
-
-def test_where_somebody_starts_marked_pools_nobody_is_warned():
-    assert decide_pool(dir_goal(autostart=True), started(starts_at_boot=True)).warnings == ()
-
-
-def test_autostart_of_a_new_pool_is_marked_last():
-    assert actions(decide_pool(dir_goal(autostart=True), nothing())) == ["define", "build", "start", "autostart"]
-    assert actions(decide_pool(dir_goal(autostart=False), nothing())) == ["define", "build", "start"]
 
 
 # -- writing ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,13 @@ from ansible_collections.virt.storage.plugins.module_utils.model.discovery impor
     Unanswered,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice, SourceHost
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
+    Adapter,
+    Pool,
+    Source,
+    SourceDevice,
+    SourceHost,
+)
 
 
 def export(directory, host="nas1", protocol="nfs"):
@@ -67,7 +73,33 @@ def silent(code, host="nas1", protocol="nfs", said=""):
     ],
 )
 def test_alike(declared, found, alike):
-    assert decide.is_like(declared, found, {"/dev/disk/by-id/b": "/dev/sdb"}) is alike
+    assert decide.is_like(declared, found, Discovery(resolved={"/dev/disk/by-id/b": "/dev/sdb"})) is alike
+
+
+FC = Source(adapter=Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16))
+PLACE = Source(adapter=Adapter("scsi_host", parent_address="0000:00:1f.2", unique_id=1))
+HOSTS = {FC.adapter: (5,), PLACE.adapter: (2,)}
+
+
+def named(name):
+    return Source(adapter=Adapter("scsi_host", name))
+
+
+@pytest.mark.parametrize(
+    ("declared", "found", "alike"),
+    [
+        (Source(), PLACE, True),
+        (PLACE, PLACE, True),
+        (named("scsi_host2"), PLACE, True),
+        (named("host3"), PLACE, False),
+        (named("host5"), FC, True),
+        (Source(adapter=Adapter("fc_host", wwnn="0x" + "1" * 16, wwpn="2" * 16)), FC, True),
+        (FC, PLACE, False),
+        (FC, Source(), False),
+    ],
+)
+def test_adapters_alike(declared, found, alike):
+    assert decide.is_like(declared, found, Discovery(hosts=HOSTS)) is alike
 
 
 # -- pools --------------------------------------------------------------------------------------------------------
@@ -94,10 +126,15 @@ VOLUME = FoundSource(Source(name="gv0", dir="/", hosts=(SourceHost("nas1"),)))
         ("fs", device("/dev/sdb1", "/dev/sdb"), Pool("p", "fs", source=on("/dev/sdb2")), False),
         ("fs", device("/dev/dm-0", group="vg0"), Pool("p", "logical", source=Source(name="vg0")), True),
         ("fs", device("/dev/sdb1"), Pool("p", "iscsi", source=on("iqn.2026-11.example")), False),
+        ("scsi", FoundSource(PLACE), Pool("p", "scsi", source=named("host2")), True),
+        ("scsi", FoundSource(PLACE), Pool("p", "scsi", source=named("host3")), False),
+        ("scsi", FoundSource(PLACE), Pool("p", "iscsi", source=on("iqn.2026-11.example")), False),
+        ("mpath", device("/dev/mapper/a"), Pool("p", "mpath"), True),
+        ("mpath", device("/dev/mapper/a"), Pool("p", "scsi", source=named("host3")), False),
     ],
 )
 def test_pools_that_have_it(kind, found, pool, has):
-    discovery = Discovery((found,), pools=(pool,), resolved={"/dev/disk/by-id/b": "/dev/sdb"})
+    discovery = Discovery((found,), pools=(pool,), resolved={"/dev/disk/by-id/b": "/dev/sdb"}, hosts=HOSTS)
     (marked,) = decide.offered(SourcesGoal(Query(kind)), discovery)
     assert marked.free is not has
     assert marked.why_not == ((f"part of pool {pool.name} already",) if has else ())

@@ -15,6 +15,7 @@ from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import
 from ansible_collections.virt.storage.plugins.module_utils.model.change import UNKNOWN, Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.extents import told_extent
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
+    ABOVE,
     ABSENT,
     BLANK,
     DATA,
@@ -22,6 +23,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     GROUND,
     NOT_THERE,
+    RUNNING,
     SOURCE,
     UNREADABLE,
     UNSEEN,
@@ -33,6 +35,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     Usage,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
+    Adapter,
     Permissions,
     Pool,
     Source,
@@ -268,6 +271,15 @@ def test_what_no_daemon_makes_is_refused_before_it_is_defined(kind, declared, co
         assert not {"build", "overwrite"} & frozenset().union(*(change.may for change in changes))
 
 
+def test_what_another_uri_makes_is_told_before_that_a_restart_is_needed():
+    """No word of this task lets it happen, though the hint names one of another."""
+    found = far("fs", source={"format": "ext4"}, devices={"/dev/sdy": BLANK})
+    elsewhere = Source(devices=(SourceDevice("/dev/sdy"),), format="btrfs")
+    assert pool_refused(pool_goal(path="/p", source=elsewhere), found).code == "daemon_cannot"
+    made_here = replace(elsewhere, format="xfs")
+    assert pool_refused(pool_goal(path="/p", source=made_here), found).code == "restart_needed"
+
+
 def test_an_empty_device_that_may_not_be_built():
     found = far("disk", active=False, source={"format": "gpt"}, devices={"/dev/sdx": BLANK})
     decision = started(found, build="never")
@@ -327,12 +339,30 @@ def test_permissions_that_cannot_be_set():
 @pytest.mark.parametrize("state", ["inactive", "absent"])
 def test_units_in_use_are_not_taken_away(state):
     found = far("iscsi", plain("unit:0:0:1"), users={"unit:0:0:1": (user("guest", "g"),)})
-    assert pool_at_stake(pool_goal(state), found) == {"unit:0:0:1": EVERYTHING}
+    assert pool_at_stake(pool_goal(state), found) == {"unit:0:0:1": EVERYTHING, ABOVE: RUNNING}
     error = pool_refused(pool_goal(state), found)
     assert error.code == "volume_in_use"
     assert decide_pool(pool_goal(state, allow=["in_use"]), found).changes
     idle = replace(found, users={})
     assert actions(decide_pool(pool_goal(state), idle))[0] == "stop"
+
+
+@pytest.mark.parametrize(
+    ("adapter", "goes"),
+    [
+        (Adapter("scsi_host", "scsi_host2"), False),
+        (Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16), False),
+        (Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16, managed=False), False),
+        (Adapter("fc_host", wwnn="1" * 16, wwpn="2" * 16, managed=True), True),
+    ],
+)
+def test_which_adapters_go_with_their_pool(adapter, goes):
+    found = far("scsi", plain("unit:0:0:1"), users={"unit:0:0:1": (user("guest", "g"),)}, source={"adapter": adapter})
+    assert ("unit:0:0:1" in pool_at_stake(pool_goal("inactive"), found)) is goes
+    if goes:
+        assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
+    else:
+        assert actions(decide_pool(pool_goal("inactive"), found)) == ["stop"]
 
 
 def test_a_restart_builds_nothing():

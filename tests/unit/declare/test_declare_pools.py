@@ -19,6 +19,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     Source,
     SourceDevice,
     SourceHost,
+    SourceVolume,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
 
@@ -475,3 +476,40 @@ def test_options_that_mount_something_else(word):
     error = refused(**declared, mount_options=["noatime", f"ro,{word}"])
     assert (error.code, word.partition("=")[0] in error.message) == ("invalid_option", True)
     goal(**declared, mount_options=["ro,noatime", "subvol=loop"])
+
+
+# -- a volume of another pool as the device -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"volume": "vg/data"}, SourceVolume("vg", "data")),
+        ({"volume": "vg/unit:0:0:1", "part_separator": True}, SourceVolume("vg", "unit:0:0:1", True)),
+        ({"device": "/dev/sdb"}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["fs", "logical", "disk", "zfs"])
+def test_a_volume_as_the_source(kind, given, expected):
+    declared = pool(type=kind, source={"name": "x", **given} if kind in ("logical", "zfs") else given)
+    assert declared.source_volume == expected
+    assert (declared.source.devices is None) == (expected is not None)
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [("data", "invalid_option"), ("p/data", "invalid_option"), ("/dev/vg/x", "invalid_name"), ("vg/", "invalid_name"),
+     ("vg/a/b", "invalid_name"), ("", "invalid_option"), ("vg/a\nb", "invalid_option")],
+)  # fmt: skip
+def test_what_is_no_volume(text, code):
+    assert refused(name="p", type="fs", source={"volume": text}).code == code
+
+
+@pytest.mark.parametrize("kind", [name for name, row in POOL_TYPES.items() if not row.on_devices])
+def test_types_that_are_on_no_device(kind):
+    error = refused(name="p", type=kind, source={"volume": "vg/data"})
+    assert (error.code, "source.volume" in error.message) == ("invalid_option", True)
+
+
+def test_a_volume_says_what_is_deleted():
+    assert goal(name="p", type="fs", source={"volume": "vg/data"}, state="deleted").pool.source_volume

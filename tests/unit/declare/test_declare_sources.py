@@ -11,9 +11,9 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.declare.pools import source_of
 from ansible_collections.virt.storage.plugins.module_utils.declare.sources import sources_goal
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.pool import Source, SourceDevice, SourceHost
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Adapter, Source, SourceDevice, SourceHost
 
-OPTIONS = ("host", "hosts", "dir", "device", "devices", "name", "format")
+OPTIONS = ("host", "hosts", "dir", "device", "devices", "name", "adapter", "format")
 ALL = ("nfs", "glusterfs", "cifs")
 
 
@@ -54,6 +54,7 @@ def refused(*args, **params):
         ({"kind": "gluster", "source": {"host": "nas1"}}, ("nas1",), ("glusterfs",)),
         ({"kind": "logical"}, (), ()),
         ({"kind": "disk", "wait_for": [{"device": "/dev/sdb"}]}, (), ()),
+        ({"kind": "mpath", "wait_for": [{"device": "/dev/mapper/mpatha"}]}, (), ()),
     ],
 )
 def test_who_is_asked_by_what(params, hosts, formats):
@@ -70,6 +71,12 @@ def test_what_is_waited_for():
 
 def test_nothing_to_wait_for_is_no_wait():
     assert goal("disk", wait_for=[]).wanted == ()
+
+
+def test_an_adapter_is_what_is_asked_for():
+    adapter = Adapter("scsi_host", parent_address="0000:00:1f.2", unique_id=1)
+    query = goal("scsi", {"adapter": {"parent_address": "0:0:1f.2", "unique_id": 1}}).query
+    assert query.adapters == (adapter,)
 
 
 def test_directories_are_in_normal_form():
@@ -106,6 +113,10 @@ def test_an_account_for_cifs():
         ("invalid_option", {"source": {"host": "nas1", "dir": "/a\nb"}}),
         ("invalid_option", {"kind": "logical", "source": {"host": "nas1"}}),
         ("invalid_option", {"kind": "disk", "source": {"name": "vg0"}}),
+        ("missing_option", {"kind": "scsi", "wait_for": [{}]}),
+        ("missing_option", {"kind": "scsi", "source": {"adapter": {"type": "fc_host"}}}),
+        ("missing_option", {"kind": "mpath", "wait_for": [{}]}),
+        ("invalid_option", {"kind": "mpath", "source": {"name": "mpatha"}}),
         ("invalid_path", {"kind": "disk", "source": {"device": "sdb"}}),
         ("invalid_path", {"kind": "fs", "wait_for": [{"devices": ["/dev/sdb", "sdc"]}]}),
         ("invalid_option", {"kind": "disk", "username": "me", "password": "x"}),

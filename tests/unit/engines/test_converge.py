@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,28 @@ def run(decision, check=False, facts=None, failing=(), can_lock=True):
 
 LOOK = ["observe", "users", "lower"]
 LOOK_LOCKED = ["lock p True", *(f"{each} locked" for each in LOOK)]
+
+
+@pytest.mark.parametrize("check", [True, False])
+def test_what_a_declaration_names_is_looked_at_first_under_the_lock(check):
+    """What is decided on is the declaration that comes out of it."""
+    decided = []
+
+    def decide(goal, found):
+        decided.append(goal)
+        return Decision()
+
+    def settled(engine):
+        engine.note("layer")
+        return replace(aim, goal="settled", settled=None)
+
+    aim = Aim("named", Scope(Pool("p")), True, lambda *_: {}, decide, lambda *_: None, settled)
+    engine = Engine()
+    converge(aim, engine, check)
+    assert (engine.calls[:2] if check else engine.calls[1:3]) == (
+        ["layer", "observe"] if check else ["layer locked", "observe locked"]
+    )
+    assert decided == ["settled"]
 
 
 @pytest.mark.parametrize("check", [True, False])

@@ -316,4 +316,5 @@ def test_a_command_that_failed_says_what_it_was_for():
     made = step("s", operations=(MOUNT,))
     (outcome,) = execute([made], Failing())
     assert outcome.error.subject == str(made.change.subject)
-    assert outcome.error.message == f"{made.change.summary}: mount failed"
+    assert outcome.error.as_dict()["message"] == f"{made.change.summary}: mount failed"
+    assert str(outcome.error) == f"{made.change.summary}: mount failed (command: mount /a; exit status 32; no message)"

@@ -6,12 +6,15 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.engines import calls, far
+from ansible_collections.virt.storage.plugins.module_utils.engines.libvirt import LibvirtEngine
 from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import daemon_places
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
@@ -57,7 +60,7 @@ class Daemon:
     def __init__(self, *volumes, guests=(), elsewhere=None):
         self.texts = {text.partition("<name>")[2].partition("</name>")[0]: text for text in volumes}
         self.guest_texts, self.elsewhere = guests, elsewhere or {}
-        self.asked = []
+        self.asked, self.read_guests = [], 0
 
     def volumes(self, pool, names):
         self.asked.append(names)
@@ -67,7 +70,11 @@ class Daemon:
         return self.elsewhere.get(path)
 
     def guests(self):
+        self.read_guests += 1
         return None if self.guest_texts is None else list(self.guest_texts)
+
+    def definitions(self, but):
+        return []
 
 
 def pool(kind="fs", path="/p"):
@@ -129,9 +136,20 @@ def test_backings_are_on_that_host_and_sources_on_this_one(tmp_path):
 # -- users ----------------------------------------------------------------------------------------------------------
 
 
-def users(stakes, daemon, here=False, host=None, **more):
+def users(stakes, daemon, host=None, **more):
     seen = far.observe_far(found(**more), Scope(Pool("p"), volumes=None), daemon)
-    return far.far_users(seen, stakes, daemon, here, host or LocalHost(daemon_places(), 5))
+    return far.far_users(seen, stakes, daemon, host or LocalHost(daemon_places(), 5))
+
+
+def on_this_host(daemon, pid=None):
+    """The engine of a daemon that sees our files."""
+    engine = LibvirtEngine("qemu:///system", "", 5)
+    engine.daemon, engine._pid = daemon, pid or os.getpid()
+    return engine
+
+
+def users_here(engine, stakes):
+    return engine.observe_users(far.observe_far(found(), Scope(Pool("p"), volumes=None), engine.daemon), stakes)
 
 
 def test_overlays_and_guests():
@@ -171,14 +189,38 @@ def test_a_guest_that_was_defined_since_stands_in_the_way():
     assert host.broken_by_guests({0: (Condition("identity", "/p/a"),)}) == {}
 
 
-def test_who_has_a_file_open_is_looked_at_where_it_is_on_this_host(tmp_path):
+@pytest.mark.parametrize("stake", [RUNNING, EVERYTHING])
+def test_who_has_a_file_open_is_looked_at_where_it_is_on_this_host(tmp_path, stake):
     file = tmp_path / "a"
     file.touch()
     with file.open("rb") as stdin, subprocess.Popen(["sleep", "60"], stdin=stdin) as reader:
-        seen = users({"a": EVERYTHING}, Daemon(shown("a", path=str(file))), here=True)
+        seen = users_here(on_this_host(Daemon(shown("a", path=str(file)))), {"a": stake})
         reader.kill()
     assert [user.kind for user in seen.users["a"]] == ["process"]
     assert not any("processes, mounts" in text for text in seen.unseen)
+
+
+def test_what_is_on_this_host_is_asked_for_once_and_watched_once(tmp_path):
+    files = {name: str(tmp_path / name) for name in ("a", "b")}
+    for path in files.values():
+        open(path, "w", encoding="ascii").close()
+    texts = [shown("a", path=files["a"]), shown("b", "qcow2", path=files["b"], backing=files["a"])]
+    engine = on_this_host(Daemon(*texts, guests=[guest("g", files["a"]), guest("h", volumes=[("p", "a")])]))
+    seen = users_here(engine, {"a": EVERYTHING})
+    assert set(seen.users["a"]) == {User("guest", "g"), User("guest", "h"), User("overlay", files["b"])}
+    assert engine.daemon.read_guests == 1
+    engine.daemon.guest_texts = [*engine.daemon.guest_texts, guest("new", files["a"])]
+    broken = engine.broken({0: (Condition("unused", files["a"]),)})
+    assert "guest new" in broken[0].message
+    assert engine.daemon.read_guests == 2
+
+
+def test_of_what_does_not_answer_no_volume_is_touched(monkeypatch):
+    engine = on_this_host(Daemon(shown("a", path="/dead/a")))
+    engine.host.servers = SimpleNamespace(silent=lambda path: path)
+    monkeypatch.setattr(os.path, "exists", lambda path: pytest.fail(f"{path} was touched"))
+    seen = users_here(engine, {"a": RUNNING})
+    assert any("processes, mounts" in text for text in seen.unseen)
 
 
 # -- calls ----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm
@@ -61,6 +63,26 @@ def test_a_volume_that_is_not_active_is_known_by_all_of_its_names(path):
     assert users(found(volume()), [guest], [pool]) == {"a-b": ["guest g", "pool other"]}
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"), [("scsi", "unit:0:0:3"), ("mpath", "dm-7"), ("mpath", "mpatha"), ("mpath", "mpathb")]
+)
+def test_a_guest_that_has_it_as_a_volume_of_another_pool(monkeypatch, kind, name):
+    """Their names say nothing of the path."""
+    monkeypatch.setattr(native_users, "backend_of", lambda of: Units() if of == kind else None)
+    guest = parse_guest(f"<domain><name>g</name><disk><source pool='q' volume='{name}'/></disk></domain>".encode())
+    seen = users(found(volume()), [guest], [Neighbour(Pool("q", kind, path="/dev/mapper"), "/dev/mapper")])
+    assert seen == {"a-b": ["guest g"] if name != "mpathb" else []}
+
+
+class Units:
+    def observe(self, pool, look, holds):
+        return Storage(READY, pool.path)
+
+    def observe_volumes(self, told, scope, look):
+        (name,) = scope.volumes
+        return replace(told, volumes={name: Volume(name, path="/dev/v-g/a-b")} if name != "mpathb" else {})
+
+
 def test_what_a_volume_gets_its_space_from_is_its_pool_whatever_the_kind():
     """Without a pool of VDO its volumes are gone."""
     told = found(volume("vpool", attributes="dwi------v"), logical._volume(IN_A_VDO_POOL, GROUP, {"vpool", "data"}))
@@ -110,5 +132,5 @@ def test_the_disks_of_such_hardware_are_the_guests(tmp_path, monkeypatch):
         (tmp_path / "devices" / place).mkdir(parents=True)
         (known / place.rpartition("/")[2]).symlink_to(tmp_path / "devices" / place)
     monkeypatch.setattr(block, "_SYS", str(tmp_path))
-    named = list(native_users._named(parse_guest(PASSED.encode()), ()))
+    named = list(native_users._named(parse_guest(PASSED.encode()), (), native_users.Files(Servers(5))))
     assert named == ["/dev/nvme0n1", "/dev/sdb", "/dev/sdb1"]

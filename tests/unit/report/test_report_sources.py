@@ -11,7 +11,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.declare.pools import source_of
 from ansible_collections.virt.storage.plugins.module_utils.model.discovery import FoundSource, Unanswered
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.pool import Source, SourceDevice, SourceHost
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Adapter, Source, SourceDevice, SourceHost
 from ansible_collections.virt.storage.plugins.module_utils.report.sources import (
     SOURCE_FIELDS,
     as_option,
@@ -35,11 +35,20 @@ from ansible_collections.virt.storage.plugins.module_utils.report.sources import
             Source(devices=(SourceDevice("/dev/a"), SourceDevice("/dev/b")), name="vg"),
             {"devices": ["/dev/a", "/dev/b"], "name": "vg"},
         ),
+        (
+            Source(adapter=Adapter("scsi_host", parent_address="0000:00:1f.2", unique_id=0)),
+            {"adapter": {"type": "scsi_host", "parent_address": "0000:00:1f.2", "unique_id": 0}},
+        ),
     ],
 )
 def test_the_option_is_read_back_as_the_same(source, option):
     assert as_option(source) == option
     assert source_of(option) == source
+
+
+def test_what_a_pool_has_no_use_for_is_no_part_of_it():
+    found = FoundSource(Source(devices=(SourceDevice("/dev/mapper/mpatha"),)), path="/dev/mapper/mpatha")
+    assert source_record("mpath", found) == {"type": "mpath", "source": {}, "free": True, "path": "/dev/mapper/mpatha"}
 
 
 def test_a_record_says_what_is_known():

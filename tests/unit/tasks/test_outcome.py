@@ -69,8 +69,9 @@ def test_what_was_done_before_counts_as_it_is():
 
 
 @pytest.mark.parametrize("executed", [False, True])
-def test_a_look_that_hangs_after_something_was_done(monkeypatch, executed):
-    """The second look hangs: what was done before it is not denied."""
+@pytest.mark.parametrize("look", ["observe", "observe_users", "find_sources", "broken"])
+def test_a_look_that_hangs_after_something_was_done(monkeypatch, look, executed):
+    """A later look hangs: what was done before it is not denied."""
     hanging = {}
 
     def watch(seconds, stuck):
@@ -80,12 +81,11 @@ def test_a_look_that_hangs_after_something_was_done(monkeypatch, executed):
     monkeypatch.setattr(outcome, "watch", watch)
     monkeypatch.setattr(outcome.os, "_exit", lambda status: None)
     module = Module()
-    engine = outcome.watched(
-        module, SimpleNamespace(observe=lambda: 1, observe_users=lambda: 1, execute=lambda operation: None)
-    )
+    looks = {name: lambda: 1 for name in ("observe", "observe_users", "find_sources", "broken")}
+    engine = outcome.watched(module, SimpleNamespace(**looks, execute=lambda operation: None))
     if executed:
         engine.execute("something")
-    engine.observe()
+    assert getattr(engine, look)() == 1
     hanging["stuck"]()
     assert (module.said["error"]["code"], module.said["changed"]) == ("deadline", executed)
 

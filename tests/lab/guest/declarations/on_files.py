@@ -243,7 +243,7 @@ class FilesKind(Declaring):
             return []
         wrong = []
         for word, value in (params.get("source") or {}).items():
-            if pool is not None and words.get(word) != by_path(value):
+            if pool is not None and not _same(word, words.get(word), by_path(value)):
                 wrong.append(f"the definition says {word} {words.get(word)}, declared is {value}")
         mount, state = reading.facts["mounts"].get(path), params.get("state", "active")
         mine = mount is not None and self.mounted_from(mount, words)
@@ -251,7 +251,9 @@ class FilesKind(Declaring):
             wrong.append(f"active, but on {path} is {mount}")
         if state in ("inactive", "deleted") and mine and not (state == "inactive" and path in self.foreign):
             wrong.append(f"{state}, but on {path} is {mount}")
-        if state == "active" and "noatime" in params.get("mount_options", ()) and done_mounts(mount, "noatime"):
+        adopted = path in self.foreign  # its options stay as they are
+        declared = () if adopted or state != "active" else params.get("mount_options", ())
+        if "noatime" in declared and done_mounts(mount, "noatime"):
             wrong.append(f"mounted without noatime: {mount}")
         if "mode" in params and state == "active" and stat.S_IMODE(os.stat(path).st_mode) != int(params["mode"], 8):
             wrong.append(f"{path} has another mode than {params['mode']}")
@@ -276,6 +278,11 @@ class FilesKind(Declaring):
         if "mode" in entry and have.facts["mode"] != int(entry["mode"], 8):
             wrong.append(f"{path} has mode {have.facts['mode']:o}")
         return wrong + self._content_differs(entry, have)
+
+
+def _same(word: str, said: object, declared: str) -> bool:
+    """A definition keeps the path by which it says a device."""
+    return said == declared or (word == "device" and os.path.realpath(str(said)) == os.path.realpath(declared))
 
 
 def done_mounts(mount: tuple[str, str, str, str] | None, option: str) -> bool:

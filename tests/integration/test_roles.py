@@ -1,0 +1,169 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Roles on distributions that the lab does not have: what they ask stand-ins for the tools of these, and what they make
+of the answers. On real storage the scenarios of tests/molecule run them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+pytestmark = pytest.mark.needs_ansible
+
+
+class Stage:
+    """Plays a role's tasks on this machine, with stand-ins for some of its tools."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        (directory / "bin").mkdir()
+
+    def tool(self, name: str, script: str) -> None:
+        path = self.directory / "bin" / name
+        path.write_text(f'#!/bin/sh\necho "$0" "$@" >> {self.directory}/calls\n{script}\n', encoding="utf-8")
+        path.chmod(0o755)
+
+    def calls(self) -> list[str]:
+        path = self.directory / "calls"
+        return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+    def play(self, role: str, entry: str, facts: dict[str, Any], *more: str, **variables: Any) -> Any:
+        """What ansible-playbook says, and the variable ``told`` that it left."""
+        include = {"ansible.builtin.include_role": {"name": f"virt.storage.{role}", "tasks_from": entry}}
+        told = self.directory / "told.json"
+        play = {
+            "hosts": "localhost",
+            "gather_facts": False,
+            "tasks": [
+                {"ansible.builtin.set_fact": {"os_family": "RedHat", **facts, "cacheable": True}},
+                {**include, "vars": variables},
+                {
+                    "ansible.builtin.copy": {
+                        "content": "{{ packages_missing | default([]) | to_json }}",
+                        "dest": str(told),
+                        "mode": "0600",
+                    },
+                    "check_mode": False,
+                    "changed_when": False,
+                },
+            ],
+        }
+        playbook = self.directory / "play.yml"
+        playbook.write_text(yaml.safe_dump([play], sort_keys=False), encoding="utf-8")
+        local = [
+            "--inventory=localhost,",
+            "--connection=local",
+            f"--extra-vars=ansible_python_interpreter={sys.executable}",
+        ]
+        done = subprocess.run(
+            ["ansible-playbook", *local, str(playbook), *more],
+            env={**os.environ, "PATH": f"{self.directory}/bin:{os.environ['PATH']}", "ANSIBLE_NOCOLOR": "1"},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return done, json.loads(told.read_text(encoding="utf-8")) if told.exists() else None
+
+
+@pytest.fixture
+def stage(tmp_path: Path) -> Stage:
+    return Stage(tmp_path)
+
+
+#: How each database says that it has lxml and nothing else; its argument is the last one.
+LXML_ONLY = {
+    "Debian": ("dpkg-query", 'for last; do :; done; test "$last" = python3-lxml && printf installed'),
+    "RedHat": ("rpm", 'for last; do :; done; test "$last" = python3-lxml'),
+    "Suse": ("rpm", 'for last; do :; done; test "$last" = python3-lxml'),
+    "Archlinux": ("pacman", 'for last; do :; done; test "$last" = python-lxml || { echo "$last"; exit 127; }'),
+}
+MISSING = {
+    "Debian": ["python3-libvirt", "lvm2", "thin-provisioning-tools"],
+    "RedHat": ["python3-libvirt", "lvm2", "device-mapper-persistent-data"],
+    "Suse": ["python3-libvirt-python", "lvm2", "thin-provisioning-tools"],
+    "Archlinux": ["libvirt-python", "lvm2", "thin-provisioning-tools"],
+}
+
+
+@pytest.mark.parametrize(("family", "daemon"), [*((family, True) for family in LXML_ONLY), ("RedHat", False)])
+def test_what_is_missing_is_told_by_the_package_database(stage: Stage, family: str, daemon: bool) -> None:
+    stage.tool(*LXML_ONLY[family])
+    stage.tool("virtstoraged", "exit 1")
+    daemons = [str(stage.directory / "bin" / "virtstoraged")] if daemon else []
+    facts = {"os_family": family, "pkg_mgr": "none", "selinux": {}, "distribution": family}
+    played, missing = stage.play(
+        "packages",
+        "main",
+        facts,
+        "--check",
+        "--extra-vars",
+        json.dumps({"packages_daemons": daemons}),
+        packages_tools=["lvm", "thin_check"],
+    )
+    assert played.returncode == 0, played.stdout
+    assert missing == sorted(MISSING[family][0 if daemon else 1 :])
+    assert "changed=1 " in played.stdout
+
+
+INSTALLS = """
+import json
+
+from ansible.module_utils.basic import AnsibleModule
+
+module = AnsibleModule({"name": {"type": "list"}, "state": {"type": "str"}, "update_cache": {"type": "bool"}})
+with open("%s", "a") as told:
+    print(json.dumps(module.params), file=told)
+module.exit_json(changed=True)
+"""
+
+
+def test_what_is_missing_is_installed_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module of the package manager is a stand-in, which ansible.builtin.package finds by its name."""
+    stage.tool(*LXML_ONLY["Suse"])
+    (stage.directory / "zypper.py").write_text(INSTALLS % (stage.directory / "installed"), encoding="utf-8")
+    monkeypatch.setenv("ANSIBLE_LIBRARY", str(stage.directory))
+    facts = {"os_family": "Suse", "pkg_mgr": "zypper", "selinux": {}, "distribution": "SLES"}
+    no_daemon = json.dumps({"packages_daemons": []})
+    played, missing = stage.play("packages", "main", facts, "--extra-vars", no_daemon, packages_tools=["lvm"])
+    assert missing == ["lvm2"], played.stdout + played.stderr
+    assert "changed=1 " in played.stdout
+    stage.tool("rpm", "exit 0")
+    played, missing = stage.play("packages", "main", facts, "--extra-vars", no_daemon, packages_tools=["lvm"])
+    assert missing == []
+    assert "changed=0 " in played.stdout
+    told = [json.loads(line) for line in (stage.directory / "installed").read_text(encoding="utf-8").splitlines()]
+    assert told == [{"name": ["lvm2"], "state": "present", "update_cache": True}]
+
+
+def test_a_distribution_that_has_no_such_package_is_refused(stage: Stage) -> None:
+    facts = {"os_family": "Archlinux", "pkg_mgr": "none", "selinux": {}, "distribution": "Archlinux"}
+    played, _missing = stage.play("packages", "main", facts, packages_tools=["mkfs.gfs2"])
+    assert played.returncode == 2
+    assert "Archlinux has no package that is known here for each of mkfs.gfs2" in played.stdout + played.stderr
+
+
+def test_a_word_that_is_no_tool_is_refused(stage: Stage) -> None:
+    played, _missing = stage.play("packages", "main", {}, packages_tools=["lvm3"])
+    assert played.returncode == 2
+    assert "lvm3" in played.stdout + played.stderr
+
+
+def test_selinux_lets_guests_use_nfs(stage: Stage) -> None:
+    state = stage.directory / "virt_use_nfs"
+    state.write_text("off", encoding="utf-8")
+    stage.tool("getsebool", f'echo "virt_use_nfs --> $(cat {state})"')
+    stage.tool("setsebool", f'test "$*" = "-P virt_use_nfs on" && echo -n on > {state}')
+    for mode, counts, then in ((["--check"], 1, "off"), ([], 1, "on"), ([], 0, "on")):
+        played, _missing = stage.play("nfs_pool", "selinux", {}, *mode)
+        assert f"changed={counts} " in played.stdout
+        assert state.read_text(encoding="utf-8") == then
+    assert sum("setsebool" in call for call in stage.calls()) == 1
