@@ -34,6 +34,7 @@ _PATHS = ("source.dir", "source.device", "source.devices")
 _DECLARED = ("source", "mount_options", "config_options")
 _SECRET = "source.auth.secret"
 _PASSWORDS = ("password", "pass", "password2")  # mount.cifs(8)
+_NOT_THE_SOURCE = ("bind", "rbind", "move", "remount", "loop", "offset", "sizelimit")  # mount(8)
 _LOGIN = "cifs"  # what needs a password at hand rather than a secret of libvirt
 
 
@@ -43,7 +44,7 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     state = _STATES.get(params["state"], params["state"])
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
     pool = normal(_placed(pool))
-    _check_no_password(pool)
+    _check_mount_options(pool)
     row, source = POOL_TYPES.get(pool.type or ""), pool.source
     _refuse(pool, host_problem(source) or source_problem(source, row) or device_problem(source, row))
     nowhere = pool.path is None and pool.source == Source() and pool.source_volume is None
@@ -241,9 +242,19 @@ def _auth(given: Mapping[str, Any] | None) -> Auth | None:
     return Auth(given["type"], given["username"], given.get("secret_uuid"), given.get("secret_usage"))
 
 
-def _check_no_password(pool: Pool) -> None:
-    """Options are in the definition, in command lines and in the list of mounts."""
-    words = (word.partition("=")[0].strip() for option in pool.mount_options or () for word in option.split(","))
+def _check_mount_options(pool: Pool) -> None:
+    """Options are in the definition, in command lines and in the list of mounts. With some of them it is not the source
+    that is mounted, so that the pool would never be found active.
+    """
+    words = [word.partition("=")[0].strip() for option in pool.mount_options or () for word in option.split(",")]
+    other = [word for word in words if word in _NOT_THE_SOURCE]
+    if other:
+        raise _wrong(
+            "invalid_option",
+            pool,
+            f"mount_options: with {', '.join(other)} something else than the source would be mounted",
+            "Leave it out, and name as the source what is to be mounted.",
+        )
     if any(word in _PASSWORDS for word in words):
         raise _wrong(
             "invalid_option",

@@ -469,6 +469,15 @@ def test_every_form_of_adapter():
     assert pool(type="scsi", path="/dev", source={"adapter": given}).source.adapter == Adapter(**given)
 
 
+@pytest.mark.parametrize("word", ["loop", "loop=/dev/loop9", "bind", "remount", "offset=512"])
+def test_options_that_mount_something_else(word):
+    """What is mounted would never be known for the pool's source."""
+    declared = {"name": "p", "type": "fs", "path": "/p", "source": {"device": "/dev/x"}}
+    error = refused(**declared, mount_options=["noatime", f"ro,{word}"])
+    assert (error.code, word.partition("=")[0] in error.message) == ("invalid_option", True)
+    goal(**declared, mount_options=["ro,noatime", "subvol=loop"])
+
+
 # -- a volume of another pool as the device -----------------------------------------------------------------------
 
 
