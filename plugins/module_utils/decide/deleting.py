@@ -23,7 +23,7 @@ from .building import DIRECTORY, check_unused, parts_of, unreadable
 from .decision import clean
 from .destroying import delete
 from .guards import guard_unused, standing_on
-from .pools import change_of, stop, subject_of, undefine
+from .pools import change_of, check_nothing_above, stop, subject_of, undefine
 from .task import VolumesTask
 
 _LISTED = 10
@@ -36,6 +36,7 @@ def delete_pool(goal: PoolGoal, found: Found) -> list[Change]:
         from .unseen_pools import delete_unseen
 
         return [*delete_unseen(goal, found, existing, stop(goal, found)), *undefine(goal, found)]
+    check_nothing_above(goal, found)
     row = row_of((existing or goal.pool).type)
     if "delete" not in row.native:
         raise undeletable("not_supported", row, goal)

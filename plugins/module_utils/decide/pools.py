@@ -516,7 +516,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not found.started and not _in_the_way(goal, found):
         return []
-    _check_nothing_above(goal, found)
+    check_nothing_above(goal, found)
     if _takes_away(goal, found):
         from .deleting import guard_all
 
@@ -554,7 +554,7 @@ def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) ->
         )
 
 
-def _check_nothing_above(goal: PoolGoal, found: Found) -> None:
+def check_nothing_above(goal: PoolGoal, found: Found) -> None:
     """What runs on a volume of the pool would lose it, or be left with what nobody answers for."""
     if found.above and "in_use" not in goal.allow:
         raise StorageError(
