@@ -415,9 +415,7 @@ def test_killed_within_qemu_img(top, server, name, parent):
         then = "kill -9 $PPID; " if parent == "dies too" else ""
         text = f'{strace} -e {killing(point)} {REAL} "$@"; s=$?; [ $s != 137 ] || {{ {then}kill -9 $$; }}; exit $s'
         host = prepared(top, scenario)
-        status, result = server.run(
-            scenario.module, {"uri": host.uri, **scenario.params(host)}, **wrapper(top, text)
-        )
+        status, result = server.run(scenario.module, {"uri": host.uri, **scenario.params(host)}, **wrapper(top, text))
         if parent == "dies too":
             deaths += status == -9
         elif status:
