@@ -58,6 +58,19 @@ def test_it_comes_and_goes_with_the_pool(host, fabric):
     assert not is_there(fabric)
 
 
+def test_it_is_made_anew_by_a_restart(host, fabric):
+    ok(host.pool(**declared()))
+    moved = {**declared(), "path": "/dev/disk/by-id"}
+    refuses(host.pool, "restart_needed", **moved)
+    made = converges(host.pool, **moved, allow=["restart"])
+    assert [change["action"] for change in made["plan"]] == ["stop", "redefine", "start"]
+    said = [command for change in made["plan"] for command in change["commands"] if "vport" in command]
+    assert [command.rpartition("vport_")[2] for command in said] == ["delete", "create"]
+    assert is_there(fabric)
+    ok(host.pool(name="san", state="inactive"))
+    assert not is_there(fabric)
+
+
 @pytest.mark.parametrize(("managed", "stays"), [(None, True), (False, True), (True, False)])
 def test_one_that_was_there_before(host, fabric, managed, stays):
     adopted(fabric)

@@ -97,6 +97,8 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     names = world_wide_name(adapter.wwnn), world_wide_name(adapter.wwpn)
     if change.action == "stop" and host is not None and host.parent is not None:
         return [ChangeVport("delete", host.parent, *names)]
+    if host is not None and found.active and found.current.take_down:  # restarted: it is gone by then
+        host, parent = None, host.parent
     if change.action == "start" and host is not None:
         return [rescan(host.number)]
     if change.action == "start" and parent is not None:

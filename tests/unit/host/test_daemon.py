@@ -17,6 +17,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.host import daemon
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import DaemonCall
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Sought
 
 BUILT, PROBE, INVALID, OPERATION_INVALID, UNSUPPORTED = 76, 75, 8, 55, 3
 
@@ -349,3 +350,47 @@ def test_what_a_pool_turns_out_to_hold(names, used, holds, message):
     with pytest.raises(StorageError) as raised:
         daemon._refresh(Library(), Connection(), op)
     assert (raised.value.code, raised.value.message) == ("changed_meanwhile", message)
+
+
+@pytest.mark.parametrize(
+    ("sought", "wrong"),
+    [
+        (Sought("unit:0:0:1"), ""),
+        (Sought("unit:0:0:1", 9), ""),
+        (Sought("unit:0:0:1", 5, at_least=True), ""),
+        (Sought("unit:0:0:1", 5), " has 9"),
+        (Sought("unit:0:0:7"), "unit:0:0:7 of pool p is not there"),
+    ],
+)
+def test_what_is_sought_in_a_pool(sought, wrong):
+    class Unit:
+        @staticmethod
+        def info():
+            return [1, 9, 9]
+
+    class Pool:
+        @staticmethod
+        def refresh(flags):
+            assert flags == 0
+
+        @staticmethod
+        def listVolumes():
+            return ["unit:0:0:1"]
+
+        @staticmethod
+        def storageVolLookupByName(name):
+            assert name == "unit:0:0:1"
+            return Unit
+
+    class Connection:
+        @staticmethod
+        def storagePoolLookupByName(name):
+            return Pool
+
+    op = DaemonCall("pool-refresh", "u", "p", sought=(Sought("unit:0:0:1"), sought))
+    if not wrong:
+        daemon._refresh(Library(), Connection(), op)
+        return
+    with pytest.raises(StorageError) as raised:
+        daemon._refresh(Library(), Connection(), op)
+    assert (raised.value.code, wrong in raised.value.message) == ("source_missing", True)
