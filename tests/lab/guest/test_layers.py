@@ -124,9 +124,10 @@ def test_what_is_below_is_left_as_it_is(layers: Layers) -> None:
         if layers.host.uri.startswith("native"):  # no daemon resizes it
             refused(layers.logical(check, capacity="128MiB", allow=["shrink"]), "volume_in_use")
         refused(layers.partition(check, state="absent"), "volume_in_use")
-        refused(layers.group(check, state="deleted", allow=["nonempty"]), "volume_in_use", "pool images")
+        refused(layers.group(check, state="deleted", allow=["nonempty"]), "pool_in_use", "pool images")
     ok(layers.files(state="inactive"))
     refused(layers.logical(state="absent"), "volume_in_use", "pool images")  # it is still defined
+    refused(layers.group(state="deleted", allow=["nonempty"]), "volume_in_use", "pool images")
     for task in (layers.group, layers.cut):
         assert ok(task(state="inactive"))["changed"]
 
