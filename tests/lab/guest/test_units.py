@@ -324,7 +324,7 @@ def test_maps_look_like_the_daemons(
     assert [each["name"] for each in through] == [name]
     assert [each["path"] for each in daemon_host.volume_info(pool="theirs", name=name)] == [f"/dev/mapper/{name}"]
     assert not ok(daemon_host.volume(pool="theirs", name=name, capacity="64MiB"))["changed"]
-    (number,) = theirs
+    number = next(iter(theirs))
     assert name in refuses(daemon_host.volume, "volume_foreign", pool="theirs", name=number)["message"]
     refuses(daemon_host.pool, "source_conflict", name="again", type="mpath", path="/dev/mapper")
 
