@@ -273,12 +273,12 @@ def test_through_the_daemon(daemon_host: Host, adapter: Adapter) -> None:
 
 def test_a_daemon_takes_over(system_host: Host, daemon_host: Host, adapter: Adapter) -> None:
     run("systemctl", "stop", "libvirtd.service", "libvirtd.socket", "libvirtd-ro.socket", "libvirtd-admin.socket")
-    ok(system_host.pool(**pool_of(adapter.name), autostart=True))
+    ok(system_host.pool(**pool_of(adapter.name)))
     ours = told_by_us(system_host)
     run("systemctl", "start", "libvirtd.service")
     assert virsh("pool-list", "--name").split() == ["units"]
     assert told_by_virsh("units") == ours
-    assert not ok(daemon_host.pool(**pool_of(adapter.name), autostart=True))["changed"]
+    assert not ok(daemon_host.pool(**pool_of(adapter.name)))["changed"]
 
 
 # -- multipath ----------------------------------------------------------------------------------------------------
