@@ -97,10 +97,11 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     names = world_wide_name(adapter.wwnn), world_wide_name(adapter.wwpn)
     if change.action == "stop" and host is not None and host.parent is not None:
         return [ChangeVport("delete", host.parent, *names)]
-    if host is not None and found.active and found.current.take_down:  # restarted: it is gone by then
-        host, parent = None, host.parent
-    if change.action == "start" and host is not None:
+    restarted = found.active and bool(found.current.take_down)  # then it is gone by now
+    if change.action == "start" and host is not None and not restarted:
         return [rescan(host.number)]
+    if restarted and host is not None:
+        parent = host.parent
     if change.action == "start" and parent is not None:
         return [ChangeVport("create", parent, *names)]
     raise changed_meanwhile(spoken(adapter), "went away")

@@ -58,7 +58,8 @@ class OwnCode:
 def _sources(top: str) -> tuple[list[str], Callable[[str], bytes]]:
     """The names of the files below ``top``, and how one of them is read. It may be in an archive (AnsiballZ)."""
     if os.path.isdir(top):
-        names = [os.path.relpath(os.path.join(path, name), top) for path, _, files in os.walk(top) for name in files]
+        walked = os.walk(top)
+        names = [os.path.relpath(os.path.join(path, name), top) for path, _below, files in walked for name in files]
         return _ours(names), lambda name: _content(os.path.join(top, name))
     archive, inside = top, ""
     while archive.strip("/") and not os.path.isfile(archive):

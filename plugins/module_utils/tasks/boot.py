@@ -67,7 +67,8 @@ def _ends(status: int, text: str) -> int:
 
 def say(level: int, text: str) -> None:
     prefix = f"<{level}>" if "JOURNAL_STREAM" in os.environ else ""
-    print(prefix + " ".join(text.splitlines()), file=sys.stderr, flush=True)
+    sys.stderr.write(f"{prefix}{' '.join(text.splitlines())}\n")
+    sys.stderr.flush()
 
 
 def start_all(marked: Mapping[str, Pool], start_one: Start, seconds: float, pause: float) -> dict[str, StorageError]:
