@@ -212,6 +212,11 @@ class Child:
     def go(self) -> None:
         self._server.tell({})
 
+    def kill(self) -> None:
+        """It may have ended already."""
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)
+
     def wait(self) -> tuple[int, dict[str, Any]]:
         """Its exit status (negative: the signal that killed it), and what it printed."""
         answer = self._server.answer()

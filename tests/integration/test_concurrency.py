@@ -228,7 +228,7 @@ def test_other_pools_are_not_held_up(images, servers, tmp_path):
 def test_a_killed_owner_frees_its_lock(images, servers, tmp_path):
     """Killed between two of its calls: nothing holds the lock any more."""
     child = servers[0].start("storage_volume", {"uri": images.uri, **volume("a", capacity="1M")[1]})
-    os.kill(child.pid, 9)
+    child.kill()
     child.go()
     assert child.wait()[0] == -9
     assert images.volume(name="a", capacity="1M", timeout=1)["changed"]

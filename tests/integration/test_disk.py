@@ -626,7 +626,7 @@ def test_killed_at_any_point(host, disk, server):
             child = server.start(*task)
             child.go()
             time.sleep(chance.uniform(0, 0.45))
-            os.kill(child.pid, signal.SIGKILL)
+            child.kill()
             killed += child.wait()[0] == -signal.SIGKILL
             for number in (1, 2, 5, 6):
                 if Path(disk.path(number)).exists():

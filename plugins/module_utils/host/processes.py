@@ -83,7 +83,7 @@ class Processes:
             try:
                 found.append(OpenFile(pid, link, os.readlink(link)))
             except PermissionError:
-                self.unseen |= {_OTHERS} if _is_hidden(pid) else set()
+                self.unseen |= {_OTHERS} if _is_hidden(pid, link) else set()
                 break
             except OSError:
                 continue
@@ -125,11 +125,26 @@ def _hides_others() -> bool:
     return proc is not None and bool(_HIDING & {*proc.super_options, *proc.options}) and not _may_look_at_all()
 
 
-def _is_hidden(pid: str) -> bool:
+def _is_hidden(pid: str, link: str) -> bool:
     """Whether a process may have open what we may not look at, as root without CAP_SYS_PTRACE may list descriptors and
-    no more. One that has ended says the same; so may the first one, which is kept even from those who may look at all.
+    no more. One that has ended says the same; so may the first one, which is kept even from those who may look at all,
+    and for a moment what it starts.
     """
-    return os.path.exists(f"/proc/{pid}/fd") and not (pid == "1" and _may_look_at_all())
+    if not _may_look_at_all():
+        return os.path.exists(f"/proc/{pid}/fd")
+    end = time.monotonic() + _LASTING
+    while pid != "1" and os.path.exists(f"/proc/{pid}/fd"):
+        try:
+            os.readlink(link)
+        except PermissionError:
+            if time.monotonic() > end:
+                return True
+            time.sleep(_MOMENT)
+        except OSError:
+            break
+        else:
+            break
+    return False
 
 
 def _may_look_at_all() -> bool:

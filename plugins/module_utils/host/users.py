@@ -281,6 +281,8 @@ def users_of(
 def writers_beside(node: str, processes: Processes, unseen: set[str]) -> Iterator[User]:
     """Who else may write to what a loop device is attached to, or has it as a device of another name."""
     paths = dict(loops())
+    if node not in paths:
+        return
     told = attachments(paths)
     own = (told or {}).get(node)
     if told is None or own is None:

@@ -36,7 +36,7 @@ VOLUMES = {"z-partitions": ["{node}1", "512MiB"], "y-group": ["files", "256MiB"]
 READ = """
     for path in /srv/files /srv/shared /srv/unmarked; do findmnt --noheadings --output FSTYPE "$path" || echo none; done
     lvs --noheadings --options lv_active vg/files | xargs
-    echo $(ls /run/libvirt/storage)
+    echo $(ls /run/libvirt/storage | grep "[.]xml$")
 """
 
 
