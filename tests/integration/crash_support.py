@@ -146,7 +146,7 @@ for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
 for name in ("storage_pool", "storage_volume", "storage_pool_info", "storage_volume_info"):
     importlib.import_module(base + ".modules." + name)
 importlib.import_module(base + ".module_utils.engines.native")  # another user may not read the interpreter's files
-import ctypes, concurrent.futures.thread, glob, uuid, xml.etree.ElementTree, lxml.etree
+import ctypes, concurrent.futures.thread, glob, uuid, xml.etree.ElementTree, zipfile, lxml.etree
 import ansible.module_utils.common.warnings
 
 def die_before(operation):
