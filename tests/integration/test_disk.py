@@ -306,12 +306,13 @@ def under_another_disk(disk: Disk, tmp_path: Path) -> Iterator[str]:
     """Its partition is mounted, under another name."""
     above = run("losetup", "--find", "--show", "--offset", MIB, disk.node)
     (tmp_path / "m").mkdir()
-    run("mount", above, tmp_path / "m")
-    try:
-        yield f"loop {above} on {disk.node}"
-    finally:
-        run("umount", tmp_path / "m")
-        run("losetup", "--detach", above)
+    with shared_below(tmp_path):
+        run("mount", above, tmp_path / "m")
+        try:
+            yield f"loop {above} on {disk.node}"
+        finally:
+            run("umount", tmp_path / "m")
+            run("losetup", "--detach", above)
 
 
 @pytest.mark.parametrize("use", [open_as_a_whole, under_another_disk])
