@@ -37,6 +37,7 @@ REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARA
 # Several Pythons: the newest runs all integration tests that it can, the oldest (of the distribution, as is libvirt's
 # binding) those that need the binding, and those whose outcome could depend on the Python or on ansible-core.
 OLDEST_RUNS = "libvirt_binding or each_python"
+WORKERS = "4"  # on two processors: half of the time the integration tests wait for tools and for the kernel
 SHORTER = {"DECLARATIONS_SEQUENCES": "100"}
 # Who waits for it gets fewer of what is random or killed than CI, and the unit tests with one Python.
 QUICK = {} if "CI" in os.environ or not REPEATABLE else {**SHORTER, "ENGINES_SEQUENCES": "60", "CRASH_SAMPLE": "3"}
@@ -73,15 +74,16 @@ class Step:
 def plan(choice: pythons.Choice, pytest_arguments: list[str], quick: bool) -> list[Step]:
     """All steps; those that take longest first, so that two at a time end at about the same time."""
     main = choice.main
-    sanity = [str(ROOT / "dev" / "ansible_test"), *(["--quick"] if quick else [])]
-    steps = [Step("sanity", "ansible-test sanity", main, [sanity])]
+    steps = []
     for python in reversed(choice.suites):
-        arguments = ["-n", "2", "--dist", "loadgroup", "--max-worker-restart=0"]
+        arguments = ["-n", WORKERS if python is main else "2", "--dist", "loadgroup", "--max-worker-restart=0"]
         arguments += [] if python is main else ["-m", OLDEST_RUNS]
         step = _pytest("integration", python, arguments + pytest_arguments)
         fewer = QUICK if python is main else {**SHORTER, **QUICK}
         step.extra_env.update({**REPEATABLE, **{name: n for name, n in fewer.items() if name not in os.environ}})
         steps.append(step)
+    sanity = [str(ROOT / "dev" / "ansible_test"), *(["--quick"] if quick else [])]
+    steps.insert(1, Step("sanity", "ansible-test sanity", main, [sanity]))
     for python in reversed(choice.wanted):
         steps.append(_pytest("unit", python, pytest_arguments))
     build = str(LOCAL / "build")

@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.needs_ansible,
     pytest.mark.root,
     pytest.mark.libvirt_binding,
-    pytest.mark.xdist_group("daemon"),
+    pytest.mark.xdist_group("daemon of types"),
 ]
 
 MIB = 2**20

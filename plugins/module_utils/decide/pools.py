@@ -399,7 +399,15 @@ def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted
         return []  # of one that is down nobody is disturbed; it runs as is wanted when it is started again
     grows = row.grows if found.storage.kind != UNSEEN else ()
     pending = () if found.live is None else _differing(found.live, wanted)
-    return [name for name in row.restart if name not in grows and (name in differing or name in pending)]
+    changed = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
+    return [name for name in changed if not (name == "source.format" and _is_found_out(found))]
+
+
+def _is_found_out(found: Found) -> bool:
+    """Whether the format was left to the mounting and is that of what is mounted: to say it changes nothing there."""
+    running, row = found.live or found.definition, found.row
+    left_open = running is not None and row.mounted and running.source.format in (None, row.default_format)
+    return left_open and found.storage.up and found.storage.kind == READY and found.storage.same_as(found.current)
 
 
 def _unallowed_restart(goal: PoolGoal, names: list[str]) -> StorageError | None:

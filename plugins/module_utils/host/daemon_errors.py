@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ..model.errors import StorageError
@@ -18,6 +19,11 @@ _EXISTS = 90
 _UNLISTED = (
     "It was made meanwhile, or the daemon did not list it: let it look again (virsh pool-refresh), look at what is "
     "there, and run the task again."
+)
+# The drivers that a uri can name (libvirt: Connection URIs). For any other one the daemon itself would have to know it.
+_DRIVERS = (
+    *("bhyve", "ch", "esx", "gsx", "hyperv", "lxc", "openvz", "parallels", "qemu", "storage", "test", "vbox"),
+    *("vmwarefusion", "vmwareplayer", "vmwarews", "vpx", "vz", "xen"),
 )
 # libvirt's error numbers (virterror.h): they are part of its interface.
 _CODES = {
@@ -77,6 +83,7 @@ def no_connection(library: Any, uri: str, why: str, error: Any) -> StorageError:
             hint="Run as a user whom the daemon lets in (become: true).",
         )
     unknown = code in (library.VIR_ERR_NO_CONNECT, library.VIR_ERR_INVALID_ARG)
+    unknown = unknown or re.split("[+:]", uri, maxsplit=1)[0] not in _DRIVERS
     if unknown or "URI path" in str(error):
         return StorageError(
             "invalid_uri",

@@ -345,6 +345,23 @@ def test_what_no_word_allows_is_told_before_that_a_restart_is_needed():
     assert pool_refused(wanted, replace(mounted, storage=replace(unable, unable=None))).code == "restart_needed"
 
 
+@pytest.mark.parametrize(
+    ("have", "want", "expected"),
+    [(None, "nfs", ["redefine"]), ("auto", "nfs", ["redefine"]), ("nfs", "cifs", "restart_needed")],
+)
+def test_a_format_that_was_found_out_can_be_said(have, want, expected):
+    source = Source((SourceHost("h"),), dir="/e", format=have)
+    mounted = replace(DIRECTORY, up=True, take_down="unmount /p")
+    found = started(mounted, replace(DEFINED, type="netfs", source=source), current=mounted)
+    goal = pool_goal(type="netfs", path="/p", source=replace(source, format=want))
+    if expected == "restart_needed":
+        assert pool_refused(goal, found).code == expected
+    else:
+        assert actions(decide_pool(goal, found)) == expected
+    other = replace(found, storage=replace(mounted, up=False))
+    assert pool_refused(goal, other).code == "restart_needed"
+
+
 def test_who_has_to_allow_a_restart_is_told_that_it_would_not_help():
     """Not refused for what is missing: in check mode an earlier task may make that."""
     found = started(current=DIRECTORY, storage=replace(GONE, path="/q"), active=True)

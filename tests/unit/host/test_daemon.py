@@ -233,18 +233,20 @@ def test_a_daemon_that_went_away(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("error", "code"),
+    ("uri", "error", "code"),
     [
-        (Refused("Connection refused", 38), "daemon_down"),
-        (Refused("authentication failed", 45), "not_permitted"),
-        (Refused("Failed to connect socket: Permission denied", 38), "not_permitted"),
-        (Refused("no connection driver available", 5), "invalid_uri"),
+        ("test:///x", Refused("Connection refused", 38), "daemon_down"),
+        ("qemu+ssh://h/system", Refused("Connection refused", 38), "daemon_down"),
+        ("qmeu:///system", Refused("Connection refused", 38), "invalid_uri"),
+        ("test:///x", Refused("authentication failed", 45), "not_permitted"),
+        ("test:///x", Refused("Failed to connect socket: Permission denied", 38), "not_permitted"),
+        ("test:///x", Refused("no connection driver available", 5), "invalid_uri"),
     ],
 )
-def test_no_connection(monkeypatch, error, code):
+def test_no_connection(monkeypatch, uri, error, code):
     monkeypatch.setattr(daemon, "_library", lambda: Library(error))
     with pytest.raises(StorageError) as caught:
-        daemon.Daemon("test:///x", 1).open(changing=True)
+        daemon.Daemon(uri, 1).open(changing=True)
     assert caught.value.code == code
     assert caught.value.hint
 
