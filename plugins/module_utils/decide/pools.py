@@ -400,14 +400,17 @@ def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted
     grows = row.grows if found.storage.kind != UNSEEN else ()
     pending = () if found.live is None else _differing(found.live, wanted)
     changed = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
-    return [name for name in changed if not (name == "source.format" and _is_found_out(found))]
+    return [name for name in changed if not (name == "source.format" and _is_found_out(found, wanted))]
 
 
-def _is_found_out(found: Found) -> bool:
+def _is_found_out(found: Found, wanted: Pool) -> bool:
     """Whether the format was left to the mounting and is that of what is mounted: to say it changes nothing there."""
     running, row = found.live or found.definition, found.row
-    left_open = running is not None and row.mounted and running.source.format in (None, row.default_format)
-    return left_open and found.storage.up and found.storage.kind == READY and found.storage.same_as(found.current)
+    if running is None or not row.mounted or running.source.format not in (None, row.default_format):
+        return False
+    if found.storage.kind == UNSEEN:
+        return found.active and wanted.source.format == row.daemon_mounts
+    return found.storage.up and found.storage.same_as(found.current)
 
 
 def _unallowed_restart(goal: PoolGoal, names: list[str]) -> StorageError | None:

@@ -68,7 +68,8 @@ class PoolType:
 
     A daemon: ``daemon`` lists what libvirt's storage driver can do with it: build and delete a pool, create, clone,
     remove and resize its volumes; ``native`` what its backend can, likewise. ``beside``: what a daemon on this host has
-    no call for may be done on its files beside it. ``unlisted``: what it may hold that a daemon does not list, and the
+    no call for may be done on its files beside it. ``daemon_mounts`` is the format of what it mounts where the format
+    is the default one, if that is always the same. ``unlisted``: what it may hold that a daemon does not list, and the
     command that does. ``starts_on_nothing``: a daemon starts it, though its source is not there. ``as_printed``: a
     daemon knows its devices only by the names that its tool prints. ``tools``: packages that the daemon's host needs
     for it.
@@ -123,6 +124,7 @@ class PoolType:
     daemon: tuple[str, ...] = ()
     native: tuple[str, ...] = ()
     beside: bool = False
+    daemon_mounts: str = ""
     unlisted: tuple[str, str] = ("", "")
     starts_on_nothing: bool = False
     as_printed: bool = False
@@ -237,6 +239,7 @@ POOL_TYPES: dict[str, PoolType] = {
             active="its export is mounted on its path",
             volume_formats=FILE_FORMATS,
             daemon=_FILES,
+            daemon_mounts="nfs",  # it gives mount(8) no type then, and HOST:PATH, which is taken for NFS
             native=_FILES,
             tools="nfs-common or cifs-utils",
             sources=("dir",),

@@ -17,6 +17,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
     EVERYTHING,
     READY,
+    UNSEEN,
     Neighbour,
     Part,
     Problem,
@@ -360,6 +361,20 @@ def test_a_format_that_was_found_out_can_be_said(have, want, expected):
         assert actions(decide_pool(goal, found)) == expected
     other = replace(found, storage=replace(mounted, up=False))
     assert pool_refused(goal, other).code == "restart_needed"
+
+
+@pytest.mark.parametrize(
+    ("pool_type", "want", "known"), [("netfs", "nfs", True), ("netfs", "cifs", False), ("fs", "xfs", False)]
+)
+def test_a_daemon_mounts_nfs_where_the_format_is_left_open(pool_type, want, known):
+    source = Source((SourceHost("h"),), dir="/e") if pool_type == "netfs" else Source(devices=(SourceDevice("/dev/x"),))
+    unseen = Storage(UNSEEN, "/p")
+    found = started(unseen, replace(DEFINED, type=pool_type, source=source), current=unseen, active=True)
+    goal = pool_goal(type=pool_type, path="/p", source=replace(source, format=want))
+    if known:
+        assert actions(decide_pool(goal, found)) == ["redefine"]
+    else:
+        assert pool_refused(goal, found).code == "restart_needed"
 
 
 def test_who_has_to_allow_a_restart_is_told_that_it_would_not_help():
