@@ -97,6 +97,7 @@ def made(uri: str, count: int, rounds: int) -> None:
         if len(run("lvs", "--noheadings", GROUP).splitlines()) != count:
             raise harness.Failed("the volumes were not made")
         run("lvremove", "--quiet", "--force", "--yes", GROUP)
+        run("virsh", "pool-refresh", GROUP)  # or it takes them for there
 
     volumes = [{"name": name, "capacity": "1MiB"} for name in names]
     plans = {

@@ -114,7 +114,7 @@ def _check_they_are_ours(guest: Guest, ansible: Ansible) -> None:
     """What was started at boot is stopped as what a task has started; the unit goes with the last mark."""
     stopped = _each(guest, ansible, ["shared", "w-images", "x-files", "y-group", "z-partitions"], state="inactive")
     assert stopped.count(guest, "changed") == len(MARKED), stopped.output
-    assert guest.text(READ).splitlines() == ["none", "none", "xfs", "unmarked.xml"], stopped.output
+    assert guest.text(READ).splitlines() == ["none", "none", "xfs", "", "unmarked.xml"], stopped.output
     first, *others = MARKED
     assert _each(guest, ansible, others, state="present", autostart=False).count(guest, "changed") == len(others)
     assert len(_there(guest)) == 2
