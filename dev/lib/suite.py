@@ -37,6 +37,8 @@ REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARA
 # Several Pythons: the newest runs all integration tests that it can, the oldest (of the distribution, as is libvirt's
 # binding) those that need the binding, and those whose outcome could depend on the Python or on ansible-core.
 OLDEST_RUNS = "libvirt_binding or each_python"
+# Of the unit tests, those that use ansible-core: what else the oldest would run, the Python of managed hosts runs.
+NEED_ANSIBLE = "needs_ansible"
 WORKERS = "4"  # on two processors: half of the time the integration tests wait for tools and for the kernel
 SHORTER = {"DECLARATIONS_SEQUENCES": "100"}
 # Who waits for it gets fewer of what is random or killed than CI, and the unit tests with one Python.
@@ -85,7 +87,8 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str], quick: bool) -> li
     sanity = [str(ROOT / "dev" / "ansible_test"), *(["--quick"] if quick else [])]
     steps.insert(1, Step("sanity", "ansible-test sanity", main, [sanity]))
     for python in reversed(choice.wanted):
-        steps.append(_pytest("unit", python, pytest_arguments))
+        oldest = ["-m", NEED_ANSIBLE] if python in choice.suites[:-1] and choice.target else []
+        steps.append(_pytest("unit", python, oldest + pytest_arguments))
     build = str(LOCAL / "build")
     install = f'ansible-galaxy collection install --force --offline -p "{build}/tree" "{build}"/virt-storage-*.tar.gz'
     steps += [
@@ -370,7 +373,8 @@ def entry(arguments: list[str]) -> int:
     chosen = options.groups or [group for group in GROUPS if group != LAB]
     steps = [step for step in steps if step.group in chosen]
     notes = [] if options.groups else list(choice.notes)
-    notes += [f"{step.title}: all but {OLDEST_RUNS}" for step in steps if OLDEST_RUNS in step.commands[-1]]
+    for marked in (OLDEST_RUNS, NEED_ANSIBLE):
+        notes += [f"{step.title}: all but {marked}" for step in steps if marked in step.commands[-1]]
     if len(chosen) < len(GROUPS):
         left = ", ".join(group for group in GROUPS if group not in chosen)
         notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")
