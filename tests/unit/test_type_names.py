@@ -28,6 +28,7 @@ OTHERS = {
     ("declare/pools.py", "dir"): "an option of source",
     ("host/block.py", "disk"): "a kind of devices",
     ("model/packages.py", "gluster"): "a tool",
+    ("model/secrets.py", "iscsi"): "what a secret is used by",
     ("report/records.py", "logical"): "a kind of partitions",
     ("report/sources.py", "dir"): "a field of Source",
 }

@@ -323,6 +323,7 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
         changes += stop(goal, found, restart=restart)
     changes += _define(goal, found, kept, differing)
     runs = goal.state == "active" or restart
+    changes += _keep_secret(goal, found, wanted, starts=runs and (restart or not found.active))
     if runs:
         _check_supported(goal, found)
         changes += _build(goal, found, wanted, missing)
@@ -450,6 +451,14 @@ def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ..
     ]
 
 
+def _keep_secret(goal: PoolGoal, found: Found, wanted: Pool, starts: bool) -> list[Change]:
+    if wanted.secret is None:
+        return []
+    from .secrets import keep
+
+    return keep(goal, found, wanted, starts)
+
+
 def undefine(goal: PoolGoal, found: Found) -> list[Change]:
     if found.definition is None:
         return []
@@ -461,6 +470,13 @@ def undefine(goal: PoolGoal, found: Found) -> list[Change]:
         if unit_goes(found):
             before["boot_unit"] = found.boot.state
             what += f"; {removal_of_unit(found)}"
+    if found.secrets:
+        from .secrets import goes_with
+
+        secret = goes_with(found.definition, found)
+        if secret is not None:
+            before["secret"] = secret.usage
+            what += f"; remove its secret {secret.usage!r}"
     return [change_of(goal, "undefine", what, before, None, found.definition)]
 
 

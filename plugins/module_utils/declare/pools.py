@@ -45,7 +45,7 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
     pool = normal(_placed(pool))
     _check_mount_options(pool)
-    row, source = POOL_TYPES.get(pool.type or ""), pool.source
+    row, source = POOL_TYPES.get(pool.type or ""), _whole_source(pool)
     _refuse(pool, host_problem(source) or source_problem(source, row) or device_problem(source, row))
     nowhere = pool.path is None and pool.source == Source() and pool.source_volume is None
     if state == "deleted" and (pool.type is None or nowhere):
@@ -111,6 +111,7 @@ def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group
         None if params["mount_options"] is None else tuple(params["mount_options"]),
         None if params["config_options"] is None else _config_options(params["config_options"], name),
         login=_login((params["source"] or {}).get("auth"), source, params["type"], name),
+        secret=_secret((params["source"] or {}).get("auth"), name),
         source_volume=_source_volume(params["source"] or {}, name),
     )
 
@@ -270,8 +271,8 @@ def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, na
         return None
     row, subject, what = POOL_TYPES.get(kind or ""), f"pool {name}", ""
     if given["type"] != _LOGIN:
-        what = "secret is for the type cifs; others name a secret of libvirt" if given.get("secret") is not None else ""
-    elif (row is not None and row.login != _LOGIN) or source.format not in (None, "auto", _LOGIN):
+        return None
+    if (row is not None and row.login != _LOGIN) or source.format not in (None, "auto", _LOGIN):
         what = "the type cifs is for pools of type netfs and the format cifs"
     elif given.get("secret_uuid") is not None or given.get("secret_usage") is not None:
         what = "the password of a CIFS share is given as secret"
@@ -285,9 +286,31 @@ def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, na
         what = "a line break or another control character is in the username or in the secret"
     if what:
         raise StorageError("invalid_option", f"source.auth: {what}", subject=subject, hint="Correct it.")
-    if given["type"] != _LOGIN:
-        return None
     return Login(given["username"], given["secret"])
+
+
+def _secret(given: Mapping[str, Any] | None, name: str) -> str | None:
+    """What the secret is to hold that the definition names: a text of one line, or what Ceph prints of a key."""
+    if given is None or given["type"] == _LOGIN or given.get("secret") is None:
+        return None
+    from ..model.secrets import USAGES, value_of
+
+    auth = _auth(given)
+    if auth is not None and auth.type in USAGES and value_of(auth, given["secret"]) is None:
+        what = "is empty" if not given["secret"] else "is no key as Ceph prints it (base64)"
+        raise StorageError(
+            "invalid_option", f"source.auth.secret {what}", subject=f"pool {name}", hint="Give the secret itself."
+        )
+    return str(given["secret"])
+
+
+def _whole_source(pool: Pool) -> Source:
+    """With the name of the secret that is declared."""
+    if pool.secret is None:
+        return pool.source
+    from ..model.secrets import with_reference
+
+    return with_reference(pool).source
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

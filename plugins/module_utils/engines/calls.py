@@ -89,7 +89,23 @@ class Calls:
         yield self._call("pool-autostart", words=("--disable",) if off else ())
 
     def _undefine(self, change: Change, pool: Pool) -> Iterator[Any]:
+        if "secret" in (change.before or {}):
+            from .secrets import named_by
+
+            for secret in named_by(self.found.definition, self.found):
+                yield self._secret_call("secret-undefine", secret.uuid)
         yield self._call("pool-undefine")
+
+    def _secret(self, change: Change, pool: Pool) -> Iterator[Any]:
+        from .secrets import object_for, value_for
+
+        uuid, xml = object_for(pool, self.found)
+        if xml:
+            yield self._secret_call("secret-define", uuid, xml=xml)
+        yield self._secret_call("secret-set-value", uuid, value=value_for(pool))
+
+    def _secret_call(self, verb: str, uuid: str, **more: Any) -> ops.SecretCall:
+        return ops.SecretCall(verb, self.uri, self.found.name, uuid, **more)
 
     def _permissions(self, change: Change, pool: Pool) -> Iterator[Any]:
         yield from self._beside(change, pool)
@@ -236,6 +252,7 @@ _POOL = {
     "define": Calls._define,
     "redefine": Calls._define,
     "build": Calls._build,
+    "secret": Calls._secret,
     "start": Calls._start,
     "stop": Calls._stop,
     "autostart": Calls._autostart,

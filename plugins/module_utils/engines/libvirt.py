@@ -59,6 +59,7 @@ from .places import daemon_places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
     from ..model.discovery import Discovery, Query
+    from ..model.secrets import SecretObject
 
 _FAR = "only the daemon can look at it"
 _OF_IDENTITY = ("identity", "device")
@@ -196,6 +197,7 @@ class LibvirtEngine:
             process=process() if at_hand else None,
             resolved=resolved,
             hosts=hosts,
+            secrets=self._secrets((wanted, existing), neighbours) if scope.neighbours else (),
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
@@ -204,6 +206,22 @@ class LibvirtEngine:
 
         found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
         return observe_far(found, scope, self.daemon)
+
+    def _secrets(self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour]) -> tuple[SecretObject, ...]:
+        if all(pool is None or pool.source.auth is None for pool in pools):
+            return ()
+        from .far import guests_told
+        from .secrets import auths_of, directory_of_daemon, told_by, with_users
+
+        at_hand = self._pid is not None and peers.may_stand_in(self._pid)
+        directory = directory_of_daemon(self._pid, self.uri, self.places.secrets) if at_hand and self._pid else ""
+        try:
+            found = told_by(self.daemon, auths_of(pools), directory)
+        except StorageError as error:
+            if error.code != "daemon_cannot" or any(pool is not None and pool.secret is not None for pool in pools):
+                raise
+            return ()
+        return with_users(found, neighbours, lambda: guests_told(self.daemon)[0])
 
     def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
         from .layers import lasting, layer_of, printed
@@ -384,9 +402,9 @@ class LibvirtEngine:
         self.host.prepare(self._locks)
 
     def execute(self, operation: Any) -> None:
-        from ..model.operations import DaemonCall
+        from ..model.operations import DaemonCall, SecretCall
 
-        if not isinstance(operation, DaemonCall):
+        if not isinstance(operation, (DaemonCall, SecretCall)):
             self.host.execute(operation)
             return
         try:

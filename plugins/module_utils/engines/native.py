@@ -47,6 +47,7 @@ from .places import Places
 
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
     from ..model.discovery import Discovery, Query
+    from ..model.secrets import SecretObject
     from .boot import BootUnit
 
 
@@ -173,6 +174,8 @@ class NativeEngine:
         wanted = scope.pool
         if existing is not None:
             wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
+        secrets = self._secrets((wanted, existing), neighbours)
+        look.secrets = secrets
         started = live is not None
         current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
         if started and current is not None and current.up and not _same_source(existing, wanted):
@@ -198,8 +201,17 @@ class NativeEngine:
             process=process(),
             resolved=resolved,
             hosts=hosts,
+            secrets=secrets,
         )
         return self.host.contents(found, wanted, scope, look)
+
+    def _secrets(self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour]) -> tuple[SecretObject, ...]:
+        if all(pool is None or pool.source.auth is None for pool in pools):
+            return ()
+        from .secrets import auths_of, kept_in, with_users
+
+        found = kept_in(self.places.secrets, auths_of(pools))
+        return with_users(found, neighbours, lambda: self._guests()[0])
 
     def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
         from .layers import lasting, layer_of
@@ -303,9 +315,13 @@ class NativeEngine:
             yield ops.Remove(self._state_path(name))
         elif change.action == "autostart":
             yield from self._mark(change)
+        elif change.action == "secret":
+            yield self._keep_secret(pool, found)
         elif change.action == "undefine":
             if "boot_unit" in (change.before or {}):
                 yield from self._boot_unit.remove()
+            if "secret" in (change.before or {}):
+                yield from self._forget_secret(found)
             if found.autostart:
                 yield ops.Remove(self._autostart_path(name))
             yield ops.Remove(self._definition_path(name))
@@ -317,6 +333,21 @@ class NativeEngine:
                     yield ops.Remove(self.host.notes.started_path(name))
         else:
             yield from self._backend(change, found)
+
+    def _keep_secret(self, pool: Pool, found: Found) -> Any:
+        from ..model.operations import WriteSecret
+        from .secrets import object_for, value_for
+
+        uuid, xml = object_for(pool, found)
+        return WriteSecret(self.places.secrets, uuid, xml, value_for(pool))
+
+    def _forget_secret(self, found: Found) -> Iterator[Any]:
+        from ..model import operations as ops
+        from .secrets import named_by
+
+        for secret in named_by(found.definition, found):
+            yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.xml")
+            yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.base64")
 
     def _mark(self, change: Change) -> Iterator[Any]:
         """The mark is the last of it: as long as it is not what it should be, there is something to do."""

@@ -19,8 +19,7 @@ _SYSTEM_GUESTS = tuple(f"{top}/libvirt/{driver}" for driver in _DRIVERS for top 
 @dataclass(frozen=True)
 class Places:
     """The directories of a native engine: libvirt's definitions and state, our locks, records of what we made and of
-    what we started, guests'
-    definitions.
+    what we started, guests' definitions, the systemd units and programs that we install, and libvirt's secrets.
     """
 
     uri: str
@@ -33,6 +32,7 @@ class Places:
     guests: tuple[str, ...]
     units: str = ""
     program: str = ""
+    secrets: str = ""
 
 
 def _system(why: str) -> Places:
@@ -47,6 +47,7 @@ def _system(why: str) -> Places:
         _SYSTEM_GUESTS,
         "/etc/systemd/system",
         "/var/lib/virt-storage",
+        "/etc/libvirt/secrets",
     )
 
 
@@ -64,6 +65,7 @@ def _session(why: str) -> Places:
         f"{state}/virt-storage/made",
         f"{runtime}/virt-storage/started",
         (f"{config}/libvirt/qemu", f"{runtime}/libvirt/qemu/run", *_SYSTEM_GUESTS),
+        secrets=f"{config}/libvirt/secrets",
     )
 
 
@@ -78,6 +80,7 @@ def _rooted(root: str) -> Places:
         f"{root}/var/lib/virt-storage/made",
         f"{root}/run/virt-storage/started",
         (f"{root}/etc/libvirt/qemu", f"{root}/run/libvirt/qemu", *_SYSTEM_GUESTS),
+        secrets=f"{root}/etc/libvirt/secrets",
     )
 
 

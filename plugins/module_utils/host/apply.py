@@ -94,6 +94,7 @@ class Applier:
             ops.SetPermissions: set_permissions,
             ops.SetNocow: set_directory_nocow,
             ops.WriteFile: write_file,
+            ops.WriteSecret: self._write_secret,
             ops.NoteContent: lambda op: write_file(ops.WriteFile(op.path, f"{op.text}\n{imprint_of(op.node)}")),
             ops.MakeLink: make_link,
             ops.Remove: remove,
@@ -150,6 +151,11 @@ class Applier:
                 with suppress(OSError):
                     unlink(op.path)
             raise
+
+    def _write_secret(self, op: ops.WriteSecret) -> None:
+        from .secrets import write_secret
+
+        write_secret(op)
 
     def _change_table(self, op: ops.ChangeTable) -> None:
         from .partitioning import change_table

@@ -280,6 +280,45 @@ class Daemon:
 
         return self._look(self.uri, look)  # type: ignore[no-any-return]
 
+    def secret(self, kind: str, uuid: str | None, usage: str | None) -> str | None:
+        """The XML of a secret, by its uuid or by what it is used by; None when there is none. Raises ``daemon_cannot``
+        where the connection has none at all.
+        """
+
+        def look(connection: Any) -> str | None:
+            number = getattr(self._library, f"VIR_SECRET_USAGE_TYPE_{kind.upper()}")
+            try:
+                if uuid is not None:
+                    return str(connection.secretLookupByUUIDString(uuid).XMLDesc(0))
+                return str(connection.secretLookupByUsage(number, usage).XMLDesc(0))
+            except self._library.libvirtError as error:
+                if error.get_error_code() == self._library.VIR_ERR_NO_SECRET:
+                    return None
+                raise
+
+        return self._look("the secrets", look)  # type: ignore[no-any-return]
+
+    def secret_value(self, uuid: str) -> tuple[bytes | None, bool]:
+        """The value of a secret, and whether it can be told. It is only to who may change things
+        (libvirt-secret: virSecretGetValue), so that it is asked for by a connection of its own.
+        """
+
+        def look(_connection: Any) -> tuple[bytes | None, bool]:
+            connection = self._library.open(self.uri)
+            try:
+                return bytes(connection.secretLookupByUUIDString(uuid).value(0)), True
+            except self._library.libvirtError as error:
+                return None, error.get_error_code() == self._library.VIR_ERR_NO_SECRET
+            finally:
+                connection.close()
+
+        try:
+            return self._look("the secrets", look)  # type: ignore[no-any-return]
+        except StorageError as error:
+            if error.code in ("deadline", "daemon_lost"):
+                raise
+            return None, False
+
     # --- changing ----------------------------------------------------------------------------------------------------
 
     def call(self, op: Any) -> None:
@@ -492,4 +531,9 @@ _CALLS: dict[str, Callable[[Any, Any, Any], object]] = {
     "vol-upload": _upload,
     "vol-resize": _resize,
     "vol-delete": lambda library, connection, op: _volume(connection, op).delete(0),
+    "secret-define": lambda library, connection, op: connection.secretDefineXML(op.xml, 0),
+    "secret-set-value": lambda library, connection, op: connection.secretLookupByUUIDString(op.uuid).setValue(
+        op.value.data, 0
+    ),
+    "secret-undefine": lambda library, connection, op: connection.secretLookupByUUIDString(op.uuid).undefine(),
 }

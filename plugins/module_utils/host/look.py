@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Any, Callable
+from typing import TYPE_CHECKING, Any, Callable
 
 from ..model.errors import StorageError
 from .mounts import Mount, mounts
@@ -17,12 +17,16 @@ from .notes import Notes
 from .remote import Servers
 from .run import misprinted, run
 
+if TYPE_CHECKING:
+    from ..model.secrets import SecretObject
+
 _LEAST = 0.1
 
 
 class Look(Notes):
     """One look: what it may take, and what it has seen. ``leaving`` is the path of the pool as it runs, where it is
-    another storage of it that is looked at, for which that one goes down first. ``servers`` outlive it.
+    another storage of it that is looked at, for which that one goes down first. ``secrets`` are those that the pool
+    names. ``servers`` outlive it.
     """
 
     def __init__(self, timeout: float, records: str, starts: str, servers: Servers | None = None) -> None:
@@ -30,6 +34,7 @@ class Look(Notes):
         self.timeout = timeout
         self.deadline = time.monotonic() + timeout
         self.leaving = ""
+        self.secrets: tuple[SecretObject, ...] = ()
         self.servers = servers or Servers(timeout)
         self._seen: dict[Any, tuple[Any, StorageError | None]] = {}
 

@@ -20,13 +20,14 @@ _SCSI_HOST = "scsi_host"
 class GuestDisks(NamedTuple):
     """``paths``: files and devices of its disks and their backing chains; ``volumes``: (pool, volume) pairs;
     ``hardware``: what it is given of the host's hardware that may be, or have, a disk, as sysfs calls it: units of SCSI
-    (``2:0:0:1``) and PCI devices (``0000:03:00.0``).
+    (``2:0:0:1``) and PCI devices (``0000:03:00.0``). ``secrets``: uuids and usages of those that its disks name.
     """
 
     name: str
     paths: tuple[str, ...]
     volumes: tuple[tuple[str, str], ...]
     hardware: tuple[str, ...] = ()
+    secrets: tuple[str, ...] = ()
 
 
 def parse_guest(text: bytes) -> GuestDisks:
@@ -44,7 +45,8 @@ def parse_guest(text: bytes) -> GuestDisks:
         paths += [element.text for element in domain.iter(tag) if element.text]
     volumes = [(s.get("pool"), s.get("volume")) for s in sources if s.get("pool") and s.get("volume")]
     hardware = tuple(address for source in sources for address in _addresses(source))
-    return GuestDisks(domain.findtext("name") or "", tuple(paths), tuple(volumes), hardware)
+    named = [secret.get(key) for secret in domain.iter("secret") for key in ("uuid", "usage") if secret.get(key)]
+    return GuestDisks(domain.findtext("name") or "", tuple(paths), tuple(volumes), hardware, tuple(named))
 
 
 def _addresses(source: Any) -> Iterator[str]:

@@ -77,10 +77,18 @@ def normal(pool: Pool) -> Pool:
 
 
 def whole(pool: Pool) -> Pool:
-    """A whole definition in normal form: a source that is called like the pool has its name."""
+    """A whole definition in normal form: a source that is called like the pool has its name, and a secret has one."""
     if POOL_TYPES[pool.type or ""].named_by_pool and not pool.source.name:
         pool = replace(pool, source=replace(pool.source, name=pool.name))
-    return normal(pool)
+    return normal(_with_reference(pool))
+
+
+def _with_reference(pool: Pool, existing: Pool | None = None) -> Pool:
+    if pool.secret is None:
+        return pool
+    from .secrets import with_reference
+
+    return with_reference(pool, existing)
 
 
 def defined(pool: Pool) -> Pool:
@@ -93,8 +101,10 @@ def defined(pool: Pool) -> Pool:
 
 def keep_names(wanted: Pool, existing: Pool, resolved: Mapping[str, str], hosts: Hosts) -> Pool:
     """A device by another path is the same device, and a host adapter by another name the same adapter: the definition
-    keeps its own. ``resolved``: what paths lead to, ``hosts``: see adapters.py.
+    keeps its own, and its name of a secret where none is declared. ``resolved``: what paths lead to, ``hosts``: see
+    adapters.py.
     """
+    wanted = _with_reference(wanted, existing)
     if wanted.source.adapter is not None and existing.source.adapter is not None:
         from .adapters import keep_adapter
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from .change import Condition
 from .errors import StorageError
@@ -16,6 +17,9 @@ from .pool import UNDECLARED, Adapter, Permissions, Pool
 from .tables import Table
 from .types import PoolType, row_of
 from .volume import Volume
+
+if TYPE_CHECKING:  # only pools that log in have any
+    from .secrets import SecretObject
 
 # Filesystems of servers, in the kernel's words: those that may take root for nobody (exports(5)), and those that keep a
 # copy under another name of a file that is held open when it is removed.
@@ -284,6 +288,7 @@ class Found:
     ``devices``: what the pool's source devices hold, of those that we can look at: see host/devices.py. ``beside``:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
     multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
+    ``secrets``: those that its definition or declaration names.
     ``hosts``: the SCSI hosts that the adapters of all these pools lead to: see model/adapters.py.
     ``remains``: what is left where a new volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
@@ -335,6 +340,7 @@ class Found:
     table: Table | None = None
     hosts: Mapping[Adapter, tuple[int, ...]] = field(default_factory=dict)
     remains: Mapping[str, str] = field(default_factory=dict)
+    secrets: tuple[SecretObject, ...] = ()
 
     @property
     def looked(self) -> bool:

@@ -29,8 +29,8 @@ def _shell(*words: object) -> str:
 class Secret:
     """Bytes that nobody is shown."""
 
-    def __init__(self, text: str) -> None:
-        self.data = text.encode("utf-8", "surrogateescape")
+    def __init__(self, text: str | bytes) -> None:
+        self.data = text if isinstance(text, bytes) else text.encode("utf-8", "surrogateescape")
 
     def __repr__(self) -> str:
         return "Secret()"
@@ -177,6 +177,34 @@ class WriteFile(NamedTuple):
     @property
     def command(self) -> str:
         return f"write {shlex.quote(self.path)}"
+
+
+class WriteSecret(NamedTuple):
+    """Keeps a secret as libvirt does, for root alone: its value in UUID.base64, and in UUID.xml what it is for, unless
+    ``xml`` is empty: then only the value is another one. The value comes first, so that no object is without it.
+    """
+
+    directory: str
+    uuid: str
+    xml: str
+    value: Secret
+
+    @property
+    def value_path(self) -> str:
+        return f"{self.directory}/{self.uuid}.base64"
+
+    @property
+    def object_path(self) -> str:
+        return f"{self.directory}/{self.uuid}.xml"
+
+    @property
+    def whole(self) -> bool:
+        return not self.xml
+
+    @property
+    def command(self) -> str:
+        paths = [self.value_path, *([self.object_path] if self.xml else [])]
+        return f"write {' and '.join(map(shlex.quote, paths))}"
 
 
 class NoteContent(NamedTuple):
@@ -473,6 +501,28 @@ class DaemonCall(NamedTuple):
         if "overwrite" in self.words:
             build = f"( {build} || {self._virsh('pool-build', '--overwrite')} )"
         return f"{start} || ( {build} && {start} )"
+
+
+class SecretCall(NamedTuple):
+    """A call of a libvirt daemon about a secret, by the name that virsh has for it; ``value`` is what it is to hold."""
+
+    verb: str
+    uri: str
+    pool: str
+    uuid: str
+    xml: str = ""
+    value: Secret | None = None
+
+    @property
+    def volume(self) -> None:
+        return None
+
+    @property
+    def command(self) -> str:
+        virsh = _shell("virsh", "-c", self.uri, self.verb)
+        if self.xml:
+            return f"{virsh} /dev/stdin <<'XML'\n{self.xml}XML"
+        return f"{virsh} {self.uuid}" + ("" if self.value is None else " --file /dev/stdin")
 
 
 class NoteDirectory(NamedTuple):

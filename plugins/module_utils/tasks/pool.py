@@ -100,7 +100,16 @@ def facts(change: Change, found: Found) -> Any:
         "autostart": found.autostart,
         "boot_unit": found.boot.state,
         "leftovers": ", ".join(found.leftovers),
+        **_secret_facts(change, found),
     }
+
+
+def _secret_facts(change: Change, found: Found) -> dict[str, Any]:
+    if getattr(change.wanted, "secret", None) is None:
+        return {}
+    from ..decide.secrets import fact
+
+    return {"secret": fact(change.wanted, found)}
 
 
 def _predicted(record: dict[str, Any], changes: Any) -> dict[str, Any]:
@@ -112,6 +121,6 @@ def _predicted(record: dict[str, Any], changes: Any) -> dict[str, Any]:
         if change.after is None:
             return {"name": record["name"], "state": "absent"}
         for name, value in known(change.after).items():
-            if name not in (change.part, "boot_unit"):  # what a part is made as shows up once it is used
+            if name not in (change.part, "boot_unit", "secret"):  # what a part is made as shows up once it is used
                 record.update(value if isinstance(value, dict) else {name: value})
     return record

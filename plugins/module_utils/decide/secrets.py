@@ -1,0 +1,54 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""The secret that a pool logs in with, against what is kept of it. No value is in what comes of it."""
+
+from __future__ import annotations
+
+from ..model.change import Change
+from ..model.found import Found
+from ..model.goal import PoolGoal
+from ..model.pool import Pool
+from ..model.secrets import SecretObject, declared_value, new_object, object_of, with_reference
+from .pools import change_of
+
+AS_DECLARED = "the one declared"
+_OTHER, _NONE, _UNREADABLE = "another one", "none", "can't be read"
+
+
+def keep(goal: PoolGoal, found: Found, wanted: Pool, starts: bool) -> list[Change]:
+    """The change that makes the secret what is declared. One that can't be read is set when the pool
+    ``starts``, which is when it is needed.
+    """
+    value = declared_value(wanted)
+    if value is None:
+        return []
+    there = object_of(wanted.source.auth, found.secrets)
+    if there is not None and (there.value == value or not (there.readable or starts)):
+        return []
+    secret = there or new_object(wanted)
+    called = f"the {secret.usage_type} secret {secret.usage!r}"
+    summary = f"make {called}" if there is None else f"set the value of {called}"
+    return [change_of(goal, "secret", summary, {"secret": _fact(there)}, {"secret": AS_DECLARED}, wanted)]
+
+
+def _fact(there: SecretObject | None) -> str:
+    if there is None or (there.readable and there.value is None):
+        return _NONE
+    return _OTHER if there.readable else _UNREADABLE
+
+
+def fact(wanted: Pool, found: Found) -> str:
+    """What is kept of it, after it was set: what can't be read is taken for what was written."""
+    wanted = with_reference(wanted, found.definition)
+    there = object_of(wanted.source.auth, found.secrets)
+    same = there is not None and (not there.readable or there.value == declared_value(wanted))
+    return AS_DECLARED if same else _fact(there)
+
+
+def goes_with(pool: Pool | None, found: Found) -> SecretObject | None:
+    """The secret that nobody needs once the pool is not defined any more; only one that the collection has made."""
+    secret = None if pool is None else object_of(pool.source.auth, found.secrets)
+    return secret if secret is not None and secret.ours and not secret.users else None

@@ -1,0 +1,59 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Files of libvirt's secrets (its secret driver): DIRECTORY/UUID.xml says what one is for, UUID.base64 is its value."""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Iterator
+
+from ..model import operations as ops
+from .directories import write_file
+from .files import read_small_file
+
+_OBJECT, _VALUE = ".xml", ".base64"
+
+
+def objects(directory: str) -> Iterator[tuple[str, bytes]]:
+    """Uuids, and the XML of each. Raises ``not_readable``."""
+    try:
+        names = sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError:
+        read_small_file(directory)  # says why
+        return
+    for name in names:
+        text = read_small_file(os.path.join(directory, name)) if name.endswith(_OBJECT) else None
+        if text is not None:
+            yield name[: -len(_OBJECT)], text
+
+
+def value(directory: str, uuid: str) -> bytes | None:
+    """The value of an object; None where it has none. Raises ``not_readable``."""
+    data = read_small_file(os.path.join(directory, uuid + _VALUE))
+    return None if data is None else base64.b64decode(data)
+
+
+def is_kept(directory: str, uuid: str) -> bool:
+    """Whether the object is there, as one that a daemon has only in its memory is not."""
+    return os.path.exists(os.path.join(directory, uuid + _OBJECT))
+
+
+def kept_otherwise(directory: str, uuid: str) -> bool:
+    """Whether there is a value in another form than this one, such as encrypted."""
+    try:
+        names = os.listdir(directory)
+    except OSError:
+        return True
+    return any(name.startswith(f"{uuid}.") and not name.endswith((_OBJECT, _VALUE, ".new")) for name in names)
+
+
+def write_secret(op: ops.WriteSecret) -> None:
+    write_file(ops.WriteFile(op.value_path, base64.b64encode(op.value.data).decode()))
+    if op.xml:
+        write_file(ops.WriteFile(op.object_path, op.xml))

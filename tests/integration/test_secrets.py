@@ -1,0 +1,307 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""Secrets that are declared with a pool: kept as libvirt keeps them, natively and by a real libvirtd, and shown
+nowhere.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .crash_support import done, unchanged
+
+WORD, OTHER = "hunter2-öä'\"%", "correct horse"
+KEY = base64.b64encode(b"\x01\x00" + b"k" * 30).decode()
+CHAP = {"type": "iscsi", "path": "/dev/disk/by-path", "state": "present"}
+SOURCE = {"host": "127.0.0.1:9", "iqn": "iqn.2026-01.test:none"}
+OWN = "virt.storage pool {}"
+
+pytestmark = [pytest.mark.needs_ansible]
+
+
+def declared(name: str, secret: str | None = WORD, **auth: Any) -> dict[str, Any]:
+    source = {**SOURCE, "auth": {"type": "chap", "username": "kvm1", "secret": secret, **auth}}
+    return {**CHAP, "name": name, "source": source}
+
+
+def of_ceph(name: str, secret: str = KEY) -> dict[str, Any]:
+    auth = {"type": "ceph", "username": "libvirt", "secret": secret}
+    source = {"host": "127.0.0.1:9", "name": "vms", "auth": auth}
+    return {"name": name, "type": "rbd", "source": source, "state": "present"}
+
+
+def said(result: dict[str, Any]) -> str:
+    """All that a result shows, but for what the caller gave."""
+    return repr({name: value for name, value in result.items() if name != "invocation"})
+
+
+def quiet(result: dict[str, Any], *words: str) -> dict[str, Any]:
+    """The result, which shows none of the words."""
+    text = said(result)
+    for word in words or (WORD, OTHER, KEY):
+        assert word not in text
+        assert base64.b64encode(word.encode()).decode() not in text
+    return result
+
+
+def converges(act: Any, **params: Any) -> dict[str, Any]:
+    """The result of a real run: as check mode said, and with nothing left to do after it."""
+    checked = quiet(done(act(check=True, **params)))
+    made = quiet(done(act(**params)))
+    assert made["changed"]
+    assert (checked["plan"], checked["diff"]) == (made["plan"], made["diff"])
+    unchanged(quiet(act(**params)))
+    unchanged(quiet(act(check=True, **params)))
+    return made
+
+
+# -- natively -----------------------------------------------------------------------------------------------------
+
+
+def files(host: Any) -> dict[str, bytes]:
+    found = (Path(host.root) / "etc/libvirt/secrets").glob("*")
+    return {path.name: path.read_bytes() for path in found}
+
+
+def test_a_secret_is_kept_as_libvirt_keeps_it(host):
+    made = converges(host.pool, **declared("san"))
+    assert [entry["action"] for entry in made["plan"]] == ["define", "secret"]
+    kept = files(host)
+    assert len(kept) == 2
+    (value,) = (text for name, text in kept.items() if name.endswith(".base64"))
+    assert base64.b64decode(value).decode() == WORD
+    directory = Path(host.root) / "etc/libvirt/secrets"
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+    assert {stat.S_IMODE(path.stat().st_mode) for path in directory.iterdir()} == {0o600}
+    (definition,) = (Path(host.root) / "etc/libvirt/storage").glob("*.xml")
+    assert f"<secret usage='{OWN.format('san')}'/>" in definition.read_text()
+    assert WORD not in definition.read_text()
+
+
+def test_check_mode_keeps_none(host):
+    done(host.pool(check=True, **declared("san")))
+    assert files(host) == {}
+
+
+def test_another_value(host):
+    done(host.pool(**declared("san")))
+    made = converges(host.pool, **declared("san", OTHER))
+    assert [entry["action"] for entry in made["plan"]] == ["secret"]
+    assert made["diff"] == {
+        "before": "pool san:\n  secret: another one\n",
+        "after": "pool san:\n  secret: the one declared\n",
+    }
+
+
+def test_without_the_secret_the_task_leaves_it(host):
+    done(host.pool(**declared("san")))
+    before = files(host)
+    usage = OWN.format("san")
+    unchanged(host.pool(**declared("san", None, secret_usage=usage)))
+    unchanged(host.pool(name="san", state="present"))
+    assert files(host) == before
+
+
+def test_a_key_of_ceph_is_kept_decoded(host):
+    converges(host.pool, **of_ceph("vms"))
+    (value,) = (text for name, text in files(host).items() if name.endswith(".base64"))
+    assert base64.b64decode(value) == base64.b64decode(KEY)
+
+
+@pytest.mark.parametrize("secret", ["", "line\nbreak", "nul\0"])
+def test_what_is_no_password(host, secret):
+    refused = quiet(host.pool(**declared("san", secret)), "line\nbreak", "nul\0")
+    assert refused["error"]["code"] == "invalid_option"
+    assert files(host) == {}
+
+
+def test_what_is_no_key_of_ceph(host):
+    refused = quiet(host.pool(**of_ceph("vms", "no key!")), "no key!")
+    assert refused["error"]["code"] == "invalid_option"
+
+
+@pytest.mark.parametrize("state", ["absent", "undefined"])
+def test_it_goes_with_the_pool(host, state):
+    done(host.pool(**declared("san")))
+    gone = converges(host.pool, name="san", state=state)
+    assert "remove its secret" in gone["plan"][-1]["summary"]
+    assert files(host) == {}
+
+
+def test_one_that_another_pool_names_stays(host):
+    done(host.pool(**declared("one", secret_usage="shared")))
+    other = declared("two", None, secret_usage="shared")
+    other["source"]["iqn"] = "iqn.2026-01.test:other"
+    done(host.pool(**other))
+    done(host.pool(name="one", state="absent"))
+    assert len(files(host)) == 2
+    done(host.pool(name="two", state="absent"))
+    assert files(host) == {}
+
+
+def test_one_that_a_guest_names_stays(host):
+    done(host.pool(**declared("one", secret_usage="shared")))
+    guest = Path(host.root) / "etc/libvirt/qemu/web.xml"
+    guest.parent.mkdir(parents=True)
+    disk = "<disk><auth username='u'><secret type='iscsi' usage='shared'/></auth><source protocol='iscsi'/></disk>"
+    guest.write_text(f"<domain><name>web</name><devices>{disk}</devices></domain>")
+    done(host.pool(name="one", state="absent"))
+    assert len(files(host)) == 2
+
+
+def test_one_that_somebody_else_made_is_adopted_and_stays(host):
+    uuid = "5b7a9c1e-0d3f-4a68-8c2b-7e5d1f9a3c60"
+    directory = Path(host.root) / "etc/libvirt/secrets"
+    directory.mkdir(parents=True)
+    usage = "<usage type='iscsi'><target>san</target></usage>"
+    (directory / f"{uuid}.xml").write_text(f"<secret ephemeral='no' private='no'><uuid>{uuid}</uuid>{usage}</secret>")
+    (directory / f"{uuid}.base64").write_text(base64.b64encode(OTHER.encode()).decode() + "\n")
+    before = (directory / f"{uuid}.xml").read_bytes()
+    same = done(host.pool(**declared("san", OTHER, secret_usage="san")))
+    assert [entry["action"] for entry in same["plan"]] == ["define"]
+    made = converges(host.pool, **declared("san", WORD, secret_usage="san"))
+    assert [entry["action"] for entry in made["plan"]] == ["secret"]
+    assert (directory / f"{uuid}.xml").read_bytes() == before
+    done(host.pool(name="san", state="absent"))
+    assert set(files(host)) == {f"{uuid}.xml", f"{uuid}.base64"}
+
+
+def test_the_definition_keeps_its_name_of_the_secret(host):
+    done(host.pool(**declared("san", None, secret_usage="mine")))
+    made = converges(host.pool, **declared("san"))
+    assert [entry["action"] for entry in made["plan"]] == ["secret"]
+
+
+def test_a_task_that_was_ended_before_is_completed(host):
+    """The definition comes first, then the value, then the object: what lacks the last is made again."""
+    done(host.pool(**declared("san")))
+    for path in (Path(host.root) / "etc/libvirt/secrets").glob("*.xml"):
+        path.unlink()
+    converges(host.pool, **declared("san"))
+    assert len(files(host)) == 2
+
+
+# -- through a daemon ---------------------------------------------------------------------------------------------
+
+pytest_daemon = [pytest.mark.root, pytest.mark.libvirt_binding, pytest.mark.xdist_group("daemon")]
+
+
+def through_a_daemon(test: Any) -> Any:
+    for mark in pytest_daemon:
+        test = mark(test)
+    return test
+
+
+@pytest.fixture
+def clean(daemon):
+    """The daemon, of which all secrets are removed afterwards."""
+    yield daemon
+    daemon.start()
+    for uuid in secrets(daemon):
+        daemon.virsh("secret-undefine", uuid)
+
+
+def secrets(daemon: Any) -> list[str]:
+    return [line.split()[0] for line in daemon.virsh("secret-list").splitlines() if line.strip()]
+
+
+def kept_value(daemon: Any, uuid: str) -> bytes:
+    return base64.b64decode((daemon.files / "etc/libvirt/secrets" / f"{uuid}.base64").read_bytes())
+
+
+@through_a_daemon
+def test_the_daemon_gets_the_object(clean, daemon_host):
+    name = daemon_host.name
+    made = converges(daemon_host.pool, **declared(name))
+    assert [entry["action"] for entry in made["plan"]] == ["define", "secret"]
+    (uuid,) = secrets(clean)
+    text = clean.virsh("secret-dumpxml", uuid)
+    assert "private='yes'" in text
+    assert OWN.format(name) in text
+    assert kept_value(clean, uuid).decode() == WORD
+    other = converges(daemon_host.pool, **declared(name, OTHER))
+    assert [entry["action"] for entry in other["plan"]] == ["secret"]
+    assert kept_value(clean, uuid).decode() == OTHER
+    gone = converges(daemon_host.pool, name=name, state="absent")
+    assert "remove its secret" in gone["plan"][-1]["summary"]
+    assert secrets(clean) == []
+
+
+@through_a_daemon
+def test_check_mode_makes_no_object(clean, daemon_host):
+    done(daemon_host.pool(check=True, **declared(daemon_host.name)))
+    assert secrets(clean) == []
+
+
+@through_a_daemon
+def test_no_argument_of_a_command_and_no_log_has_it(clean, daemon_host):
+    done(daemon_host.pool(**declared(daemon_host.name)))
+    assert WORD not in clean.log.read_text(errors="replace")
+
+
+@through_a_daemon
+def test_a_key_of_ceph_through_the_daemon(clean, daemon_host):
+    converges(daemon_host.pool, **of_ceph(daemon_host.name))
+    (uuid,) = secrets(clean)
+    assert kept_value(clean, uuid) == base64.b64decode(KEY)
+
+
+@through_a_daemon
+@pytest.mark.parametrize("private", ["yes", "no"])
+def test_an_object_of_somebody_else_is_adopted(clean, daemon_host, tmp_path, private):
+    text = tmp_path / "secret.xml"
+    text.write_text(
+        f"<secret ephemeral='no' private='{private}'><usage type='iscsi'><target>theirs</target></usage></secret>"
+    )
+    clean.virsh("secret-define", text)
+    (uuid,) = secrets(clean)
+    word = tmp_path / "word"
+    word.write_text(OTHER)
+    clean.virsh("secret-set-value", uuid, "--file", word, "--plain")
+    same = done(daemon_host.pool(**declared(daemon_host.name, OTHER, secret_usage="theirs")))
+    assert [entry["action"] for entry in same["plan"]] == ["define"]
+    converges(daemon_host.pool, **declared(daemon_host.name, WORD, secret_usage="theirs"))
+    assert kept_value(clean, uuid).decode() == WORD
+    done(daemon_host.pool(name=daemon_host.name, state="absent"))
+    assert secrets(clean) == [uuid]
+
+
+@through_a_daemon
+def test_a_private_one_of_another_host_is_set_only_when_the_pool_starts(clean, daemon_host, monkeypatch):
+    """Nobody can say whether it is another one: a task that does nothing else claims nothing of it."""
+    from ansible_collections.virt.storage.plugins.module_utils.host import peers
+
+    done(daemon_host.pool(**declared(daemon_host.name)))
+    (uuid,) = secrets(clean)
+    monkeypatch.setattr(peers, "daemon_process", lambda uri: None)
+    unchanged(daemon_host.pool(**declared(daemon_host.name, OTHER)))
+    checked = done(daemon_host.pool(check=True, **{**declared(daemon_host.name, OTHER), "state": "active"}))
+    assert [entry["action"] for entry in checked["plan"]] == ["secret", "start"]
+    assert "can't be read" in checked["diff"]["before"]
+    tried = quiet(daemon_host.pool(**{**declared(daemon_host.name, OTHER), "state": "active"}))
+    assert tried["failed"]  # nobody listens there
+    assert kept_value(clean, uuid).decode() == OTHER
+
+
+@through_a_daemon
+def test_a_daemon_that_starts_later_takes_it_over(clean, native_host, daemon_host):
+    clean.stop()
+    done(native_host.pool(**declared(daemon_host.name)))
+    clean.start()
+    (uuid,) = secrets(clean)
+    assert OWN.format(daemon_host.name) in clean.virsh("secret-dumpxml", uuid)
+    unchanged(daemon_host.pool(**declared(daemon_host.name)))
+    made = done(daemon_host.pool(**declared(daemon_host.name, OTHER)))
+    assert [entry["action"] for entry in made["plan"]] == ["secret"]
+    clean.stop()
+    unchanged(native_host.pool(**declared(daemon_host.name, OTHER)))
+    done(native_host.pool(name=daemon_host.name, state="absent"))
+    clean.start()
+    assert secrets(clean) == []
+    assert os.listdir(clean.files / "etc/libvirt/secrets") == []
