@@ -609,7 +609,8 @@ def test_units_of_a_target_without_the_kernel(clean, target):
     sizes = {record["name"]: record["capacity"] for record in host.volume_info()}
     assert sizes["unit:0:0:2"] >= 16 * MIB - 512
     ok(host.volume(name="unit:0:0:1"))
-    assert code(host.volume(name="unit:0:0:7", capacity="1MiB")) == "daemon_cannot"
+    looked = host.volume(name="unit:0:0:7", capacity="1MiB")
+    assert (looked["error"]["code"], actions(looked)) == ("source_missing", ["refresh"])
     assert code(host.volume(name="unit:0:0:1", state="absent")) == "daemon_cannot"
     assert code(host.pool(**pool, state="deleted")) == "daemon_cannot"
     converges(host.pool, **pool, state="inactive")

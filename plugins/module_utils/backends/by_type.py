@@ -45,6 +45,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from . import mpath
 
         return mpath
+    if pool_type == "iscsi-direct":
+        from . import iscsi_direct
+
+        return iscsi_direct
     return None
 
 

@@ -114,6 +114,7 @@ class Applier:
             ops.MakeOn: self._make_on,
             ops.ScanUnits: self._scan_units,
             ops.ChangeVport: self._change_vport,
+            ops.AskUnits: self._ask_units,
         }
 
     def apply(self, operation: Any) -> None:
@@ -176,6 +177,11 @@ class Applier:
         from .vports import change_vport
 
         change_vport(op, self._held(), self._timeout)
+
+    def _ask_units(self, op: ops.AskUnits) -> None:
+        from .libiscsi import ask_units
+
+        ask_units(op, self._timeout)
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

@@ -21,7 +21,7 @@ _HINT = "See whether its service runs there and this host may reach it, or give 
 
 def ensure_listening(host: str, port: int, seconds: float) -> None:
     """Raises ``operation_failed`` where nobody does, and ``deadline``."""
-    error = _connected(host, port, seconds)
+    error = reached(host, port, seconds)
     if isinstance(error, TimeoutError):
         what = f"{host} did not answer at port {port} within {seconds:g} s"
         raise StorageError("deadline", what, subject=host, hint=_HINT)
@@ -32,11 +32,11 @@ def ensure_listening(host: str, port: int, seconds: float) -> None:
 
 def refusal(host: str, port: int, seconds: float) -> str:
     """How a server refuses to be connected to at a port; empty where it does not, nor where that can't be told."""
-    error = _connected(host, port, seconds)
+    error = reached(host, port, seconds)
     return error.strerror or str(error) if isinstance(error, ConnectionRefusedError) else ""
 
 
-def _connected(host: str, port: int, seconds: float) -> OSError | None:
+def reached(host: str, port: int, seconds: float) -> OSError | None:
     """What connecting ends with; None where somebody listens."""
     told: list[OSError | None] = []
 

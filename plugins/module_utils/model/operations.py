@@ -274,6 +274,31 @@ class ScanUnits(NamedTuple):
         return f"{scan} && echo 1 | tee /sys/bus/scsi/devices/{self.target or self.host}:*/rescan"
 
 
+class AskUnits(NamedTuple):
+    """Asks an iSCSI target for its units, without the kernel. Fails where it does not tell them, or where the volumes
+    that are ``sought`` are not among them. ``username`` and ``password`` are those that it wants to know, if any.
+    """
+
+    host: str
+    port: int
+    target: str
+    initiator: str = ""
+    username: str = ""
+    password: Secret | None = None
+    sought: tuple[Sought, ...] = ()
+    note: bool = True  # nothing is different after it
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        named = (f"--initiator-name={self.initiator}",) if self.initiator else ()
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return ("iscsi-ls", "--show-luns", *named, f"iscsi://{host}:{self.port}")
+
+    @property
+    def command(self) -> str:
+        return _shell(*self.argv)
+
+
 class ChangeVport(NamedTuple):
     """Creates or deletes a virtual Fibre Channel host on another one, by the names of its node and its port; a new one
     is there when that is done, with what units it has by then.

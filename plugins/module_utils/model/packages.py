@@ -25,6 +25,7 @@ _LVM = [
     "vgextend",
     "vgremove",
 ]
+_LIBISCSI = ["iscsi-inq", "iscsi-ls", "iscsi-readcapacity16"]
 _NFS = ("nfs-common", "nfs-utils", "nfs-client", "nfs-utils")
 
 # By tool, one name for each of the families; empty where the distribution has none.
@@ -68,6 +69,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "mount.glusterfs": ("glusterfs-client", "glusterfs-fuse", "glusterfs", "glusterfs"),
     "gluster": ("glusterfs-cli", "glusterfs-cli", "glusterfs", "glusterfs"),
     "mount.cifs": ("cifs-utils",) * 4,
+    **dict.fromkeys(_LIBISCSI, ("libiscsi-bin", "libiscsi-utils", "libiscsi-utils", "libiscsi")),
     "smbclient": ("smbclient", "samba-client", "samba-client", "smbclient"),
 }
 

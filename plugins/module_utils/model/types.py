@@ -136,8 +136,8 @@ class PoolType:
 
     @property
     def served(self) -> bool:
-        """Whether its volumes are units that others serve, called otherwise than the ends of their paths."""
-        return bool(self.appear) or self.by_path
+        """Whether its volumes are devices that others serve, called otherwise than the ends of their paths."""
+        return self.volumes == "block" and (bool(self.appear) or self.by_path)
 
 
 FILE_FORMATS = (
@@ -321,6 +321,7 @@ POOL_TYPES: dict[str, PoolType] = {
             active="the pool was started and its target answered",
             volumes="network",
             elsewhere=_AT_THE_TARGET,
+            appear=_UNITS,
         ),
         PoolType(
             "scsi",
