@@ -140,8 +140,9 @@ options:
       auth:
         description:
           - What the source wants to know of who connects.
-          - The password of V(chap) and V(ceph) is in a secret of libvirt. That of V(cifs) is O(source.auth.secret); it
-            is kept nowhere, so that it is given in each task that may mount the share.
+          - The password of V(chap) and V(ceph) is in a secret of libvirt, which the definition names. With
+            O(source.auth.secret) that is made, or set, and goes with the pool; docs/secrets.md says where it is kept.
+          - That of V(cifs) is kept nowhere, so that it is given in each task that may mount the share.
         type: dict
         suboptions:
           type:
@@ -154,13 +155,15 @@ options:
             type: str
             required: true
           secret:
-            description: The password of a CIFS share.
+            description: The password, or the key as Ceph prints it.
             type: str
           secret_uuid:
-            description: The uuid of the secret.
+            description: The uuid of the secret of libvirt.
             type: str
           secret_usage:
-            description: The usage of the secret.
+            description:
+              - The usage of the secret of libvirt. With O(source.auth.secret) one of the pool's own is taken where
+                neither is given and the definition names none.
             type: str
       part_separator:
         description: Whether partitions of a device-mapper device are named with a C(p).

@@ -34,9 +34,10 @@ options:
       - What kind of pool the sources are for. V(netfs) are NFS exports, Gluster volumes and CIFS shares of servers,
         V(gluster) their Gluster volumes for guests to connect to, V(logical) volume groups and physical volumes that
         belong to none, V(fs) what holds or could hold a filesystem, V(disk) whole disks, V(scsi) SCSI and Fibre Channel
-        host adapters, V(mpath) multipath maps, all of which one pool has.
+        host adapters, V(mpath) multipath maps, all of which one pool has, V(iscsi) and V(iscsi-direct) the targets of
+        iSCSI servers.
     type: str
-    choices: [netfs, gluster, logical, fs, disk, scsi, mpath]
+    choices: [netfs, gluster, logical, fs, disk, iscsi, iscsi-direct, scsi, mpath]
     required: true
   source:
     description:
@@ -45,7 +46,7 @@ options:
     type: dict
     suboptions: &source
       host:
-        description: The server to ask, a name or an address.
+        description: The server to ask, a name or an address; of iSCSI with C(:PORT), if it is not at 3260.
         type: str
       hosts:
         description: Several servers. All of them are asked at once.
@@ -63,6 +64,14 @@ options:
         elements: str
       name:
         description: The volume group, or the Gluster volume of V(gluster).
+        type: str
+      iqn:
+        description: The iSCSI target.
+        type: str
+      initiator:
+        description:
+          - The name of the iSCSI initiator that asks, which servers may offer other targets than others. For
+            V(iscsi-direct) it is needed; for V(iscsi) it is that of the host when it is left out.
         type: str
       adapter:
         description: The host adapter of V(scsi), by its name, its place or its world wide names.
@@ -95,10 +104,12 @@ options:
   username:
     description:
       - The account that CIFS servers are asked with, C(NAME) or C(DOMAIN\NAME). As a guest when it is left out.
+      - The account that iSCSI servers and targets are told (CHAP).
     type: str
   password:
     description:
-      - The password of O(username). It is handed to C(smbclient) in an open file that has no name.
+      - The password of O(username). It is handed to C(smbclient) in an open file that has no name, to C(iscsi-ls) in
+        its environment.
     type: str
   free:
     description:
@@ -108,13 +119,14 @@ options:
   wait_for:
     description:
       - Sources that have to be there, each as O(source). Each of them names a directory, a volume group, a Gluster
-        volume, an adapter or devices; of V(mpath) the device is a map.
+        volume, an iSCSI target, an adapter or devices; of V(mpath) the device is a map.
       - What is used by something else than a pool of O(type) is waited for until it is free.
     type: list
     elements: dict
     suboptions: *source
 requirements:
-  - for V(netfs) C(showmount), C(gluster) or C(smbclient), for V(gluster) C(gluster), for V(logical) lvm2
+  - for V(netfs) C(showmount), C(gluster) or C(smbclient), for V(gluster) C(gluster), for V(logical) lvm2, for
+    V(iscsi-direct) C(iscsi-ls), for V(iscsi) C(iscsi-ls) or C(iscsiadm)
 seealso:
   - module: virt.storage.storage_pool
 """
@@ -140,6 +152,11 @@ EXAMPLES = r"""
     wait_for:
       - {host: nas1.example.com, dir: /export/images, format: nfs}
     timeout: 120
+
+- name: The targets that an iSCSI server offers to this host
+  virt.storage.storage_pool_sources:
+    type: iscsi
+    source: {host: san.example.com}
 
 - name: Disks that nobody uses
   virt.storage.storage_pool_sources:
@@ -207,9 +224,9 @@ sources:
       type: str
       returned: when it has one
     volumes:
-      description: How many volumes a volume group, or disks a host adapter has.
+      description: How many volumes a volume group, or disks a host adapter or an iSCSI target has.
       type: int
-      returned: for volume groups and host adapters
+      returned: for volume groups and host adapters, and for targets that tell it
     clients:
       description: Whom an NFS export lets in, as the server says it. Empty when it is everybody.
       type: list
@@ -302,6 +319,8 @@ def main() -> None:
         "device": {"type": "str"},
         "devices": {"type": "list", "elements": "str"},
         "name": {"type": "str"},
+        "iqn": {"type": "str"},
+        "initiator": {"type": "str"},
         "adapter": {
             "type": "dict",
             "options": {
@@ -319,7 +338,7 @@ def main() -> None:
         argument_spec=arguments(
             type={
                 "type": "str",
-                "choices": ["netfs", "gluster", "logical", "fs", "disk", "scsi", "mpath"],
+                "choices": ["netfs", "gluster", "logical", "fs", "disk", "iscsi", "iscsi-direct", "scsi", "mpath"],
                 "required": True,
             },
             source={"type": "dict", "options": source},

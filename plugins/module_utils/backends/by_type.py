@@ -74,4 +74,8 @@ def finder_of(pool_type: str) -> Finder | None:
         from . import mpath_sources
 
         return mpath_sources
+    if pool_type in ("iscsi", "iscsi-direct"):
+        from . import iscsi_sources
+
+        return iscsi_sources
     return None

@@ -40,7 +40,7 @@ class Judgement:
 
 def is_like(declared: Source, found: Source, discovery: Discovery) -> bool:
     """Whether everything that is declared is so. Formats that say nothing, and what is not declared, fit all."""
-    if declared.hosts and not {h.name.lower() for h in declared.hosts} & {h.name.lower() for h in found.hosts or ()}:
+    if declared.hosts and not _hosts(declared, discovery.port) & _hosts(found, discovery.port):
         return False
     if declared.format not in ANY_FORMAT and declared.format != found.format:
         return False
@@ -51,6 +51,11 @@ def is_like(declared: Source, found: Source, discovery: Discovery) -> bool:
     if declared.adapter is not None and not _is_adapter(declared.adapter, found.adapter, discovery):
         return False
     return _devices(declared, discovery.resolved) <= _devices(found, discovery.resolved)
+
+
+def _hosts(source: Source, port: int) -> set[tuple[str, int]]:
+    """Names do not tell upper from lower case. ``port``: that of hosts without one, or 0 where none counts."""
+    return {(host.name.lower(), port and (host.port or port)) for host in source.hosts or ()}
 
 
 def _is_adapter(declared: Adapter, found: Adapter | None, discovery: Discovery) -> bool:
@@ -107,7 +112,9 @@ def _has(pool: Pool, found: FoundSource, goal: SourcesGoal, discovery: Discovery
         return _is_adapter(pool.source.adapter, found.source.adapter, discovery)
     if not pool.source.hosts:
         return False
-    source = Source(**{name: getattr(pool.source, name) for name in ("hosts", "format", *row.sources)})
+    anywhere = row.one_of is not None and "hosts" not in row.one_of  # no other pool of it, by whatever server
+    told = (*(() if anywhere else ("hosts",)), "format", *row.sources)
+    source = Source(**{name: getattr(pool.source, name) for name in told})
     if row.named_by_pool and not source.name:
         source = replace(source, name=pool.name)
     return is_like(source, found.source, discovery)
@@ -160,6 +167,8 @@ def _might_have(silent: Unanswered, wanted: Source, resolved: Mapping[str, str])
 def named(source: Source, kind: str | None) -> str:
     """A source of pools of a type in a few words."""
     devices = ", ".join(device.path for device in source.devices or ())
+    if source.hosts and source.devices:
+        return f"{devices} at {' or '.join(host.name for host in source.hosts)}"
     if source.hosts:
         host = " or ".join(host.name for host in source.hosts)
         return f"{host}:{source.name or source.dir}" + (f" ({source.format})" if source.format else "")

@@ -30,14 +30,24 @@ def sources_goal(params: Mapping[str, Any]) -> SourcesGoal:
     for source in wanted:
         _check_named(source, like, row)
     hosts = _hosts((like, *wanted))
-    if row.protocols and not hosts:
+    if _of_servers(row) and not hosts:
         raise StorageError(
             "missing_option", f"sources of type {kind} are those of a server", hint="Name it as source.host."
         )
     formats = _formats(like, wanted, row)
-    _check_account(params, formats)
+    _check_account(params, formats, row)
     adapters = tuple(source.adapter for source in (like, *wanted) if source.adapter is not None)
-    query = Query(kind, hosts, formats, _paths((like, *wanted)), adapters, params["username"], params["password"])
+    query = Query(
+        kind,
+        hosts,
+        formats,
+        _paths((like, *wanted)),
+        adapters,
+        params["username"],
+        params["password"],
+        tuple(dict.fromkeys(host for source in (like, *wanted) for host in source.hosts or ())),
+        _initiator((like, *wanted), row),
+    )
     return SourcesGoal(query, like, wanted, bool(params["free"]))
 
 
@@ -55,12 +65,12 @@ def _source(given: Mapping[str, Any], option: str, row: PoolType) -> Source:
         code, what, hint = problem
         raise StorageError(code, f"{option}: {what}", hint=hint)
     for host in source.hosts or ():
-        if host.port is not None:
+        if host.port is not None and not row.port:
             raise _unusable(
                 f"{option}.host: {host.name} has a port: servers are asked at the ports of their protocols",
                 "Leave the port out.",
             )
-    for device in source.devices or ():
+    for device in (source.devices or ()) if not row.port else ():
         if not device.path.startswith("/"):
             raise StorageError(
                 "invalid_path",
@@ -68,6 +78,21 @@ def _source(given: Mapping[str, Any], option: str, row: PoolType) -> Source:
                 hint="Give a path such as /dev/disk/by-id/….",
             )
     return source
+
+
+def _of_servers(row: PoolType) -> bool:
+    return bool(row.protocols or row.port)
+
+
+def _initiator(sources: Sequence[Source], row: PoolType) -> str | None:
+    """In whose name servers are asked: they may offer others something else."""
+    names = list(dict.fromkeys(source.initiator for source in sources if source.initiator))
+    if len(names) > 1:
+        raise _unusable(f"several initiators are named: {', '.join(names)}", "Ask for each in a task of its own.")
+    if not names and "initiator" in row.required:
+        what = f"sources of type {row.name} are offered to an initiator"
+        raise StorageError("missing_option", what, hint="Name it as source.initiator.")
+    return names[0] if names else None
 
 
 def _unusable(message: str, hint: str = "Correct it, or leave it out.") -> StorageError:
@@ -82,7 +107,7 @@ def _check_named(source: Source, like: Source, row: PoolType) -> None:
             f"wait_for: one of its sources of type {row.name} has no {' or '.join(row.sources)}",
             hint="Say which one is meant.",
         )
-    if row.protocols and not (source.hosts or like.hosts):
+    if _of_servers(row) and not (source.hosts or like.hosts):
         raise StorageError(
             "missing_option", "wait_for: one of its sources has no host", hint="Name it there, or as source.host."
         )
@@ -106,14 +131,14 @@ def _formats(like: Source, wanted: Sequence[Source], row: PoolType) -> tuple[str
     return tuple(protocol for protocol in row.protocols if protocol in named)
 
 
-def _check_account(params: Mapping[str, Any], formats: tuple[str, ...]) -> None:
+def _check_account(params: Mapping[str, Any], formats: tuple[str, ...], row: PoolType) -> None:
     if params["username"] is None and params["password"] is None:
         return
-    if CIFS not in formats:
-        raise _unusable("username and password are for CIFS, which is not asked", "Leave them out.")
+    if CIFS not in formats and "auth" not in row.optional:
+        raise _unusable("username and password are for CIFS and iSCSI, which are not asked", "Leave them out.")
     if params["username"] is None or params["password"] is None:
         raise StorageError(
-            "missing_option", "username and password go together", hint="Give both, or none to ask as a guest."
+            "missing_option", "username and password go together", hint="Give both, or none to ask without them."
         )
     for name in ("username", "password"):
         text = params[name]

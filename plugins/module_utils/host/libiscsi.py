@@ -73,7 +73,7 @@ def offered(portal: Portal, left: Callable[[], float]) -> dict[str, tuple[int, .
     """The targets that a server offers to the initiator, with the numbers of the disks of each; None where it does not
     tell them to us. ``left``: the seconds that it may take. Raises StorageError.
     """
-    _check_reached(portal, left())
+    check_reached(portal, left())
     ended = _list(portal, left())
     if ended.status != 0:
         raise _refusal(ended, portal)
@@ -90,7 +90,7 @@ def units(portal: Portal, target: str, left: Callable[[], float]) -> list[Unit]:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    _check_reached(portal, left())
+    check_reached(portal, left())
     first = _ask(SIZE, portal, left(), f"/{target}/0")
     if first.status != 0 and not _lets_in(first):
         raise _refusal(first, portal, target)
@@ -150,8 +150,8 @@ def _targets(printed: str) -> Iterable[str]:
     return [match[1] for match in map(_TARGET.match, printed.splitlines()) if match]
 
 
-def _check_reached(portal: Portal, seconds: float) -> None:
-    """Of a server that can't be connected to, the tools don't say why."""
+def check_reached(portal: Portal, seconds: float) -> None:
+    """Of a server that can't be connected to, the tools don't say why. Raises ``source_missing`` and ``deadline``."""
     error = reached(portal.host, portal.port, seconds)
     if isinstance(error, ConnectionRefusedError):
         what = f"nobody serves iSCSI at {portal.address}: {error.strerror or error}"

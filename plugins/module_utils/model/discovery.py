@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from .errors import StorageError
-from .pool import Adapter, Pool, Source
+from .pool import Adapter, Pool, Source, SourceHost
 
 # The protocols of netfs, in the words of source.format.
 NFS, GLUSTERFS, CIFS = "nfs", "glusterfs", "cifs"
@@ -23,7 +23,8 @@ EVERYTHING = Source()
 @dataclass(frozen=True)
 class Query:
     """``hosts`` are those to ask, and ``formats`` the protocols to ask them by. ``paths``: devices of the declaration,
-    of which is wanted what they resolve to, and ``adapters`` likewise.
+    of which is wanted what they resolve to, and ``adapters`` likewise. ``portals``: the hosts with their ports, of
+    servers that may be at any, and ``initiator`` the name of who asks there.
     """
 
     type: str
@@ -33,6 +34,8 @@ class Query:
     adapters: tuple[Adapter, ...] = ()
     username: str | None = None
     password: str | None = field(default=None, repr=False)
+    portals: tuple[SourceHost, ...] = ()
+    initiator: str | None = None
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,8 @@ class Unanswered:
 class Discovery:
     """``answered``: whether anybody did who was asked. ``pools`` are those that are defined or run here, ``unread``
     those that can't be read. ``left_out``: what is not offered, in words. ``resolved``: paths to what they resolve to,
-    ``hosts``: adapters to the SCSI hosts that they lead to.
+    ``hosts``: adapters to the SCSI hosts that they lead to. ``port``: the one that is meant where none is said; 0 where
+    ports tell nothing.
     """
 
     sources: tuple[FoundSource, ...] = ()
@@ -107,3 +111,4 @@ class Discovery:
     left_out: tuple[str, ...] = ()
     resolved: Mapping[str, str] = field(default_factory=dict)
     hosts: Mapping[Adapter, tuple[int, ...]] = field(default_factory=dict)
+    port: int = 0

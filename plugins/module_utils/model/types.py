@@ -75,7 +75,8 @@ class PoolType:
     for it.
 
     Finding sources: ``sources`` are fields that tell one from another; without any none are looked for.
-    ``protocols``: by which servers are asked. ``daemon_finds``: a daemon can look for them too.
+    ``protocols``: by which servers are asked. ``port``: where, unless another port is named. ``daemon_finds``: a daemon
+    can look for them too.
 
     The kernel: ``drivers`` are what it has to have for a format, as /proc/filesystems or /proc/misc shows it, and the
     module that brings it.
@@ -131,6 +132,7 @@ class PoolType:
     tools: str = ""
     sources: tuple[str, ...] = ()
     protocols: tuple[str, ...] = ()
+    port: int = 0
     daemon_finds: bool = False
     drivers: tuple[tuple[str, str, str], ...] = ()
 
@@ -184,6 +186,7 @@ THIN_POOL = "thin-pool"
 _LOOK_AGAIN = ", then let the daemon look again (virsh pool-refresh)."
 _AT_THE_TARGET = "Do it where the target is served from."
 _AT_THE_UNITS = "Do it where the units are served from."
+_ISCSI = 3260  # RFC 7143
 _UNITS = r"unit:[0-9]+:[0-9]+:[0-9]+\Z"
 # lvm(8): valid names; what is reserved for inner volumes may not be in them. Ours are being made: see the backend.
 _LOGICAL_NAMES = (
@@ -312,6 +315,8 @@ POOL_TYPES: dict[str, PoolType] = {
             volumes="block",
             elsewhere=_AT_THE_TARGET,
             tools="open-iscsi",
+            sources=("devices",),
+            port=_ISCSI,
         ),
         PoolType(
             "iscsi-direct",
@@ -322,6 +327,8 @@ POOL_TYPES: dict[str, PoolType] = {
             volumes="network",
             elsewhere=_AT_THE_TARGET,
             appear=_UNITS,
+            sources=("devices",),
+            port=_ISCSI,
         ),
         PoolType(
             "scsi",

@@ -44,9 +44,11 @@ def _of_pool(source: Source, kind: str) -> Source:
 def as_option(source: Source) -> dict[str, Any]:
     """One host or device is said as such; several are a list."""
     option: dict[str, Any] = {}
+    devices = [device.path for device in source.devices or ()]
+    are_paths = all(text.startswith("/") for text in devices)
     for one, many, texts in (
         ("host", "hosts", [_host(host) for host in source.hosts or ()]),
-        ("device", "devices", [device.path for device in source.devices or ()]),
+        ("device" if are_paths else "iqn", "devices", devices),
     ):
         if texts:
             option.update({one: texts[0]} if len(texts) == 1 else {many: texts})

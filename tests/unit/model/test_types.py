@@ -103,7 +103,8 @@ def test_what_the_source_is(row):
     known = {*row.required, *row.optional}
     assert set(row.one_of or ()) <= known
     assert set(row.sources) <= known or row.one_of == ()  # its only pool has all of them
-    assert bool(row.protocols) == ("hosts" in row.required and bool(row.sources))
+    assert bool(row.protocols or row.port) == ("hosts" in row.required and bool(row.sources))
+    assert not (row.protocols and row.port)
     assert row.daemon_finds <= bool(row.sources)
     assert row.device_paths <= row.on_devices
     assert row.on_devices <= ("devices" in known)
