@@ -155,6 +155,7 @@ def daemon(session_daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> Iterator[
     yield session_daemon
     session_daemon.start()
     session_daemon.remove_pools()
+    session_daemon.remove_secrets()
 
 
 _numbers = itertools.count(1)

@@ -180,6 +180,16 @@ class Daemon:
         for name in self.pools("--all"):
             self.virsh("pool-undefine", name)
 
+    def secrets(self) -> list[str]:
+        """Uuids of all that it keeps; none where the connection has none."""
+        if not self.uri.startswith("qemu:"):
+            return []
+        return [line.split()[0] for line in self.virsh("secret-list").splitlines() if line.strip()]
+
+    def remove_secrets(self) -> None:
+        for uuid in self.secrets():
+            self.virsh("secret-undefine", uuid)
+
     def close(self) -> None:
         self.stop()
         shutil.rmtree(self._sockets, ignore_errors=True)

@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 _TOOLS = {"tgtd": "tgt", "tgtadm": "tgt", "iscsi-ls": "libiscsi-bin"}
@@ -33,9 +34,12 @@ def free_port(host: str) -> int:
 
 
 class Targets:
-    """One server, at one port of ``host``. It ends with ``close``."""
+    """One server, at one port of ``host``. It ends with ``close``. ``into``: what it is started with, such as into a
+    network.
+    """
 
-    def __init__(self, directory: Path, host: str = "127.0.0.1") -> None:
+    def __init__(self, directory: Path, host: str = "127.0.0.1", into: Sequence[str] = ()) -> None:
+        self._into = tuple(into)
         self.host, self.port = host, free_port(host)
         self.address = f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
         self._directory = directory
@@ -46,7 +50,7 @@ class Targets:
 
     def start(self) -> None:
         """It serves nothing then."""
-        argv = ["tgtd", "-f", "-C", self._control, "--iscsi", f"portal={self.address}"]
+        argv = [*self._into, "tgtd", "-f", "-C", self._control, "--iscsi", f"portal={self.address}"]
         self._server = subprocess.Popen(
             argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

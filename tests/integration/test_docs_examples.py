@@ -29,6 +29,7 @@ import yaml
 from .mounting import shared_below
 from .playbooks import Playbooks
 from .servers import HOST, Servers
+from .targets import Targets
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python]
 
@@ -45,6 +46,9 @@ _DISK = re.compile(r"/dev/disk/by-id/[\w.-]+")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
 _NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
+_SAN = re.compile(r"san\.example\.com(:\d+)?")  # is asked for its targets, likewise
+_TARGET = "iqn.2026-01.com.example:guests"
+_VAULT = {"vault_san": "of 12 letters or more", "vault_ceph": "AQBSdFhcAAAAABAAYQ9PoUTGT0jXbFGqjrGJCQ=="}
 #: What they show takes a kernel's NFS client, or installs packages: their tests are the lab's.
 _ELSEWHERE = (REPOSITORY / "docs" / "pools" / "netfs.md", *ROLES)
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
@@ -67,15 +71,17 @@ class Page:
         self.uri = f"native:///?root={root}"
         self.system = _SYSTEM
         self.disk = ""
-        self.nas = _NAS
+        self.nas, self.san = _NAS, ""
         self.here = True
-        self.local = [f"--extra-vars=ansible_python_interpreter={sys.executable}", "--connection=local"]
+        words = {"ansible_python_interpreter": sys.executable, **_VAULT}
+        self.local = [f"--extra-vars={json.dumps(words)}", "--connection=local"]
 
     def moved(self, text: str) -> str:
         if os.geteuid() != 0:  # then nothing can be given to root
             mine = {"owner": os.geteuid(), "group": os.getegid()}
             text = re.sub(r"\b(owner|group): root\b", lambda found: f"{found[1]}: {mine[found[1]]}", text)
         text = _DISK.sub(self.disk, text) if self.disk else text
+        text = _SAN.sub(self.san, text) if self.san else text
         return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system).replace(_NAS, self.nas)
 
     def plays(self, text: str) -> list[dict[str, Any]]:
@@ -128,6 +134,8 @@ class Page:
             self.system = request.getfixturevalue("daemon").uri
         if RUN and _NAS in text:
             self.nas, self.playbooks = HOST, request.getfixturevalue("beside_servers")
+        if RUN and _SAN.search(text):
+            self.san, self.playbooks = request.getfixturevalue("san"), request.getfixturevalue("beside_servers")
 
     def play(self, plays: list[dict[str, Any]]) -> None:
         if plays:
@@ -152,6 +160,15 @@ def disk(tmp_path: Path) -> Iterator[str]:
             if line.split()[1].startswith(f"{tmp_path}/"):
                 subprocess.run(["umount", line.split()[1]], check=True)
         subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+
+
+@pytest.fixture(scope="module")
+def san(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of an iSCSI server, in the network of the others."""
+    made = Targets(tmp_path_factory.mktemp("san"), into=servers.network)
+    made.serve(_TARGET, {1: 1 << 20}, ("kvm1", _VAULT["vault_san"]))
+    yield made.address
+    made.close()
 
 
 @pytest.fixture(scope="module")

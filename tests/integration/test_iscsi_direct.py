@@ -307,7 +307,7 @@ def test_over_ipv6(host, tmp_path):
         server.close()
 
 
-# -- beside a daemon ----------------------------------------------------------------------------------------------
+# -- with a daemon ----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.libvirt_binding
@@ -331,3 +331,29 @@ def test_a_daemon_sees_the_same_but_for_its_known_faults(daemon, native_host, ta
         size = re.search(r"<capacity unit='bytes'>(\d+)<", text)
         assert size is not None
         assert int(size[1]) == record["capacity"] - 512
+
+
+@pytest.mark.libvirt_binding
+@pytest.mark.xdist_group("daemon")
+def test_a_daemon_logs_in_with_the_secret_that_is_declared(daemon_host, targets):
+    targets.serve(GUARDED, {1: 8 * MIB}, ("kvm1", WORD))
+    pool = pool_on(targets, GUARDED, name=daemon_host.name, auth=chap())
+    assert actions(converges(daemon_host.pool, **pool)) == ["define", "secret", "start"]
+    assert "unit:0:0:1" in daemon_host.daemon.virsh("vol-list", daemon_host.name)
+    assert WORD not in daemon_host.daemon.log.read_text(errors="replace")
+    other = pool_on(targets, GUARDED, name=daemon_host.name, auth=chap("another word"), state="inactive")
+    assert actions(done(daemon_host.pool(**other))) == ["stop", "secret"]
+    failed = daemon_host.pool(name=daemon_host.name)
+    assert failed["error"]["code"] == "daemon_failed"
+    gone = done(daemon_host.pool(name=daemon_host.name, state="absent"))
+    assert "remove its secret" in gone["plan"][-1]["summary"]
+    assert daemon_host.daemon.secrets() == []
+
+
+@pytest.mark.libvirt_binding
+@pytest.mark.xdist_group("daemon")
+def test_a_unit_that_a_daemon_does_not_list_yet(daemon_host, targets):
+    done(daemon_host.pool(**pool_on(targets, name=daemon_host.name)))
+    targets.add(ONE, 9, 4 * MIB)
+    wanted = {"name": "unit:0:0:9"}
+    assert actions(converges(daemon_host.volume, **wanted)) == ["refresh"]

@@ -198,87 +198,74 @@ def through_a_daemon(test: Any) -> Any:
     return test
 
 
-@pytest.fixture
-def clean(daemon):
-    """The daemon, of which all secrets are removed afterwards."""
-    yield daemon
-    daemon.start()
-    for uuid in secrets(daemon):
-        daemon.virsh("secret-undefine", uuid)
-
-
-def secrets(daemon: Any) -> list[str]:
-    return [line.split()[0] for line in daemon.virsh("secret-list").splitlines() if line.strip()]
-
-
 def kept_value(daemon: Any, uuid: str) -> bytes:
     return base64.b64decode((daemon.files / "etc/libvirt/secrets" / f"{uuid}.base64").read_bytes())
 
 
 @through_a_daemon
-def test_the_daemon_gets_the_object(clean, daemon_host):
+def test_the_daemon_gets_the_object(daemon, daemon_host):
     name = daemon_host.name
     made = converges(daemon_host.pool, **declared(name))
     assert [entry["action"] for entry in made["plan"]] == ["define", "secret"]
-    (uuid,) = secrets(clean)
-    text = clean.virsh("secret-dumpxml", uuid)
+    (uuid,) = daemon.secrets()
+    text = daemon.virsh("secret-dumpxml", uuid)
     assert "private='yes'" in text
     assert OWN.format(name) in text
-    assert kept_value(clean, uuid).decode() == WORD
+    assert kept_value(daemon, uuid).decode() == WORD
     other = converges(daemon_host.pool, **declared(name, OTHER))
     assert [entry["action"] for entry in other["plan"]] == ["secret"]
-    assert kept_value(clean, uuid).decode() == OTHER
+    assert kept_value(daemon, uuid).decode() == OTHER
     gone = converges(daemon_host.pool, name=name, state="absent")
     assert "remove its secret" in gone["plan"][-1]["summary"]
-    assert secrets(clean) == []
+    assert daemon.secrets() == []
 
 
 @through_a_daemon
-def test_check_mode_makes_no_object(clean, daemon_host):
+def test_check_mode_makes_no_object(daemon, daemon_host):
     done(daemon_host.pool(check=True, **declared(daemon_host.name)))
-    assert secrets(clean) == []
+    assert daemon.secrets() == []
 
 
 @through_a_daemon
-def test_no_argument_of_a_command_and_no_log_has_it(clean, daemon_host):
+def test_no_argument_of_a_command_and_no_log_has_it(daemon, daemon_host):
     done(daemon_host.pool(**declared(daemon_host.name)))
-    assert WORD not in clean.log.read_text(errors="replace")
+    assert WORD not in daemon.log.read_text(errors="replace")
 
 
 @through_a_daemon
-def test_a_key_of_ceph_through_the_daemon(clean, daemon_host):
+def test_a_key_of_ceph_through_the_daemon(daemon, daemon_host):
     converges(daemon_host.pool, **of_ceph(daemon_host.name))
-    (uuid,) = secrets(clean)
-    assert kept_value(clean, uuid) == base64.b64decode(KEY)
+    (uuid,) = daemon.secrets()
+    assert kept_value(daemon, uuid) == base64.b64decode(KEY)
 
 
 @through_a_daemon
 @pytest.mark.parametrize("private", ["yes", "no"])
-def test_an_object_of_somebody_else_is_adopted(clean, daemon_host, tmp_path, private):
+def test_an_object_of_somebody_else_is_adopted(daemon, daemon_host, tmp_path, private):
     text = tmp_path / "secret.xml"
     text.write_text(
         f"<secret ephemeral='no' private='{private}'><usage type='iscsi'><target>theirs</target></usage></secret>"
     )
-    clean.virsh("secret-define", text)
-    (uuid,) = secrets(clean)
+    daemon.virsh("secret-define", text)
+    (uuid,) = daemon.secrets()
     word = tmp_path / "word"
     word.write_text(OTHER)
-    clean.virsh("secret-set-value", uuid, "--file", word, "--plain")
+    daemon.virsh("secret-set-value", uuid, "--file", word, "--plain")
     same = done(daemon_host.pool(**declared(daemon_host.name, OTHER, secret_usage="theirs")))
     assert [entry["action"] for entry in same["plan"]] == ["define"]
     converges(daemon_host.pool, **declared(daemon_host.name, WORD, secret_usage="theirs"))
-    assert kept_value(clean, uuid).decode() == WORD
+    assert kept_value(daemon, uuid).decode() == WORD
     done(daemon_host.pool(name=daemon_host.name, state="absent"))
-    assert secrets(clean) == [uuid]
+    assert daemon.secrets() == [uuid]
 
 
 @through_a_daemon
-def test_a_private_one_of_another_host_is_set_only_when_the_pool_starts(clean, daemon_host, monkeypatch):
+def test_a_private_one_of_another_host_is_set_only_when_the_pool_starts(daemon, daemon_host, monkeypatch):
     """Nobody can say whether it is another one: a task that does nothing else claims nothing of it."""
     from ansible_collections.virt.storage.plugins.module_utils.host import peers
 
     done(daemon_host.pool(**declared(daemon_host.name)))
-    (uuid,) = secrets(clean)
+    (uuid,) = daemon.secrets()
     monkeypatch.setattr(peers, "daemon_process", lambda uri: None)
     unchanged(daemon_host.pool(**declared(daemon_host.name, OTHER)))
     checked = done(daemon_host.pool(check=True, **{**declared(daemon_host.name, OTHER), "state": "active"}))
@@ -286,22 +273,22 @@ def test_a_private_one_of_another_host_is_set_only_when_the_pool_starts(clean, d
     assert "can't be read" in checked["diff"]["before"]
     tried = quiet(daemon_host.pool(**{**declared(daemon_host.name, OTHER), "state": "active"}))
     assert tried["failed"]  # nobody listens there
-    assert kept_value(clean, uuid).decode() == OTHER
+    assert kept_value(daemon, uuid).decode() == OTHER
 
 
 @through_a_daemon
-def test_a_daemon_that_starts_later_takes_it_over(clean, native_host, daemon_host):
-    clean.stop()
+def test_a_daemon_that_starts_later_takes_it_over(daemon, native_host, daemon_host):
+    daemon.stop()
     done(native_host.pool(**declared(daemon_host.name)))
-    clean.start()
-    (uuid,) = secrets(clean)
-    assert OWN.format(daemon_host.name) in clean.virsh("secret-dumpxml", uuid)
+    daemon.start()
+    (uuid,) = daemon.secrets()
+    assert OWN.format(daemon_host.name) in daemon.virsh("secret-dumpxml", uuid)
     unchanged(daemon_host.pool(**declared(daemon_host.name)))
     made = done(daemon_host.pool(**declared(daemon_host.name, OTHER)))
     assert [entry["action"] for entry in made["plan"]] == ["secret"]
-    clean.stop()
+    daemon.stop()
     unchanged(native_host.pool(**declared(daemon_host.name, OTHER)))
     done(native_host.pool(name=daemon_host.name, state="absent"))
-    clean.start()
-    assert secrets(clean) == []
-    assert os.listdir(clean.files / "etc/libvirt/secrets") == []
+    daemon.start()
+    assert daemon.secrets() == []
+    assert os.listdir(daemon.files / "etc/libvirt/secrets") == []

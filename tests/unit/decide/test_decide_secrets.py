@@ -1,0 +1,91 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A declared secret against what is kept of it, and when it goes."""
+
+from __future__ import annotations
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.decide.secrets import AS_DECLARED, fact, goes_with, keep
+from ansible_collections.virt.storage.plugins.module_utils.model.found import Found
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Auth, Pool, Source
+from ansible_collections.virt.storage.plugins.module_utils.model.secrets import (
+    SecretObject,
+    own_usage,
+    with_reference,
+)
+
+WORD = "hunter2"
+UUID = "5b7a9c1e-0d3f-4a68-8c2b-7e5d1f9a3c60"
+
+
+def pool(secret: str | None = WORD, kind: str = "chap", **auth: str) -> Pool:
+    return Pool("san", source=Source(auth=Auth(kind, "kvm1", **auth)), secret=secret)
+
+
+def kept(value: bytes | None = WORD.encode(), usage: str = own_usage("san"), **more) -> SecretObject:
+    return SecretObject(UUID, "iscsi", usage, value=value, **more)
+
+
+def decided(*known: SecretObject, starts: bool = False) -> list[tuple[str, str]]:
+    wanted = with_reference(pool())
+    changes = keep(PoolGoal(wanted), Found("san", secrets=known), wanted, starts)
+    assert WORD not in repr(changes)
+    return [(change.summary, change.before["secret"]) for change in changes]
+
+
+CALLED = "the iscsi secret 'virt.storage pool san'"
+
+
+@pytest.mark.parametrize("starts", [True, False])
+@pytest.mark.parametrize(
+    ("known", "change"),
+    [
+        ((), [(f"pool san: make {CALLED}", "none")]),
+        ((kept(),), []),
+        ((kept(b"other"),), [(f"pool san: set the value of {CALLED}", "another one")]),
+        ((kept(None),), [(f"pool san: set the value of {CALLED}", "none")]),
+        ((kept(usage="theirs"),), [(f"pool san: make {CALLED}", "none")]),
+    ],
+    ids=["none", "same", "other", "empty", "theirs"],
+)
+def test_what_is_kept_is_made_what_is_declared(known, change, starts):
+    assert decided(*known, starts=starts) == change
+
+
+def test_what_nobody_can_read_is_set_when_it_is_needed():
+    unread = kept(None, readable=False)
+    assert decided(unread) == []
+    assert decided(unread, starts=True) == [(f"pool san: set the value of {CALLED}", "can't be read")]
+
+
+@pytest.mark.parametrize(
+    ("known", "told"),
+    [
+        ((kept(),), AS_DECLARED),
+        ((kept(b"x"),), "another one"),
+        ((), "none"),
+        ((kept(None, readable=False),), AS_DECLARED),
+    ],
+    ids=["same", "other", "none", "unreadable"],
+)
+def test_what_is_claimed_is_looked_at(known, told):
+    assert fact(pool(), Found("san", secrets=known)) == told
+
+
+@pytest.mark.parametrize(
+    ("secret", "goes"),
+    [
+        (kept(ours=True), True),
+        (kept(), False),
+        (kept(ours=True, users=("pool two",)), False),
+        (kept(ours=True, usage="other"), False),
+    ],
+    ids=["ours", "theirs", "used", "another"],
+)
+def test_which_one_goes_with_the_pool(secret, goes):
+    defined = with_reference(pool())
+    assert (goes_with(defined, Found("san", secrets=(secret,))) is not None) == goes
