@@ -181,14 +181,18 @@ class Daemon:
             self.virsh("pool-undefine", name)
 
     def secrets(self) -> list[str]:
-        """Uuids of all that it keeps; none where the connection has none."""
-        if not self.uri.startswith("qemu:"):
-            return []
-        return [line.split()[0] for line in self.virsh("secret-list").splitlines() if line.strip()]
+        """Uuids of all that it keeps."""
+        return [line.split()[0] for line in self.secret("secret-list").splitlines() if line.strip()]
 
     def remove_secrets(self) -> None:
         for uuid in self.secrets():
-            self.virsh("secret-undefine", uuid)
+            self.secret("secret-undefine", uuid)
+
+    def secret(self, *arguments: str | Path) -> str:
+        """A command of virsh about secrets."""
+        uri = f"secret:///system?socket={self._socket}"
+        argv = ["virsh", "-q", "-c", uri, *map(str, arguments)]
+        return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=True).stdout.strip()
 
     def close(self) -> None:
         self.stop()

@@ -208,7 +208,7 @@ def test_the_daemon_gets_the_object(daemon, daemon_host):
     made = converges(daemon_host.pool, **declared(name))
     assert [entry["action"] for entry in made["plan"]] == ["define", "secret"]
     (uuid,) = daemon.secrets()
-    text = daemon.virsh("secret-dumpxml", uuid)
+    text = daemon.secret("secret-dumpxml", uuid)
     assert "private='yes'" in text
     assert OWN.format(name) in text
     assert kept_value(daemon, uuid).decode() == WORD
@@ -217,6 +217,17 @@ def test_the_daemon_gets_the_object(daemon, daemon_host):
     assert kept_value(daemon, uuid).decode() == OTHER
     gone = converges(daemon_host.pool, name=name, state="absent")
     assert "remove its secret" in gone["plan"][-1]["summary"]
+    assert daemon.secrets() == []
+
+
+@through_a_daemon
+def test_a_connection_to_the_storage_driver_alone(daemon, daemon_host):
+    """It has no secrets: those are asked for by one to theirs."""
+    daemon_host.uri = daemon.uri.replace("qemu:", "storage:")
+    name = daemon_host.name
+    assert [entry["action"] for entry in converges(daemon_host.pool, **declared(name))["plan"]] == ["define", "secret"]
+    assert len(daemon.secrets()) == 1
+    converges(daemon_host.pool, name=name, state="absent")
     assert daemon.secrets() == []
 
 
@@ -246,11 +257,11 @@ def test_an_object_of_somebody_else_is_adopted(daemon, daemon_host, tmp_path, pr
     text.write_text(
         f"<secret ephemeral='no' private='{private}'><usage type='iscsi'><target>theirs</target></usage></secret>"
     )
-    daemon.virsh("secret-define", text)
+    daemon.secret("secret-define", text)
     (uuid,) = daemon.secrets()
     word = tmp_path / "word"
     word.write_text(OTHER)
-    daemon.virsh("secret-set-value", uuid, "--file", word, "--plain")
+    daemon.secret("secret-set-value", uuid, "--file", word, "--plain")
     same = done(daemon_host.pool(**declared(daemon_host.name, OTHER, secret_usage="theirs")))
     assert [entry["action"] for entry in same["plan"]] == ["define"]
     converges(daemon_host.pool, **declared(daemon_host.name, WORD, secret_usage="theirs"))
@@ -282,7 +293,7 @@ def test_a_daemon_that_starts_later_takes_it_over(daemon, native_host, daemon_ho
     done(native_host.pool(**declared(daemon_host.name)))
     daemon.start()
     (uuid,) = daemon.secrets()
-    assert OWN.format(daemon_host.name) in daemon.virsh("secret-dumpxml", uuid)
+    assert OWN.format(daemon_host.name) in daemon.secret("secret-dumpxml", uuid)
     unchanged(daemon_host.pool(**declared(daemon_host.name)))
     made = done(daemon_host.pool(**declared(daemon_host.name, OTHER)))
     assert [entry["action"] for entry in made["plan"]] == ["secret"]

@@ -39,6 +39,8 @@ class Daemon:
         self.why = why
         self.timeout = timeout
         self._connection: Any = None
+        self._secrets: Any = None
+        self._changing = False
         self._library: Any = None
 
     # --- the connection ----------------------------------------------------------------------------------------------
@@ -46,25 +48,26 @@ class Daemon:
     def open(self, changing: bool) -> None:
         """Raises ``library_missing``, ``daemon_down`` or ``deadline``."""
         self._library = _library()
-
-        def connect() -> Any:
-            return self._library.open(self.uri) if changing else self._library.openReadOnly(self.uri)
-
+        self._changing = changing
         try:
-            self._connection = self._within(connect)
+            self._connection = self._within(lambda: self._connect(self.uri))
         except self._library.libvirtError as error:
             from .daemon_errors import no_connection
 
             raise no_connection(self._library, self.uri, self.why, error) from None
+
+    def _connect(self, uri: str) -> Any:
+        return self._library.open(uri) if self._changing else self._library.openReadOnly(uri)
 
     @property
     def is_open(self) -> bool:
         return self._connection is not None
 
     def close(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None and connection.isAlive() == 1:
-            connection.close()
+        for connection in (self._secrets, self._connection):
+            if connection is not None and connection.isAlive() == 1:
+                connection.close()
+        self._connection = self._secrets = None
 
     def _within(self, look: Callable[[], Any]) -> Any:
         """The value of ``look``. Raises ``deadline`` where it takes longer than may be; it is left to itself then."""
@@ -121,6 +124,9 @@ class Daemon:
         if self._connection is not None:
             self._connection._o = None  # pylint: disable=protected-access
             self._connection = None
+        if self._secrets is not None:
+            self._secrets._o = None  # pylint: disable=protected-access
+            self._secrets = None
 
     def _look(self, subject: str, look: Callable[[Any], Any]) -> Any:
         if self._connection is None:
@@ -286,6 +292,7 @@ class Daemon:
         """
 
         def look(connection: Any) -> str | None:
+            connection = self._with_secrets(connection)
             number = getattr(self._library, f"VIR_SECRET_USAGE_TYPE_{kind.upper()}")
             try:
                 if uuid is not None:
@@ -298,13 +305,21 @@ class Daemon:
 
         return self._look("the secrets", look)  # type: ignore[no-any-return]
 
+    def _with_secrets(self, connection: Any) -> Any:
+        """A connection to the storage driver alone has no secrets: those are another driver's."""
+        uri = _uri_of_secrets(self.uri)
+        if uri == self.uri:
+            return connection
+        self._secrets = self._secrets or self._connect(uri)
+        return self._secrets
+
     def secret_value(self, uuid: str) -> tuple[bytes | None, bool]:
         """The value of a secret, and whether it can be told. It is only to who may change things
         (libvirt-secret: virSecretGetValue), so that it is asked for by a connection of its own.
         """
 
         def look(_connection: Any) -> tuple[bytes | None, bool]:
-            connection = self._library.open(self.uri)
+            connection = self._library.open(_uri_of_secrets(self.uri))
             try:
                 return bytes(connection.secretLookupByUUIDString(uuid).value(0)), True
             except self._library.libvirtError as error:
@@ -329,7 +344,7 @@ class Daemon:
         subject = f"pool {op.pool}" if op.volume is None else f"volume {op.pool}/{op.volume}"
         while True:
             try:
-                self._waiting(lambda: _CALLS[op.verb](self._library, self._connection, op))
+                self._waiting(lambda: self._carry_out(op))
                 return
             except self._library.libvirtError as error:
                 from .daemon_errors import is_busy, not_started
@@ -349,6 +364,11 @@ class Daemon:
                     hint="Look at the file that is uploaded, or run as a user who may read it (become: true).",
                 ) from None
             time.sleep(_POLL_SECONDS)
+
+    def _carry_out(self, op: Any) -> None:
+        of_secrets = op.verb.startswith("secret-")
+        connection = self._with_secrets(self._connection) if of_secrets else self._connection
+        _CALLS[op.verb](self._library, connection, op)
 
     def _explain_stopped(self, failure: StorageError, pool: str) -> None:
         """A look that fails stops the pool (libvirt, storage driver: refresh)."""
@@ -375,6 +395,12 @@ class Daemon:
         except self._library.libvirtError:
             return True  # it is gone, which ends the call too
         return True
+
+
+def _uri_of_secrets(uri: str) -> str:
+    driver, rest = uri.split(":", 1)
+    plain, plus, transport = driver.partition("+")
+    return f"secret{plus}{transport}:{rest}" if plain == "storage" else uri
 
 
 def _volume_name(volume: Any) -> str:

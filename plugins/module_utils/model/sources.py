@@ -239,7 +239,7 @@ def _auth_problem(auth: Auth | None) -> Problem | None:
         return "missing_option", "source.auth: the username is missing", "Add username."
     if (auth.secret_uuid is None) == (auth.secret_usage is None):
         what = "source.auth needs a secret, by exactly one of secret_uuid and secret_usage"
-        return "invalid_option", what, "Name the libvirt secret that holds the password."
+        return "invalid_option", what, "Name the libvirt secret that holds the password, or give that as secret."
     if auth.secret_uuid is not None and plain_uuid(auth.secret_uuid) is None:
         what = f"source.auth.secret_uuid: {auth.secret_uuid!r} is not a UUID"
         return "invalid_uuid", what, "Give the uuid of the secret, or its usage instead."

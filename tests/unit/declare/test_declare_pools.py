@@ -281,6 +281,33 @@ def test_refusals(params, code):
     assert refused(**params).code == code
 
 
+@pytest.mark.parametrize("kind", ["chap", "ceph"])
+def test_a_secret_that_is_to_be_kept(kind):
+    """It is no part of the definition, and shown by nothing."""
+    made = pool(source={"auth": {"type": kind, "username": "u", "secret": "c2VjcmV0"}})
+    assert made.secret == "c2VjcmV0"
+    assert made.source.auth == Auth(kind, "u")
+    assert "c2VjcmV0" not in repr(made)
+    assert made == pool(source={"auth": {"type": kind, "username": "u", "secret": "b3RoZXI="}})
+
+
+@pytest.mark.parametrize(
+    ("auth", "code"),
+    [
+        ({"type": "chap", "secret": ""}, "invalid_option"),
+        ({"type": "chap", "secret": "two\nlines"}, "invalid_option"),
+        ({"type": "ceph", "secret": "no-key"}, "invalid_option"),
+        ({"type": "chap", "secret": "geheim", "username": ""}, "missing_option"),
+        ({"type": "chap", "secret": "geheim", "secret_uuid": UUID, "secret_usage": "x"}, "invalid_option"),
+    ],
+    ids=["empty", "lines", "no-key", "nobody", "two-names"],
+)
+def test_secrets_that_can_not_be_kept(auth, code):
+    error = refused(name="p", type="rbd", source={"auth": {"username": "u", **auth}})
+    assert error.code == code
+    assert not auth["secret"] or auth["secret"] not in str(error)
+
+
 @pytest.mark.parametrize("broken", [{"username": "u\ndomain=d"}, {"secret": "s\nusername=root"}])
 def test_an_account_is_one_line_each(broken):
     """What mount.cifs reads would say something else, and the secret is not shown."""
