@@ -178,6 +178,15 @@ def test_the_definition_keeps_its_name_of_the_secret(host):
     assert [entry["action"] for entry in made["plan"]] == ["secret"]
 
 
+def test_another_name_of_it_leaves_no_other_behind(host):
+    done(host.pool(**declared("san")))
+    made = converges(host.pool, **declared("san", secret_usage="shared"))
+    assert [entry["action"] for entry in made["plan"]] == ["redefine", "secret"]
+    (text,) = (text for name, text in files(host).items() if name.endswith(".xml"))
+    assert b"<target>shared</target>" in text
+    assert len(files(host)) == 2
+
+
 def test_a_task_that_was_ended_before_is_completed(host):
     """The definition comes first, then the value, then the object: what lacks the last is made again."""
     done(host.pool(**declared("san")))
@@ -229,6 +238,14 @@ def test_a_connection_to_the_storage_driver_alone(daemon, daemon_host):
     assert len(daemon.secrets()) == 1
     converges(daemon_host.pool, name=name, state="absent")
     assert daemon.secrets() == []
+
+
+@through_a_daemon
+def test_another_name_through_the_daemon(daemon, daemon_host):
+    done(daemon_host.pool(**declared(daemon_host.name)))
+    converges(daemon_host.pool, **declared(daemon_host.name, secret_usage="shared"))
+    (uuid,) = daemon.secrets()
+    assert "<target>shared</target>" in daemon.secret("secret-dumpxml", uuid)
 
 
 @through_a_daemon

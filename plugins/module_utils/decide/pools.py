@@ -429,26 +429,24 @@ def _unallowed_restart(goal: PoolGoal, names: list[str]) -> StorageError | None:
 def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ...]) -> list[Change]:
     if found.definition is None:
         wanted = replace(wanted, uuid=wanted.uuid or (found.live.uuid if found.live else None))
-        after = definition_facts(wanted)
-        after["uuid"] = wanted.uuid or UNKNOWN
+        facts = {**definition_facts(wanted), "uuid": wanted.uuid or UNKNOWN}
         what = f"define it as {wanted.type}" + (f" at {wanted.path}" if wanted.path else "")
-        return [change_of(goal, "define", what, None, {"definition": after}, wanted)]
+        return [change_of(goal, "define", what, None, {"definition": facts}, wanted)]
     if not differing:
         return []
     have, want = definition_facts(found.definition), definition_facts(wanted)
     names = [name for name in {**have, **want} if have.get(name) != want.get(name)]
-    before = {name: have.get(name) for name in names}
-    after = {name: want.get(name) for name in names}
-    return [
-        change_of(
-            goal,
-            "redefine",
-            f"change {', '.join(names)} of its definition",
-            {"definition": before},
-            {"definition": after},
-            wanted,
-        )
-    ]
+    before: dict[str, Any] = {"definition": {name: have.get(name) for name in names}}
+    after: dict[str, Any] = {"definition": {name: want.get(name) for name in names}}
+    what = f"change {', '.join(names)} of its definition"
+    if "source.auth" in differing:
+        from .secrets import left_over
+
+        secret = left_over(found, wanted)
+        if secret is not None:
+            before["old_secret"], after["old_secret"] = secret.usage, None
+            what += f"; remove its secret {secret.usage!r}"
+    return [change_of(goal, "redefine", what, before, after, wanted)]
 
 
 def _keep_secret(goal: PoolGoal, found: Found, wanted: Pool, starts: bool) -> list[Change]:

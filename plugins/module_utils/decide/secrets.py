@@ -48,6 +48,12 @@ def fact(wanted: Pool, found: Found) -> str:
     return AS_DECLARED if same else _fact(there)
 
 
+def left_over(found: Found, wanted: Pool) -> SecretObject | None:
+    """The one that nobody needs any more once the definition names another."""
+    secret = goes_with(found.definition, found)
+    return None if secret is None or secret == object_of(wanted.source.auth, found.secrets) else secret
+
+
 def goes_with(pool: Pool | None, found: Found) -> SecretObject | None:
     """The secret that nobody needs once the pool is not defined any more; only one that the collection has made."""
     secret = None if pool is None else object_of(pool.source.auth, found.secrets)

@@ -55,6 +55,8 @@ class Calls:
 
     def _define(self, change: Change, pool: Pool) -> Iterator[Any]:
         yield self._call("pool-define", xml=render_pool(pool, self.found.definition_text))
+        if "old_secret" in (change.before or {}):
+            yield from self._forget_secret()
 
     def _build(self, change: Change, pool: Pool) -> Iterator[Any]:
         if self.found.started and not self.stops:  # the daemon builds no active pool
@@ -90,10 +92,7 @@ class Calls:
 
     def _undefine(self, change: Change, pool: Pool) -> Iterator[Any]:
         if "secret" in (change.before or {}):
-            from .secrets import named_by
-
-            for secret in named_by(self.found.definition, self.found):
-                yield self._secret_call("secret-undefine", secret.uuid)
+            yield from self._forget_secret()
         yield self._call("pool-undefine")
 
     def _secret(self, change: Change, pool: Pool) -> Iterator[Any]:
@@ -103,6 +102,12 @@ class Calls:
         if xml:
             yield self._secret_call("secret-define", uuid, xml=xml)
         yield self._secret_call("secret-set-value", uuid, value=value_for(pool))
+
+    def _forget_secret(self) -> Iterator[Any]:
+        from .secrets import named_by
+
+        for secret in named_by(self.found.definition, self.found):
+            yield self._secret_call("secret-undefine", secret.uuid)
 
     def _secret_call(self, verb: str, uuid: str, **more: Any) -> ops.SecretCall:
         return ops.SecretCall(verb, self.uri, self.found.name, uuid, **more)

@@ -305,6 +305,8 @@ class NativeEngine:
                 # First, so that a task that is killed between the two finds the definition still to be changed.
                 yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
             yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
+            if "old_secret" in (change.before or {}):
+                yield from self._forget_secret(found)
         elif change.action == "start":
             yield from self._start(change, found)
             identity = found.definition.uuid if found.definition else None

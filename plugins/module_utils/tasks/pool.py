@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from . import boot  # noqa: F401  (so that it is sent to the host, where the module may have to leave it)
 
 
+_BESIDE = ("boot_unit", "secret", "old_secret")  # facts of what is no part of a pool
+
+
 def run(module: AnsibleModule) -> None:
     params = module.params
     goal = pool_goal(params, *accounts_of(params["uri"]))
@@ -121,6 +124,6 @@ def _predicted(record: dict[str, Any], changes: Any) -> dict[str, Any]:
         if change.after is None:
             return {"name": record["name"], "state": "absent"}
         for name, value in known(change.after).items():
-            if name not in (change.part, "boot_unit", "secret"):  # what a part is made as shows up once it is used
+            if name not in (change.part, *_BESIDE):  # what a part is made as shows up once it is used
                 record.update(value if isinstance(value, dict) else {name: value})
     return record
