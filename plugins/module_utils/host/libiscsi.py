@@ -32,7 +32,7 @@ _BLOCK, _LAST = (
 _DISK = "DIRECT_ACCESS"
 _NUMBERS = range(256)  # SAM: units that have a number of one level
 _WORKERS = 8
-_OTHERS = 0.3  # what of the time left the units of a target may be waited for, where all targets are asked
+_SHARE = 0.3  # of the time that is left, where all targets are asked for their units: any of them may hang
 # What the tools print of why a target refuses: its status (RFC 7143: login response).
 _REFUSED = ("(513)", "(514)")
 _NOT_FOUND = ("(515)", "(516)")
@@ -77,9 +77,9 @@ def offered(portal: Portal, left: Callable[[], float]) -> dict[str, tuple[int, .
     ended = _list(portal, left())
     if ended.status != 0:
         raise _refusal(ended, portal)
-    told: dict[str, tuple[int, ...] | None] = dict.fromkeys(_targets(ended.stdout))
-    told.update({name: disks for name, disks in _units_of_all(portal, left()).items() if name in told})
-    return told
+    told = _targets(ended.stdout)
+    disks = _units_of_all(portal, left() * _SHARE)
+    return {name: disks.get(name) for name in told}
 
 
 def units(portal: Portal, target: str, left: Callable[[], float]) -> list[Unit]:
@@ -94,7 +94,7 @@ def units(portal: Portal, target: str, left: Callable[[], float]) -> list[Unit]:
     first = _ask(SIZE, portal, left(), f"/{target}/0")
     if first.status != 0 and not _lets_in(first):
         raise _refusal(first, portal, target)
-    numbers = _units_of_all(portal, left() * _OTHERS).get(target, _NUMBERS)
+    numbers = _units_of_all(portal, left() * _SHARE).get(target, _NUMBERS)
     known = numbers is not _NUMBERS
     with ThreadPoolExecutor(_WORKERS) as workers:
         found = workers.map(lambda number: _unit(portal, target, number, known, left), numbers)
@@ -113,15 +113,17 @@ def _unit(portal: Portal, target: str, number: int, known: bool, left: Callable[
     last, block = _LAST.search(ended.stdout), _BLOCK.search(ended.stdout)
     if ended.status == 0 and last and block:
         return Unit(number, (int(last[1]) + 1) * int(block[1]))
-    if not known and (_NO_UNIT in ended.stderr or not _is_disk(portal, place, left())):
+    if not known and _NO_UNIT in ended.stderr:
         return None
     if not _lets_in(ended):
         raise _refusal(ended, portal, target)
+    if not known and _is_no_disk(_ask(INQUIRE, portal, left(), place)):
+        return None
     return Unit(number, problem=f"it does not tell its size: {_said(ended)}")
 
 
-def _is_disk(portal: Portal, place: str, seconds: float) -> bool:
-    return f"Peripheral Device Type:{_DISK}" in _ask(INQUIRE, portal, seconds, place).stdout
+def _is_no_disk(ended: Ended) -> bool:
+    return ended.status == 0 and f"Peripheral Device Type:{_DISK}" not in ended.stdout
 
 
 def _units_of_all(portal: Portal, seconds: float) -> dict[str, tuple[int, ...]]:
@@ -147,7 +149,8 @@ def _units_of_all(portal: Portal, seconds: float) -> dict[str, tuple[int, ...]]:
 
 
 def _targets(printed: str) -> Iterable[str]:
-    return [match[1] for match in map(_TARGET.match, printed.splitlines()) if match]
+    """Each once; they are listed for each of their portals."""
+    return dict.fromkeys(match[1] for match in map(_TARGET.match, printed.splitlines()) if match)
 
 
 def check_reached(portal: Portal, seconds: float) -> None:

@@ -132,6 +132,25 @@ def test_where_another_target_refuses_first_each_number_is_asked(tools, portal):
     assert len([line for line in log.read_text().splitlines() if "readcapacity16" in line]) == 257
 
 
+def test_a_target_that_goes_away_meanwhile_is_no_target_without_units(tools, portal):
+    gone = "Login Failed. iscsi_service failed with : iscsi_service_reconnect_if_loggedin."
+    tools(
+        ls=listing(LISTED, "Target:iqn.b Portal:x:1,1\n" + REFUSED, 10),
+        readcapacity16=by_unit(_0=says(NO_SIZE, 10, 2), _3=says(gone, 10, 2)),
+        inq=says("", 10),
+    )
+    assert code(lambda: units(portal, "iqn.a", left)) == "command_failed"
+
+
+def test_what_does_not_tell_what_it_is_may_be_a_disk(tools, portal):
+    tools(
+        ls=listing(LISTED, "Target:iqn.b Portal:x:1,1\n" + REFUSED, 10),
+        readcapacity16=by_unit(_0=says(NO_UNIT, 10, 2), _3=says(NO_SIZE, 10, 2)),
+        inq=says("", 10),
+    )
+    assert [(unit.number, bool(unit.problem)) for unit in units(portal, "iqn.a", left)] == [(3, True)]
+
+
 @pytest.mark.parametrize(
     ("said", "expected"),
     [
