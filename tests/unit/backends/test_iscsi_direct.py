@@ -48,18 +48,19 @@ def look():
 
 @pytest.fixture
 def asked(monkeypatch):
-    """What targets are asked for; each answers with what is put into ``answer``."""
+    """What targets are asked for; each answers, or ``refuses`` as is put into that."""
 
     class Asked(list):
-        answer: object = (Unit(1, 100), Unit(7, 28), Unit(9, problem="broken"))
+        refuses: list[StorageError]
 
     told = Asked()
+    told.refuses = []
 
     def units(portal, target, left):
         told.append((portal, target))
-        if isinstance(told.answer, StorageError):
-            raise told.answer
-        return list(told.answer)
+        for refusal in told.refuses:
+            raise refusal
+        return [Unit(1, 100), Unit(7, 28), Unit(9, problem="broken")]
 
     monkeypatch.setattr(backend, "units", units)
     return told
@@ -89,7 +90,7 @@ def test_a_target_that_answers(asked, look):
     ],
 )
 def test_one_that_does_not(asked, look, code, kind, problem):
-    asked.answer = StorageError(code, "no", subject="nas", hint="Look.")
+    asked.refuses = [StorageError(code, "no", subject="nas", hint="Look.")]
     storage = backend.observe(POOL, look, False)
     assert storage.kind == kind
     assert (storage.problem and storage.problem.code) == problem
