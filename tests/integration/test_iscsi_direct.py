@@ -188,6 +188,15 @@ def test_the_kept_secret_starts_it_later(host, targets):
     done(host.pool(**pool_on(targets, GUARDED, auth=chap())))
 
 
+def test_what_starts_pools_at_boot_reads_the_secret(host, targets):
+    from ansible_collections.virt.storage.plugins.module_utils.tasks.boot import main
+
+    targets.serve(GUARDED, {1: 8 * MIB}, ("kvm1", WORD))
+    done(host.pool(**pool_on(targets, GUARDED, auth=chap(), autostart=True, state="inactive")))
+    assert main([host.uri]) == 0
+    assert host.pool_info()[0]["state"] == "active"
+
+
 def test_another_target_that_refuses_hides_none(host, targets):
     """tgtd lists the newest first: the tool stops there."""
     targets.serve(GUARDED, {1: 8 * MIB}, ("kvm1", WORD))
