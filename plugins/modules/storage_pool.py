@@ -38,7 +38,8 @@ options:
   path:
     description:
       - The directory of the pool, an absolute path. For types whose volumes are not files, where their devices show up;
-        of type V(disk) that is C(/dev) or a directory of links below it, such as C(/dev/disk/by-id).
+        of types V(disk), V(scsi) and V(iscsi) that is C(/dev) or a directory of links below it, such as
+        C(/dev/disk/by-id). Of type V(iscsi) it is C(/dev/disk/by-path) where nothing else is said.
       - Pools of type V(logical) and V(zfs) are where the name of their source says; another path is refused.
       - In an active pool it changes only with V(restart) in O(allow).
     type: str
@@ -165,6 +166,20 @@ options:
               - The usage of the secret of libvirt. With O(source.auth.secret) one of the pool's own is taken where
                 neither is given and the definition names none.
             type: str
+          mutual:
+            description:
+              - As whom the target has to show itself in turn, for pools of type V(iscsi). libvirt has no word for it. It
+                is used natively from the next login on, and kept in the records of open-iscsi alone.
+            type: dict
+            suboptions:
+              username:
+                description: The target's user.
+                type: str
+                required: true
+              secret:
+                description: The target's password.
+                type: str
+                required: true
       part_separator:
         description: Whether partitions of a device-mapper device are named with a C(p).
         type: bool
@@ -654,6 +669,13 @@ def main() -> None:
                             "secret": {"type": "str", "no_log": True},
                             "secret_uuid": {"type": "str", "no_log": False},
                             "secret_usage": {"type": "str", "no_log": False},
+                            "mutual": {
+                                "type": "dict",
+                                "options": {
+                                    "username": {"type": "str", "required": True},
+                                    "secret": {"type": "str", "required": True, "no_log": True},
+                                },
+                            },
                         },
                     },
                     "part_separator": {"type": "bool"},

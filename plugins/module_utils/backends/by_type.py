@@ -45,6 +45,10 @@ def backend_of(pool_type: str | None) -> Backend | None:
         from . import mpath
 
         return mpath
+    if pool_type == "iscsi":
+        from . import iscsi
+
+        return iscsi
     if pool_type == "iscsi-direct":
         from . import iscsi_direct
 

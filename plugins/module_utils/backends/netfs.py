@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..host.files import read_small_file
 from ..host.kernel import unable
 from ..host.mounts import Mount, unescaped
+from ..host.reach import plain_address
 from ..model.change import Change
 from ..model.found import Found, Storage
 from ..model.pool import Pool
@@ -161,9 +162,9 @@ def _kinds(pool: Pool) -> tuple[str, ...]:
 def _same_host(shown: str, pool: Pool, mount: Mount, look: Look) -> bool:
     """By name; else by address: that which the mount is of, as its options tell, or which the shown name has."""
     declared = _host(pool)
-    if _plain_host(shown) == _plain_host(declared):
+    if plain_address(shown) == plain_address(declared):
         return True
-    addresses = {_address(option[len("addr=") :]) for option in mount.super_options if option.startswith("addr=")}
+    addresses = {plain_address(option[len("addr=") :]) for option in mount.super_options if option.startswith("addr=")}
     theirs = addresses or _addresses(shown, look)
     return bool(theirs & _addresses(declared, look)) or _was_told(pool, mount)
 
@@ -179,43 +180,13 @@ def _was_told(pool: Pool, mount: Mount) -> bool:
         if unescaped(noted.get("TARGET", "")) == mount.point:
             told = _shown(mount._replace(source=unescaped(noted.get("SRC", ""))), NFS)
             same = told.directory == _plain(pool.source.dir or "", NFS)
-            return same and _plain_host(told.host) == _plain_host(_host(pool))
+            return same and plain_address(told.host) == plain_address(_host(pool))
     return False
-
-
-def _plain_host(text: str) -> str:
-    return text.strip("[]").rstrip(".").casefold()
-
-
-def _address(text: str) -> str:
-    """One form of an address; the text itself where it is none."""
-    import socket
-
-    for family in (socket.AF_INET, socket.AF_INET6):
-        try:
-            return socket.inet_ntop(family, socket.inet_pton(family, text.strip("[]")))
-        except OSError:
-            continue
-    return text
 
 
 def _addresses(name: str, look: Look) -> frozenset[str]:
     """Those of a name, as far as they are told within the look's time."""
-    plain = _address(name)
-    if ":" in plain or plain.replace(".", "").isdigit():
-        return frozenset({plain})
-    told = look.servers.names.addresses(name, look.left(name), lambda: _resolve(name))
-    return frozenset(map(_address, told))
-
-
-def _resolve(name: str) -> list[str]:
-    import socket
-
-    try:
-        found = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        return []
-    return sorted({str(each[4][0]) for each in found})
+    return frozenset(look.servers.names.of(name, look.left(name)))
 
 
 # --- mounting --------------------------------------------------------------------------------------------------------

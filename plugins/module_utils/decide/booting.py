@@ -21,7 +21,8 @@ def autostart(goal: PoolGoal, found: Found, before: Any, wanted: Pool | None) ->
     boot, marks = found.boot, before != goal.autostart
     installs = goal.autostart is True and boot.needed and boot.state != ENABLED
     removes = goal.autostart is False and unit_goes(found)
-    if not marks and not installs and not removes:
+    stays_down = goal.autostart is False and bool(found.storage.comes_back)
+    if not marks and not installs and not removes and not stays_down:
         return []
     was: dict[str, Any] = {"autostart": before} if marks else {}
     claimed: dict[str, Any] = {"autostart": goal.autostart} if marks else {}
@@ -30,6 +31,9 @@ def autostart(goal: PoolGoal, found: Found, before: Any, wanted: Pool | None) ->
         was["boot_unit"], claimed["boot_unit"] = boot.state, ENABLED if installs else NO_UNIT
         verb = "renew" if boot.state == OUTDATED else "install"
         words.append(removal_of_unit(found) if removes else f"{verb} {boot.unit}, which starts it at boot")
+    if stays_down:
+        was["comes_back"], claimed["comes_back"] = ", ".join(found.storage.comes_back), ""
+        words.append(f"let nothing else start it at boot ({was['comes_back']})")
     return [change_of(goal, "autostart", "; ".join(words), was, claimed, wanted)]
 
 

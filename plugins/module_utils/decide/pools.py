@@ -280,6 +280,13 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
             subject=str(subject_of(goal)),
             hint="Leave source.auth out, or mount the share by other means before the pool is started.",
         )
+    if goal.pool.mutual is not None and found.storage.kind == UNSEEN:
+        raise StorageError(
+            "daemon_cannot",
+            "libvirt does not ask targets to show who they are",
+            subject=str(subject_of(goal)),
+            hint="Leave source.auth.mutual out, or work natively (native:///system).",
+        )
     if existing is None:
         wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
         _check_complete(goal, wanted, starting=True)

@@ -35,6 +35,7 @@ _DECLARED = ("source", "mount_options", "config_options")
 _SECRET = "source.auth.secret"
 _PASSWORDS = ("password", "pass", "password2")  # mount.cifs(8)
 _NOT_THE_SOURCE = ("bind", "rbind", "move", "remount", "loop", "offset", "sizelimit")  # mount(8)
+_MUTUAL = "chap"
 _LOGIN = "cifs"  # what needs a password at hand rather than a secret of libvirt
 
 
@@ -112,6 +113,7 @@ def _from_options(params: Mapping[str, Any], name: str, owner_id: OwnerId, group
         None if params["config_options"] is None else _config_options(params["config_options"], name),
         login=_login((params["source"] or {}).get("auth"), source, params["type"], name),
         secret=_secret((params["source"] or {}).get("auth"), name),
+        mutual=_mutual((params["source"] or {}).get("auth"), source, params["type"], name),
         source_volume=_source_volume(params["source"] or {}, name),
     )
 
@@ -311,6 +313,25 @@ def _whole_source(pool: Pool) -> Source:
     from ..model.secrets import with_reference
 
     return with_reference(pool).source
+
+
+def _mutual(given: Mapping[str, Any] | None, source: Source, kind: str | None, name: str) -> Login | None:
+    """As whom the target has to show itself to who logs in: no part of a definition, and kept by open-iscsi alone."""
+    told = (given or {}).get("mutual")
+    if given is None or told is None:
+        return None
+    row, what = POOL_TYPES.get(kind or ""), ""
+    if given["type"] != _MUTUAL or (row is not None and not row.recorded):
+        what = "is for chap, and for pools of a target that the host itself logs in to"
+    elif any(not text or text != text.strip() or CONTROL.search(text) for text in told.values()):
+        what = "has an empty value, one with white space at an end, or one with a control character"
+    elif source.auth is not None and told["username"] == source.auth.username:
+        what = "has the username of the initiator: they must differ"
+    if what:
+        raise StorageError(
+            "invalid_option", f"source.auth.mutual {what}", subject=f"pool {name}", hint="Correct it, or leave it out."
+        )
+    return Login(told["username"], told["secret"])
 
 
 # --- checks ----------------------------------------------------------------------------------------------------------

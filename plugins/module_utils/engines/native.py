@@ -316,7 +316,7 @@ class NativeEngine:
             yield from self._stop(change, found)
             yield ops.Remove(self._state_path(name))
         elif change.action == "autostart":
-            yield from self._mark(change)
+            yield from self._mark(change, found)
         elif change.action == "secret":
             yield self._keep_secret(pool, found)
         elif change.action == "undefine":
@@ -324,6 +324,8 @@ class NativeEngine:
                 yield from self._boot_unit.remove()
             if "secret" in (change.before or {}):
                 yield from self._forget_secret(found)
+            if row_of(pool.type).recorded:
+                yield from self._backend(change, found)
             if found.autostart:
                 yield ops.Remove(self._autostart_path(name))
             yield ops.Remove(self._definition_path(name))
@@ -351,7 +353,7 @@ class NativeEngine:
             yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.xml")
             yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.base64")
 
-    def _mark(self, change: Change) -> Iterator[Any]:
+    def _mark(self, change: Change, found: Found) -> Iterator[Any]:
         """The mark is the last of it: as long as it is not what it should be, there is something to do."""
         from ..model import operations as ops
 
@@ -360,6 +362,8 @@ class NativeEngine:
             yield from self._boot_unit.install()
         elif claimed.get("boot_unit") == NO_UNIT:
             yield from self._boot_unit.remove()
+        if "comes_back" in claimed:
+            yield from self._backend(change, found)
         if claimed.get("autostart") is False:
             yield ops.Remove(link)
         elif claimed.get("autostart") is True:

@@ -115,6 +115,9 @@ class Applier:
             ops.ScanUnits: self._scan_units,
             ops.ChangeVport: self._change_vport,
             ops.AskUnits: self._ask_units,
+            ops.LogIn: lambda op: self._initiator().log_in(op, self._held(), self._timeout),
+            ops.LogOut: lambda op: self._initiator().log_out(op, self._held(), self._timeout),
+            ops.ForgetRecords: lambda op: self._initiator().forget_records(op, self._held(), self._timeout),
         }
 
     def apply(self, operation: Any) -> None:
@@ -182,6 +185,12 @@ class Applier:
         from .libiscsi import ask_units
 
         ask_units(op, self._timeout)
+
+    @staticmethod
+    def _initiator() -> Any:
+        from . import initiator
+
+        return initiator
 
     def _held(self) -> tuple[int, ...]:
         return self._locks + tuple(self._staging.values())

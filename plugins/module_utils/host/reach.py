@@ -53,6 +53,31 @@ def reached(host: str, port: int, seconds: float) -> OSError | None:
     return told[0] if told else TimeoutError()
 
 
+def plain_address(text: str) -> str:
+    """One form of an address, or of a name."""
+    plain = text.strip("[]")
+    for family in (socket.AF_INET, socket.AF_INET6):
+        try:
+            return socket.inet_ntop(family, socket.inet_pton(family, plain))
+        except OSError:
+            continue
+    return plain.rstrip(".").casefold()
+
+
+def is_address(text: str) -> bool:
+    plain = plain_address(text)
+    return ":" in plain or plain.replace(".", "").isdigit()
+
+
+def look_up(name: str) -> list[str]:
+    """The addresses of a name, however long that takes."""
+    try:
+        found = socket.getaddrinfo(name.strip("[]"), None, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return []
+    return sorted({plain_address(str(each[4][0])) for each in found})
+
+
 class Names:
     """Addresses by name, each looked up once. Who resolves names may be as dead as a server: all that is not answered
     takes no longer together than one name may.
@@ -67,6 +92,12 @@ class Names:
         if name not in self._known:
             self._known[name] = self._ask(min(seconds, self._left), look_up)
         return self._known[name]
+
+    def of(self, name: str, seconds: float) -> tuple[str, ...]:
+        """The same; an address has itself."""
+        if is_address(name):
+            return (plain_address(name),)
+        return self.addresses(name, seconds, lambda: look_up(name))
 
     def _ask(self, seconds: float, look_up: Callable[[], list[str]]) -> tuple[str, ...]:
         from .patience import in_child

@@ -80,7 +80,8 @@ def whole(pool: Pool) -> Pool:
     """A whole definition in normal form: a source that is called like the pool has its name, and a secret has one."""
     if POOL_TYPES[pool.type or ""].named_by_pool and not pool.source.name:
         pool = replace(pool, source=replace(pool.source, name=pool.name))
-    return normal(_with_reference(pool))
+    path = pool.path or POOL_TYPES[pool.type or ""].default_path
+    return normal(_with_reference(pool if path == pool.path else replace(pool, path=path)))
 
 
 def _with_reference(pool: Pool, existing: Pool | None = None) -> Pool:

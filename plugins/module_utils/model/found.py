@@ -108,7 +108,7 @@ class Storage:
     for having nothing to bring up, so that starting makes it ours. ``frozen``: why nothing of it may be changed, though
     it can be looked at. ``remarks``: what else is to be said of it. ``hides``: how many entries bringing it up hides.
     ``listable``: what it holds can be looked at even where it is not up. ``unable``: why this host can't bring it up,
-    or make anything in it.
+    or make anything in it. ``comes_back``: the settings of others for which it is brought up at boot without us.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -142,6 +142,7 @@ class Storage:
     hides: int = 0
     listable: bool = False
     unable: Problem | None = None
+    comes_back: tuple[str, ...] = ()
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""

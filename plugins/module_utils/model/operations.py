@@ -318,6 +318,72 @@ class ChangeVport(NamedTuple):
         return f"echo {self.word} > /sys/class/fc_host/host{self.parent}/vport_{self.doing}"
 
 
+class LogIn(NamedTuple):
+    """Logs in to a target of iSCSI at its portals (``HOST:PORT``), under the name ``initiator`` or the host's own: by
+    the portal's word it has to be there, it gets the records that it lacks, and its units are waited for. What is noted
+    of the records that we make is in the file ``records``. ``credentials``: lines for the record of each portal, which
+    nobody but root reads. Where it fails, it takes back what it made. Within the task's timeout.
+    """
+
+    target: str
+    portals: tuple[str, ...]
+    records: str
+    initiator: str = ""
+    credentials: Secret | None = None
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("iscsiadm",)
+
+    @property
+    def command(self) -> str:
+        return " && ".join(command for portal in self.portals for command in self._commands(portal))
+
+    def _commands(self, portal: str) -> list[str]:
+        iface = f" as {self.initiator}" if self.initiator else ""
+        node = ("iscsiadm", "-m", "node", "-T", self.target, "-p", portal)
+        return [
+            _shell("iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal, "-o", "nonpersistent") + iface,
+            _shell(*node, "-o", "new") + iface,
+            *(["write the credentials to its record"] if self.credentials is not None else []),
+            _shell(*node, "--login"),
+        ]
+
+
+class LogOut(NamedTuple):
+    """Ends a session with a target, by its number; that it is gone already is no error."""
+
+    session: int
+    target: str
+    lets_go: bool = True
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("iscsiadm",)
+
+    @property
+    def command(self) -> str:
+        return _shell("iscsiadm", "-m", "session", "-r", self.session, "--logout")
+
+
+class ForgetRecords(NamedTuple):
+    """Removes the records of targets and interfaces that the file ``records`` names as made by us, but for those that
+    somebody else uses by now.
+    """
+
+    target: str
+    records: str
+    note: bool = True
+
+    @property
+    def argv(self) -> tuple[str, ...]:
+        return ("iscsiadm",)
+
+    @property
+    def command(self) -> str:
+        return _shell("iscsiadm", "-m", "node", "-T", self.target, "-o", "delete")
+
+
 class OpenStaging(NamedTuple):
     """Makes the private directory in which volumes are prepared, or takes over and empties one whose owner is gone.
     ``inside``: the identity of the directory that it is made in, which must be that one still, and not what shows up

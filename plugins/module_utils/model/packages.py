@@ -68,6 +68,7 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "exportfs": ("nfs-kernel-server", "nfs-utils", "nfs-kernel-server", "nfs-utils"),
     "mount.glusterfs": ("glusterfs-client", "glusterfs-fuse", "glusterfs", "glusterfs"),
     "gluster": ("glusterfs-cli", "glusterfs-cli", "glusterfs", "glusterfs"),
+    "iscsiadm": ("open-iscsi", "iscsi-initiator-utils", "open-iscsi", "open-iscsi"),
     "mount.cifs": ("cifs-utils",) * 4,
     **dict.fromkeys(_LIBISCSI, ("libiscsi-bin", "libiscsi-utils", "libiscsi-utils", "libiscsi")),
     "smbclient": ("smbclient", "samba-client", "samba-client", "smbclient"),

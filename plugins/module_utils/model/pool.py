@@ -107,7 +107,8 @@ class Source:
 class Pool:
     """A definition. ``extras`` are elements that the collection has no word for, each as canonical XML text. ``login``
     is no part of it, and makes no difference; nor is ``source_volume``, which is the path of a device in a definition,
-    nor ``secret``: what the secret that source.auth names is to hold.
+    nor ``secret``: what the secret that source.auth names is to hold, nor ``mutual``: as whom the source has to show
+    itself.
     """
 
     name: str
@@ -124,6 +125,7 @@ class Pool:
     login: Login | None = field(default=None, repr=False, compare=False)
     source_volume: SourceVolume | None = field(default=None, compare=False)
     secret: str | None = field(default=None, repr=False, compare=False)
+    mutual: Login | None = field(default=None, repr=False, compare=False)
 
 
 def overlay(base: Pool, declared: Pool) -> Pool:

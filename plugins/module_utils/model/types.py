@@ -39,8 +39,8 @@ class PoolType:
 
     Declaring: ``required`` and ``optional`` name fields of Source. ``named_by_source``: a pool without a name is called
     like its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
-    template of the source name, or none for network types. ``own_formats`` are formats that libvirt has no word for: a
-    definition has the default one instead. ``login`` is the type of source.auth, and the format, for which the secret
+    template of the source name, or none for network types; ``default_path`` is that of a pool which declares none.
+    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead. ``login`` is the type of source.auth, and the format, for which the secret
     itself is given with the pool.
 
     Changing: ``live``, ``restart`` class what may change in an existing pool; every other field is its identity.
@@ -90,6 +90,7 @@ class PoolType:
     default_format: str | None = None
     own_formats: tuple[str, ...] = ()
     default_dir: str | None = None
+    default_path: str | None = None
     named_by_source: bool = False
     named_by_pool: bool = False
     features: tuple[str, ...] = ()
@@ -106,6 +107,7 @@ class PoolType:
     group: str = ""
     one_of: tuple[str, ...] | None = None
     taken_away: bool = False
+    recorded: bool = False
     file_tree: bool = False
     mounted: bool = False
     of_devices: bool = False
@@ -309,11 +311,15 @@ POOL_TYPES: dict[str, PoolType] = {
             "iscsi",
             ("hosts", "devices"),
             ("initiator", "auth"),
+            default_path="/dev/disk/by-path",
             one_of=("devices", "initiator"),
             taken_away=True,
-            active="a session with its target is logged in",
+            recorded=True,
+            of_devices=True,
+            active="the pool was started, and there is a session with its target",
             volumes="block",
             elsewhere=_AT_THE_TARGET,
+            appear=_UNITS,
             tools="open-iscsi",
             sources=("devices",),
             port=_ISCSI,

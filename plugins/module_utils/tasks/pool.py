@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from . import boot  # noqa: F401  (so that it is sent to the host, where the module may have to leave it)
 
 
-_BESIDE = ("boot_unit", "secret", "old_secret")  # facts of what is no part of a pool
+_BESIDE = ("boot_unit", "secret", "old_secret", "comes_back")  # facts of what is no part of a pool
 
 
 def run(module: AnsibleModule) -> None:
@@ -102,6 +102,7 @@ def facts(change: Change, found: Found) -> Any:
         "state": "active" if found.active else "inactive",
         "autostart": found.autostart,
         "boot_unit": found.boot.state,
+        "comes_back": ", ".join(found.storage.comes_back),
         "leftovers": ", ".join(found.leftovers),
         **_secret_facts(change, found),
     }

@@ -11,6 +11,7 @@ import shutil
 from ansible_collections.virt.storage.plugins.module_utils.host import (
     adapters,
     block,
+    iscsi,
     multipath,
     scanning,
     scsi,
@@ -40,7 +41,7 @@ class Tree:
         self.sys = root / "sys"
         for name in ("bus/scsi/devices", "class/block", "class/scsi_host", "dev/block"):
             (self.sys / name).mkdir(parents=True)
-        for module in (adapters, block, multipath, scsi):
+        for module in (adapters, block, iscsi, multipath, scsi):
             monkeypatch.setattr(module, "_SYS", str(self.sys))
         self._hosts = {}
         self._disks = 0
@@ -106,9 +107,32 @@ class Tree:
         for module in (scanning, vports):
             monkeypatch.setattr(module, "tell", kernel)
 
+    def session(self, number, target, host, address="127.0.0.1", port=3260, initiator="", iface="default", **more):
+        """A session of iSCSI on a SCSI host of its own, whose units are made below it. ``more``: ``state``,
+        ``told`` (the address that it was told).
+        """
+        self.host(host, pci="platform", driver="iscsi_tcp", session=True)
+        directory = self._hosts[host] / f"session{number}"
+        own = directory / f"iscsi_session/session{number}"
+        state = more.get("state", "LOGGED_IN")
+        self.write(own, targetname=target, initiatorname=initiator, ifacename=iface, state=state)
+        self.link(f"class/iscsi_session/session{number}", own)
+        at = directory / f"connection{number}:0"
+        told = more.get("told", address)
+        self.write(at, persistent_address=told, persistent_port=port, address=address, port=port)
+        self.link(f"class/iscsi_connection/connection{number}:0", at)
+        self._hosts[host] = directory
+
+    def end_session(self, number, host):
+        for name in (f"iscsi_session/session{number}", f"iscsi_connection/connection{number}:0"):
+            (self.sys / "class" / name).unlink()
+        self._hosts[host] = self._hosts[host].parent
+        (self.sys / f"class/iscsi_host/host{host}").unlink()
+        self.remove_host(host)
+
     def remove_host(self, number):
         for name in ("scsi_host", "fc_host"):
-            (self.sys / f"class/{name}/host{number}").unlink()
+            (self.sys / f"class/{name}/host{number}").unlink(missing_ok=True)
         for unit in (self.sys / "bus/scsi/devices").glob(f"{number}:*"):
             unit.unlink()
         shutil.rmtree(self._hosts.pop(number))

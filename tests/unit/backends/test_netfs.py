@@ -10,7 +10,7 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import netfs
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
-from ansible_collections.virt.storage.plugins.module_utils.host import kernel, patience
+from ansible_collections.virt.storage.plugins.module_utils.host import kernel, patience, reach
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
 from ansible_collections.virt.storage.plugins.module_utils.model.found import Found
@@ -31,7 +31,7 @@ def mount(fstype, source, *options):
 @pytest.fixture
 def look(tmp_path, monkeypatch):
     names = {"nas1": ["192.0.2.1"], "nas1.example": ["192.0.2.1"], "nas6": ["2001:db8::1"], "other": ["192.0.2.9"]}
-    monkeypatch.setattr(netfs, "_resolve", lambda name: names.get(name, []))
+    monkeypatch.setattr(reach, "look_up", lambda name: names.get(name, []))
     monkeypatch.setattr(patience, "in_child", lambda function, seconds: function())
     told = tmp_path / "utab"
     told.write_text("SRC=[2001:db8::2]:/export TARGET=/srv/p ROOT=/ ATTRS=vers=4.2\n")

@@ -1,0 +1,215 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Pools of an iSCSI target that the host itself logs in to: its units are the volumes (formatstorage: "iSCSI volume
+pools"). A pool is up as long as there is a session with the target, at one of its portals, under its initiator's name.
+The records of open-iscsi that are made for it go with its definition.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from ..host.iscsi import PORT, Addresses, Node, Portal, Session, fields_of, iface_for, is_at, nodes, sessions_with
+from ..host.scsi import Unit, units
+from ..model.change import TAKE_DOWN, Change
+from ..model.errors import StorageError
+from ..model.found import ABSENT, READY, Found, Part, Problem, Storage, User
+from ..model.goal import Scope
+from ..model.operations import ForgetRecords, LogIn, LogOut, Run, Secret, Step
+from ..model.pool import Pool, overlay
+from ..model.secrets import password
+from .units import observe_units, rescan
+
+if TYPE_CHECKING:
+    from ..host.look import Look
+    from ..host.notes import Notes
+
+DIRECTORY = "/dev/disk/by-path"
+_TARGET = "target"
+_NOT_ROOT = Problem("not_writable", "only root can log in to targets", "Run as root (become: true).")
+_STARTUP, _MANUAL = "node.startup", "manual"
+_SECONDS = 5.0  # for a name of a portal
+
+
+def observe(pool: Pool, look: Look, holds: bool) -> Storage:
+    path, target, portals = pool.path or DIRECTORY, _target(pool), _portals(pool)
+    if not target or not portals:
+        return Storage(ABSENT, path, "no target and portal are named")
+    there = _sessions(pool, look)
+    return Storage(
+        READY,
+        path,
+        parts=(Part(_TARGET, f"the target {target}", READY),),
+        up=bool(there),
+        bring_up=f"log in to {target} at {', '.join(map(str, portals))}",
+        take_down=f"log out of {target}",
+        unable=None if there else _unable(pool, look),
+        remarks=tuple(_remarks(pool, there, look)),
+        comes_back=_comes_back(pool, look),
+    )
+
+
+def _target(pool: Pool) -> str:
+    return pool.source.devices[0].path if pool.source.devices else ""
+
+
+def _portals(pool: Pool) -> tuple[Portal, ...]:
+    return tuple(Portal(host.name.strip("[]"), host.port or PORT) for host in pool.source.hosts or ())
+
+
+def _sessions(pool: Pool, look: Look) -> tuple[Session, ...]:
+    found: tuple[Session, ...] = look.once(("sessions", pool.source), lambda: _at_portals(pool, _addresses(look)))
+    return found
+
+
+def _at_portals(pool: Pool, addresses: Addresses) -> tuple[Session, ...]:
+    """Those with its target at its portals, in the order of these."""
+    known = sessions_with(_target(pool), pool.source.initiator or "")
+    found = (each for portal in _portals(pool) for each in known if is_at(each.portals, portal, addresses))
+    return tuple(dict.fromkeys(found))
+
+
+def _addresses(look: Look) -> Addresses:
+    return lambda name: look.servers.names.of(name, look.left(name))
+
+
+def _now(pool: Pool) -> tuple[Session, ...]:
+    from ..host.reach import Names
+
+    names = Names()
+    return _at_portals(pool, lambda name: names.of(name, _SECONDS))
+
+
+def _unable(pool: Pool, look: Look) -> Problem | None:
+    if os.geteuid() != 0:
+        return _NOT_ROOT
+    try:
+        password(pool, look.secrets)
+    except StorageError as error:
+        return Problem(error.code, error.message, error.hint)
+    return None
+
+
+def _remarks(pool: Pool, there: Sequence[Session], look: Look) -> Iterable[str]:
+    target = _target(pool)
+    for portal in _portals(pool) if there else ():
+        here = [each for each in there if is_at(each.portals, portal, _addresses(look))]
+        if not here:
+            yield f"pool {pool.name} has no session with {target} at {portal}: it logs in there when it is started"
+        elif not here[0].logged_in:
+            yield f"pool {pool.name}: {target} at {portal} does not answer; the kernel goes on trying to reach it"
+
+
+def _comes_back(pool: Pool, look: Look) -> tuple[str, ...]:
+    """The records by which open-iscsi itself logs in to the target at boot."""
+    if os.geteuid() != 0:
+        return ()
+    iface = iface_for(pool.source.initiator or "")
+    known = [node for node in nodes(_target(pool)) if node.iface == iface]
+    here = [node for node in known if any(is_at([node.portal], each, _addresses(look)) for each in _portals(pool))]
+    return tuple(node.path for node in here if fields_of(node.path).get(_STARTUP, _MANUAL) != _MANUAL)
+
+
+# --- volumes ---------------------------------------------------------------------------------------------------------
+
+
+def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
+    existing = found.definition or found.live
+    pool = scope.pool if existing is None else overlay(existing, scope.pool)
+    there = _sessions(pool, look)
+    served = [unit for session in there for unit in units(session.host, session.within)]
+    found = observe_units(found, scope, look, _once_each(served), pool.path or DIRECTORY)
+    return _with_other_ways(found, scope, served, look, pool) if len(there) > 1 else found
+
+
+def _once_each(served: Sequence[Unit]) -> list[Unit]:
+    """Several sessions lead to the same units: each is told by the first of them that has a way to it."""
+    best: dict[str, Unit] = {}
+    for unit in served:
+        have = best.get(unit.name)
+        if have is None or (have.problem and not unit.problem):
+            best[unit.name] = unit
+    return list(best.values())
+
+
+def _with_other_ways(found: Found, scope: Scope, served: Sequence[Unit], look: Look, pool: Pool) -> Found:
+    """To tasks about the pool itself, which may take them away, the devices of the other sessions are told too."""
+    if not scope.neighbours or scope.volumes is not None:
+        return found
+    told = {unit.address for unit in _once_each(served)}
+    others = [unit for unit in served if unit.address not in told]
+    more = observe_units(replace(found, volumes={}), scope, look, others, pool.path or DIRECTORY)
+    ways = {volume.name: volume for volume in more.volumes.values()}
+    volumes = dict(found.volumes)
+    for unit in others:
+        name = f"{unit.name} by host{unit.address.partition(':')[0]}"
+        volumes[name] = replace(ways[unit.name], name=name, foreign=f"another way to {unit.name}")
+    return replace(found, volumes=volumes)
+
+
+def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    return (), ()  # who has its units is asked for all volumes that would be taken away
+
+
+# --- lowering --------------------------------------------------------------------------------------------------------
+
+
+def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
+    pool = change.wanted
+    records = notes.record_path(_key(pool))
+    if change.action == "start":
+        return [_log_in(pool, found, records)]
+    if change.action == "stop":
+        return [LogOut(each.number, each.target) for each in _now(pool)] if TAKE_DOWN in change.may else []
+    if change.action == "undefine":
+        return [ForgetRecords(_target(pool), records)] if notes.made(_key(pool)) is not None else []
+    if change.action == "autostart":
+        return [_by_hand(node) for node in nodes(_target(pool)) if node.path in found.storage.comes_back]
+    return []
+
+
+def _key(pool: Pool) -> str:
+    """What the note of the records is called that we have made for a pool."""
+    return f"records {pool.name}"
+
+
+def _log_in(pool: Pool, found: Found, records: str) -> LogIn:
+    portals = tuple(map(str, _portals(pool)))
+    return LogIn(_target(pool), portals, records, pool.source.initiator or "", _credentials(pool, found))
+
+
+def _credentials(pool: Pool, found: Found) -> Secret | None:
+    """As settings of a record. What is mutual is left as it is in one that is there, where it is not declared."""
+    auth, secret = pool.source.auth, password(pool, found.secrets)
+    if auth is None or secret is None:
+        return None
+    settings = {"authmethod": "CHAP", "username": auth.username, "password": secret}
+    if pool.mutual is not None:
+        settings.update(username_in=pool.mutual.username, password_in=pool.mutual.secret)
+    return Secret("".join(f"node.session.auth.{name} = {value}\n" for name, value in settings.items()))
+
+
+def _by_hand(node: Node) -> Run:
+    """Nobody but who marks pools brings it up at boot then."""
+    words = ("iscsiadm", *node.words, "-o", "update", "-n", _STARTUP, "-v", _MANUAL)
+    return Run(words, bounded=True, whole=True)
+
+
+def lower_volumes(
+    changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
+) -> Sequence[Step]:
+    """All that can be done for a unit here is to look for it."""
+    pool = found.definition or found.live
+    there = () if pool is None else _now(pool)
+    there = tuple(each for each in there if each.logged_in) or there[:1]
+    if not there:  # an earlier task would have logged in
+        return ()
+    first, *others = there
+    more = tuple(rescan(each.host, each.within) for each in others)
+    return [Step((*more, rescan(first.host, first.within, sought=change.wanted)), change) for change in changes]

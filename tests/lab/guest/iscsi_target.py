@@ -1,0 +1,94 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""An iSCSI target of the guest's own kernel (LIO), by its files in configfs: a process per word would be dear."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from .hosts import run, sh
+
+CORE = Path("/sys/kernel/config/target/core")
+FABRIC = Path("/sys/kernel/config/target/iscsi")
+MIB = 1 << 20
+
+
+def load() -> None:
+    sh("""modprobe -a target_core_mod target_core_iblock iscsi_target_mod
+        mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config""")
+    FABRIC.mkdir(parents=True, exist_ok=True)
+
+
+class Target:
+    """Serves units that are loop devices on files of ``directory``, without a password, to whoever asks."""
+
+    def __init__(self, iqn: str, directory: Path, *addresses: str) -> None:
+        load()
+        self.iqn, self._directory = iqn, directory
+        self.group = FABRIC / iqn / "tpgt_1"
+        self.group.mkdir(parents=True)
+        self._loops: dict[int, str] = {}
+        self.say("attrib/generate_node_acls", 1)
+        self.say("attrib/demo_mode_write_protect", 0)
+        self.say("attrib/authentication", 0)
+        for address in addresses or ("127.0.0.1:3260",):
+            (self.group / "np" / address).mkdir()
+
+    def say(self, name: str, value: object) -> None:
+        (self.group / name).write_text(str(value), encoding="ascii")
+
+    def up(self, yes: bool = True) -> None:
+        self.say("enable", int(yes))
+
+    def demand(self, username: str, password: str, mutual: tuple[str, str] | None = None) -> None:
+        """Lets only those log in who know the password."""
+        self.say("auth/userid", username)
+        self.say("auth/password", password)
+        self.say("auth/userid_mutual", mutual[0] if mutual else "NULL")
+        self.say("auth/password_mutual", mutual[1] if mutual else "NULL")
+        self.say("attrib/authentication", 1)
+
+    def _core(self, lun: int) -> Path:
+        return CORE / f"iblock_{int.from_bytes(self.iqn[-2:].encode(), 'big')}" / f"disk{lun}"
+
+    def _file(self, lun: int) -> Path:
+        return self._directory / f"{self.iqn.rpartition(':')[2]}-{lun}"
+
+    def serve(self, lun: int, size: int = 64 * MIB) -> None:
+        with open(self._file(lun), "wb") as file:
+            file.truncate(size)
+        self._loops[lun] = run("losetup", "--find", "--show", str(self._file(lun))).strip()
+        core = self._core(lun)
+        core.mkdir(parents=True)
+        (core / "wwn/vpd_unit_serial").write_text(f"{self.iqn}-{lun}")
+        (core / "control").write_text(f"udev_path={self._loops[lun]}")
+        (core / "enable").write_text("1")
+        unit = self.group / f"lun/lun_{lun}"
+        unit.mkdir()
+        (unit / "port").symlink_to(core)
+
+    def grow(self, lun: int, size: int) -> None:
+        os.truncate(self._file(lun), size)
+        run("losetup", "--set-capacity", self._loops[lun])
+
+    def remove(self, lun: int) -> None:
+        unit = self.group / f"lun/lun_{lun}"
+        (unit / "port").unlink()
+        unit.rmdir()
+        self._core(lun).rmdir()
+        with contextlib.suppress(OSError):
+            self._core(lun).parent.rmdir()
+        run("losetup", "--detach", self._loops.pop(lun))
+        self._file(lun).unlink()
+
+    def end(self) -> None:
+        self.up(False)
+        for lun in list(self._loops):
+            self.remove(lun)
+        for kind in ("acls", "np"):
+            for entry in (self.group / kind).iterdir():
+                entry.rmdir()
+        self.group.rmdir()
+        self.group.parent.rmdir()

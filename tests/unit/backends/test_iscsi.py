@@ -1,0 +1,495 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Targets that a host logs in to, in a made-up sysfs and a made-up database of open-iscsi: which session is a pool's,
+what logging in makes, and what goes again.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from ansible_collections.virt.storage.plugins.module_utils.backends import iscsi as backend
+from ansible_collections.virt.storage.plugins.module_utils.host import patience, reach, udev
+from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
+    Portal,
+    iface_for,
+    new_iface,
+    nodes,
+    sessions,
+)
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
+from ansible_collections.virt.storage.plugins.module_utils.model.change import TAKE_DOWN, Change, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.found import ABSENT, READY, Found
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import ForgetRecords, LogIn, LogOut
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
+    Auth,
+    Login,
+    Pool,
+    Source,
+    SourceDevice,
+    SourceHost,
+)
+
+from .initiator_host import OWN, OpenIscsi
+from .scsi_tree import MIB, Tree
+
+TARGET, OTHER = "iqn.2026-01.lab.test:disks", "iqn.2026-01.lab.test:others"
+INITIATOR = "iqn.2026-01.lab.test:guests"
+CHAP = Auth("chap", "kvm1", secret_usage="san")
+SECRET = "a secret with = and #"
+
+
+@pytest.fixture
+def tree(tmp_path, monkeypatch):
+    made = Tree(tmp_path, monkeypatch)
+    monkeypatch.setattr(udev, "_CONTROL", "/nowhere/control")
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
+    monkeypatch.setattr(reach, "look_up", lambda name: ["127.0.0.1"] if name in ("san", "localhost") else [])
+    monkeypatch.setattr(patience, "in_child", lambda function, seconds: function())
+    return made
+
+
+@pytest.fixture
+def tool(tmp_path, tree, monkeypatch):
+    return OpenIscsi(tmp_path, tree, monkeypatch)
+
+
+@pytest.fixture
+def portal(tool):
+    server, name = tool.listen()
+    yield name
+    server.close()
+
+
+@pytest.fixture
+def notes(tmp_path):
+    return Notes(str(tmp_path / "made"), str(tmp_path / "started"))
+
+
+def look():
+    return Look(10, "/nowhere/records", "/nowhere/started")
+
+
+def pool_of(*portals, target=TARGET, **more):
+    hosts = []
+    for each in portals or ("127.0.0.1:3260",):
+        host, _colon, port = each.rpartition(":")
+        hosts.append(SourceHost(host, int(port)) if host else SourceHost(each))
+    initiator, auth = more.pop("initiator", None), more.pop("auth", None)
+    source = Source(tuple(hosts), (SourceDevice(target),), initiator=initiator, auth=auth)
+    return Pool("san", "iscsi", path="/dev", source=source, **more)
+
+
+def observe(pool):
+    return backend.observe(pool, look(), False)
+
+
+def lower(action, pool, notes, may=frozenset(), storage=None):
+    change = Change(Subject("san"), action, "", wanted=pool, may=may)
+    return backend.lower(change, Found("san", storage=storage or observe(pool)), notes)
+
+
+def do(operations, timeout=10):
+    for operation in operations:
+        Applier(timeout=timeout).apply(operation)
+
+
+def start(pool, notes):
+    do(lower("start", pool, notes))
+
+
+def stop(pool, notes):
+    do(lower("stop", pool, notes, frozenset({TAKE_DOWN})))
+
+
+def undefine(pool, notes):
+    do(lower("undefine", pool, notes))
+
+
+# -- which session is a pool's ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("session", "pool", "up"),
+    [
+        ({}, {}, True),
+        ({"target": OTHER}, {}, False),
+        ({"port": 3261}, {}, False),
+        ({"address": "127.0.0.2"}, {}, False),
+        ({"state": "FREE"}, {}, False),
+        ({"state": "FAILED"}, {}, True),
+        ({"told": "san"}, {"portals": ("san",)}, True),
+        ({}, {"portals": ("san",)}, True),
+        ({"address": "127.0.0.2"}, {"portals": ("san",)}, False),
+        ({"address": "127.0.0.9", "told": "SAN."}, {"portals": ("san",)}, True),
+        ({"address": "fd00:0::5"}, {"portals": ("fd00::5:3260",)}, True),
+        ({"initiator": INITIATOR, "iface": "some"}, {}, False),
+        ({"initiator": INITIATOR, "iface": "some"}, {"initiator": INITIATOR}, True),
+        ({"initiator": OWN, "iface": "eth0"}, {}, True),
+        ({"initiator": "iqn.2026-01.lab.test:before"}, {}, True),
+        ({}, {"initiator": INITIATOR}, False),
+    ],
+)
+def test_which_session_is_the_pools(tool, tree, session, pool, up):
+    given = {"target": TARGET, "initiator": OWN, **session}
+    tree.session(1, given.pop("target"), 11, **given)
+    portals = pool.pop("portals", ("127.0.0.1:3260",))
+    storage = observe(pool_of(*portals, **pool))
+    assert (storage.kind, storage.up) == (READY, up)
+    assert storage.take_down == f"log out of {TARGET}"
+
+
+def test_without_a_target_there_is_nothing(tool):
+    assert backend.observe(Pool("san", "iscsi"), look(), False).kind == ABSENT
+
+
+def test_what_starting_takes(tool, tree, monkeypatch):
+    assert observe(pool_of(auth=CHAP)).unable.code == "secret_missing"
+    assert observe(pool_of(auth=CHAP, secret=SECRET)).unable is None
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert observe(pool_of()).unable.code == "not_writable"
+    tree.session(1, TARGET, 11)
+    assert observe(pool_of()).unable is None
+
+
+def test_what_is_said_of_sessions(tool, tree):
+    tree.session(1, TARGET, 11, state="FAILED")
+    lost, missing = observe(pool_of("127.0.0.1:3260", "127.0.0.2:3260")).remarks
+    assert "does not answer" in lost
+    assert "no session" in missing and "127.0.0.2:3260" in missing
+
+
+def test_a_session_that_goes_right_now(tool, tree):
+    tree.session(1, TARGET, 11)
+    (tree.sys / "class/iscsi_session/session2").symlink_to("/nowhere")
+    assert [each.number for each in sessions()] == [1]
+
+
+# -- volumes ----------------------------------------------------------------------------------------------------------
+
+
+def volumes(pool, **scope):
+    return backend.observe_volumes(Found("san", definition=pool), Scope(pool, volumes=None, **scope), look())
+
+
+def test_the_units_are_its_volumes(tool, tree):
+    tree.session(1, TARGET, 11)
+    tree.session(2, OTHER, 12)
+    tree.unit("11:0:0:0")
+    tree.unit("11:0:0:7", size=2 * MIB)
+    tree.unit("12:0:0:1")
+    found = volumes(pool_of())
+    assert {name: volume.capacity for name, volume in found.volumes.items()} == {
+        "unit:0:0:0": MIB,
+        "unit:0:0:7": 2 * MIB,
+    }
+    assert (found.usage.capacity, found.usage.allocation, found.usage.available) == (3 * MIB, 3 * MIB, 0)
+
+
+def test_units_by_several_sessions(tool, tree):
+    """Each is there once, by the first portal that has a way to it; who may lose the others is told of them."""
+    tree.session(1, TARGET, 11, address="127.0.0.2")
+    tree.session(2, TARGET, 12)
+    first = [tree.unit(f"12:0:0:{lun}", state="offline" if lun else "running") for lun in (0, 1)]
+    second = [tree.unit(f"11:0:0:{lun}") for lun in (0, 1)]
+    pool = pool_of("127.0.0.1:3260", "127.0.0.2:3260")
+    found = volumes(pool)
+    assert {name: volume.path for name, volume in found.volumes.items()} == {
+        "unit:0:0:0": f"/dev/{first[0]}",
+        "unit:0:0:1": f"/dev/{second[1]}",
+    }
+    assert found.usage.capacity == 2 * MIB
+    others = {name: v.path for name, v in volumes(pool, neighbours=True).volumes.items() if v.foreign}
+    assert others == {"unit:0:0:0 by host11": f"/dev/{second[0]}", "unit:0:0:1 by host12": f"/dev/{first[1]}"}
+
+
+def test_units_are_looked_for_in_all_sessions(tool, tree):
+    tree.session(1, TARGET, 11, address="127.0.0.2", state="FAILED")
+    tree.session(2, TARGET, 12)
+    tree.unit("12:0:0:0")
+    change = Change(Subject("san"), "refresh", "", wanted=())
+    (step,) = backend.lower_volumes([change], Found("san", definition=pool_of("127.0.0.2:3260", "127.0.0.1:3260")))
+    assert [(scan.host, scan.target) for scan in step.operations] == [(12, "12:0:0")]
+    assert backend.lower_volumes([change], Found("san", definition=pool_of(target=OTHER))) == ()
+
+
+# -- logging in and out -----------------------------------------------------------------------------------------------
+
+
+def test_started_stopped_and_undefined(tool, portal, notes):
+    pool = pool_of(portal)
+    tool.offer(TARGET, portal, tag=3)
+    (operation,) = lower("start", pool, notes)
+    assert isinstance(operation, LogIn)
+    assert operation.command.startswith(f"iscsiadm -m discovery -t sendtargets -p {portal} -o nonpersistent && ")
+    do([operation])
+    assert observe(pool).up
+    (node,) = nodes(TARGET)
+    assert (str(node.portal), node.tag, node.iface) == (portal, 3, "default")
+    settings = backend.fields_of(node.path)
+    assert settings["node.startup"] == settings["node.conn[0].startup"] == "manual"
+    assert stat.S_IMODE(os.stat(node.path).st_mode) == 0o600
+    (out,) = lower("stop", pool, notes, frozenset({TAKE_DOWN}))
+    assert out == LogOut(1, TARGET)
+    assert lower("stop", pool, notes) == []
+    do([out, out])
+    assert not observe(pool).up
+    assert len(tool.records()) == 1
+    assert [type(each) for each in lower("undefine", pool, notes)] == [ForgetRecords]
+    undefine(pool, notes)
+    assert tool.records() == []
+    assert lower("undefine", pool, notes) == []
+
+
+def test_a_record_that_is_there_is_used_and_stays(tool, portal, notes):
+    pool = pool_of(portal.replace("127.0.0.1", "localhost"))
+    tool.offer(TARGET, portal)
+    path = tool.node(TARGET, portal)
+    before = path.read_text()
+    start(pool, notes)
+    assert path.read_text() == before
+    assert observe(pool).up
+    stop(pool, notes)
+    undefine(pool, notes)
+    assert len(tool.records()) == 1
+    assert not any("-o new" in command or "-o delete" in command for command in tool.log)
+
+
+def test_a_session_that_is_there_is_used(tool, tree, portal, notes):
+    tree.session(5, TARGET, 11, port=int(portal.rpartition(":")[2]), initiator=OWN)
+    start(pool_of(portal), notes)
+    assert tool.log == []
+
+
+def test_what_is_not_offered(tool, portal, notes):
+    tool.offer(OTHER, portal)
+    with pytest.raises(StorageError) as caught:
+        start(pool_of(portal), notes)
+    assert caught.value.code == "source_missing"
+    assert f"it offers {OTHER}" in caught.value.message
+    tool.offers.clear()
+    with pytest.raises(StorageError) as caught:
+        start(pool_of(portal), notes)
+    assert "it offers nothing" in caught.value.message
+    assert tool.records() == []
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (24, "command_failed", "secret"),
+        (19, "command_failed", "target"),
+        (20, "command_failed", "iscsid"),
+        (12, "not_supported", "iscsi_tcp"),
+        (8, "deadline", ""),
+    ],
+)
+def test_a_login_that_fails_leaves_nothing(tool, portal, notes, status, code, hint):
+    tool.offer(TARGET, portal)
+    tool.fails["--login"] = (status, "iscsiadm: it failed")
+    with pytest.raises(StorageError) as caught:
+        start(pool_of(portal, initiator=INITIATOR), notes)
+    assert (caught.value.code, hint in caught.value.hint, caught.value.rc) == (code, True, status)
+    assert (tool.records(), tool.ifaces()) == ([], [])
+    assert lower("undefine", pool_of(portal), notes) == []
+
+
+def test_a_portal_that_nobody_listens_at(tool, notes):
+    server, name = tool.listen()
+    server.close()
+    with pytest.raises(StorageError) as caught:
+        start(pool_of(name), notes)
+    assert (caught.value.code, tool.log) == ("operation_failed", [])
+
+
+def test_one_of_two_portals_is_enough(tool, portal, notes):
+    server, dead = tool.listen()
+    server.close()
+    tool.offer(TARGET, portal)
+    pool = pool_of(dead, portal)
+    start(pool, notes)
+    storage = observe(pool)
+    assert (storage.up, len(storage.remarks)) == (True, 1)
+    assert len(tool.records()) == 1
+
+
+def test_both_portals(tool, portal, notes):
+    server, other = tool.listen()
+    for each in (portal, other):
+        tool.offer(TARGET, each)
+    pool = pool_of(portal, other)
+    start(pool, notes)
+    assert [str(each.portals[0]) for each in sessions()] == [portal, other]
+    assert observe(pool).remarks == ()
+    stop(pool, notes)
+    undefine(pool, notes)
+    assert (sessions(), tool.records()) == ((), [])
+    server.close()
+
+
+def test_a_login_that_is_on_its_way(tool, tree, portal, notes):
+    """By a task that was killed: it is waited for."""
+    tool.offer(TARGET, portal)
+    port = int(portal.rpartition(":")[2])
+    tree.session(5, TARGET, 11, port=port, state="FREE", initiator=OWN)
+    with pytest.raises(StorageError) as caught:
+        do(lower("start", pool_of(portal), notes), timeout=0.5)
+    assert caught.value.code == "deadline"
+    (tree.sys / "class/iscsi_session/session5/state").write_text("LOGGED_IN\n")
+    start(pool_of(portal), notes)
+    assert observe(pool_of(portal)).up
+
+
+def test_no_units_are_no_error(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    tool.units = ()
+    start(pool_of(portal), notes)
+    assert volumes(pool_of(portal)).volumes == {}
+
+
+# -- who logs in ------------------------------------------------------------------------------------------------------
+
+
+def test_the_secret_is_in_the_record_alone(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    tool.wants = {
+        "node.session.auth.authmethod": "CHAP",
+        "node.session.auth.username": "kvm1",
+        "node.session.auth.password": SECRET,
+    }
+    pool = pool_of(portal, auth=CHAP, secret=SECRET)
+    operations = lower("start", pool, notes)
+    assert SECRET not in repr(operations) + " ".join(each.command for each in operations)
+    do(operations)
+    assert observe(pool).up
+    assert SECRET not in " ".join(tool.log)
+    assert all(SECRET not in Path(path).read_text() for path in [notes.record_path("records san")])
+    (node,) = nodes(TARGET)
+    assert stat.S_IMODE(os.stat(node.path).st_mode) == 0o600
+    assert os.listdir(os.path.dirname(node.path)) == ["default"]
+    assert [each.name for each in tool.database.iterdir() if each.name.startswith(".")] == []
+
+
+def test_the_target_shows_itself_too(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    pool = pool_of(portal, auth=CHAP, secret=SECRET, mutual=Login("san", "another one"))
+    start(pool, notes)
+    stop(pool, notes)
+    tool.wants = {"node.session.auth.username_in": "san", "node.session.auth.password_in": "another one"}
+    start(pool_of(portal, auth=CHAP, secret="a new one"), notes)  # it is kept
+    (node,) = nodes(TARGET)
+    assert backend.fields_of(node.path)["node.session.auth.password"] == "a new one"
+
+
+def test_a_record_of_somebody_else_gets_the_credentials_only(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    path = tool.node(TARGET, portal, node__session__auth__password="old", node__session__timeo="5")
+    os.chmod(path, 0o644)
+    start(pool_of(portal, auth=CHAP, secret=SECRET), notes)
+    settings = backend.fields_of(str(path))
+    assert settings["node.startup"] == "automatic"
+    assert settings["node.session.auth.password"] == SECRET
+    assert settings["node.session.timeo"] == "5"
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_record_of_ours_forgets_old_credentials(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    start(pool_of(portal, auth=CHAP, secret=SECRET), notes)
+    stop(pool_of(portal), notes)
+    start(pool_of(portal), notes)
+    (node,) = nodes(TARGET)
+    assert SECRET not in Path(node.path).read_text()
+
+
+def test_under_a_name_of_its_own(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    pool = pool_of(portal, initiator=INITIATOR)
+    start(pool, notes)
+    assert observe(pool).up
+    assert not observe(pool_of(portal)).up
+    name = new_iface(INITIATOR)
+    assert tool.ifaces() == [name]
+    assert tool.records()[0].endswith(f"/{name}")
+    start(pool_of(portal), notes)  # beside it
+    assert len(sessions()) == 2
+    stop(pool, notes)
+    assert [each.initiator for each in sessions()] == [OWN]
+
+
+def test_an_interface_that_has_the_name_is_used_and_stays(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    tool.iface("libvirt-iface-01234567", INITIATOR)
+    pool = pool_of(portal, initiator=INITIATOR)
+    start(pool, notes)
+    assert tool.records()[0].endswith("/libvirt-iface-01234567")
+    stop(pool, notes)
+    undefine(pool, notes)
+    assert (tool.records(), tool.ifaces()) == ([], ["libvirt-iface-01234567"])
+
+
+def test_an_interface_of_ours_goes_when_nobody_needs_it(tool, portal, notes, tmp_path):
+    for target in (TARGET, OTHER):
+        tool.offer(target, portal)
+    pool, other = pool_of(portal, initiator=INITIATOR), pool_of(portal, target=OTHER, initiator=INITIATOR)
+    theirs = Notes(str(tmp_path / "others"), str(tmp_path / "started"))
+    start(pool, notes)
+    start(other, theirs)
+    stop(pool, notes)
+    undefine(pool, notes)
+    assert tool.ifaces() == [new_iface(INITIATOR)]
+    assert len(tool.records()) == 1
+
+
+def test_the_hosts_own_name_needs_no_interface(tool):
+    assert iface_for("") == iface_for(OWN) == "default"
+    assert iface_for(INITIATOR) == ""
+
+
+def test_records_of_a_portal_that_it_had_before_go(tool, portal, notes):
+    server, other = tool.listen()
+    for each in (portal, other):
+        tool.offer(TARGET, each)
+    start(pool_of(portal), notes)
+    stop(pool_of(portal), notes)
+    start(pool_of(other, initiator=INITIATOR), notes)
+    (record,) = tool.records()
+    assert record.endswith(f",{other.rpartition(':')[2]},1/{new_iface(INITIATOR)}")
+    stop(pool_of(other, initiator=INITIATOR), notes)
+    undefine(pool_of(other, initiator=INITIATOR), notes)
+    assert (tool.records(), tool.ifaces()) == ([], [])
+    server.close()
+
+
+# -- at boot ----------------------------------------------------------------------------------------------------------
+
+
+def test_what_brings_it_up_at_boot_without_us(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    path = tool.node(TARGET, portal)
+    tool.node(OTHER, portal)
+    tool.node(TARGET, portal, iface="some")
+    storage = observe(pool_of(portal))
+    assert storage.comes_back == (str(path),)
+    (operation,) = lower("autostart", pool_of(portal), notes, storage=storage)
+    assert (
+        operation.command
+        == f"iscsiadm -m node -T {TARGET} -p {portal},1 -I default -o update -n node.startup -v manual"
+    )
+    tool.finish(operation.argv, timeout=1)
+    assert observe(pool_of(portal)).comes_back == ()
+
+
+def test_portals_in_words():
+    assert str(Portal("fd00::5", 3261)) == "[fd00::5]:3261"
+    assert str(Portal("san")) == "san:3260"
