@@ -168,8 +168,8 @@ options:
             type: str
           mutual:
             description:
-              - As whom the target has to show itself in turn, for pools of type V(iscsi). libvirt has no word for it. It
-                is used natively from the next login on, and kept in the records of open-iscsi alone.
+              - As whom the target has to show itself in turn, for pools of type V(iscsi). libvirt has no word for it.
+                It is used natively, from the next login on, and kept in the records of open-iscsi alone.
             type: dict
             suboptions:
               username:

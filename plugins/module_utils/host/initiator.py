@@ -54,6 +54,7 @@ _MANUAL = {"node.startup": "manual", "node.conn[0].startup": "manual"}
 _APPEARING = 10.0  # seconds
 _POLL_SECONDS = 0.1
 _LEAST = 0.5  # seconds, to take back what was made
+_END = "# END RECORD"
 _NODE, _IFACE = "node", "iface"
 _SHOWN = 5
 
@@ -366,18 +367,18 @@ def _rewrite(path: str, settings: dict[str, str]) -> None:
     missing = dict(settings)
     for line in data.splitlines():
         name = line.partition("=")[0].strip()
-        if name in settings:
-            line = f"{name} = {missing.pop(name)}" if name in missing else ""
-        if line.strip() == "# END RECORD":
-            lines += [f"{each} = {value}" for each, value in missing.items()]
-            missing.clear()
-        lines.append(line)
-    lines += [f"{each} = {value}" for each, value in missing.items()]
+        if name in missing:
+            lines.append(f"{name} = {missing.pop(name)}")
+        elif line.strip() == _END:
+            break
+        elif line.strip() and name not in settings:
+            lines.append(line)
+    lines += [*(f"{name} = {value}" for name, value in missing.items()), _END]
     staged = _staged(path)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)
-        file.write("".join(f"{line}\n" for line in lines if line).encode("utf-8", "surrogateescape"))
+        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
         file.flush()
         os.fsync(descriptor)
     os.rename(staged, path)

@@ -40,8 +40,8 @@ class PoolType:
     Declaring: ``required`` and ``optional`` name fields of Source. ``named_by_source``: a pool without a name is called
     like its source; ``named_by_pool``: the other way round. ``target`` says where the path comes from: declared, a
     template of the source name, or none for network types; ``default_path`` is that of a pool which declares none.
-    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead. ``login`` is the type of source.auth, and the format, for which the secret
-    itself is given with the pool.
+    ``own_formats`` are formats that libvirt has no word for: a definition has the default one instead. ``login`` is the
+    type of source.auth, and the format, for which the secret itself is given with the pool.
 
     Changing: ``live``, ``restart`` class what may change in an existing pool; every other field is its identity.
     ``grows``: fields that may change in an active pool where we look ourselves.

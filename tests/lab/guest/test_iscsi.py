@@ -30,7 +30,7 @@ SECRETS = "/etc/libvirt/secrets"
 
 def records() -> list[str]:
     """What open-iscsi has in its database."""
-    found = [*NODES.glob("*/*/*"), *IFACES.iterdir()] if NODES.exists() else list(IFACES.iterdir())
+    found = [*NODES.glob("*/*/*"), *IFACES.glob("*")]
     return sorted(path.name for path in found if path.name != "iface.example")
 
 

@@ -69,7 +69,7 @@ class OpenIscsi:
     # --- iscsiadm ----------------------------------------------------------------------------------------------------
 
     def finish(self, argv, keep_fds=(), timeout=None, environment=None, stdin=b"", user=None):
-        assert timeout is not None and timeout > 0
+        assert timeout > 0
         command = " ".join(map(shlex.quote, argv))
         self.log.append(command)
         words, options = list(argv[1:]), {}
