@@ -57,13 +57,17 @@ class Target:
         return self._directory / f"{self.iqn.rpartition(':')[2]}-{lun}"
 
     def serve(self, lun: int, size: int = 64 * MIB) -> None:
+        """A new unit."""
         with open(self._file(lun), "wb") as file:
             file.truncate(size)
         self._loops[lun] = run("losetup", "--find", "--show", str(self._file(lun))).strip()
+        self.serve_device(lun, self._loops[lun])
+
+    def serve_device(self, lun: int, node: str) -> None:
         core = self._core(lun)
         core.mkdir(parents=True)
         (core / "wwn/vpd_unit_serial").write_text(f"{self.iqn}-{lun}")
-        (core / "control").write_text(f"udev_path={self._loops[lun]}")
+        (core / "control").write_text(f"udev_path={node}")
         (core / "enable").write_text("1")
         unit = self.group / f"lun/lun_{lun}"
         unit.mkdir()
@@ -74,19 +78,30 @@ class Target:
         run("losetup", "--set-capacity", self._loops[lun])
 
     def remove(self, lun: int) -> None:
+        self.withdraw(lun)
+        run("losetup", "--detach", self._loops.pop(lun))
+        self._file(lun).unlink()
+
+    def withdraw(self, lun: int) -> None:
+        """The unit is not served any more; its device stays."""
         unit = self.group / f"lun/lun_{lun}"
         (unit / "port").unlink()
         unit.rmdir()
         self._core(lun).rmdir()
         with contextlib.suppress(OSError):
             self._core(lun).parent.rmdir()
-        run("losetup", "--detach", self._loops.pop(lun))
-        self._file(lun).unlink()
+
+    @property
+    def served(self) -> list[int]:
+        return sorted(int(unit.name.removeprefix("lun_")) for unit in (self.group / "lun").iterdir())
 
     def end(self) -> None:
         self.up(False)
-        for lun in list(self._loops):
-            self.remove(lun)
+        for lun in self.served:
+            if lun in self._loops:
+                self.remove(lun)
+            else:
+                self.withdraw(lun)
         for kind in ("acls", "np"):
             for entry in (self.group / kind).iterdir():
                 entry.rmdir()

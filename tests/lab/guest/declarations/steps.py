@@ -248,7 +248,7 @@ class Sequence:
         check_result(checked)
         check_result(done)
         code = code_of(done)
-        if code in WHILE_DOING and not code_of(checked) and self.kind.unforeseen(done["error"]):
+        if code in {*WHILE_DOING, *MISSING} and not code_of(checked) and self.kind.unforeseen(done["error"]):
             self._failed(task, done, after)
             return
         agree(checked, done)
