@@ -29,6 +29,7 @@ from .units import observe_units, rescan
 if TYPE_CHECKING:
     from ..host.look import Look
     from ..host.notes import Notes
+    from ..model.secrets import SecretObject
 
 DIRECTORY = "/dev/disk/by-path"
 _TARGET = "target"
@@ -90,10 +91,25 @@ def _unable(pool: Pool, look: Look) -> Problem | None:
     if os.geteuid() != 0:
         return _NOT_ROOT
     try:
-        password(pool, look.secrets)
+        _password(pool, look.secrets)
     except StorageError as error:
         return Problem(error.code, error.message, error.hint)
     return None
+
+
+def _password(pool: Pool, known: Sequence[SecretObject]) -> str | None:
+    """None where nobody asks for one. Raises ``secret_missing``, and ``not_supported`` for what a record can't hold: its
+    lines have neither ends of white space nor control characters.
+    """
+    told = password(pool, known)
+    if told is not None and (told != told.strip() or not told.isprintable()):
+        raise StorageError(
+            "not_supported",
+            f"the secret of pool {pool.name} has white space at an end, or a control character",
+            subject=f"pool {pool.name}",
+            hint="open-iscsi can't keep such a one: give the target another one.",
+        )
+    return told
 
 
 def _remarks(pool: Pool, there: Sequence[Session], look: Look) -> Iterable[str]:
@@ -186,7 +202,7 @@ def _log_in(pool: Pool, found: Found, records: str) -> LogIn:
 
 def _credentials(pool: Pool, found: Found) -> Secret | None:
     """As settings of a record. What is mutual is left as it is in one that is there, where it is not declared."""
-    auth, secret = pool.source.auth, password(pool, found.secrets)
+    auth, secret = pool.source.auth, _password(pool, found.secrets)
     if auth is None or secret is None:
         return None
     settings = {"authmethod": "CHAP", "username": auth.username, "password": secret}

@@ -32,7 +32,7 @@ _DESCRIBING = (
 _ADAPTER_FIELDS = tuple(field.name for field in fields(Adapter))
 _PATHS = ("source.dir", "source.device", "source.devices")
 _DECLARED = ("source", "mount_options", "config_options")
-_SECRET = "source.auth.secret"
+_SECRETS = ("source.auth.secret", "source.auth.mutual.secret")
 _PASSWORDS = ("password", "pass", "password2")  # mount.cifs(8)
 _NOT_THE_SOURCE = ("bind", "rbind", "move", "remount", "loop", "offset", "sizelimit")  # mount(8)
 _MUTUAL = "chap"
@@ -124,7 +124,7 @@ def _check_texts(params: Mapping[str, Any], name: str) -> None:
         if CONTROL.search(text) or (not text and option in (*_PATHS[1:], "mount_options", "source.iqn")):
             raise StorageError(
                 "invalid_path" if option in _PATHS else "invalid_option",
-                (f"{option} " if option == _SECRET else f"{option}: {text!r} ")
+                (f"{option} " if option in _SECRETS else f"{option}: {text!r} ")
                 + ("has a control character in it" if text else "is empty"),
                 subject=f"pool {name}",
                 hint="Correct it, or leave it out.",

@@ -30,7 +30,7 @@ LOGGED_IN, _FREE = "LOGGED_IN", "FREE"
 _SESSION = re.compile(r"session([0-9]+)\Z")
 _HOST = re.compile(r"/host([0-9]+)/session[0-9]+/")
 _WITHIN = re.compile(r"target([0-9]+:[0-9]+:[0-9]+)\Z")
-_PORTAL = re.compile(r"(.+),([0-9]+),(-?[0-9]+)\Z")
+_PORTAL = re.compile(r"([^/]+),([0-9]+),(-?[0-9]+)\Z")
 _DIGITS = 12  # of what tells our interfaces apart
 
 
@@ -164,9 +164,14 @@ def nodes(target: str = "") -> Iterator[Node]:
     for database in DATABASES:
         for name in [target] if target else _names(f"{database}/nodes"):
             for portal in _names(f"{database}/nodes/{name}"):
-                directory, match = f"{database}/nodes/{name}/{portal}", _PORTAL.match(portal)
-                for iface in _names(directory) if match else ():
-                    yield Node(f"{directory}/{iface}", name, Portal(match[1], int(match[2])), int(match[3]), iface)
+                yield from _nodes(f"{database}/nodes/{name}/{portal}", name)
+
+
+def _nodes(directory: str, target: str) -> Iterator[Node]:
+    match = _PORTAL.search(directory)
+    if match is not None:
+        portal, tag = Portal(match[1], int(match[2])), int(match[3])
+        yield from (Node(f"{directory}/{iface}", target, portal, tag, iface) for iface in _names(directory))
 
 
 def node_at(target: str, portal: Portal, iface: str, addresses: Addresses) -> Node | None:

@@ -156,6 +156,8 @@ def test_without_a_target_there_is_nothing(tool):
 def test_what_starting_takes(tool, tree, monkeypatch):
     assert observe(pool_of(auth=CHAP)).unable.code == "secret_missing"
     assert observe(pool_of(auth=CHAP, secret=SECRET)).unable is None
+    for secret in ("secret ", "se\ncret"):
+        assert observe(pool_of(auth=CHAP, secret=secret)).unable.code == "not_supported"
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     assert observe(pool_of()).unable.code == "not_writable"
     tree.session(1, TARGET, 11)

@@ -20,7 +20,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Login
 
-from .building import actions, codes, defined, nothing, only, pool_goal, started
+from .building import DIRECTORY, actions, codes, defined, nothing, only, pool_goal, started
 
 UNIT = "virt-storage-autostart.service"
 NEEDED = Boot(unit=UNIT, needed=True)
@@ -140,3 +140,22 @@ def test_who_needs_a_password_is_not_started_at_boot(login, who, warned):
     warnings = decide_pool(dir_goal(autostart=True, login=login), started(autostart=True, boot=who)).warnings
     assert [text for text in warnings if "password" in text] == list(warnings)
     assert bool(warnings) == warned
+
+
+# -- what starts it at boot without us ----------------------------------------------------------------------------
+
+
+RECORD = "/etc/iscsi/nodes/some/record"
+
+
+@pytest.mark.parametrize(
+    ("declared", "have", "goes"), [(None, False, False), (True, True, False), (False, False, True), (False, True, True)]
+)
+def test_what_else_starts_it_at_boot_is_left_where_that_is_declared(declared, have, goes):
+    storage = replace(DIRECTORY, comes_back=(RECORD,))
+    decision = decide_pool(dir_goal(autostart=declared), started(storage, autostart=have))
+    assert actions(decision) == (["autostart"] if goes else [])
+    for change in decision.changes:
+        assert (change.before["comes_back"], change.after["comes_back"]) == (RECORD, "")
+        assert ("autostart" in change.after) == have
+        assert RECORD in change.summary

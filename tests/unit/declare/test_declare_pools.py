@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.declare.pools import pool_goal, pool_scope
@@ -14,6 +16,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.goal import Poo
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     Adapter,
     Auth,
+    Login,
     Permissions,
     Pool,
     Source,
@@ -306,6 +309,35 @@ def test_secrets_that_can_not_be_kept(auth, code):
     error = refused(name="p", type="rbd", source={"auth": {"username": "u", **auth}})
     assert error.code == code
     assert not auth["secret"] or auth["secret"] not in str(error)
+
+
+CHAP = {"type": "chap", "username": "kvm1", "secret_uuid": None, "secret_usage": "san"}
+BACK = {"username": "san", "secret": "back"}
+
+
+def test_as_whom_the_target_shows_itself():
+    found = pool(type="iscsi", source={"auth": {**CHAP, "mutual": BACK}})
+    assert found.mutual == Login("san", "back")
+    assert found == replace(found, mutual=None)
+    assert "back" not in repr(found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "auth"),
+    [
+        ("iscsi", {"mutual": {**BACK, "username": "kvm1"}}),
+        ("iscsi", {"mutual": {**BACK, "secret": ""}}),
+        ("iscsi", {"mutual": {**BACK, "secret": " back"}}),
+        ("iscsi", {"mutual": {**BACK, "secret": "b\nack"}}),
+        ("rbd", {"mutual": BACK}),
+        ("iscsi-direct", {"mutual": BACK}),
+        ("iscsi", {"type": "ceph", "mutual": BACK}),
+    ],
+)
+def test_as_whom_it_can_not_show_itself(kind, auth):
+    error = refused(name="p", type=kind, source={"auth": {**CHAP, **auth}})
+    assert error.code == "invalid_option"
+    assert "ack" not in str(error)
 
 
 @pytest.mark.parametrize("broken", [{"username": "u\ndomain=d"}, {"secret": "s\nusername=root"}])
