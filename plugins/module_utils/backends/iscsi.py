@@ -98,8 +98,8 @@ def _unable(pool: Pool, look: Look) -> Problem | None:
 
 
 def _password(pool: Pool, known: Sequence[SecretObject]) -> str | None:
-    """None where nobody asks for one. Raises ``secret_missing``, and ``not_supported`` for what a record can't hold: its
-    lines have neither ends of white space nor control characters.
+    """None where nobody asks for one. Raises ``secret_missing``, and ``not_supported`` for what a record can't hold:
+    white space at an end, and control characters.
     """
     told = password(pool, known)
     if told is not None and (told != told.strip() or not told.isprintable()):

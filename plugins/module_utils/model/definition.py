@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from .pool import UNDECLARED, Pool, Source
+from .pool import UNDECLARED, Pool, Source, SourceHost
 from .types import POOL_TYPES, PoolType
 
 if TYPE_CHECKING:
@@ -77,11 +77,22 @@ def normal(pool: Pool) -> Pool:
 
 
 def whole(pool: Pool) -> Pool:
-    """A whole definition in normal form: a source that is called like the pool has its name, and a secret has one."""
+    """A whole definition in normal form: a source that is called like the pool has its name, a secret has one, hosts
+    have ports.
+    """
     if POOL_TYPES[pool.type or ""].named_by_pool and not pool.source.name:
         pool = replace(pool, source=replace(pool.source, name=pool.name))
-    path = pool.path or POOL_TYPES[pool.type or ""].default_path
-    return normal(_with_reference(pool if path == pool.path else replace(pool, path=path)))
+    row = POOL_TYPES[pool.type or ""]
+    if row.default_path and not pool.path:
+        pool = replace(pool, path=row.default_path)
+    if row.port and pool.source.hosts:
+        pool = replace(pool, source=replace(pool.source, hosts=_with_ports(pool.source, row)))
+    return normal(_with_reference(pool))
+
+
+def _with_ports(source: Source, row: PoolType) -> tuple[SourceHost, ...]:
+    """Its hosts, each with its port, as a daemon writes them when it starts the pool."""
+    return tuple(replace(host, port=host.port or row.port or None) for host in source.hosts or ())
 
 
 def _with_reference(pool: Pool, existing: Pool | None = None) -> Pool:
@@ -101,11 +112,14 @@ def defined(pool: Pool) -> Pool:
 
 
 def keep_names(wanted: Pool, existing: Pool, resolved: Mapping[str, str], hosts: Hosts) -> Pool:
-    """A device by another path is the same device, and a host adapter by another name the same adapter: the definition
-    keeps its own, and its name of a secret where none is declared. ``resolved``: what paths lead to, ``hosts``: see
-    adapters.py.
+    """A device by another path is the same device, a host adapter by another name the same adapter, the usual port the
+    one that is left out: the definition keeps its own, and its name of a secret where none is declared. ``resolved``:
+    what paths lead to, ``hosts``: see adapters.py.
     """
     wanted = _with_reference(wanted, existing)
+    row = POOL_TYPES.get(existing.type or "")
+    if row is not None and row.port and _with_ports(wanted.source, row) == _with_ports(existing.source, row):
+        wanted = replace(wanted, source=replace(wanted.source, hosts=existing.source.hosts))
     if wanted.source.adapter is not None and existing.source.adapter is not None:
         from .adapters import keep_adapter
 

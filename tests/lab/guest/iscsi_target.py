@@ -16,13 +16,13 @@ MIB = 1 << 20
 
 
 def load() -> None:
-    sh("""modprobe -a target_core_mod target_core_iblock iscsi_target_mod
+    sh("""modprobe -a target_core_mod target_core_iblock target_core_file iscsi_target_mod
         mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config""")
     FABRIC.mkdir(parents=True, exist_ok=True)
 
 
 class Target:
-    """Serves units that are loop devices on files of ``directory``, without a password, to whoever asks."""
+    """Serves units that are files of ``directory``, without a password, to whoever asks."""
 
     def __init__(self, iqn: str, directory: Path, *addresses: str) -> None:
         load()
@@ -50,24 +50,33 @@ class Target:
         self.say("auth/password_mutual", mutual[1] if mutual else "NULL")
         self.say("attrib/authentication", 1)
 
-    def _core(self, lun: int) -> Path:
-        return CORE / f"iblock_{int.from_bytes(self.iqn[-2:].encode(), 'big')}" / f"disk{lun}"
+    @property
+    def _number(self) -> int:
+        """What tells the devices of this target from those of others."""
+        return int.from_bytes(self.iqn[-2:].encode(), "big")
 
     def _file(self, lun: int) -> Path:
         return self._directory / f"{self.iqn.rpartition(':')[2]}-{lun}"
 
-    def serve(self, lun: int, size: int = 64 * MIB) -> None:
-        """A new unit."""
-        with open(self._file(lun), "wb") as file:
-            file.truncate(size)
-        self._loops[lun] = run("losetup", "--find", "--show", str(self._file(lun))).strip()
-        self.serve_device(lun, self._loops[lun])
+    def serve(self, lun: int, size: int = 64 * MIB, grows: bool = False) -> None:
+        """A new unit. One that grows is on a loop device, where LVM would see what is on it twice."""
+        file = self._file(lun)
+        file.write_bytes(b"")
+        os.truncate(file, size)
+        if grows:
+            self._loops[lun] = run("losetup", "--find", "--show", str(file)).strip()
+            self.serve_device(lun, self._loops[lun])
+        else:
+            self._serve(lun, "fileio", f"fd_dev_name={file},fd_dev_size={size}")
 
     def serve_device(self, lun: int, node: str) -> None:
-        core = self._core(lun)
+        self._serve(lun, "iblock", f"udev_path={node}")
+
+    def _serve(self, lun: int, plugin: str, control: str) -> None:
+        core = CORE / f"{plugin}_{self._number}" / f"disk{lun}"
         core.mkdir(parents=True)
         (core / "wwn/vpd_unit_serial").write_text(f"{self.iqn}-{lun}")
-        (core / "control").write_text(f"udev_path={node}")
+        (core / "control").write_text(control)
         (core / "enable").write_text("1")
         unit = self.group / f"lun/lun_{lun}"
         unit.mkdir()
@@ -79,17 +88,19 @@ class Target:
 
     def remove(self, lun: int) -> None:
         self.withdraw(lun)
-        run("losetup", "--detach", self._loops.pop(lun))
-        self._file(lun).unlink()
+        if lun in self._loops:
+            run("losetup", "--detach", self._loops.pop(lun))
+        self._file(lun).unlink(missing_ok=True)
 
     def withdraw(self, lun: int) -> None:
         """The unit is not served any more; its device stays."""
         unit = self.group / f"lun/lun_{lun}"
+        core = (unit / "port").resolve()
         (unit / "port").unlink()
         unit.rmdir()
-        self._core(lun).rmdir()
+        core.rmdir()
         with contextlib.suppress(OSError):
-            self._core(lun).parent.rmdir()
+            core.parent.rmdir()
 
     @property
     def served(self) -> list[int]:
@@ -98,10 +109,7 @@ class Target:
     def end(self) -> None:
         self.up(False)
         for lun in self.served:
-            if lun in self._loops:
-                self.remove(lun)
-            else:
-                self.withdraw(lun)
+            self.remove(lun)
         for kind in ("acls", "np"):
             for entry in (self.group / kind).iterdir():
                 entry.rmdir()

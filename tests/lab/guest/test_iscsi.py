@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.disk_scenarios import MIB, code, converges, ok, refuses
+from tests.integration.disk_scenarios import MIB, converges, ok, refuses
 
 from .hosts import Host, run, sh
 from .iscsi_target import Target
@@ -25,7 +25,7 @@ INITIATOR = "iqn.2026-01.lab.test:guests"
 BY_PATH = "/dev/disk/by-path"
 NODES, IFACES = Path("/etc/iscsi/nodes"), Path("/etc/iscsi/ifaces")
 SECRET, BACK = "secretsecret1", "backbackback1"
-SECRETS = "/etc/libvirt/secrets"
+PATIENCE = 300  # seconds: a guest without hardware virtualisation on a busy machine is no measure
 
 
 def records() -> list[str]:
@@ -61,7 +61,7 @@ def target(tmp_path: Path) -> Iterator[Target]:
     """One with two units of 64 MiB, at two portals."""
     made = Target(IQN, tmp_path, "127.0.0.1:3260", "127.0.0.2:3260")
     for lun in (0, 1):
-        made.serve(lun)
+        made.serve(lun, grows=lun == 1)
     made.up()
     yield made
     run("iscsiadm", "-m", "session", "--logout", check=False)
@@ -82,6 +82,21 @@ def path_of(lun: int, iqn: str = IQN) -> str:
 
 def forgotten(host: Host, name: str = "san") -> None:
     ok(host.pool(name=name, state="absent", allow=["stop_adopted"]))
+
+
+class Patient(Host):
+    def _declaration(self, params: dict[str, Any]) -> dict[str, Any]:
+        return super()._declaration({"timeout": PATIENCE, **params})
+
+
+@pytest.fixture
+def host(host: Host) -> Host:
+    return Patient(host.uri)
+
+
+@pytest.fixture
+def system_host(system_host: Host) -> Host:
+    return Patient(system_host.uri, allow=["beside_daemon"])
 
 
 # -- states -----------------------------------------------------------------------------------------------------------
@@ -127,9 +142,9 @@ def test_what_a_portal_does_not_offer(host: Host, target: Target) -> None:
         ok(host.pool(name="san", state="absent"))
         for where, expected in (("127.0.0.1:3261", "deadline"), ("127.0.0.1:3262", "operation_failed")):
             started = time.monotonic()
-            dead = host.pool(**pool_of(source={"host": where}), timeout=3)
+            dead = host.pool(**pool_of(source={"host": where}), timeout=5)
             assert dead["error"]["code"] == expected, dead
-            assert time.monotonic() - started < 12
+            assert time.monotonic() - started < 20
             ok(host.pool(**pool_of(OTHER, name="other"), state="present"))
             assert {each["name"] for each in host.pool_info()} == {"san", "other"}
             ok(host.pool(name="san", state="absent"))
@@ -179,21 +194,21 @@ def test_not_while_it_is_used(host: Host, target: Target, tmp_path: Path) -> Non
     ok(host.pool(**pool_of()))
     point = tmp_path / "mnt"
     point.mkdir()
-    sh(f"mkfs.ext4 -q {path_of(0)}; mount {path_of(0)} {point}")
+    sh(f"mkfs.ext4 -q {path_of(1)}; mount {path_of(1)} {point}")
     try:
         for state in ("inactive", "absent"):
             refuses(host.pool, "volume_in_use", name="san", state=state)
     finally:
         run("umount", str(point))
-    sh(f"wipefs -qa {path_of(0)}; vgcreate -q vg-san {path_of(1)}")
+    sh(f"wipefs -qa {path_of(1)}; vgcreate -q vg-san {path_of(0)}")
     try:
         refuses(host.pool, "volume_in_use", name="san", state="inactive")
-        ok(host.pool(name="group", type="logical", source={"name": "vg-san", "device": path_of(1)}))
+        ok(host.pool(name="group", type="logical", source={"name": "vg-san", "device": path_of(0)}))
         refuses(host.pool, "pool_in_use", name="san", state="inactive")
         ok(host.pool(name="group", state="absent", allow=["stop_adopted"]))
     finally:
         run("vgremove", "-q", "-y", "vg-san")
-        run("pvremove", "-q", path_of(1))
+        run("pvremove", "-q", path_of(0))
     converges(host.pool, name="san", state="absent")
 
 
@@ -235,7 +250,7 @@ def test_the_target_shows_itself(host: Host, target: Target, words: Path) -> Non
     target.demand("kvm1", SECRET, ("san", BACK))
     mutual = {"username": "san", "secret": "wrongwrongwr"}
     auth = {"type": "chap", "username": "kvm1", "secret": SECRET, "mutual": mutual}
-    assert code(host.pool(**pool_of(source={"auth": auth}))) == "command_failed"
+    assert host.pool(**pool_of(source={"auth": auth}))["error"]["code"] == "command_failed"
     mutual["secret"] = BACK
     made = converges(host.pool, **pool_of(source={"auth": auth}))
     assert BACK not in str(made)
