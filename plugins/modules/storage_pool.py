@@ -17,7 +17,8 @@ description:
     without one on the same files.
   - What is there is adopted, and only the difference is done. Fields that are not declared are never touched.
   - Without a daemon, pools of types V(dir), V(fs), V(netfs), V(logical) and V(disk) can be built, started and deleted,
-    those of the others only defined, listed and undefined. Through a daemon all can be that the daemon supports.
+    those of types V(iscsi), V(iscsi-direct), V(scsi) and V(mpath), whose volumes others serve, started, and those of
+    the others only defined, listed and undefined. Through a daemon all can be that the daemon supports.
 extends_documentation_fragment:
   - virt.storage.attributes
   - virt.storage.connection
