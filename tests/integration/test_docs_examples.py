@@ -48,7 +48,11 @@ _SYSTEM = "qemu:///system"
 _NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
 _SAN = re.compile(r"san\.example\.com(:\d+)?")  # is asked for its targets, likewise
 _TARGET = "iqn.2026-01.com.example:guests"
-_VAULT = {"vault_san": "of 12 letters or more", "vault_ceph": "AQBSdFhcAAAAABAAYQ9PoUTGT0jXbFGqjrGJCQ=="}
+_VAULT = {
+    "vault_san": "of 12 letters or more",
+    "vault_san_back": "of 12 others or more",
+    "vault_ceph": "AQBSdFhcAAAAABAAYQ9PoUTGT0jXbFGqjrGJCQ==",
+}
 #: What they show takes a kernel's NFS client, or installs packages: their tests are the lab's.
 _ELSEWHERE = (REPOSITORY / "docs" / "pools" / "netfs.md", *ROLES)
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
