@@ -322,7 +322,7 @@ def test_a_target_that_goes_and_comes_back(host: Host, target: Target) -> None:
     assert record["state"] == "active"
     again = ok(host.pool(**pool_of()))
     assert (again["changed"], "does not answer" in str(again.get("warnings"))) == (False, True)
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 90  # what asks the target waits for two minutes
     target.up()
     while any(each.get("problem") for each in host.volume_info(pool="san")):
         assert time.monotonic() < deadline + 60
@@ -365,7 +365,7 @@ def test_through_the_daemon(daemon_host: Host, target: Target) -> None:
     converges(daemon_host.volume, pool="san", name="unit:0:0:2")
     refuses(daemon_host.volume, "daemon_cannot", pool="san", name="unit:0:0:0", state="absent")
     refuses(daemon_host.pool, "source_conflict", **pool_of(name="again"))
-    auth = {"type": "chap", "username": "u", "secret": "s", "mutual": {"username": "b", "secret": "c"}}
+    auth = {"type": "chap", "username": "kvm1", "secret": SECRET, "mutual": {"username": "san", "secret": BACK}}
     refuses(daemon_host.pool, "daemon_cannot", **pool_of(OTHER, name="other", source={"auth": auth}))
     converges(daemon_host.pool, name="san", state="inactive")
     converges(daemon_host.pool, name="san", state="absent")
