@@ -111,19 +111,21 @@ def defined(pool: Pool) -> Pool:
     return replace(pool, source=replace(pool.source, format=row.default_format))
 
 
-def keep_names(wanted: Pool, existing: Pool, resolved: Mapping[str, str], hosts: Hosts) -> Pool:
+def keep_names(wanted: Pool, existing: Pool, resolved: Mapping[str, str], adapters: Hosts) -> Pool:
     """A device by another path is the same device, a host adapter by another name the same adapter, the usual port the
     one that is left out: the definition keeps its own, and its name of a secret where none is declared. ``resolved``:
-    what paths lead to, ``hosts``: see adapters.py.
+    what paths lead to, ``adapters``: see adapters.py.
     """
     wanted = _with_reference(wanted, existing)
     row = POOL_TYPES.get(existing.type or "")
-    if row is not None and row.port and _with_ports(wanted.source, row) == _with_ports(existing.source, row):
-        wanted = replace(wanted, source=replace(wanted.source, hosts=existing.source.hosts))
+    if row is not None and row.port and wanted.source.hosts:
+        hosts = _with_ports(wanted.source, row)
+        same = hosts == _with_ports(existing.source, row)
+        wanted = replace(wanted, source=replace(wanted.source, hosts=existing.source.hosts if same else hosts))
     if wanted.source.adapter is not None and existing.source.adapter is not None:
         from .adapters import keep_adapter
 
-        adapter = keep_adapter(wanted.source.adapter, existing.source.adapter, hosts)
+        adapter = keep_adapter(wanted.source.adapter, existing.source.adapter, adapters)
         wanted = replace(wanted, source=replace(wanted.source, adapter=adapter))
     names = {resolved[device.path]: device.path for device in existing.source.devices or () if device.path in resolved}
     if not names or not wanted.source.devices:

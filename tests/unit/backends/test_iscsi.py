@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
 from ansible_collections.virt.storage.plugins.module_utils.model.change import TAKE_DOWN, Change, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.definition import keep_names, whole
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import ABSENT, READY, Found
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope
@@ -496,3 +498,19 @@ def test_what_brings_it_up_at_boot_without_us(tool, portal, notes):
 def test_portals_in_words():
     assert str(Portal("fd00::5", 3261)) == "[fd00::5]:3261"
     assert str(Portal("san")) == "san:3260"
+
+
+# -- portals in definitions -------------------------------------------------------------------------------------------
+
+
+def test_a_port_that_is_left_out_is_the_usual_one():
+    """A daemon writes it into the definition of a pool that it starts."""
+    new = whole(Pool("san", "iscsi", source=Source((SourceHost("san"),), (SourceDevice(TARGET),))))
+    assert (new.path, new.source.hosts) == ("/dev/disk/by-path", (SourceHost("san", 3260),))
+    for said, had in ((None, 3260), (3260, None)):
+        declared, existing = pool_of("san"), pool_of("san")
+        declared = replace(declared, source=replace(declared.source, hosts=(SourceHost("san", said),)))
+        existing = replace(existing, source=replace(existing.source, hosts=(SourceHost("san", had),)))
+        assert keep_names(declared, existing, {}, {}).source.hosts == (SourceHost("san", had),)
+    moved = keep_names(pool_of("other"), new, {}, {})
+    assert moved.source.hosts == (SourceHost("other", 3260),)
