@@ -43,8 +43,10 @@ from .scsi import units
 
 _TOOL = "iscsiadm"
 # Exit statuses: include/iscsi_err.h of open-iscsi.
-_TIMED_OUT, _NO_TRANSPORT, _EXISTS, _FATAL, _NO_DAEMON, _NOTHING, _NO_SESSION, _REFUSED = 8, 12, 15, 19, 20, 21, 22, 24
+_DATABASE, _TIMED_OUT, _NO_TRANSPORT, _EXISTS, _FATAL = 6, 8, 12, 15, 19
+_NO_DAEMON, _NOTHING, _NO_SESSION, _REFUSED = 20, 21, 22, 24
 _HINTS = {
+    _DATABASE: "Where no iscsiadm runs, one that was killed may have left its lock: remove /run/lock/iscsi/lock.write.",
     _FATAL: "See what the target says of this initiator: whether it may log in, and with which credentials.",
     _NO_DAEMON: "Start iscsid (systemctl start iscsid) and see why it does not answer.",
     _REFUSED: "See whether username, secret and what is mutual are those of the target, and whether it lets this "

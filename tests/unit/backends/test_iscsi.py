@@ -295,6 +295,7 @@ def test_what_is_not_offered(tool, portal, notes):
         (24, "command_failed", "secret"),
         (19, "command_failed", "target"),
         (20, "command_failed", "iscsid"),
+        (6, "command_failed", "lock.write"),
         (12, "not_supported", "iscsi_tcp"),
         (8, "deadline", ""),
     ],
