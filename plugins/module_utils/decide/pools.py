@@ -13,7 +13,7 @@ from typing import Any
 
 from ..model.adapters import goes_with_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
-from ..model.definition import defined, keep_names, lacking, unordered, whole
+from ..model.definition import defined, keep_names, lacking, unordered, whole, with_usual
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
@@ -288,7 +288,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
             hint="Leave source.auth.mutual out, or work natively (native:///system).",
         )
     if existing is None:
-        wanted = whole(overlay(Pool(goal.pool.name), goal.pool))
+        wanted = with_usual(whole(overlay(Pool(goal.pool.name), goal.pool)))
         _check_complete(goal, wanted, starting=True)
     else:
         wanted = _as_defined(laid_over(existing, goal, found), existing, found)

@@ -77,17 +77,20 @@ def normal(pool: Pool) -> Pool:
 
 
 def whole(pool: Pool) -> Pool:
-    """A whole definition in normal form: a source that is called like the pool has its name, a secret has one, hosts
-    have ports.
-    """
+    """A whole definition in normal form: a source that is called like the pool has its name, and a secret has one."""
     if POOL_TYPES[pool.type or ""].named_by_pool and not pool.source.name:
         pool = replace(pool, source=replace(pool.source, name=pool.name))
+    return normal(_with_reference(pool))
+
+
+def with_usual(pool: Pool) -> Pool:
+    """A new definition with the usual path and ports where it is declared without."""
     row = POOL_TYPES[pool.type or ""]
     if row.default_path and not pool.path:
         pool = replace(pool, path=row.default_path)
     if row.port and pool.source.hosts:
         pool = replace(pool, source=replace(pool.source, hosts=_with_ports(pool.source, row)))
-    return normal(_with_reference(pool))
+    return pool
 
 
 def _with_ports(source: Source, row: PoolType) -> tuple[SourceHost, ...]:

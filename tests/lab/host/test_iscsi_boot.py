@@ -29,7 +29,8 @@ for name in {" ".join(NAMES)}; do
     echo 1 > $group/attrib/generate_node_acls; echo 0 > $group/attrib/demo_mode_write_protect
     echo 0 > $group/attrib/authentication
     if [ $name = marked ]; then
-        echo kvm1 > $group/auth/userid; echo {SECRET} > $group/auth/password; echo 1 > $group/attrib/authentication
+        echo -n kvm1 > $group/auth/userid; echo -n {SECRET} > $group/auth/password
+        echo 1 > $group/attrib/authentication
     fi
     echo 1 > $group/enable
 done

@@ -28,7 +28,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
 from ansible_collections.virt.storage.plugins.module_utils.model.change import TAKE_DOWN, Change, Subject
-from ansible_collections.virt.storage.plugins.module_utils.model.definition import keep_names, whole
+from ansible_collections.virt.storage.plugins.module_utils.model.definition import keep_names, with_usual
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import ABSENT, READY, Found
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope
@@ -506,7 +506,7 @@ def test_portals_in_words():
 
 def test_a_port_that_is_left_out_is_the_usual_one():
     """A daemon writes it into the definition of a pool that it starts."""
-    new = whole(Pool("san", "iscsi", source=Source((SourceHost("san"),), (SourceDevice(TARGET),))))
+    new = with_usual(Pool("san", "iscsi", source=Source((SourceHost("san"),), (SourceDevice(TARGET),))))
     assert (new.path, new.source.hosts) == ("/dev/disk/by-path", (SourceHost("san", 3260),))
     for said, had in ((None, 3260), (3260, None)):
         declared, existing = pool_of("san"), pool_of("san")
