@@ -136,12 +136,23 @@ def _comes_back(pool: Pool, look: Look) -> tuple[str, ...]:
 
 
 def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
-    existing = found.definition or found.live
-    pool = scope.pool if existing is None else overlay(existing, scope.pool)
+    pool = _as_asked(found, scope)
     there = _sessions(pool, look)
     served = [unit for session in there for unit in units(session.host, session.within)]
     found = observe_units(found, scope, look, _once_each(served), pool.path or DIRECTORY)
     return _with_other_ways(found, scope, served, look, pool) if len(there) > 1 else found
+
+
+def _as_asked(found: Found, scope: Scope) -> Pool:
+    """Tasks about the pool itself may take away the units that it has, not those that it would have by then."""
+    existing = found.definition or found.live
+    if existing is None or _may_take_away(scope):
+        return existing or scope.pool
+    return overlay(existing, scope.pool)
+
+
+def _may_take_away(scope: Scope) -> bool:
+    return scope.neighbours and scope.volumes is None
 
 
 def _once_each(served: Sequence[Unit]) -> list[Unit]:
@@ -156,7 +167,7 @@ def _once_each(served: Sequence[Unit]) -> list[Unit]:
 
 def _with_other_ways(found: Found, scope: Scope, served: Sequence[Unit], look: Look, pool: Pool) -> Found:
     """To tasks about the pool itself, which may take them away, the devices of the other sessions are told too."""
-    if not scope.neighbours or scope.volumes is not None:
+    if not _may_take_away(scope):
         return found
     told = {unit.address for unit in _once_each(served)}
     others = [unit for unit in served if unit.address not in told]

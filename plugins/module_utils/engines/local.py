@@ -129,6 +129,15 @@ def hosts_of(pools: Iterable[Pool | None]) -> Hosts:
     return look(adapters)
 
 
+def initiator_of(pool: Pool) -> str:
+    """The name by which this host logs in to targets, for pools that may do so."""
+    if not row_of(pool.type).recorded:
+        return ""
+    from ..host.iscsi import own_name
+
+    return own_name()
+
+
 def device_paths(pool: Pool | None) -> list[str]:
     """The source devices of a pool that are named by paths."""
     devices = () if pool is None else pool.source.devices or ()
@@ -186,11 +195,13 @@ class LocalHost:
         """Adds the volumes and what they are made from, as deep as the scope asks."""
         backend = backend_of(wanted.type)
         row = row_of(wanted.type)
-        if (scope.neighbours and row.taken_away) or (scope.stops and row.volumes == "block"):
+        may_go = scope.neighbours and row.taken_away
+        if may_go or (scope.stops and row.volumes == "block"):
             scope = replace(scope, volumes=None)  # the pool may be stopped
         if backend is not None:
             found = replace(found, filesystem=found.storage.filesystem)
-            if found.storage.open or (scope.holds and found.storage.listed):
+            goes = may_go and found.current.open  # which another storage of it need not be yet
+            if found.storage.open or goes or (scope.holds and found.storage.listed):
                 found = backend.observe_volumes(found, scope, look)
         if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
             from .native_images import observe_images

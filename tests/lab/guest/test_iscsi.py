@@ -212,6 +212,19 @@ def test_not_while_it_is_used(host: Host, target: Target, tmp_path: Path) -> Non
     converges(host.pool, name="san", state="absent")
 
 
+@pytest.mark.parametrize("source", [{"host": "127.0.0.2"}, {"initiator": INITIATOR}], ids=["portal", "initiator"])
+def test_not_restarted_elsewhere_while_it_is_used(host: Host, target: Target, source: dict[str, str]) -> None:
+    ok(host.pool(**pool_of()))
+    sh(f"mkfs.ext4 -q {path_of(1)}; mount {path_of(1)} /mnt")
+    try:
+        refuses(host.pool, "volume_in_use", **pool_of(source=source), allow=["restart"])
+    finally:
+        run("umount", "/mnt")
+    assert sessions() == [("127.0.0.1:3260", IQN)]
+    converges(host.pool, **pool_of(source=source), allow=["restart"])
+    forgotten(host)
+
+
 # -- who logs in ------------------------------------------------------------------------------------------------------
 
 
