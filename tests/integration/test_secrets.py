@@ -69,6 +69,34 @@ def files(host: Any) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in found}
 
 
+UUID = "5b7a9c1e-0d3f-4a68-8c2b-7e5d1f9a3c60"
+
+
+def put(host: Any, usage: str, value: bytes) -> None:
+    directory = Path(host.root) / "etc/libvirt/secrets"
+    directory.mkdir(parents=True, mode=0o700)
+    (directory / f"{UUID}.xml").write_text(f"<secret><uuid>{UUID}</uuid>{usage}</secret>")
+    (directory / f"{UUID}.base64").write_bytes(value)
+
+
+@pytest.mark.parametrize(
+    "usage", ["<usage type='volume'><volume>/a</volume></usage>", "<usage type='ceph'><name>c</name></usage>", ""]
+)
+def test_the_secret_of_something_else_stays(host, usage):
+    put(host, usage, base64.b64encode(b"luks"))
+    before = files(host)
+    for check in (True, False):
+        refused = host.pool(check=check, **declared("san", secret_uuid=UUID))
+        assert refused["error"]["code"] == "uuid_conflict"
+    assert files(host) == before
+
+
+def test_a_value_that_is_damaged_is_set_again(host):
+    put(host, "<usage type='iscsi'><target>san</target></usage>", b"a")
+    converges(host.pool, **declared("san", secret_usage="san"))
+    assert base64.b64decode(files(host)[f"{UUID}.base64"]).decode() == WORD
+
+
 def test_a_secret_is_kept_as_libvirt_keeps_it(host):
     made = converges(host.pool, **declared("san"))
     assert [entry["action"] for entry in made["plan"]] == ["define", "secret"]

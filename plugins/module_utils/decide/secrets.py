@@ -8,11 +8,12 @@
 from __future__ import annotations
 
 from ..model.change import Change
+from ..model.errors import StorageError
 from ..model.found import Found
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
-from ..model.secrets import SecretObject, declared_value, new_object, object_of, with_reference
-from .pools import change_of
+from ..model.secrets import SecretObject, declared_value, new_object, object_of, usage_type, with_reference
+from .pools import change_of, subject_of
 
 AS_DECLARED = "the one declared"
 _OTHER, _NONE, _UNREADABLE = "another one", "none", "can't be read"
@@ -26,12 +27,27 @@ def keep(goal: PoolGoal, found: Found, wanted: Pool, starts: bool) -> list[Chang
     if value is None:
         return []
     there = object_of(wanted.source.auth, found.secrets)
+    if there is not None:
+        _check_is_for_it(goal, wanted, there)
     if there is not None and (there.value == value or not (there.readable or starts)):
         return []
     secret = there or new_object(wanted)
     called = f"the {secret.usage_type} secret {secret.usage!r}"
     summary = f"make {called}" if there is None else f"set the value of {called}"
     return [change_of(goal, "secret", summary, {"secret": _fact(there)}, {"secret": AS_DECLARED}, wanted)]
+
+
+def _check_is_for_it(goal: PoolGoal, wanted: Pool, there: SecretObject) -> None:
+    """Raises ``uuid_conflict``: what others are encrypted with would be lost."""
+    auth = wanted.source.auth
+    if auth is None or there.usage_type == usage_type(auth):
+        return
+    raise StorageError(
+        "uuid_conflict",
+        f"the secret {there.uuid} is for {there.usage_type or 'nothing that is told'}, not for {usage_type(auth)}",
+        subject=str(subject_of(goal)),
+        hint="Leave source.auth.secret_uuid out to have one made, or give the uuid of another one.",
+    )
 
 
 def _fact(there: SecretObject | None) -> str:

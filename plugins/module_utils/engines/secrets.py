@@ -43,7 +43,7 @@ def _objects(directory: str, auths: Sequence[Auth]) -> Iterator[SecretObject]:
             if error.code == "library_missing":
                 raise
             continue
-        if secret is not None and secret.uuid == uuid and any(is_meant(auth, secret) for auth in auths):
+        if secret.uuid == uuid and any(is_meant(auth, secret) for auth in auths):
             yield secret
 
 

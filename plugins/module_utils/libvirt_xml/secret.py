@@ -16,14 +16,12 @@ _USED_BY = {"iscsi": "target", "ceph": "name"}
 _OURS = "made by virt.storage"
 
 
-def parse_secret(text: bytes | str) -> SecretObject | None:
-    """None for what is for no pool. Raises ``invalid_xml``."""
+def parse_secret(text: bytes | str) -> SecretObject:
+    """What is for no pool has no usage that one could name. Raises ``invalid_xml``."""
     root = _tree.parse(text)
     usage = root.find("usage")
-    kind = None if usage is None else usage.get("type")
-    if kind not in _USED_BY:
-        return None
-    name, uuid = text_of(usage, _USED_BY[kind]), text_of(root, "uuid")
+    kind = "" if usage is None else usage.get("type") or ""
+    name, uuid = text_of(usage, _USED_BY[kind]) if kind in _USED_BY else "", text_of(root, "uuid")
     if uuid is None:
         raise _tree.invalid("The secret has no uuid")
     description = text_of(root, "description") or ""

@@ -87,6 +87,8 @@ def new_object(pool: Pool) -> SecretObject:
     if auth is None:
         raise ValueError(f"pool {pool.name} logs in nowhere")
     kind, usage = usage_type(auth), auth.secret_usage or own_usage(pool.name)
+    if auth.secret_uuid is not None:  # the usage alone may be that of an earlier one: no two may have it
+        usage = f"{usage} {auth.secret_uuid}"
     return SecretObject(auth.secret_uuid or object_uuid(kind, usage), kind, usage, ours=True)
 
 
@@ -129,10 +131,11 @@ def password(pool: Pool, known: Sequence[SecretObject]) -> str | None:
     if pool.secret is not None:
         return pool.secret
     found = object_of(auth, known)
-    if found is not None and found.value is not None:
+    fits = found is not None and found.usage_type == usage_type(auth)
+    if found is not None and found.value is not None and fits:
         return text_of(auth, found.value)
     named = auth.secret_uuid or f"with the usage {auth.secret_usage!r}"
-    there = "has no value" if found is not None else "is not there"
+    there = "is not there" if found is None else "has no value" if fits else f"is for {found.usage_type or 'no pool'}"
     raise StorageError(
         "secret_missing",
         f"the secret of pool {pool.name} ({usage_type(auth)}, {named}) {there}",

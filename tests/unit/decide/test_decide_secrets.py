@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.decide.secrets import AS_DECLARED, fact, goes_with, keep
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import Found
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Auth, Pool, Source
@@ -54,6 +55,15 @@ CALLED = "the iscsi secret 'virt.storage pool san'"
 )
 def test_what_is_kept_is_made_what_is_declared(known, change, starts):
     assert decided(*known, starts=starts) == change
+
+
+@pytest.mark.parametrize("kind", ["volume", "ceph", ""])
+def test_the_secret_of_something_else_is_not_overwritten(kind):
+    wanted = pool(secret_uuid=UUID)
+    with pytest.raises(StorageError) as caught:
+        keep(PoolGoal(wanted), Found("san", secrets=(SecretObject(UUID, kind, ""),)), wanted, True)
+    assert caught.value.code == "uuid_conflict"
+    assert WORD not in str(caught.value)
 
 
 def test_what_nobody_can_read_is_set_when_it_is_needed():

@@ -25,15 +25,12 @@ def test_what_is_written_is_read(kind):
 
 
 @pytest.mark.parametrize(
-    "text",
-    [
-        f"<secret><uuid>{UUID}</uuid></secret>",
-        f"<secret><uuid>{UUID}</uuid><usage type='volume'><volume>/x</volume></usage></secret>",
-    ],
+    ("usage", "kind"),
+    [("", ""), ("<usage type='volume'><volume>/x</volume></usage>", "volume")],
     ids=["no-usage", "of-a-volume"],
 )
-def test_what_is_for_no_pool(text):
-    assert parse_secret(text) is None
+def test_what_is_for_no_pool(usage, kind):
+    assert parse_secret(f"<secret><uuid>{UUID}</uuid>{usage}</secret>") == SecretObject(UUID, kind, "")
 
 
 def test_one_of_somebody_else():

@@ -128,3 +128,12 @@ def test_nothing_shows_it():
 
 def test_a_pool_without_a_declared_secret_holds_none():
     assert declared_value(pool(None, secret_usage="x")) is None
+
+
+def test_not_with_the_secret_of_something_else():
+    with pytest.raises(StorageError, match="is for volume"):
+        password(pool(None, secret_uuid=UUID), [SecretObject(UUID, "volume", "", value=b"luks")])
+
+
+def test_a_new_one_by_its_uuid_has_a_usage_of_its_own():
+    assert new_object(pool(secret_uuid=UUID)).usage != new_object(with_reference(pool())).usage
