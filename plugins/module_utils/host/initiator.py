@@ -109,6 +109,7 @@ class _Attempt:
         self._had = set(self._noted)
         self._used: set[_Made] = set()
         self._begun: list[Node] = []
+        self._theirs: dict[str, bytes] = {}
 
     def log_in(self) -> None:
         iface = self._iface()
@@ -140,14 +141,33 @@ class _Attempt:
         return name
 
     def _log_in_at(self, portal: Portal, iface: str, end: float) -> None:
-        if self._session_at(portal) is None:
-            tag = self._offered(portal, iface, end)
-            node = self._node(portal, tag, iface, end)
-            self._begun.append(node)
-            ended = _run((*node.words, "--login"), self._held, end)
-            if ended.status != _EXISTS:
-                _check(ended)
-        self._await_login(portal, end)
+        if self._session_at(portal) is not None:
+            self._await_login(portal, end)
+            return
+        tag = self._offered(portal, iface, end)
+        node = self._node(portal, tag, iface, end)
+        try:
+            self._begin(node, end)
+            self._await_login(portal, end)
+        except BaseException:
+            self._give_back(node)
+            raise
+
+    def _begin(self, node: Node, end: float) -> None:
+        """A login that somebody else has on its way is theirs."""
+        self._begun.append(node)
+        ended = _run((*node.words, "--login"), self._held, end)
+        if ended.status == _EXISTS:
+            self._begun.remove(node)
+        else:
+            _check(ended)
+
+    def _give_back(self, node: Node) -> None:
+        """What somebody else's record had before it got credentials that did not help."""
+        had = self._theirs.pop(node.path, None)
+        if had is not None and os.path.exists(node.path):
+            with suppress(OSError):
+                _replace(node.path, had)
 
     def _session_at(self, portal: Portal) -> Session | None:
         known = sessions_with(self._op.target, self._op.initiator)
@@ -194,6 +214,8 @@ class _Attempt:
                 what = f"{_TOOL} made no record of {self._op.target} that is found in {where}"
                 raise StorageError("operation_failed", what, subject=_TOOL, hint="See where its database is.")
         self._used |= {_made_of(node), _made_of(new)}
+        if not ours and self._op.credentials is not None:
+            self._theirs[node.path] = read_small_file(node.path) or b""
         _rewrite(node.path, {**(_MANUAL if ours else {}), **_settings(self._op.credentials)})
         return node
 
@@ -376,11 +398,15 @@ def _rewrite(path: str, settings: dict[str, str]) -> None:
         elif line.strip() and name not in settings:
             lines.append(line)
     lines += [*(f"{name} = {value}" for name, value in missing.items()), _END]
+    _replace(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+
+
+def _replace(path: str, data: bytes) -> None:
     staged = _staged(path)
     descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchmod(descriptor, 0o600)
-        file.write("".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
+        file.write(data)
         file.flush()
         os.fsync(descriptor)
     os.rename(staged, path)

@@ -14,8 +14,10 @@ import hashlib
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from typing import NamedTuple
 
+from ..model.errors import StorageError
 from .block import attribute
 from .files import read_small_file
 from .reach import plain_address
@@ -118,7 +120,7 @@ Addresses = Callable[[str], Iterable[str]]
 
 
 def own_name() -> str:
-    """The initiator's name of this host; empty where it has none."""
+    """The initiator's name of this host; empty where it has none, or we may not read it."""
     for line in _lines(_OWN_NAME):
         name, equals, value = line.partition("=")
         if equals and name.strip() == "InitiatorName":
@@ -207,5 +209,8 @@ def new_iface(initiator: str) -> str:
 
 
 def _lines(path: str) -> list[str]:
-    data = read_small_file(path) or b""
+    """Those of a file; none where it is not there, or may not be read."""
+    data = b""
+    with suppress(StorageError):
+        data = read_small_file(path) or b""
     return data.decode("utf-8", "surrogateescape").splitlines()

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import iscsi as backend
-from ansible_collections.virt.storage.plugins.module_utils.host import patience, reach, udev
+from ansible_collections.virt.storage.plugins.module_utils.host import initiator, iscsi, patience, reach, udev
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
     Portal,
@@ -27,6 +27,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
 )
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
+from ansible_collections.virt.storage.plugins.module_utils.host.run import Ended
 from ansible_collections.virt.storage.plugins.module_utils.model.change import TAKE_DOWN, Change, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.definition import keep_names, with_usual
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
@@ -151,6 +152,16 @@ def test_which_session_is_the_pools(tool, tree, session, pool, up):
     assert storage.take_down == f"log out of {TARGET}"
 
 
+def test_who_may_not_read_the_hosts_name_still_sees_its_sessions(tool, tree, monkeypatch):
+    def refused(path):
+        raise StorageError("not_readable", path)
+
+    tree.session(1, TARGET, 11, initiator=OWN)
+    monkeypatch.setattr(iscsi, "read_small_file", refused)
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    assert observe(pool_of()).up
+
+
 def test_without_a_target_there_is_nothing(tool):
     assert backend.observe(Pool("san", "iscsi"), look(), False).kind == ABSENT
 
@@ -216,6 +227,17 @@ def test_units_by_several_sessions(tool, tree):
     assert found.usage.capacity == 2 * MIB
     others = {name: v.path for name, v in volumes(pool, neighbours=True).volumes.items() if v.foreign}
     assert others == {"unit:0:0:0 by host11": f"/dev/{second[0]}", "unit:0:0:1 by host12": f"/dev/{first[1]}"}
+
+
+@pytest.mark.parametrize("other", [{"portals": ("127.0.0.2:3260",)}, {"initiator": INITIATOR}, {"target": OTHER}])
+def test_what_a_restart_elsewhere_takes_away(tool, tree, other):
+    """It is the units that the pool has: their users keep it from being stopped."""
+    tree.session(1, TARGET, 11)
+    tree.unit("11:0:0:0")
+    wanted = pool_of(*other.pop("portals", ()), **other)
+    found = Found("san", definition=pool_of(), started=True)
+    told = backend.observe_volumes(found, Scope(wanted, volumes=None, neighbours=True), look())
+    assert list(told.volumes) == ["unit:0:0:0"]
 
 
 def test_units_are_looked_for_in_all_sessions(tool, tree):
@@ -356,6 +378,27 @@ def test_a_login_that_is_on_its_way(tool, tree, portal, notes):
     assert observe(pool_of(portal)).up
 
 
+def test_a_login_that_somebody_else_has_on_its_way_is_not_taken_back(tool, tree, portal, notes, monkeypatch):
+    tool.offer(TARGET, portal)
+    finish = tool.finish
+
+    def comes_up_at_last(argv, *more, **options):
+        if "--login" not in argv:
+            return finish(argv, *more, **options)
+        tree.session(5, TARGET, 11, port=int(portal.rpartition(":")[2]), state="FREE", initiator=OWN)
+        return Ended(" ".join(argv), 15, "", "1 session requested, but 1 already present")
+
+    def too_late(attempt, where, end):
+        (tree.sys / "class/iscsi_session/session5/state").write_text("LOGGED_IN\n")
+        raise StorageError("deadline", "it is not logged in to by now")
+
+    monkeypatch.setattr(initiator, "finish", comes_up_at_last)
+    monkeypatch.setattr(initiator._Attempt, "_await_login", too_late)
+    with pytest.raises(StorageError):
+        start(pool_of(portal), notes)
+    assert [each.number for each in sessions()] == [5]
+
+
 def test_no_units_are_no_error(tool, portal, notes):
     tool.offer(TARGET, portal)
     tool.units = ()
@@ -407,6 +450,25 @@ def test_a_record_of_somebody_else_gets_the_credentials_only(tool, portal, notes
     assert settings["node.session.auth.password"] == SECRET
     assert settings["node.session.timeo"] == "5"
     assert stat.S_IMODE(os.stat(path).st_mode) == 0o600
+
+
+def test_a_record_of_somebody_else_is_as_it_was_after_a_login_that_fails(tool, portal, notes):
+    server, other = tool.listen()
+    for each in (portal, other):
+        tool.offer(TARGET, each)
+    paths = [tool.node(TARGET, each, node__session__auth__password="theirs") for each in (portal, other)]
+    before = [path.read_text() for path in paths]
+    tool.fails[f"-p {portal},1 -I default --login"] = (24, "iscsiadm: it failed")
+    pool = pool_of(portal, other, auth=CHAP, secret=SECRET)
+    start(pool, notes)
+    assert [path.read_text() == text for path, text in zip(paths, before)] == [True, False]
+    assert stat.S_IMODE(os.stat(paths[0]).st_mode) == 0o600
+    stop(pool, notes)
+    tool.fails["--login"] = (24, "iscsiadm: it failed")
+    with pytest.raises(StorageError):
+        start(pool_of(portal, auth=CHAP, secret="a wrong one"), notes)
+    assert paths[0].read_text() == before[0]
+    server.close()
 
 
 def test_a_record_of_ours_forgets_old_credentials(tool, portal, notes):
