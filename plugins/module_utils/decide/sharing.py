@@ -63,14 +63,14 @@ def _shared(wanted: Pool, neighbour: Neighbour, found: Found) -> str:
                 return f"{device.path} is a device"
     if wanted.type != other.type or row.one_of is None:
         return ""
-    if _adapters_are_one(wanted.source, other.source, found) or _are_one(wanted, other, row.one_of):
+    if _adapters_are_one(wanted.source, other.source, found) or _are_one(wanted, other, row.one_of, found):
         return f"this source of type {wanted.type} is the one"
     return ""
 
 
-def _are_one(wanted: Pool, other: Pool, names: tuple[str, ...]) -> bool:
+def _are_one(wanted: Pool, other: Pool, names: tuple[str, ...], found: Found) -> bool:
     """Whether their sources agree in all of these fields. Of what nothing is said there is none."""
-    mine, theirs = ([_told(with_defaults(pool).source, name) for name in names] for pool in (wanted, other))
+    mine, theirs = ([_told(with_defaults(pool).source, name, found) for name in names] for pool in (wanted, other))
     return mine == theirs and (not names or any(value is not None for value in mine))
 
 
@@ -82,7 +82,9 @@ def _adapters_are_one(wanted: Source, other: Source, found: Found) -> bool:
     return in_conflict(wanted.adapter, other.adapter, found.hosts)
 
 
-def _told(source: Source, name: str) -> Any:
+def _told(source: Source, name: str, found: Found) -> Any:
     if name == "hosts":
         return source.hosts[0].name if source.hosts else None
+    if name == "initiator":
+        return source.initiator or found.initiator or None
     return getattr(source, name)

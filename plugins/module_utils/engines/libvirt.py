@@ -50,6 +50,7 @@ from .local import (
     beneath_of,
     device_paths,
     hosts_of,
+    initiator_of,
     paths_of,
     process,
     restarting_key,
@@ -197,6 +198,7 @@ class LibvirtEngine:
             process=process() if at_hand else None,
             resolved=resolved,
             hosts=hosts,
+            initiator=initiator_of(wanted) if self._pid is not None else "",
             secrets=self._secrets((wanted, existing), neighbours) if scope.neighbours else (),
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None

@@ -34,6 +34,7 @@ from .local import (
     emptied_key,
     emptied_note,
     hosts_of,
+    initiator_of,
     login_key,
     no_backend,
     paths_of,
@@ -201,6 +202,7 @@ class NativeEngine:
             process=process(),
             resolved=resolved,
             hosts=hosts,
+            initiator=initiator_of(wanted),
             secrets=secrets,
         )
         return self.host.contents(found, wanted, scope, look)

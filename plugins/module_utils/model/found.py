@@ -290,7 +290,8 @@ class Found:
     what the daemon can't do may be done here beside it. ``extent``: the number of bytes that sizes of its volumes are
     multiples of, None where its type tells. ``table``: the partition table that its volumes are in.
     ``secrets``: those that its definition or declaration names.
-    ``hosts``: the SCSI hosts that the adapters of all these pools lead to: see model/adapters.py.
+    ``hosts``: the SCSI hosts that the adapters of all these pools lead to: see model/adapters.py. ``initiator``: the
+    name by which this host logs in to targets where no other one is said, empty if not known.
     ``remains``: what is left where a new volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
@@ -340,6 +341,7 @@ class Found:
     extent: int | None = None
     table: Table | None = None
     hosts: Mapping[Adapter, tuple[int, ...]] = field(default_factory=dict)
+    initiator: str = ""
     remains: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[SecretObject, ...] = ()
 

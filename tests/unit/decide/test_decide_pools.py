@@ -18,6 +18,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     READY,
     UNSEEN,
+    Found,
     Neighbour,
     Part,
     Problem,
@@ -477,6 +478,39 @@ def test_a_deleted_pool_is_gone_though_another_one_has_its_directory_by_now(allo
     assert pool_at_stake(dir_goal("deleted", allow=allow), found) == {}
     both = defined(theirs, neighbours=(neighbour(path="/p"),))
     assert pool_refused(dir_goal("deleted", allow=allow), both).code == "source_conflict"
+
+
+ISCSI = Source((SourceHost("san", 3260),), (SourceDevice("iqn.2026-01.test:a"),))
+
+
+def iscsi_found(*neighbours, source=None, **more):
+    existing = None if source is None else Pool("p", "iscsi", UUID, "/dev/disk/by-path", source=source)
+    known = tuple(
+        Neighbour(Pool("other", "iscsi", OTHER, "/dev/disk/by-path", source=each), None) for each in neighbours
+    )
+    storage = Storage(READY, "/dev/disk/by-path")
+    return Found("p", existing, storage=storage, current=storage, neighbours=known, **more)
+
+
+def test_the_hosts_own_name_is_that_of_who_names_none():
+    named = replace(ISCSI, initiator="iqn.2026-01.test:host")
+    goal = PoolGoal(Pool("p", "iscsi", source=named), "inactive")
+    found = iscsi_found(ISCSI, initiator="iqn.2026-01.test:host")
+    assert pool_refused(goal, found).code == "source_conflict"
+    assert "define" in actions(decide_pool(goal, iscsi_found(ISCSI, initiator="iqn.2026-01.test:another")))
+
+
+def test_another_host_gets_the_usual_port_too():
+    goal = PoolGoal(Pool("p", source=Source((SourceHost("other"),))), "inactive")
+    (change,) = decide_pool(goal, iscsi_found(source=ISCSI)).changes
+    assert change.wanted.source.hosts == (SourceHost("other", 3260),)
+
+
+def test_changing_to_the_target_of_another_pool():
+    before = replace(ISCSI, devices=(SourceDevice("iqn.2026-01.test:b"),))
+    goal = PoolGoal(Pool("p", source=Source(devices=ISCSI.devices)), "inactive")
+    assert pool_refused(goal, iscsi_found(ISCSI, source=before)).code == "source_conflict"
+    assert "redefine" in actions(decide_pool(goal, iscsi_found(source=before)))
 
 
 def test_moving_into_the_directory_of_another_pool():
