@@ -127,6 +127,14 @@ def test_another_value(host):
     }
 
 
+def test_a_value_that_is_damaged_is_set_again(host):
+    done(host.pool(**declared("san")))
+    (kept,) = (Path(host.root) / "etc/libvirt/secrets").glob("*.base64")
+    kept.write_text("x")
+    converges(host.pool, **declared("san"))
+    assert base64.b64decode(kept.read_text()) == WORD.encode()
+
+
 def test_without_the_secret_the_task_leaves_it(host):
     done(host.pool(**declared("san")))
     before = files(host)

@@ -230,7 +230,7 @@ def test_the_tool_of_the_kernel_keeps_nothing(plain, uri, without, tmp_path):
     without(iscsiadm=f'echo "$*" > {log}; echo "{plain.address},1 {ONE}"; echo "[fe80::1]:3260,2 {TWO}"')
     assert set(listed(look("iscsi", uri, source=asked(plain, "iscsi")))) == {ONE, TWO}
     assert log.read_text().split() == [
-        "-m", "discovery", "-t", "sendtargets", "-o", "nonpersistent", "-p", plain.address,
+        "-m", "discovery", "-t", "sendtargets", "-p", plain.address, "-o", "nonpersistent", "-I", "default",
     ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..host.iscsi import PORT, Addresses, Node, Portal, Session, fields_of, iface_for, is_at, nodes, sessions_with
+from ..host.iscsi import Addresses, Node, Portal, Session, fields_of, iface_for, is_at, nodes, sessions_with
 from ..host.scsi import Unit, units
 from ..model.change import TAKE_DOWN, Change
 from ..model.errors import StorageError
@@ -24,6 +24,7 @@ from ..model.goal import Scope
 from ..model.operations import ForgetRecords, LogIn, LogOut, Run, Secret, Step
 from ..model.pool import Pool, overlay
 from ..model.secrets import password
+from ..model.types import ISCSI_PORT
 from .units import observe_units, rescan
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ def _target(pool: Pool) -> str:
 
 
 def _portals(pool: Pool) -> tuple[Portal, ...]:
-    return tuple(Portal(host.name.strip("[]"), host.port or PORT) for host in pool.source.hosts or ())
+    return tuple(Portal(host.name.strip("[]"), host.port or ISCSI_PORT) for host in pool.source.hosts or ())
 
 
 def _sessions(pool: Pool, look: Look) -> tuple[Session, ...]:

@@ -14,14 +14,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..host.libiscsi import LIST, PORT, Account, Portal, Unit, unit_name, units
+from ..host.libiscsi import LIST, Account, Portal, Unit, unit_name, units
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
 from ..model.goal import Scope
 from ..model.operations import AskUnits, Secret, Step
-from ..model.pool import Pool, overlay
+from ..model.pool import Pool, at_port, overlay
 from ..model.secrets import password, with_reference
+from ..model.types import ISCSI_PORT
 from ..model.volume import Sought, Volume
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _portal(pool: Pool, known: Sequence[Any]) -> Portal:
     source, word = pool.source, password(pool, known)
     account = Account(source.auth.username, Secret(word)) if source.auth is not None and word is not None else None
     host = (source.hosts or ())[0]
-    return Portal(host.name, host.port or PORT, source.initiator or "", account)
+    return Portal(host.name, host.port or ISCSI_PORT, source.initiator or "", account)
 
 
 def _units(pool: Pool, look: Look) -> list[Unit]:
@@ -113,7 +114,7 @@ def _volume(unit: Unit, pool: Pool) -> Volume:
 
 def _portal_words(pool: Pool) -> str:
     host = (pool.source.hosts or ())[0]
-    return Portal(host.name, host.port or PORT).address
+    return at_port(host.name, host.port or ISCSI_PORT)
 
 
 def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:

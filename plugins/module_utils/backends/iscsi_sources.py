@@ -12,28 +12,22 @@ who asks.
 
 from __future__ import annotations
 
-import re
 import shutil
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ..host.files import read_small_file
-from ..host.libiscsi import LIST, PORT, Account, Portal, check_reached, offered
-from ..host.run import run
+from ..host.iscsi import own_name
+from ..host.libiscsi import LIST, Account, Portal, check_reached, offered
 from ..model.discovery import Discovery, FoundSource, Query, Unanswered
 from ..model.errors import StorageError
 from ..model.operations import Secret
 from ..model.pool import Source, SourceDevice, SourceHost
-from ..model.types import POOL_TYPES
+from ..model.types import ISCSI_PORT, POOL_TYPES
 
 if TYPE_CHECKING:
     from ..host.look import Look
 
 _WORKERS = 16
 _KERNELS_TOOL = "iscsiadm"
-_OWN_NAME = "/etc/iscsi/initiatorname.iscsi"
-_NAME = re.compile(r"^InitiatorName=(\S+)", re.M)
-_NOTHING_OFFERED = 21  # iscsiadm(8): exit status
 _Answer = dict[str, "tuple[int, ...] | None"]
 
 
@@ -50,7 +44,7 @@ def find(query: Query, look: Look) -> Discovery:
             unanswered.append(Unanswered(host.name, "", answer))
         else:
             sources += [_found(host, name, disks, query) for name, disks in answer.items()]
-    return Discovery(tuple(sources), tuple(unanswered), len(told) > len(unanswered), port=PORT)
+    return Discovery(tuple(sources), tuple(unanswered), len(told) > len(unanswered), port=ISCSI_PORT)
 
 
 def _found(host: SourceHost, name: str, disks: tuple[int, ...] | None, query: Query) -> FoundSource:
@@ -76,29 +70,15 @@ def _is_of_the_kernel(kind: str) -> bool:
 
 def _portal(host: SourceHost, query: Query) -> Portal:
     """The kernel's sessions are those of the host's own initiator, unless another one is named."""
-    initiator = query.initiator or (_own_name() if _is_of_the_kernel(query.type) else "")
+    initiator = query.initiator or (own_name() if _is_of_the_kernel(query.type) else "")
     account = None if query.username is None else Account(query.username, Secret(query.password or ""))
-    return Portal(host.name, host.port or PORT, initiator, account)
-
-
-def _own_name() -> str:
-    """Empty where it has none, or we may not read it."""
-    data = b""
-    with suppress(StorageError):
-        data = read_small_file(_OWN_NAME) or b""
-    match = _NAME.search(data.decode("utf-8", "replace"))
-    return match[1] if match else ""
+    return Portal(host.name, host.port or ISCSI_PORT, initiator, account)
 
 
 def _by_the_kernels_tool(host: SourceHost, look: Look) -> _Answer:
-    portal = Portal(host.name, host.port or PORT)
+    from ..host import initiator, iscsi
+
+    portal = Portal(host.name, host.port or ISCSI_PORT)
     check_reached(portal, look.left(host.name))
-    argv = (_KERNELS_TOOL, "-m", "discovery", "-t", "sendtargets", "-o", "nonpersistent", "-p", portal.address)
-    try:
-        printed = run(argv, timeout=look.left(host.name))
-    except StorageError as error:
-        if error.rc == _NOTHING_OFFERED:
-            return {}
-        raise
-    words = (line.split() for line in printed.splitlines())
-    return {each[1]: None for each in words if len(each) == 2}
+    offers = initiator.offers_at(iscsi.Portal(portal.host, portal.port), look.left(host.name))
+    return {offer.target: None for offer in offers}

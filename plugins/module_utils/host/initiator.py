@@ -18,12 +18,12 @@ from typing import Any, NamedTuple
 
 from ..model import operations as ops
 from ..model.errors import StorageError
+from ..model.types import ISCSI_PORT
 from .directories import sync_path, unlink, write_file
 from .files import read_small_file
 from .iscsi import (
     DATABASES,
     DEFAULT,
-    PORT,
     Node,
     Portal,
     Session,
@@ -45,8 +45,10 @@ _TOOL = "iscsiadm"
 # Exit statuses: include/iscsi_err.h of open-iscsi.
 _DATABASE, _TIMED_OUT, _NO_TRANSPORT, _EXISTS, _FATAL = 6, 8, 12, 15, 19
 _NO_DAEMON, _NOTHING, _NO_SESSION, _REFUSED = 20, 21, 22, 24
+_CODES = {_TIMED_OUT: "deadline", _NO_TRANSPORT: "not_supported", _REFUSED: "login_refused"}
 _HINTS = {
     _DATABASE: "Where no iscsiadm runs, one that was killed may have left its lock: remove /run/lock/iscsi/lock.write.",
+    _NO_TRANSPORT: "Install or load the module for the running kernel (iscsi_tcp).",
     _FATAL: "See what the target says of this initiator: whether it may log in, and with which credentials.",
     _NO_DAEMON: "Start iscsid (systemctl start iscsid) and see why it does not answer.",
     _REFUSED: "See whether username, secret and what is mutual are those of the target, and whether it lets this "
@@ -55,6 +57,7 @@ _HINTS = {
 _MANUAL = {"node.startup": "manual", "node.conn[0].startup": "manual"}
 _APPEARING = 10.0  # seconds
 _POLL_SECONDS = 0.1
+_LONGEST_PAUSE = 2.0  # seconds
 _LEAST = 0.5  # seconds, to take back what was made
 _END = "# END RECORD"
 _NODE, _IFACE = "node", "iface"
@@ -62,8 +65,8 @@ _SHOWN = 5
 
 
 def log_in(op: ops.LogIn, held: Sequence[int], timeout: float | None) -> None:
-    """At one of the portals at least. Raises ``source_missing``, ``deadline``, ``operation_failed``,
-    ``command_failed``.
+    """At one of the portals at least. Raises ``source_missing``, ``login_refused``, ``deadline``,
+    ``operation_failed``, ``command_failed``.
     """
     attempt = _Attempt(op, held, time.monotonic() + (timeout or SECONDS))
     try:
@@ -190,11 +193,7 @@ class _Attempt:
     def _offered(self, portal: Portal, iface: str, end: float) -> int:
         """The group of the portal, as it tells it. It has to name the target."""
         ensure_listening(portal.host, portal.port, max(_LEAST, end - time.monotonic()))
-        words = ("-m", "discovery", "-t", "sendtargets", "-p", str(portal), "-I", iface, "-o", "nonpersistent")
-        ended = _run(words, self._held, end)
-        if ended.status != _NOTHING:
-            _check(ended)
-        offers = list(_offers(ended.stdout))
+        offers = offers_at(portal, max(_LEAST, end - time.monotonic()), iface, self._held)
         there = [offer for offer in offers if offer.target == self._op.target]
         if not there:
             raise _not_offered(self._op.target, portal, [offer.target for offer in offers])
@@ -202,6 +201,7 @@ class _Attempt:
         return (here or there)[0].tag
 
     def _node(self, portal: Portal, tag: int, iface: str, end: float) -> Node:
+        """Its record, with the credentials. One of ours is made anew where there are none, to forget the old ones."""
         node = node_at(self._op.target, portal, iface, self._addresses)
         new = Node("", self._op.target, portal, tag, iface)
         ours = node is None or _made_of(node) in self._had
@@ -252,36 +252,49 @@ class _Attempt:
             unlink(self._op.records)
 
     def await_units(self) -> None:
-        """There may be none."""
-        patience = min(self._deadline, time.monotonic() + _APPEARING)
+        """There may be none: so each look for them comes later than the one before, since it takes processes."""
+        patience, pause = min(self._deadline, time.monotonic() + _APPEARING), _POLL_SECONDS
         while True:
             known = [each for each in sessions_with(self._op.target, self._op.initiator) if each.logged_in]
             for session in known:
                 scan_units(ops.ScanUnits(session.host, session.within), self._held, self._left())
             if any(units(session.host, session.within) for session in known) or time.monotonic() >= patience:
                 return
-            time.sleep(_POLL_SECONDS)
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def portal_of(text: str) -> Portal:
     """What is written as ``HOST:PORT``."""
     host, _colon, port = text.rpartition(":")
-    return Portal(host.strip("[]"), int(port) if port else PORT)
+    return Portal(host.strip("[]"), int(port) if port else ISCSI_PORT)
 
 
-class _Offer(NamedTuple):
+class Offer(NamedTuple):
+    """A portal at which a target can be logged in to; ``tag`` is that of its group."""
+
     portal: Portal
     tag: int
     target: str
 
 
-def _offers(printed: str) -> Iterator[_Offer]:
+def offers_at(portal: Portal, seconds: float, iface: str = DEFAULT, held: Sequence[int] = ()) -> list[Offer]:
+    """What a portal offers to the initiator of an interface. Raises ``command_failed``, ``deadline``,
+    ``tool_missing``.
+    """
+    ended = finish((*ops.discovery(str(portal)), "-I", iface), held, seconds)
+    if ended.status != _NOTHING:
+        _check(ended)
+    return list(_offers(ended.stdout))
+
+
+def _offers(printed: str) -> Iterator[Offer]:
     """Lines such as ``192.0.2.1:3260,1 iqn.2024-01.com.example:disks``."""
     for line in printed.splitlines():
         where, space, target = line.strip().partition(" ")
         portal, comma, tag = where.rpartition(",")
         if space and comma and tag.lstrip("-").isdigit() and portal.rpartition(":")[2].isdigit():
-            yield _Offer(portal_of(portal), int(tag), target.strip())
+            yield Offer(portal_of(portal), int(tag), target.strip())
 
 
 def _not_offered(target: str, portal: Portal, offered: Sequence[str]) -> StorageError:
@@ -310,10 +323,7 @@ def _check(ended: Ended) -> None:
 def _failed(ended: Ended) -> StorageError:
     error = failure(_TOOL, ended.command, ended.status, ended.stderr.strip())
     error.hint = _HINTS.get(ended.status, error.hint)
-    if ended.status == _TIMED_OUT:
-        error.code = "deadline"
-    if ended.status == _NO_TRANSPORT:
-        error.code, error.hint = "not_supported", "Install or load the module for the running kernel (iscsi_tcp)."
+    error.code = _CODES.get(ended.status, error.code)
     return error
 
 

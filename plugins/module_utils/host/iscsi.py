@@ -18,6 +18,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ..model.errors import StorageError
+from ..model.pool import at_port
+from ..model.types import ISCSI_PORT
 from .block import attribute
 from .files import read_small_file
 from .reach import plain_address
@@ -27,7 +29,6 @@ _SYS = "/sys"
 DATABASES = ("/etc/iscsi", "/var/lib/iscsi")
 _OWN_NAME = "/etc/iscsi/initiatorname.iscsi"
 DEFAULT = "default"  # the interface that has the host's own name, and no record
-PORT = 3260
 LOGGED_IN, _FREE = "LOGGED_IN", "FREE"
 _SESSION = re.compile(r"session([0-9]+)\Z")
 _HOST = re.compile(r"/host([0-9]+)/session[0-9]+/")
@@ -40,10 +41,10 @@ class Portal(NamedTuple):
     """``host`` is a name, or an address without brackets."""
 
     host: str
-    port: int = PORT
+    port: int = ISCSI_PORT
 
     def __str__(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return at_port(self.host, self.port)
 
 
 class Session(NamedTuple):
@@ -120,7 +121,7 @@ Addresses = Callable[[str], Iterable[str]]
 
 
 def own_name() -> str:
-    """The initiator's name of this host; empty where it has none, or we may not read it."""
+    """The initiator's name of this host; empty where it has none, or may not be read."""
     for line in _lines(_OWN_NAME):
         name, equals, value = line.partition("=")
         if equals and name.strip() == "InitiatorName":
@@ -209,7 +210,7 @@ def new_iface(initiator: str) -> str:
 
 
 def _lines(path: str) -> list[str]:
-    """Those of a file; none where it is not there, or may not be read."""
+    """None where it is not there, or may not be read."""
     data = b""
     with suppress(StorageError):
         data = read_small_file(path) or b""

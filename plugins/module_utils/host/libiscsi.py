@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 from ..model.errors import StorageError
 from ..model.operations import AskUnits, Secret
+from ..model.pool import at_port
+from ..model.types import ISCSI_PORT
 from .reach import reached
 from .run import Ended, failure, finish
 
-PORT = 3260  # RFC 7143: the one that is assigned
 LIST, SIZE, INQUIRE = "iscsi-ls", "iscsi-readcapacity16", "iscsi-inq"
 _TARGET = re.compile(r"Target:(\S+) Portal:(\S+)$")
 _UNIT = re.compile(r"Lun:(\d+)\s+Type:(\w+)")
@@ -52,13 +53,13 @@ class Portal(NamedTuple):
     """A server, and as whom it is asked. ``initiator``: the name of who connects, empty for the tools' own."""
 
     host: str
-    port: int = PORT
+    port: int = ISCSI_PORT
     initiator: str = ""
     account: Account | None = None
 
     @property
     def address(self) -> str:
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return at_port(self.host, self.port)
 
 
 class Unit(NamedTuple):

@@ -34,10 +34,12 @@ def objects(directory: str) -> Iterator[tuple[str, bytes]]:
 
 
 def value(directory: str, uuid: str) -> bytes | None:
-    """The value of an object; None where it has none, or what is no base64. Raises ``not_readable``."""
+    """The value of an object; None where it has none, or what is there is no base64. Raises ``not_readable``."""
     data = read_small_file(os.path.join(directory, uuid + _VALUE))
+    if data is None:
+        return None
     try:
-        return None if data is None else base64.b64decode(data)
+        return base64.b64decode(data)
     except ValueError:  # of which binascii.Error is one
         return None
 

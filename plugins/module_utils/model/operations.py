@@ -16,6 +16,7 @@ from __future__ import annotations
 import shlex
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from .pool import at_port
 from .units import format_mode
 
 if TYPE_CHECKING:
@@ -291,8 +292,7 @@ class AskUnits(NamedTuple):
     @property
     def argv(self) -> tuple[str, ...]:
         named = (f"--initiator-name={self.initiator}",) if self.initiator else ()
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return ("iscsi-ls", "--show-luns", *named, f"iscsi://{host}:{self.port}")
+        return ("iscsi-ls", "--show-luns", *named, f"iscsi://{at_port(self.host, self.port)}")
 
     @property
     def command(self) -> str:
@@ -316,6 +316,11 @@ class ChangeVport(NamedTuple):
     @property
     def command(self) -> str:
         return f"echo {self.word} > /sys/class/fc_host/host{self.parent}/vport_{self.doing}"
+
+
+def discovery(portal: str) -> tuple[str, ...]:
+    """The command that asks a portal (``HOST:PORT``) which targets it offers, and notes nothing of that."""
+    return ("iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal, "-o", "nonpersistent")
 
 
 class LogIn(NamedTuple):
@@ -343,7 +348,7 @@ class LogIn(NamedTuple):
         iface = f" as {self.initiator}" if self.initiator else ""
         node = ("iscsiadm", "-m", "node", "-T", self.target, "-p", portal)
         return [
-            _shell("iscsiadm", "-m", "discovery", "-t", "sendtargets", "-p", portal, "-o", "nonpersistent") + iface,
+            _shell(*discovery(portal)) + iface,
             _shell(*node, "-o", "new") + iface,
             *(["write the credentials to its record"] if self.credentials is not None else []),
             _shell(*node, "--login"),

@@ -27,6 +27,11 @@ class Permissions:
 UNDECLARED = Permissions()
 
 
+def at_port(host: str, port: int) -> str:
+    """``HOST:PORT``; an address of IPv6 is in brackets there."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
 @dataclass(frozen=True)
 class SourceHost:
     name: str
@@ -68,8 +73,8 @@ class Auth:
 
 @dataclass(frozen=True)
 class Login:
-    """Whom a server is told that connects: needed to mount it, and kept nowhere. ``username`` may begin with a domain
-    and a backslash.
+    """As whom one end shows itself to the other: to mount a share, where ``username`` may begin with a domain and a
+    backslash, or to whom logs in to a target. It is in no definition.
     """
 
     username: str

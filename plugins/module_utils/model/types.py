@@ -52,6 +52,8 @@ class PoolType:
     ``made_natively`` those that no daemon makes, beside them. ``group``: what the devices make together, which has the
     source's name. ``one_of``: no two pools agree in all of these fields of Source, of hosts in the first; without any
     there is but one pool of the type. ``taken_away``: its devices go away when it is stopped, whoever uses them.
+    ``recorded``: this host keeps records of how it is logged in to, also of as whom it shows itself; those that were
+    made for the pool go with its definition.
 
     The target: ``file_tree``: a directory of files, ``mounted``: on which something is mounted. ``of_devices``: it is
     where devices are looked up, /dev or a directory of links below it. ``active`` is the line of the documentation that
@@ -188,7 +190,7 @@ THIN_POOL = "thin-pool"
 _LOOK_AGAIN = ", then let the daemon look again (virsh pool-refresh)."
 _AT_THE_TARGET = "Do it where the target is served from."
 _AT_THE_UNITS = "Do it where the units are served from."
-_ISCSI = 3260  # RFC 7143
+ISCSI_PORT = 3260  # RFC 7143: the one that is assigned
 _UNITS = r"unit:[0-9]+:[0-9]+:[0-9]+\Z"
 # lvm(8): valid names; what is reserved for inner volumes may not be in them. Ours are being made: see the backend.
 _LOGICAL_NAMES = (
@@ -322,7 +324,7 @@ POOL_TYPES: dict[str, PoolType] = {
             appear=_UNITS,
             tools="open-iscsi",
             sources=("devices",),
-            port=_ISCSI,
+            port=ISCSI_PORT,
         ),
         PoolType(
             "iscsi-direct",
@@ -334,7 +336,7 @@ POOL_TYPES: dict[str, PoolType] = {
             elsewhere=_AT_THE_TARGET,
             appear=_UNITS,
             sources=("devices",),
-            port=_ISCSI,
+            port=ISCSI_PORT,
         ),
         PoolType(
             "scsi",

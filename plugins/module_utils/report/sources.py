@@ -12,7 +12,7 @@ from typing import Any
 
 from ..model.discovery import FoundSource, Unanswered
 from ..model.facts import noun_facts
-from ..model.pool import Source, SourceHost
+from ..model.pool import Source, SourceHost, at_port
 from ..model.types import POOL_TYPES
 
 # What a record can have. The documentation of the module lists the same.
@@ -61,9 +61,7 @@ def as_option(source: Source) -> dict[str, Any]:
 
 
 def _host(host: SourceHost) -> str:
-    if host.port is None:
-        return host.name
-    return f"[{host.name}]:{host.port}" if ":" in host.name else f"{host.name}:{host.port}"
+    return host.name if host.port is None else at_port(host.name, host.port)
 
 
 def missing_record(source: Source, why: str) -> dict[str, Any]:

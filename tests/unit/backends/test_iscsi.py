@@ -177,6 +177,15 @@ def test_what_starting_takes(tool, tree, monkeypatch):
     assert observe(pool_of()).unable is None
 
 
+def test_who_may_not_read_the_hosts_name_sees_its_sessions(tool, tree, monkeypatch):
+    (tool.database / "initiatorname.iscsi").unlink()
+    (tool.database / "initiatorname.iscsi").mkdir()  # root may read any file
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    tree.session(1, TARGET, 11)
+    assert observe(pool_of()).up
+    assert not observe(pool_of(target=OTHER)).up
+
+
 def test_what_is_said_of_sessions(tool, tree):
     tree.session(1, TARGET, 11, state="FAILED")
     lost, missing = observe(pool_of("127.0.0.1:3260", "127.0.0.2:3260")).remarks
@@ -314,7 +323,7 @@ def test_what_is_not_offered(tool, portal, notes):
 @pytest.mark.parametrize(
     ("status", "code", "hint"),
     [
-        (24, "command_failed", "secret"),
+        (24, "login_refused", "secret"),
         (19, "command_failed", "target"),
         (20, "command_failed", "iscsid"),
         (6, "command_failed", "lock.write"),
