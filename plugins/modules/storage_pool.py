@@ -332,6 +332,20 @@ EXAMPLES = r"""
     autostart: true
     state: present
 
+- name: An iSCSI target that asks who logs in; the password is kept as libvirt keeps it
+  virt.storage.storage_pool:
+    name: san
+    type: iscsi
+    source:
+      hosts: ["192.0.2.5", "192.0.2.6:3261"]
+      iqn: iqn.2026-01.com.example:guests
+      auth:
+        type: chap
+        username: kvm1
+        secret: "{{ vault_san }}"
+    autostart: true
+    state: present
+
 - name: What it would take to have files on a volume of another pool, which an earlier task may make
   virt.storage.storage_pool:
     name: files

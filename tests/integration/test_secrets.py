@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.engines import native
+
 from .crash_support import done, unchanged
 
 WORD, OTHER = "hunter2-öä'\"%", "correct horse"
@@ -189,6 +191,16 @@ def test_one_that_a_guest_names_stays(host):
     guest.write_text(f"<domain><name>web</name><devices>{disk}</devices></domain>")
     done(host.pool(name="one", state="absent"))
     assert len(files(host)) == 2
+
+
+def test_who_names_it_is_asked_only_where_it_may_go(host, monkeypatch):
+    asked = []
+    done(host.pool(**declared("san")))
+    monkeypatch.setattr(native.NativeEngine, "_guests", lambda self: asked.append(1) or ((), ()))
+    assert host.pool_info(name="san")
+    assert asked == []
+    done(host.pool(name="san", state="absent"))
+    assert asked
 
 
 def test_one_that_somebody_else_made_is_adopted_and_stays(host):

@@ -175,7 +175,7 @@ class NativeEngine:
         wanted = scope.pool
         if existing is not None:
             wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
-        secrets = self._secrets((wanted, existing), neighbours)
+        secrets = self._secrets((wanted, existing), neighbours, scope)
         look.secrets = secrets
         started = live is not None
         current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
@@ -207,13 +207,16 @@ class NativeEngine:
         )
         return self.host.contents(found, wanted, scope, look)
 
-    def _secrets(self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour]) -> tuple[SecretObject, ...]:
+    def _secrets(
+        self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour], scope: Scope
+    ) -> tuple[SecretObject, ...]:
+        """Those that they name; who else does is asked in tasks about the pool itself, with which one may go."""
         if all(pool is None or pool.source.auth is None for pool in pools):
             return ()
         from .secrets import auths_of, kept_in, with_users
 
         found = kept_in(self.places.secrets, auths_of(pools))
-        return with_users(found, neighbours, lambda: self._guests()[0])
+        return with_users(found, neighbours, lambda: self._guests()[0]) if scope.neighbours else found
 
     def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
         from .layers import lasting, layer_of
