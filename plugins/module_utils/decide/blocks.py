@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 
 from ..model.facts import permissions_facts
@@ -26,14 +27,7 @@ def settle_block(entry: VolumeGoal, task: VolumesTask) -> Volume:
     volume, row = entry.volume, task.found.row
     _check_name(volume, task)
     _check_options(volume, task)
-    known = (*row.volume_formats, *row.made_here)
-    if volume.format not in (None, "raw", *known):
-        raise task.refuse(
-            "format_unsupported",
-            volume.name,
-            f"volumes of {row.name} pools are not {volume.format}",
-            f"Leave format out, or give one of: {', '.join(known) or 'raw'}.",
-        )
+    check_format(volume, (*row.volume_formats, *row.made_here), task)
     if row.made_here:
         from .allocated import settle_made
 
@@ -78,16 +72,29 @@ def _with_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volum
 
 
 def _check_options(volume: Volume, task: VolumesTask) -> None:
-    given = [option for option in _IMAGE_OPTIONS if getattr(volume, option) is not None]
-    given += list(permissions_facts(volume.permissions))  # of a device node, which udev makes anew each time
+    given = list(permissions_facts(volume.permissions))  # of a device node, which udev makes anew each time
     if volume.thin_pool is not None and not task.found.row.made_here:
         given.append("thin_pool")
+    way_out = "Leave it out; a rule of udev gives an owner and a mode to a device each time it appears."
+    check_options(volume, given, task, way_out)
+
+
+def check_options(volume: Volume, more: Sequence[str], task: VolumesTask, way_out: str = "Leave it out.") -> None:
+    """Raises ``invalid_option`` for what only image files have, and for ``more`` that is given."""
+    given = [*(option for option in _IMAGE_OPTIONS if getattr(volume, option) is not None), *more]
     if given:
+        what = f"volumes of {task.found.row.name} pools have no {', '.join(given)}"
+        raise task.refuse("invalid_option", volume.name, what, way_out)
+
+
+def check_format(volume: Volume, known: Sequence[str], task: VolumesTask) -> None:
+    """Raises ``format_unsupported`` for what is neither raw nor known."""
+    if volume.format not in (None, "raw", *known):
         raise task.refuse(
-            "invalid_option",
+            "format_unsupported",
             volume.name,
-            f"volumes of {task.found.row.name} pools have no {', '.join(given)}",
-            "Leave it out; a rule of udev gives an owner and a mode to a device each time it appears.",
+            f"volumes of {task.found.row.name} pools are not {volume.format}",
+            f"Leave format out, or give one of: {', '.join(known) or 'raw'}.",
         )
 
 

@@ -233,21 +233,31 @@ def recognised(changes: tuple[Change, ...]) -> tuple[Change, ...]:
 def check_removal(entry: VolumeGoal, task: VolumesTask) -> None:
     """Raises where logical partitions would get other names, or would go with their extended one."""
     table, name = _table(task), entry.volume.name
-    number = table.number(name) or 0
-    staying = [each for each in gone_with(name, table) if each not in task.doomed_names]
+    moved = (table.name(each.number) for each in table.moved_by(table.number(name) or 0))
+    refusal = removal_refusal(name, task, gone_with(name, table), moved)
+    if refusal is not None:
+        raise refusal
+
+
+def removal_refusal(name: str, task: VolumesTask, within: Iterable[str], moved: Iterable[str]) -> StorageError | None:
+    """What is refused of deleting a partition ``within`` which others lie, or for which others are ``moved`` to another
+    number. Those that go in the same task don't count.
+    """
+    staying = [other for other in within if other not in task.doomed_names]
     if staying:
-        raise task.refuse(
+        more = f" and {len(staying) - _SHOWN} more" if len(staying) > _SHOWN else ""
+        return task.refuse(
             "volume_in_use",
             name,
-            f"volume {task.goal.pool}/{name} would be deleted, but {', '.join(staying[:_SHOWN])} are in it",
+            f"volume {task.goal.pool}/{name} would be deleted, but {', '.join(staying[:_SHOWN])}{more} are in it",
             "Delete these in the same task, or before.",
         )
-    for other in (table.name(each.number) for each in table.moved_by(number)):
-        if other not in task.doomed_names:
-            raise task.refuse(
-                "partition_renumbered",
-                name,
-                f"without {name}, {other} would be called {table.name((table.number(other) or 0) - 1)}, so that the "
-                "next run would delete that",
-                "Delete the higher ones in the same task too.",
-            )
+    other = next((other for other in moved if other not in task.doomed_names), None)
+    if other is None:
+        return None
+    return task.refuse(
+        "partition_renumbered",
+        name,
+        f"without {name}, {other} would get another number and name, so that the next run would delete that",
+        "Delete the higher ones in the same task too.",
+    )

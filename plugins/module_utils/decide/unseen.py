@@ -22,9 +22,9 @@ from ..model.partitions import PRIMARIES, daemon_deletes, encloses, expected_num
 from ..model.pool import Pool
 from ..model.units import format_size
 from ..model.volume import Volume
+from .blocks import check_format, check_options
 from .task import VolumesTask
 
-_IMAGE_OPTIONS = ("compat", "cluster_size", "lazy_refcounts", "extended_l2", "preallocation", "nocow", "thin_pool")
 _WORDS = {
     "create": "created",
     "clone": "made from another one",
@@ -145,30 +145,17 @@ def from_the_end(names: Iterable[str], task: VolumesTask) -> list[str]:
 
 
 def _removal_refusal(name: str, pool: Pool, task: VolumesTask) -> StorageError | None:
-    """What is refused of a dos label whose table we see too (cutting.check_removal), as far as the daemon tells."""
+    """What is refused of a dos label, as far as the daemon tells of that."""
     volumes = task.found.volumes
     numbers = {other: number_of(other, pool, task.found.resolved) or 0 for other in volumes}
-    logical = {other for other, number in numbers.items() if number > PRIMARIES}
+    logical = sorted((other for other, number in numbers.items() if number > PRIMARIES), key=numbers.__getitem__)
     extended = next((each for each in volumes if any(encloses(volumes[each], volumes[one]) for one in logical)), None)
     if pool.source.format not in ("dos", "unknown", None) or extended is None:
         return None
-    staying = sorted(logical - task.doomed_names, key=numbers.__getitem__)
-    moved = [other for other in staying if name in logical and numbers[other] > numbers[name]]
-    if moved:
-        return task.refuse(
-            "partition_renumbered",
-            name,
-            f"without {name}, {moved[0]} would get another number and name, so that the next run would delete that",
-            "Delete the higher ones in the same task too.",
-        )
-    if name != extended or not staying:
-        return None
-    return task.refuse(
-        "volume_in_use",
-        name,
-        f"volume {task.goal.pool}/{name} would be deleted, but {', '.join(staying)} are in it",
-        "Delete these in the same task, or before.",
-    )
+    from .cutting import removal_refusal
+
+    moved = [other for other in logical if name in logical and numbers[other] > numbers[name]]
+    return removal_refusal(name, task, logical if name == extended else (), moved)
 
 
 def _partition_refusal(name: str, names: set[str], volume: Volume, task: VolumesTask) -> StorageError | None:
@@ -202,15 +189,8 @@ def _partition_refusal(name: str, names: set[str], volume: Volume, task: Volumes
 
 def settle_plain(entry: VolumeGoal, task: VolumesTask) -> Volume:
     """A declared block device or network image with everything filled in that is known of it before it is made."""
-    volume, row, name = entry.volume, task.found.row, entry.volume.name
-    if volume.format not in (None, "raw", *row.volume_formats):
-        kinds = ", ".join(row.volume_formats) or "raw"
-        raise task.refuse(
-            "format_unsupported",
-            name,
-            f"volumes of {row.name} pools are not {volume.format}",
-            f"Leave format out, or give one of: {kinds}.",
-        )
+    volume, row = entry.volume, task.found.row
+    check_format(volume, row.volume_formats, task)
     _check_options(volume, task)
     has_formats = bool(row.volume_formats) and not (row.partitions and volume.format in ("raw", "none"))
     volume = replace(volume, format=volume.format if has_formats else None)
@@ -219,17 +199,14 @@ def settle_plain(entry: VolumeGoal, task: VolumesTask) -> Volume:
 
 def _check_options(volume: Volume, task: VolumesTask) -> None:
     row, name = task.found.row, volume.name
-    given = [option for option in _IMAGE_OPTIONS if getattr(volume, option) is not None]
+    given = [] if volume.thin_pool is None else ["thin_pool"]
     if volume.backing is not None and not row.snapshots:
         given.append("backing")
     if volume.content is not None and volume.content.volume is None:
         given.append("source.path or content")
     if row.partitions and volume.format not in (None, "none", "raw") and task.found.granule == 1:
         given.append("format, since its label is not dos")
-    if given:
-        raise task.refuse(
-            "invalid_option", name, f"volumes of {row.name} pools have no {', '.join(given)}", "Leave it out."
-        )
+    check_options(volume, given, task)
     declared = task.goal.by_name[name].volume if name in task.goal.by_name else volume
     if permissions_facts(declared.permissions):
         raise task.refuse(
