@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import daemon as engine_daemon
+from ansible_collections.virt.storage.plugins.module_utils.host import daemon_calls
 
 from .test_daemon_types import MIB, code, ok
 
@@ -51,14 +51,14 @@ def stopped(daemon_host):
 
 def before_call(monkeypatch, verb, act):
     """Has ``act`` done right before the first call of that name."""
-    call, done = engine_daemon._CALLS[verb], []
+    call, done = daemon_calls.CALLS[verb], []
 
     def acting(library, connection, op):
         if not done:
             done.append(act())
         return call(library, connection, op)
 
-    monkeypatch.setitem(engine_daemon._CALLS, verb, acting)
+    monkeypatch.setitem(daemon_calls.CALLS, verb, acting)
 
 
 def test_a_daemon_that_is_not_running(daemon_host, pool):
@@ -90,14 +90,14 @@ def test_a_daemon_that_hangs_in_the_middle(daemon_host, pool, stopped, monkeypat
 
 _RUN = """
 import json, os, signal, sys
-from ansible_collections.virt.storage.plugins.module_utils.host import daemon
+from ansible_collections.virt.storage.plugins.module_utils.host import daemon_calls
 from ansible_collections.virt.storage.plugins.modules import storage_volume
 from ansible.module_utils.testing import patch_module_args
-call = daemon._CALLS["vol-create"]
+call = daemon_calls.CALLS["vol-create"]
 def stopping(*arguments):
     os.kill(int(sys.argv[2]), signal.SIGSTOP)
     return call(*arguments)
-daemon._CALLS["vol-create"] = stopping
+daemon_calls.CALLS["vol-create"] = stopping
 with patch_module_args(json.loads(sys.argv[1])):
     storage_volume.main()
 """

@@ -14,7 +14,7 @@ import time
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import daemon
+from ansible_collections.virt.storage.plugins.module_utils.host import daemon, daemon_calls
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import DaemonCall
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Sought
@@ -207,7 +207,7 @@ def test_what_an_error_comes_to(monkeypatch, text, number, code):
     def fail(library, connection, op):
         raise Refused(text, number)
 
-    monkeypatch.setitem(daemon._CALLS, "pool-destroy", fail)
+    monkeypatch.setitem(daemon_calls.CALLS, "pool-destroy", fail)
     with pytest.raises(StorageError) as caught:
         opened(Connection()).call(DaemonCall("pool-destroy", "test:///x", "p"))
     error = caught.value
@@ -225,7 +225,7 @@ def test_a_daemon_that_went_away(monkeypatch):
         connection.alive = False
         raise Refused("end of file", 38)
 
-    monkeypatch.setitem(daemon._CALLS, "pool-refresh", fail)
+    monkeypatch.setitem(daemon_calls.CALLS, "pool-refresh", fail)
     with pytest.raises(StorageError) as caught:
         opened(connection).call(DaemonCall("pool-refresh", "test:///x", "p", "v"))
     assert caught.value.code == "daemon_lost"
@@ -270,7 +270,7 @@ def test_what_is_busy_is_tried_again(monkeypatch):
         if len(tries) < 3:
             raise Refused("pool 'p' has asynchronous jobs running.", 1)
 
-    monkeypatch.setitem(daemon._CALLS, "pool-destroy", busy)
+    monkeypatch.setitem(daemon_calls.CALLS, "pool-destroy", busy)
     opened(Connection()).call(DaemonCall("pool-destroy", "test:///x", "p"))
     assert len(tries) == 3
 
@@ -279,7 +279,7 @@ def test_what_stays_busy(monkeypatch):
     def busy(library, connection, op):
         raise Refused("volume 'v' is still in use.", 55)
 
-    monkeypatch.setitem(daemon._CALLS, "pool-destroy", busy)
+    monkeypatch.setitem(daemon_calls.CALLS, "pool-destroy", busy)
     with pytest.raises(StorageError) as caught:
         opened(Connection(), 0.3).call(DaemonCall("pool-destroy", "test:///x", "p"))
     assert caught.value.code == "daemon_failed"
@@ -287,14 +287,14 @@ def test_what_stays_busy(monkeypatch):
 
 
 def test_a_call_may_take_longer_while_the_daemon_answers(monkeypatch):
-    monkeypatch.setitem(daemon._CALLS, "pool-refresh", lambda library, connection, op: time.sleep(0.5))
+    monkeypatch.setitem(daemon_calls.CALLS, "pool-refresh", lambda library, connection, op: time.sleep(0.5))
     opened(Connection(), 0.1).call(DaemonCall("pool-refresh", "test:///x", "p"))
 
 
 def test_a_call_ends_where_the_daemon_does_not_answer(monkeypatch):
     connection = Connection()
     made = opened(connection, 0.1)
-    monkeypatch.setitem(daemon._CALLS, "pool-refresh", lambda library, connection, op: time.sleep(1))
+    monkeypatch.setitem(daemon_calls.CALLS, "pool-refresh", lambda library, connection, op: time.sleep(1))
     monkeypatch.setattr(made._library, "openReadOnly", lambda uri: time.sleep(1))
     with pytest.raises(StorageError) as caught:
         made.call(DaemonCall("pool-refresh", "test:///x", "p"))
@@ -347,10 +347,10 @@ def test_what_a_pool_turns_out_to_hold(names, used, holds, message):
 
     op = DaemonCall("pool-refresh", "u", "p", holds=holds)
     if not message:
-        daemon._refresh(Library(), Connection(), op)
+        daemon_calls._refresh(Library(), Connection(), op)
         return
     with pytest.raises(StorageError) as raised:
-        daemon._refresh(Library(), Connection(), op)
+        daemon_calls._refresh(Library(), Connection(), op)
     assert (raised.value.code, raised.value.message) == ("changed_meanwhile", message)
 
 
@@ -391,8 +391,8 @@ def test_what_is_sought_in_a_pool(sought, wrong):
 
     op = DaemonCall("pool-refresh", "u", "p", sought=(Sought("unit:0:0:1"), sought))
     if not wrong:
-        daemon._refresh(Library(), Connection(), op)
+        daemon_calls._refresh(Library(), Connection(), op)
         return
     with pytest.raises(StorageError) as raised:
-        daemon._refresh(Library(), Connection(), op)
+        daemon_calls._refresh(Library(), Connection(), op)
     assert (raised.value.code, wrong in raised.value.message) == ("source_missing", True)
