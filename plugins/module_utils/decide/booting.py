@@ -13,7 +13,7 @@ from ..model.change import Change
 from ..model.found import ENABLED, NO_UNIT, OUTDATED, Found
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
-from .pools import change_of
+from .decision import change_of
 
 
 def autostart(goal: PoolGoal, found: Found, before: Any, wanted: Pool | None) -> list[Change]:

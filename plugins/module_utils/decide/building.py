@@ -18,8 +18,8 @@ from ..model.found import ABSENT, FOREIGN, READY, Found, Part, Problem, Storage
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool
 from ..model.types import row_of
+from .decision import change_of, subject_of
 from .guards import check_ownership
-from .pools import change_of, subject_of
 
 DIRECTORY = "directory"
 _DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared

@@ -9,10 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from ..model.change import Change, Subject
 from ..model.errors import StorageError
 from ..model.found import Found
+from ..model.goal import PoolGoal
+from ..model.pool import Pool
 from ..model.volume import Sought
 
 
@@ -28,6 +31,18 @@ class Decision:
     missing: tuple[StorageError, ...] = ()
     warnings: tuple[str, ...] = ()
     refusal: StorageError | None = None
+
+
+def subject_of(goal: PoolGoal) -> Subject:
+    return Subject(goal.pool.name)
+
+
+def change_of(
+    goal: PoolGoal, action: str, summary: str, before: Any, after: Any, wanted: Pool | None = None, **more: Any
+) -> Change:
+    return Change(
+        subject_of(goal), action, f"pool {goal.pool.name}: {summary}", before, after, wanted or goal.pool, **more
+    )
 
 
 def unwritable(changes: tuple[Change, ...], reason: str, subject: str) -> StorageError | None:

@@ -20,10 +20,11 @@ from ..model.types import PoolType, row_of
 from ..model.units import counted
 from ..model.volume import Volume
 from .building import DIRECTORY, check_unused, parts_of, unreadable
-from .decision import clean
+from .decision import change_of, clean, subject_of
 from .destroying import delete
 from .guards import guard_unused, standing_on
-from .pools import change_of, check_nothing_above, stop, subject_of, undefine
+from .pools import undefine
+from .running import check_nothing_above, stop
 from .task import VolumesTask
 
 _LISTED = 10

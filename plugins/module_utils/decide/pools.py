@@ -7,23 +7,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import fields, replace
 from typing import Any
 
-from ..model.adapters import goes_with_pool
-from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, UNKNOWN, Change, Condition, Subject
+from ..model.change import BRING_UP, UNKNOWN, Change, Condition
 from ..model.definition import defined, keep_names, lacking, unordered, whole, with_usual
 from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
-from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found, Neighbour, User
+from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool, Source, overlay
-from ..model.types import POOL_TYPES, PoolType, row_of
-from .decision import Decision, staging_refusal, unwritable
-from .guards import check_copy_on_write, check_not_fixed, check_ownership
-
-_SHOWN = 5
+from ..model.types import POOL_TYPES, PoolType
+from .decision import Decision, change_of, staging_refusal, subject_of, unwritable
+from .guards import check_copy_on_write, check_ownership
 
 
 def decide_pool(goal: PoolGoal, found: Found) -> Decision:
@@ -38,6 +34,8 @@ def decide_pool(goal: PoolGoal, found: Found) -> Decision:
         return replace(decision, warnings=(*decision.warnings, warning))
     _check_identity(goal, found)
     if goal.state == "absent":
+        from .running import stop
+
         return _finish(goal, found, (*stop(goal, found), *undefine(goal, found)))
     if goal.state == "deleted":
         return _finish(goal, found, tuple(_delete(goal, found)))
@@ -55,11 +53,14 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     if _completes_restart(goal, found):
         goal = replace(goal, state="active")
     existing = found.definition or found.live
-    deleted = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
-    taken = deleted or _takes_away(goal, found)
+    taken = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
+    stops, goes = goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow, False
+    if stops or found.row.taken_away:
+        from .running import goes_down, takes_away
+
+        taken, goes = taken or takes_away(goal, found), stops and goes_down(goal, found)
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken else {}
-    stops = goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow
-    if stops and _goes_down(goal, found):
+    if goes:
         stakes[ITSELF] = RUNNING
     if stops and found.started and found.row.volumes == "block":
         stakes[ABOVE] = RUNNING
@@ -84,29 +85,6 @@ def _takes_devices(goal: PoolGoal, found: Found) -> bool:
     from .unseen_pools import takes_devices
 
     return takes_devices(goal, found)
-
-
-def _goes_down(goal: PoolGoal, found: Found) -> bool:
-    """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
-    if not found.started and not _in_the_way(goal, found):
-        return False
-    current = found.current
-    return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
-
-
-def _takes_away(goal: PoolGoal, found: Found) -> bool:
-    """Whether stopping the pool takes its volumes away, whoever uses them."""
-    if not found.started or not found.row.taken_away:
-        return False
-    pool = found.live or found.definition
-    daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
-    return daemon or _goes_down(goal, found)
-
-
-def _in_the_way(goal: PoolGoal, found: Found) -> bool:
-    """Whether storage that is to be deleted is mounted, though its pool was not started."""
-    mounted = found.row.file_tree and found.current.up and bool(found.current.take_down)
-    return mounted and goal.state == "deleted" and not found.started
 
 
 def _finish(
@@ -154,10 +132,6 @@ def _protected(changes: tuple[Change, ...], found: Found) -> str:
         return f"the filesystem of {storage.path} is read-only"
     emptied = any(change.subject.volume is not None for change in changes)
     return f"{storage.path} is not writable" if emptied and not storage.writable and not found.squashes else ""
-
-
-def subject_of(goal: PoolGoal) -> Subject:
-    return Subject(goal.pool.name)
 
 
 def _row(pool: Pool) -> PoolType:
@@ -263,14 +237,6 @@ def unlooked_pool(goal: PoolGoal) -> tuple[Change, ...]:
     return (change_of(goal, "define", "define it, or adjust what is there by then", before, after),)
 
 
-def change_of(
-    goal: PoolGoal, action: str, summary: str, before: Any, after: Any, wanted: Pool | None = None, **more: Any
-) -> Change:
-    return Change(
-        subject_of(goal), action, f"pool {goal.pool.name}: {summary}", before, after, wanted or goal.pool, **more
-    )
-
-
 def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
     existing = found.definition or found.live
     if goal.pool.login is not None and found.storage.kind == UNSEEN:
@@ -327,6 +293,8 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
     if goal.missing is not None and not (goal.state == "inactive" and found.definition is not None):
         missing.append(goal.missing)
     if restart or (goal.state == "inactive" and found.started):
+        from .running import stop
+
         changes += stop(goal, found, restart=restart)
     changes += _define(goal, found, kept, differing)
     runs = goal.state == "active" or restart
@@ -337,7 +305,9 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
     if runs or (found.active and goal.state == "present"):
         changes += _set_permissions(goal, found, wanted)
     if runs and (restart or not found.active):
-        changes.append(_start(goal, found, wanted, missing, restart))
+        from .running import start
+
+        changes.append(start(goal, found, wanted, missing, restart))
     changes += _autostart(goal, found, found.autostart, wanted)
     return _finish(goal, found, tuple(changes), tuple(missing))
 
@@ -494,131 +464,6 @@ def _build(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageErro
     from .building import build
 
     return build(goal, found, wanted, missing)
-
-
-def _start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError], restart: bool) -> Change:
-    storage, state = found.storage, "active" if found.active else "inactive"
-    adopted = storage.kind == READY and not storage.made and found.definition is None
-    summary = "start it" + (f" on {wanted.path}" if wanted.path else "")
-    if storage.kind == UNSEEN:
-        from .unseen_pools import start_unseen
-
-        return start_unseen(goal, found, wanted, {"state": state}, missing)
-    may: frozenset[str] = frozenset()
-    after: dict[str, Any] = {"state": "active"}
-    if storage.bring_up and (restart or not storage.up or storage.idle):
-        _check_source_unused(goal, found)
-        _check_hides_no_pool(goal, found, storage.path or "")
-        permissions = permissions_facts(replace(goal.pool.permissions, label=None))
-        check_not_fixed(permissions, found, str(subject_of(goal)))
-        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
-        after.update({"target": permissions} if permissions and _row(wanted).file_tree else {})
-    elif storage.take_down:
-        summary += ", which is up already"
-    elif adopted and not storage.parts:
-        summary += ", a directory that was there before"
-    return change_of(
-        goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
-    )
-
-
-def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
-    """Raises ``pool_in_use`` where mounting would hide the directory of another pool that was started: that would go on
-    in what is mounted, without its volumes.
-    """
-    hidden = [user for user, neighbour in _standing_on(found, path) if neighbour.identity is not None]
-    if hidden:
-        raise StorageError(
-            "pool_in_use",
-            f"pool {goal.pool.name} can't be started: it would be mounted over the directory of "
-            f"{', '.join(map(str, hidden))}",
-            subject=str(subject_of(goal)),
-            hint="Stop or undefine these first, or give the pool another path.",
-        )
-
-
-def _check_source_unused(goal: PoolGoal, found: Found) -> None:
-    if any(part.users or part.unseen for part in found.storage.parts):
-        from .building import check_all_unused
-
-        check_all_unused(goal, found, "started")
-
-
-def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
-    """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
-    if not found.started and not _in_the_way(goal, found):
-        return []
-    check_nothing_above(goal, found)
-    if _takes_away(goal, found):
-        from .deleting import guard_all
-
-        guard_all(goal, found, "taken away")
-    current, pool = found.current, found.definition or found.live
-    summary = "stop it"
-    may: frozenset[str] = frozenset()
-    if _goes_down(goal, found):
-        _check_not_busy(goal, found, current.take_down, current.path)
-        may = frozenset({TAKE_DOWN, *([EMPTIED] if deleting else [])})
-        summary += f": {current.take_down}"
-    elif current.take_down and current.up:
-        if restart or deleting:
-            raise _adopted(goal, found, "stopped for that" if restart else "deleted")
-        summary += f", without this: {current.take_down}, since it was up before the pool was started"
-    elif current.kind == UNSEEN and found.row.mounted:
-        path = (found.live or pool or goal.pool).path
-        _check_not_busy(goal, found, f"unmount {path}", path)
-    state = "active" if found.active else "inactive"
-    after = {"state": "inactive"}
-    requires = current.leaves if may else ()
-    return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
-
-
-def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:
-    busy = (*found.current.busy, *(user for user, _neighbour in _standing_on(found, path or "")))
-    if busy:
-        raise StorageError(
-            "pool_in_use",
-            f"pool {goal.pool.name} can't be stopped ({how}): it is used by "
-            + ", ".join(map(str, busy[:_SHOWN]))
-            + (f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""),
-            subject=str(subject_of(goal)),
-            hint="End or move these first.",
-        )
-
-
-def check_nothing_above(goal: PoolGoal, found: Found) -> None:
-    """What runs on a volume of the pool would lose it, or be left with what nobody answers for."""
-    if found.above and "in_use" not in goal.allow:
-        raise StorageError(
-            "pool_in_use",
-            f"pool {goal.pool.name} can't be stopped: on its volumes run {', '.join(map(str, found.above[:_SHOWN]))}",
-            subject=str(subject_of(goal)),
-            hint="Stop that first (state: inactive), or add allow: [in_use] if you know that it is safe.",
-            word="in_use",
-        )
-
-
-def _standing_on(found: Found, path: str) -> Iterator[tuple[User, Neighbour]]:
-    """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
-    inside = found.resolved.get(path, path).rstrip("/") + "/"
-    for neighbour in found.neighbours if found.row.file_tree and path else ():
-        if (
-            neighbour.started
-            and row_of(neighbour.pool.type).file_tree
-            and (neighbour.resolved or "").startswith(inside)
-        ):
-            yield User("pool", neighbour.pool.name), neighbour
-
-
-def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
-    return StorageError(
-        "pool_adopted",
-        f"pool {goal.pool.name} can't be {doing}: it was up before the pool was started, so that it is not taken down "
-        f"({found.current.take_down})",
-        subject=str(subject_of(goal)),
-        hint="Add allow: [stop_adopted] to do that all the same.",
-        word="stop_adopted",
-    )
 
 
 def _autostart(goal: PoolGoal, found: Found, before: Any, wanted: Pool | None = None) -> list[Change]:

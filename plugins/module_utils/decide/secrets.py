@@ -13,7 +13,7 @@ from ..model.found import Found
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.secrets import SecretObject, declared_value, new_object, object_of, usage_type, with_reference
-from .pools import change_of, subject_of
+from .decision import change_of, subject_of
 
 AS_DECLARED = "the one declared"
 _OTHER, _NONE, _UNREADABLE = "another one", "none", "can't be read"

@@ -15,7 +15,7 @@ from ..model.found import Found, Neighbour
 from ..model.goal import PoolGoal
 from ..model.pool import Pool, Source
 from ..model.types import row_of
-from .pools import subject_of
+from .decision import subject_of
 
 
 def check_uuid_is_free(goal: PoolGoal, found: Found) -> None:

@@ -23,8 +23,9 @@ from ..model.pool import Pool
 from ..model.types import POOL_TYPES, spoken
 from ..model.units import counted, format_size
 from .building import check_all_unused
+from .decision import change_of, subject_of
 from .deleting import check_nobody_has, check_whole, delete_listed, listing, undeletable
-from .pools import change_of, laid_over, subject_of
+from .pools import laid_over
 
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
 

@@ -1,0 +1,173 @@
+# Copyright: virt.storage contributors
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+# Private to the virt.storage collection: no stable interface.
+
+"""Starting and stopping a pool: what of its storage goes up and down with it, and what keeps it from that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from ..model.adapters import goes_with_pool
+from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change
+from ..model.errors import StorageError
+from ..model.facts import permissions_facts
+from ..model.found import READY, UNSEEN, Found, Neighbour, User
+from ..model.goal import PoolGoal
+from ..model.pool import Pool
+from ..model.types import row_of
+from .decision import change_of, subject_of
+from .guards import check_not_fixed
+
+_SHOWN = 5
+
+
+def goes_down(goal: PoolGoal, found: Found) -> bool:
+    """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
+    if not found.started and not _in_the_way(goal, found):
+        return False
+    current = found.current
+    return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
+
+
+def takes_away(goal: PoolGoal, found: Found) -> bool:
+    """Whether stopping the pool takes its volumes away, whoever uses them."""
+    if not found.started or not found.row.taken_away:
+        return False
+    pool = found.live or found.definition
+    daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
+    return daemon or goes_down(goal, found)
+
+
+def _in_the_way(goal: PoolGoal, found: Found) -> bool:
+    """Whether storage that is to be deleted is mounted, though its pool was not started."""
+    mounted = found.row.file_tree and found.current.up and bool(found.current.take_down)
+    return mounted and goal.state == "deleted" and not found.started
+
+
+def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError], restart: bool) -> Change:
+    storage, state = found.storage, "active" if found.active else "inactive"
+    adopted = storage.kind == READY and not storage.made and found.definition is None
+    summary = "start it" + (f" on {wanted.path}" if wanted.path else "")
+    if storage.kind == UNSEEN:
+        from .unseen_pools import start_unseen
+
+        return start_unseen(goal, found, wanted, {"state": state}, missing)
+    may: frozenset[str] = frozenset()
+    after: dict[str, Any] = {"state": "active"}
+    if storage.bring_up and (restart or not storage.up or storage.idle):
+        _check_source_unused(goal, found)
+        _check_hides_no_pool(goal, found, storage.path or "")
+        permissions = permissions_facts(replace(goal.pool.permissions, label=None))
+        check_not_fixed(permissions, found, str(subject_of(goal)))
+        may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
+        after.update({"target": permissions} if permissions and row_of(wanted.type).file_tree else {})
+    elif storage.take_down:
+        summary += ", which is up already"
+    elif adopted and not storage.parts:
+        summary += ", a directory that was there before"
+    return change_of(
+        goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
+    )
+
+
+def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
+    """Raises ``pool_in_use`` where mounting would hide the directory of another pool that was started: that would go on
+    in what is mounted, without its volumes.
+    """
+    hidden = [user for user, neighbour in _standing_on(found, path) if neighbour.identity is not None]
+    if hidden:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be started: it would be mounted over the directory of "
+            f"{', '.join(map(str, hidden))}",
+            subject=str(subject_of(goal)),
+            hint="Stop or undefine these first, or give the pool another path.",
+        )
+
+
+def _check_source_unused(goal: PoolGoal, found: Found) -> None:
+    if any(part.users or part.unseen for part in found.storage.parts):
+        from .building import check_all_unused
+
+        check_all_unused(goal, found, "started")
+
+
+def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
+    """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
+    if not found.started and not _in_the_way(goal, found):
+        return []
+    check_nothing_above(goal, found)
+    if takes_away(goal, found):
+        from .deleting import guard_all
+
+        guard_all(goal, found, "taken away")
+    current, pool = found.current, found.definition or found.live
+    summary = "stop it"
+    may: frozenset[str] = frozenset()
+    if goes_down(goal, found):
+        _check_not_busy(goal, found, current.take_down, current.path)
+        may = frozenset({TAKE_DOWN, *([EMPTIED] if deleting else [])})
+        summary += f": {current.take_down}"
+    elif current.take_down and current.up:
+        if restart or deleting:
+            raise _adopted(goal, found, "stopped for that" if restart else "deleted")
+        summary += f", without this: {current.take_down}, since it was up before the pool was started"
+    elif current.kind == UNSEEN and found.row.mounted:
+        path = (found.live or pool or goal.pool).path
+        _check_not_busy(goal, found, f"unmount {path}", path)
+    state = "active" if found.active else "inactive"
+    after = {"state": "inactive"}
+    requires = current.leaves if may else ()
+    return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
+
+
+def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:
+    busy = (*found.current.busy, *(user for user, _neighbour in _standing_on(found, path or "")))
+    if busy:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be stopped ({how}): it is used by "
+            + ", ".join(map(str, busy[:_SHOWN]))
+            + (f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""),
+            subject=str(subject_of(goal)),
+            hint="End or move these first.",
+        )
+
+
+def check_nothing_above(goal: PoolGoal, found: Found) -> None:
+    """What runs on a volume of the pool would lose it, or be left with what nobody answers for."""
+    if found.above and "in_use" not in goal.allow:
+        raise StorageError(
+            "pool_in_use",
+            f"pool {goal.pool.name} can't be stopped: on its volumes run {', '.join(map(str, found.above[:_SHOWN]))}",
+            subject=str(subject_of(goal)),
+            hint="Stop that first (state: inactive), or add allow: [in_use] if you know that it is safe.",
+            word="in_use",
+        )
+
+
+def _standing_on(found: Found, path: str) -> Iterator[tuple[User, Neighbour]]:
+    """Other pools that have their directory in what is taken down: they would go on, in the bare directory below it."""
+    inside = found.resolved.get(path, path).rstrip("/") + "/"
+    for neighbour in found.neighbours if found.row.file_tree and path else ():
+        if (
+            neighbour.started
+            and row_of(neighbour.pool.type).file_tree
+            and (neighbour.resolved or "").startswith(inside)
+        ):
+            yield User("pool", neighbour.pool.name), neighbour
+
+
+def _adopted(goal: PoolGoal, found: Found, doing: str) -> StorageError:
+    return StorageError(
+        "pool_adopted",
+        f"pool {goal.pool.name} can't be {doing}: it was up before the pool was started, so that it is not taken down "
+        f"({found.current.take_down})",
+        subject=str(subject_of(goal)),
+        hint="Add allow: [stop_adopted] to do that all the same.",
+        word="stop_adopted",
+    )
