@@ -129,7 +129,7 @@ def test_another_value(host):
     }
 
 
-def test_a_value_that_is_damaged_is_set_again(host):
+def test_a_damaged_value_of_our_own_is_set_again(host):
     done(host.pool(**declared("san")))
     (kept,) = (Path(host.root) / "etc/libvirt/secrets").glob("*.base64")
     kept.write_text("x")
