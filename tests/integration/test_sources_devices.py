@@ -348,7 +348,8 @@ def test_groups_of_other_hosts(groups, real):
         gone = call("storage_pool", **params, state="deleted", allow=["nonempty"])
         assert gone["error"]["code"] == "pool_undefined"  # it is there, and nobody defined it here
     groups.configure("use_devicesfile = 0\n}\nglobal { system_id_source = lvmlocal\n}\nlocal { system_id = elsewhere")
-    assert {each["source"]["name"] for each in groups.found("logical") if each["free"]} == {"other", "own"}
+    free = [each["source"] for each in groups.found("logical") if each["free"] and each["kind"] == "group"]
+    assert {source["name"] for source in free} == {"other", "own"}
 
 
 def test_groups_inside_volumes_of_guests_are_never_offered(groups):

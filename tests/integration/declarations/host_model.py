@@ -308,8 +308,8 @@ def _pool_deleted(work: _Work, task: PoolTask, path: str) -> None:
 
 
 def _claimed(host: Host, name: str, path: str) -> bool:
-    """Whether it is the directory of another pool; one whose target is only a name for its devices has none."""
-    others = (pool for other, pool in host.pools.items() if other != name and pool.type == "dir")
+    """Whether it is the directory of another pool."""
+    others = (pool for other, pool in host.pools.items() if other != name)
     return any(host.resolve(pool.path) == host.resolve(path) for pool in others)
 
 
@@ -319,7 +319,7 @@ def _pool_defined(work: _Work, task: PoolTask, path: str | None, uuid: str | Non
     if have is None and path is None:
         work.codes.add("missing_option")
         return
-    if have is None and task.type == "iscsi" and not task.source:
+    if have is None and task.type == "vstorage" and not task.source:
         work.codes.add("missing_option")
     want = copy.copy(have) if have is not None else Pool(task.type or "", path or "", uuid)
     for field_name, said in (("mode", task.mode), ("uid", task.owner), ("gid", task.group)):
@@ -330,7 +330,7 @@ def _pool_defined(work: _Work, task: PoolTask, path: str | None, uuid: str | Non
         work.told = "the same directory by another path, while it is not there"
     if moved:
         want.path = path or ""
-    if (have is None or moved) and want.type == "dir" and _claimed(host, name, want.path):
+    if (have is None or moved) and _claimed(host, name, want.path):
         work.codes.add("source_conflict")
     restart = moved and have.started and state != "inactive"
     if restart and host.active(have) and "restart" not in task.allow:

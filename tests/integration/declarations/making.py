@@ -237,11 +237,11 @@ def pool_task(draw: Drawer, host: Host, world: World) -> PoolTask:
         return PoolTask(Said(bad, bad, "invalid_name"), state, "dir", Said(world.homes[0], world.homes[0]))
     said: dict[str, Any] = {}
     path = _pool_path(draw, host, world, name, state)
-    kind = draw.weighted(("dir", 90), ("iscsi", 4), (None, 6))
+    kind = draw.weighted(("dir", 90), ("vstorage", 4), (None, 6))
     if pool is not None and state != "deleted":
-        kind = draw.weighted((None, 50), (pool.type, 48), ("iscsi", 2))
-    if kind == "iscsi":  # a type that has no backend
-        said["source"] = (("host", "server"), ("device", f"iqn.2026-01.test:{name}"))
+        kind = draw.weighted((None, 50), (pool.type, 48), ("vstorage", 2))
+    if kind == "vstorage":  # a type that has no backend
+        said["source"] = (("name", f"cluster-{name}"),)
     if draw.chance(48):
         said["mode"] = draw.one(POOL_MODES)
     if draw.chance(2):
