@@ -69,6 +69,8 @@ PACKAGES: dict[str, tuple[str, str, str, str]] = {
     "mount.glusterfs": ("glusterfs-client", "glusterfs-fuse", "glusterfs", "glusterfs"),
     "gluster": ("glusterfs-cli", "glusterfs-cli", "glusterfs", "glusterfs"),
     "iscsiadm": ("open-iscsi", "iscsi-initiator-utils", "open-iscsi", "open-iscsi"),
+    "multipathd": ("multipath-tools", "device-mapper-multipath", "multipath-tools", "multipath-tools"),
+    "targetctl": ("targetcli-fb", "targetcli", "python3-targetcli-fb", ""),
     "mount.cifs": ("cifs-utils",) * 4,
     **dict.fromkeys(_LIBISCSI, ("libiscsi-bin", "libiscsi-utils", "libiscsi-utils", "libiscsi")),
     "smbclient": ("smbclient", "samba-client", "samba-client", "smbclient"),
