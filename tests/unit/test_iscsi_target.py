@@ -1,0 +1,208 @@
+# Copyright: contributors to the virt.storage collection
+# GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
+"""What the role iscsi_pool makes of a declared target, on a made-up tree of the kernel's files. tests/molecule runs it on
+a kernel.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+PROGRAM = Path(__file__).resolve().parents[2] / "roles" / "iscsi_pool" / "files" / "target.py"
+IQN, HOST, GUEST = "iqn.2026-01.org.example:vm", "iqn.2026-01.org.example:kvm", "iqn.2026-01.org.example:guest"
+OTHER = "iqn.2026-01.org.example:other"
+
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
+    spec = importlib.util.spec_from_file_location("target", PROGRAM)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(module, "CONFIGFS", str(tmp_path / "target"))
+    return module
+
+
+class Kernel:
+    """Made-up files of configfs."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root / "target"
+        self.files = root / "files"
+        self.files.mkdir()
+
+    def write(self, path: Path, text: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+    def unit(self, name: str = "one", iqn: str = IQN, lun: int = 0) -> str:
+        served = self.files / name
+        served.touch()
+        store = self.root / "core" / "fileio_0" / name
+        self.write(store / "udev_path", f"{served}\n")
+        place = self.root / "iscsi" / iqn / "tpgt_1" / "lun" / f"lun_{lun}"
+        place.mkdir(parents=True)
+        (place / "alias").symlink_to(store)
+        return str(served)
+
+    def group(self, iqn: str = IQN, **attributes: str) -> Path:
+        group = self.root / "iscsi" / iqn / "tpgt_1"
+        self.write(group / "enable", "1\n")
+        for name, value in {"authentication": "0", "generate_node_acls": "0", **attributes}.items():
+            self.write(group / "attrib" / name, f"{value}\n")
+        (group / "np" / "0.0.0.0:3260").mkdir(parents=True)
+        return group
+
+    def acl(self, group: Path, name: str = HOST, logged_in: bool = False, luns: tuple[int, ...] = (0,)) -> None:
+        acl = group / "acls" / name
+        self.write(acl / "info", "InitiatorName: x\n" if logged_in else "No active iSCSI Session\n")
+        for file in ("userid", "password", "userid_mutual", "password_mutual"):
+            self.write(acl / "auth" / file, "NULL\n")
+        for lun in luns:
+            (acl / f"lun_{lun}").mkdir()
+            (acl / f"lun_{lun}" / "alias").symlink_to(group / "lun" / f"lun_{lun}")
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> Kernel:
+    return Kernel(tmp_path)
+
+
+def given(path: str = "/srv/one", **more: Any) -> dict[str, Any]:
+    return {
+        "check": False,
+        "state": "present",
+        "iqn": IQN,
+        "luns": [{"path": path, "size": "1M"}],
+        "initiators": [{"iqn": HOST}],
+        "portals": ["0.0.0.0"],
+        "in_use": False,
+        **more,
+    }
+
+
+def verbs(program: Any, **declared: Any) -> list[str]:
+    goal = program.declared_of(given(**declared))
+    program.check(goal, program.running(IQN), True)
+    return [verb for verb, _subject, _words in program.steps_for(goal, program.running(IQN))]
+
+
+def refused(program: Any, **declared: Any) -> str:
+    with pytest.raises(program.Refused) as caught:
+        verbs(program, **declared)
+    return str(caught.value)
+
+
+def test_all_of_it_is_made(program: Any, kernel: Kernel) -> None:
+    made = verbs(program, path=str(kernel.files / "new"))
+    assert made == ["target", "lun", "attribute", "attribute", "acl", "map", "portal", "enable"]
+
+
+def test_what_is_as_declared_is_left(program: Any, kernel: Kernel) -> None:
+    path = kernel.unit()
+    kernel.acl(kernel.group())
+    assert verbs(program, path=path) == []
+
+
+def test_only_the_difference_is_made(program: Any, kernel: Kernel) -> None:
+    path = kernel.unit()
+    kernel.acl(kernel.group(), logged_in=True)
+    luns = [{"path": path}, {"path": str(kernel.files / "two"), "size": "1M"}]
+    assert verbs(program, luns=luns) == ["lun", "map"]
+    chap = {"username": "u", "secret": "sesamesesame"}
+    assert verbs(program, path=path, initiators=[{"iqn": HOST, **chap}]) == ["attribute", "chap"]
+    assert verbs(program, path=path, initiators=[{"iqn": HOST}, {"iqn": GUEST}]) == ["acl", "map"]
+    assert verbs(program, path=path, portals=["192.0.2.1:3261", "0.0.0.0:3260"]) == ["portal"]
+
+
+def test_what_others_have_is_kept(program: Any, kernel: Kernel) -> None:
+    """A unit and an initiator that are not listed stay, and so does the target then."""
+    path = kernel.unit()
+    kernel.unit("more", lun=5)
+    group = kernel.group()
+    kernel.acl(group, luns=(0, 5))
+    kernel.acl(group, GUEST)
+    assert verbs(program, path=path) == []
+    assert verbs(program, path=path, state="absent") == ["drop acl", "drop lun"]
+    both = [{"path": path}, {"path": str(kernel.files / "more"), "lun": 5}]
+    whole = {"luns": both, "initiators": [{"iqn": HOST}, {"iqn": GUEST}]}
+    assert verbs(program, state="absent", **whole) == [*["drop acl"] * 2, *["drop lun"] * 2, "drop target"]
+
+
+def test_who_is_logged_in_is_not_cut_off(program: Any, kernel: Kernel) -> None:
+    path = kernel.unit()
+    kernel.acl(kernel.group(), logged_in=True)
+    assert f"{HOST} are logged in to {IQN}" in refused(program, path=path, state="absent")
+    assert "logged in" in refused(program, path=path, initiators=[{"iqn": HOST, "state": "absent"}])
+    assert verbs(program, path=path, state="absent", in_use=True) == ["drop acl", "drop lun", "drop target"]
+
+
+def test_what_is_refused(program: Any, kernel: Kernel) -> None:
+    path = kernel.unit()
+    kernel.group()
+    theirs = kernel.unit("theirs", OTHER)
+    assert "give /srv/two another number" in refused(program, path="/srv/two")
+    more = {"path": theirs, "lun": 1}
+    assert f"served already, by {OTHER}" in refused(program, luns=[{"path": path}, more])
+    named = {"path": str(kernel.files / "x"), "size": "1M", "lun": 1, "name": "theirs"}
+    assert "a name of its own" in refused(program, luns=[{"path": path}, named])
+    assert "there is no device" in refused(program, luns=[{"path": path}, {"path": "/dev/none"}])
+    assert "how large" in refused(program, luns=[{"path": path}, {"path": str(kernel.files / "x")}])
+    (kernel.files / "large").write_bytes(bytes(2048))
+    large = {"path": str(kernel.files / "large"), "size": "1K"}
+    assert "nothing is cut off" in refused(program, luns=[{"path": path}, large])
+    assert "of all, or of nobody" in refused(
+        program, initiators=[{"iqn": HOST, "username": "u", "secret": "s"}, {"iqn": GUEST}]
+    )
+    assert "goes with" in refused(program, initiators=[{"iqn": HOST, "secret": "sesamesesame"}])
+    assert "no name of a target" in refused(program, iqn="iqn.2026-01.example:x")
+
+
+def test_sizes_and_portals_are_read_as_elsewhere(program: Any) -> None:
+    sizes = {"1G": 1 << 30, "1GiB": 1 << 30, "1 MiB": 1 << 20, "512": 512, "512B": 512, "128MB": 128 * 10**6}
+    assert {text: program.bytes_of(text) for text in sizes} == sizes
+    for text in ("1X", "", "-1G", "100", "0"):
+        with pytest.raises(program.Refused):
+            program.bytes_of(text)
+    portals = {"192.0.2.1": "192.0.2.1:3260", "[fd00::1]:3261": "[fd00::1]:3261", "fd00::1": "[fd00::1]:3260"}
+    assert {text: program.portal_of(text) for text in [*portals, "192.0.2.1:1"]} == {
+        **portals,
+        "192.0.2.1:1": "192.0.2.1:1",
+    }
+
+
+def saved_target(iqn: str, *names: str) -> dict[str, Any]:
+    luns = [{"index": lun, "storage_object": f"/backstores/fileio/{name}"} for lun, name in enumerate(names)]
+    return {"wwn": iqn, "fabric": "iscsi", "tpgs": [{"tag": 1, "enable": True, "luns": luns}]}
+
+
+def store(name: str, **more: Any) -> dict[str, Any]:
+    return {"plugin": "fileio", "name": name, "dev": f"/srv/{name}", **more}
+
+
+def test_of_what_is_saved_only_ours_is_replaced(program: Any, tmp_path: Path) -> None:
+    path = tmp_path / "saveconfig.json"
+    before = {
+        "storage_objects": [store("one"), store("theirs"), store("asleep"), store("shared")],
+        "targets": [saved_target(OTHER, "theirs", "shared"), saved_target(IQN, "one", "shared")],
+        "fabric_modules": [{"name": "iscsi"}],
+    }
+    now = {
+        "storage_objects": [store("two", size=1), store("theirs", size=9), store("unsaved")],
+        "targets": [saved_target(IQN, "two"), saved_target("iqn.2026-01.org.example:unsaved", "unsaved")],
+    }
+    program.save(str(path), before, now, IQN)
+    after = json.loads(path.read_text(encoding="utf-8"))
+    assert after["storage_objects"] == [store("theirs"), store("asleep"), store("shared"), store("two", size=1)]
+    assert after["targets"] == [before["targets"][0], now["targets"][0]]
+    assert after["fabric_modules"] == before["fabric_modules"]
+    assert path.stat().st_mode & 0o777 == 0o600
+    goal = program.declared_of(given(path="/srv/two"))
+    left = program.steps_for(goal, program.saved(IQN, after))
+    assert [step[0] for step in left] == ["attribute", "attribute", "acl", "map", "portal"]
