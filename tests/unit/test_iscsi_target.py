@@ -1,7 +1,7 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""What the role iscsi_pool makes of a declared target, on a made-up tree of the kernel's files. tests/molecule runs it on
-a kernel.
+"""What the role iscsi_pool makes of a declared target, on a made-up tree of the kernel's files. The scenario of
+tests/molecule runs it on a kernel.
 """
 
 from __future__ import annotations
