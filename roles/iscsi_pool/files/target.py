@@ -340,9 +340,12 @@ class Kernel:
 
     def __init__(self, goal):
         try:
-            import rtslib_fb as rtslib
+            try:
+                import rtslib_fb as rtslib
+            except ImportError:
+                import rtslib
         except ImportError:
-            import rtslib
+            raise Refused(f"{sys.executable} has no rtslib: install targetcli and what belongs to it") from None
         self._lib, self._goal = rtslib, goal
         directory = os.path.dirname(saved_path())
         os.makedirs(directory, mode=0o700, exist_ok=True)  # the kernel's own database is there too
@@ -476,7 +479,7 @@ def main():
     said = {"changed": False, "done": [], "error": ""}
     try:
         converge(json.load(sys.stdin), said)
-    except (Refused, ImportError, OSError) as error:
+    except (Refused, OSError) as error:
         said["error"] = str(error)
     print(json.dumps(said))
 
