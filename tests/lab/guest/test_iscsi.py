@@ -200,7 +200,7 @@ def test_not_while_it_is_used(host: Host, target: Target, tmp_path: Path) -> Non
             refuses(host.pool, "volume_in_use", name="san", state=state)
     finally:
         run("umount", str(point))
-    sh(f"wipefs -qa {path_of(1)}; vgcreate -q vg-san {path_of(0)}")
+    sh(f"wipefs -qa {path_of(1)}; vgcreate -q vg-san {path_of(0)}; lvcreate -qq -y -n lv -L 8M vg-san")
     try:
         refuses(host.pool, "volume_in_use", name="san", state="inactive")
         ok(host.pool(name="group", type="logical", source={"name": "vg-san", "device": path_of(0)}))
