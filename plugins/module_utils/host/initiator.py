@@ -245,7 +245,7 @@ class _Attempt:
         if not made:
             return
         _remove(made, self._held, deadline)
-        left = [each for each in self._noted if each not in made]
+        left = [each for each in self._noted if each not in made or _is_kept(each)]
         if left:
             write_file(ops.WriteFile(self._op.records, _text(left)))
         else:
@@ -367,6 +367,11 @@ def _remove(noted: Sequence[_Made], held: Sequence[int], deadline: float) -> Non
                 _checked_removal(_run((*node.words, "-o", "delete"), held, deadline))
         elif each.iface != DEFAULT and not _is_used(each.iface) and _has(each.iface):
             _checked_removal(_run(("-m", "iface", "-I", each.iface, "-o", "delete"), held, deadline))
+
+
+def _is_kept(made: _Made) -> bool:
+    """Whether a node is there still: iscsid is not done with it, and it goes with the definition."""
+    return made.kind == _NODE and any(_made_of(node) == made for node in nodes(made.target))
 
 
 def _checked_removal(ended: Ended) -> None:

@@ -408,6 +408,26 @@ def test_a_login_that_somebody_else_has_on_its_way_is_not_taken_back(tool, tree,
     assert [each.number for each in sessions()] == [5]
 
 
+def test_a_record_that_can_not_go_yet_goes_with_the_definition(tool, tree, portal, notes, monkeypatch):
+    """iscsid goes on with the login of an iscsiadm that was killed, and keeps its record."""
+    tool.offer(TARGET, portal)
+    finish = tool.finish
+
+    def killed(argv, *more, **options):
+        if "--login" not in argv:
+            return finish(argv, *more, **options)
+        tree.session(5, TARGET, 11, port=int(portal.rpartition(":")[2]), state="FREE", initiator=OWN)
+        raise StorageError("deadline", "iscsiadm did not answer")
+
+    monkeypatch.setattr(initiator, "finish", killed)
+    with pytest.raises(StorageError):
+        start(pool_of(portal), notes)
+    assert len(tool.records()) == 1
+    tree.end_session(5, 11)
+    undefine(pool_of(portal), notes)
+    assert tool.records() == []
+
+
 def test_no_units_are_no_error(tool, portal, notes):
     tool.offer(TARGET, portal)
     tool.units = ()
