@@ -223,14 +223,12 @@ def check_whole(goal: PoolGoal, found: Found) -> None:
     guard_all(goal, found, "deleted")
 
 
-def guard_all(goal: PoolGoal, found: Found, doing: str) -> None:
-    """Raises where a volume is in use, unless that is allowed. What is a member of something that is not assembled, such
-    as a volume group without an active volume, loses nothing when it goes away and comes back: it is not in use.
-    """
+def guard_all(goal: PoolGoal, found: Found, doing: str, harmless: str = "") -> None:
+    """Raises where a volume is in use, unless that is allowed. ``harmless`` is a kind of users that lose nothing."""
     entries = tuple(VolumeGoal(Volume(name), "absent", allow=goal.allow) for name in found.volumes)
     task = VolumesTask(VolumesGoal(goal.pool.name, entries), found)
     for name in found.volumes:
-        users = tuple(user for user in found.users.get(name, ()) if user.kind != "member")
+        users = tuple(user for user in found.users.get(name, ()) if user.kind != harmless)
         guard_unused(str(task.subject(name)), users, goal.allow, doing, task, "in_use", name)
 
 

@@ -104,7 +104,8 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     if takes_away(goal, found):
         from .deleting import guard_all
 
-        guard_all(goal, found, "taken away")
+        # What is a member of something that is not assembled, such as a group of LVM, goes away and comes back as it is.
+        guard_all(goal, found, "taken away", harmless="member")
     current, pool = found.current, found.definition or found.live
     summary = "stop it"
     may: frozenset[str] = frozenset()

@@ -10,8 +10,10 @@ from dataclasses import replace
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.decide.deleting import guard_all
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model import types
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
     FOREIGN,
@@ -168,6 +170,14 @@ def test_units_in_use_are_not_taken_away():
     assert UNIT.name in pool_at_stake(pool_goal("inactive"), found)
     assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
     assert UNIT.name not in pool_at_stake(pool_goal("inactive"), virtual(ours=False))
+
+
+def test_a_member_of_what_is_not_assembled_loses_nothing_when_its_unit_goes_away():
+    found = virtual(users={UNIT.name: (user("member", "LVM"),)})
+    assert "remove it" in only(decide_pool(pool_goal("inactive"), found)).summary
+    with pytest.raises(StorageError) as caught:
+        guard_all(pool_goal("deleted", allow=["nonempty"]), found, "deleted")
+    assert caught.value.code == "volume_in_use"
 
 
 OTHER_WORDS = Adapter("fc_host", wwnn="0x" + "1" * 16, wwpn="0x" + "2" * 16)
