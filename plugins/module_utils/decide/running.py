@@ -104,7 +104,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     if takes_away(goal, found):
         from .deleting import guard_all
 
-        # What is a member of something that is not assembled, such as a group of LVM, goes away and comes back as it is.
+        # A member of what is not assembled, such as a group of LVM, goes away and comes back as it is.
         guard_all(goal, found, "taken away", harmless="member")
     current, pool = found.current, found.definition or found.live
     summary = "stop it"
