@@ -57,6 +57,8 @@ def run_sequence(numbers: Random, twins: Twins, counts: Counter, story: list[str
                     story.append(f"by hand: {hand}")
                     sequence.by_hand(hand)
             task = making.task(draw, sequence.host, twins.shop.world, sequence.earlier)
+            if getattr(task, "type", None) == making.WITHOUT_BACKEND:
+                continue  # nor does Debian's daemon support it
             story.append(f"{task.module}: {task.params()}")
             sequence.do(task)
     except Unforeseen:

@@ -18,6 +18,7 @@ Value = TypeVar("Value")
 POOLS = ("alpha", "beta", "gamma")
 VOLUMES = ("v0", "v1", "v2", "v3", "v4")
 UUIDS = tuple(f"6f1ec92b-2b3c-4d2f-9d5f-00000000000{number}" for number in range(4))
+WITHOUT_BACKEND = "vstorage"  # a type whose pools can be defined, and no more
 BAD_POOL_NAMES = ("../alpha", "a/b", "", "..", "-alpha", "a\nb", "n" * 241)
 BAD_VOLUME_NAMES = ("../v0", "a/b", "", ".", "..", "-v0", "v\n0", "v" * 256, ".virt-storage")
 SIZES = (
@@ -237,10 +238,10 @@ def pool_task(draw: Drawer, host: Host, world: World) -> PoolTask:
         return PoolTask(Said(bad, bad, "invalid_name"), state, "dir", Said(world.homes[0], world.homes[0]))
     said: dict[str, Any] = {}
     path = _pool_path(draw, host, world, name, state)
-    kind = draw.weighted(("dir", 90), ("vstorage", 4), (None, 6))
+    kind = draw.weighted(("dir", 90), (WITHOUT_BACKEND, 4), (None, 6))
     if pool is not None and state != "deleted":
-        kind = draw.weighted((None, 50), (pool.type, 48), ("vstorage", 2))
-    if kind == "vstorage":  # a type that has no backend
+        kind = draw.weighted((None, 50), (pool.type, 48), (WITHOUT_BACKEND, 2))
+    if kind == WITHOUT_BACKEND:
         said["source"] = (("name", f"cluster-{name}"),)
     if draw.chance(48):
         said["mode"] = draw.one(POOL_MODES)

@@ -282,7 +282,8 @@ class IscsiKind(Declaring):
         name, wrong, there = task.params["name"], [], set(reading.facts["sessions"])
         defined = records.defined
         kept = {login for each in records.started.values() for login in self._wanted(each)}
-        if name in records.started and not there & set(self._wanted(records.started[name])):
+        state = task.params.get("state", "active")
+        if state == "active" and name in records.started and not there & set(self._wanted(records.started[name])):
             wrong.append(f"active, but not logged in: {there}")
         strays = there - kept - self.foreign
         wrong += [f"still logged in: {strays}"] * bool(strays)
