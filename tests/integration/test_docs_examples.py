@@ -273,16 +273,21 @@ def through_a_daemon(row: Any) -> str:
     return told + (" (not in Debian's daemon)" if row.name in NOT_IN_DEBIAN else "")
 
 
+DECLARATIONS = PAGES[0].parent / "tests" / "lab" / "guest" / "declarations"
+
+
 def test_the_table_of_pool_types() -> None:
     from ansible_collections.virt.storage.plugins.module_utils.backends.by_type import backend_of
     from ansible_collections.virt.storage.plugins.module_utils.model.types import POOL_TYPES
 
     rows = re.findall(
-        r"^\| (?:\[([a-z-]+)\]\(\S+\)|([a-z-]+)) \| (all|define)[^|]* \| ([^|]+) \|$",
+        r"^\| (?:\[([a-z-]+)\]\(\S+\)|([a-z-]+)) \| (all|define)[^|]* \| ([^|]+) \| ([^|]+) \|$",
         PAGES[0].read_text("utf-8"),
         re.MULTILINE,
     )
-    assert {linked or plain: (can == "all", daemon) for linked, plain, can, daemon in rows} == {
+    assert {linked or plain: (can == "all", daemon) for linked, plain, can, daemon, _proof in rows} == {
         name: (backend_of(name) is not None, "the same" if row.beside else through_a_daemon(row))
         for name, row in POOL_TYPES.items()
     }
+    declared = {"dir", *(file.stem[len("test_") :] for file in DECLARATIONS.glob("test_*.py"))}
+    assert {linked or plain for linked, plain, *_can, proof in rows if " D" in proof} == declared
