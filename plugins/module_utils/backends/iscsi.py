@@ -40,7 +40,7 @@ _SECONDS = 5.0  # for a name of a portal
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
-    path, target, portals = pool.path or DIRECTORY, _target(pool), _portals(pool)
+    path, target, portals = pool.path or DIRECTORY, pool.source.target, _portals(pool)
     if not target or not portals:
         return Storage(ABSENT, path, "no target and portal are named")
     there = _sessions(pool, look)
@@ -57,10 +57,6 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     )
 
 
-def _target(pool: Pool) -> str:
-    return pool.source.devices[0].path if pool.source.devices else ""
-
-
 def _portals(pool: Pool) -> tuple[Portal, ...]:
     return tuple(Portal(host.name.strip("[]"), host.port or ISCSI_PORT) for host in pool.source.hosts or ())
 
@@ -72,7 +68,7 @@ def _sessions(pool: Pool, look: Look) -> tuple[Session, ...]:
 
 def _at_portals(pool: Pool, addresses: Addresses) -> tuple[Session, ...]:
     """Those with its target at its portals, in the order of these."""
-    known = sessions_with(_target(pool), pool.source.initiator or "")
+    known = sessions_with(pool.source.target, pool.source.initiator or "")
     found = (each for portal in _portals(pool) for each in known if is_at(each.portals, portal, addresses))
     return tuple(dict.fromkeys(found))
 
@@ -114,7 +110,7 @@ def _password(pool: Pool, known: Sequence[SecretObject]) -> str | None:
 
 
 def _remarks(pool: Pool, there: Sequence[Session], look: Look) -> Iterable[str]:
-    target = _target(pool)
+    target = pool.source.target
     for portal in _portals(pool) if there else ():
         here = [each for each in there if is_at(each.portals, portal, _addresses(look))]
         if not here:
@@ -128,7 +124,7 @@ def _comes_back(pool: Pool, look: Look) -> tuple[str, ...]:
     if os.geteuid() != 0:
         return ()
     iface = iface_for(pool.source.initiator or "")
-    known = [node for node in nodes(_target(pool)) if node.iface == iface]
+    known = [node for node in nodes(pool.source.target) if node.iface == iface]
     here = [node for node in known if any(is_at([node.portal], each, _addresses(look)) for each in _portals(pool))]
     return tuple(node.path for node in here if fields_of(node.path).get(_STARTUP, _MANUAL) != _MANUAL)
 
@@ -140,8 +136,10 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     pool = _as_asked(found, scope)
     there = _sessions(pool, look)
     served = [unit for session in there for unit in units(session.host, session.within)]
-    found = observe_units(found, scope, look, _once_each(served), pool.path or DIRECTORY)
-    return _with_other_ways(found, scope, served, look, pool) if len(there) > 1 else found
+    told = _once_each(served)
+    found = observe_units(found, scope, look, told, pool.path or DIRECTORY)
+    others = [unit for unit in served if unit not in told] if _may_take_away(scope) else []
+    return _with_other_ways(found, scope, others, look, pool) if others else found
 
 
 def _as_asked(found: Found, scope: Scope) -> Pool:
@@ -166,12 +164,8 @@ def _once_each(served: Sequence[Unit]) -> list[Unit]:
     return list(best.values())
 
 
-def _with_other_ways(found: Found, scope: Scope, served: Sequence[Unit], look: Look, pool: Pool) -> Found:
+def _with_other_ways(found: Found, scope: Scope, others: Sequence[Unit], look: Look, pool: Pool) -> Found:
     """To tasks about the pool itself, which may take them away, the devices of the other sessions are told too."""
-    if not _may_take_away(scope):
-        return found
-    told = {unit.address for unit in _once_each(served)}
-    others = [unit for unit in served if unit.address not in told]
     more = observe_units(replace(found, volumes={}), scope, look, others, pool.path or DIRECTORY)
     ways = {volume.name: volume for volume in more.volumes.values()}
     volumes = dict(found.volumes)
@@ -196,9 +190,9 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.action == "stop":
         return [LogOut(each.number, each.target) for each in _now(pool)] if TAKE_DOWN in change.may else []
     if change.action == "undefine":
-        return [ForgetRecords(_target(pool), records)] if notes.made(_key(pool)) is not None else []
+        return [ForgetRecords(pool.source.target, records)] if notes.made(_key(pool)) is not None else []
     if change.action == "autostart":
-        return [_by_hand(node) for node in nodes(_target(pool)) if node.path in found.storage.comes_back]
+        return [_by_hand(node) for node in nodes(pool.source.target) if node.path in found.storage.comes_back]
     return []
 
 
@@ -209,7 +203,7 @@ def _key(pool: Pool) -> str:
 
 def _log_in(pool: Pool, found: Found, records: str) -> LogIn:
     portals = tuple(map(str, _portals(pool)))
-    return LogIn(_target(pool), portals, records, pool.source.initiator or "", _credentials(pool, found))
+    return LogIn(pool.source.target, portals, records, pool.source.initiator or "", _credentials(pool, found))
 
 
 def _credentials(pool: Pool, found: Found) -> Secret | None:

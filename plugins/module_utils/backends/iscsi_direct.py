@@ -38,8 +38,10 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     """Whether the target answers, and lets us in, is all. Starting it asks the same once more: there is nothing that
     would stay up.
     """
-    what = f"the target {_target(pool)}"
-    ready = Storage(READY, parts=(Part(TARGET, what, READY),), idle=True, bring_up=f"ask {_target(pool)} for its units")
+    what = f"the target {pool.source.target}"
+    ready = Storage(
+        READY, parts=(Part(TARGET, what, READY),), idle=True, bring_up=f"ask {pool.source.target} for its units"
+    )
     problem = _misfit(pool)
     if problem is None:
         try:
@@ -56,7 +58,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
 
 def _misfit(pool: Pool) -> Problem | None:
     """What keeps it from being asked at all. Definitions of others may lack anything."""
-    source, name = pool.source, _target(pool)
+    source, name = pool.source, pool.source.target
     if len(source.hosts or ()) != 1 or not name or len(source.devices or ()) != 1:
         what = "such a pool has one host and one target"
         return Problem("not_supported", what, "Name one of each (source.host, source.iqn); make a pool for each other.")
@@ -68,10 +70,6 @@ def _misfit(pool: Pool) -> Problem | None:
     return None
 
 
-def _target(pool: Pool) -> str:
-    return pool.source.devices[0].path if pool.source.devices else ""
-
-
 def _portal(pool: Pool, known: Sequence[Any]) -> Portal:
     source, word = pool.source, password(pool, known)
     account = Account(source.auth.username, Secret(word)) if source.auth is not None and word is not None else None
@@ -81,7 +79,7 @@ def _portal(pool: Pool, known: Sequence[Any]) -> Portal:
 
 def _units(pool: Pool, look: Look) -> list[Unit]:
     pool = with_reference(pool)
-    portal, target = _portal(pool, look.secrets), _target(pool)
+    portal, target = _portal(pool, look.secrets), pool.source.target
     key = (LIST, portal[:3], target, pool.source.auth)
     found: list[Unit] = look.once(key, lambda: units(portal, target, lambda: look.left(target)))
     return found
@@ -99,7 +97,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
 
 def _volume(unit: Unit, pool: Pool) -> Volume:
     """Keys and paths are libvirt's words for what a guest connects to."""
-    path = f"ip-{_portal_words(pool)}-iscsi-{_target(pool)}-lun-{unit.number}"
+    path = f"ip-{_portal_words(pool)}-iscsi-{pool.source.target}-lun-{unit.number}"
     return Volume(
         unit_name(unit),
         capacity=unit.size,
@@ -128,7 +126,7 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 def _asking(pool: Pool, found: Found, sought: tuple[Sought, ...] = ()) -> AskUnits:
     portal = _portal(with_reference(pool), found.secrets)
     word, name = (portal.account.password, portal.account.username) if portal.account else (None, "")
-    return AskUnits(portal.host, portal.port, _target(pool), portal.initiator, name, word, sought)
+    return AskUnits(portal.host, portal.port, pool.source.target, portal.initiator, name, word, sought)
 
 
 def lower_volumes(

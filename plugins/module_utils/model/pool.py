@@ -107,6 +107,11 @@ class Source:
     vendor: str | None = None
     product: str | None = None
 
+    @property
+    def target(self) -> str:
+        """The name of an iSCSI target, which is the path of its device in a definition; empty where none is named."""
+        return self.devices[0].path if self.devices else ""
+
 
 @dataclass(frozen=True)
 class Pool:
