@@ -41,15 +41,26 @@ def _targets() -> list[tuple[str, str]]:
     return sorted(pairs)
 
 
-def sources(log: Path) -> str:
-    """This machine's own sources of Debian 12, with contrib. apt knows them only after it fetched their lists."""
+def _known(log: Path) -> list[tuple[str, str]]:
+    """This machine's own sources of Debian 12. apt knows them only after it fetched their lists."""
     targets = _targets()
     if not targets:
         run_logged(["apt-get", "update", "-q"], log, "Fetching the package lists")
         targets = _targets()
     if not targets:
         raise Stop(f"apt has no source of Debian 12 ({SUITE}): the lab builds its guest from it.")
-    return "".join(f"deb {site} {suite} {COMPONENTS}\n" for site, suite in targets)
+    return targets
+
+
+def sources(log: Path) -> str:
+    """Those, with contrib."""
+    return "".join(f"deb {site} {suite} {COMPONENTS}\n" for site, suite in _known(log))
+
+
+def backports(log: Path, suite: str) -> str:
+    """Where they would have ``suite``, and what packages of it may depend on."""
+    mains = sorted({site for site, each in _known(log) if each == SUITE})
+    return "".join(f"deb {site} {each} main\n" for site in mains for each in (SUITE, suite))
 
 
 def _settings() -> list[str]:

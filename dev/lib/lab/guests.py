@@ -189,12 +189,13 @@ class Guest:
         """What a shell script prints there."""
         return self.run(script).stdout.decode()
 
-    def push(self, tar_command: list[str], target: str) -> None:
-        """Unpack there what a command of this machine packs."""
-        with subprocess.Popen(tar_command, stdout=subprocess.PIPE, cwd=places.ROOT, env=environment()) as packing:
-            self.run(f"mkdir -p {target} && tar -x --no-same-owner -C {target}", stdin=packing.stdout)
+    def push(self, top: Path) -> None:
+        """All files below ``top`` go there, to the same paths below the guest's root."""
+        pack = ["tar", "-c", "-C", str(top), "."]
+        with subprocess.Popen(pack, stdout=subprocess.PIPE, env=environment()) as packing:
+            self.run("tar -x --no-same-owner --no-overwrite-dir -C /", stdin=packing.stdout)
         if packing.returncode != 0:
-            raise Stop(f"{shlex.join(tar_command)} failed")
+            raise Stop(f"{shlex.join(pack)} failed")
 
     def read(self, path: str) -> bytes:
         return self.run(f"cat {shlex.quote(path)}").stdout

@@ -21,10 +21,10 @@ from typing import Any
 
 from places import Stop
 
-from lab.holding import bound, digest, environment, spawn
+from lab import emulator
+from lab.holding import bound, digest, spawn
 from lab.image import Image
 
-PROGRAM = "qemu-system-x86_64"
 MEMORY = 1536  # MiB
 DISK_SIZE = "1G"
 VIRTIO_DISKS = tuple(f"disk{number}" for number in range(1, 7))
@@ -96,7 +96,7 @@ def command(image: Image, name: str, port: int, number: int, wire: str, incoming
     socket, the second network card is connected to other guests.
     """
     lan = f"stream,id=lan,server=off,addr.type=unix,addr.path={wire}" if wire else "hubport,id=lan,hubid=1"
-    words = [PROGRAM, "-name", name, "-nodefaults", "-no-user-config", "-display", "none"]
+    words = [*emulator.command(), "-name", name, "-nodefaults", "-no-user-config", "-display", "none"]
     words += [
         "-machine",
         "q35",
@@ -130,18 +130,10 @@ def command(image: Image, name: str, port: int, number: int, wire: str, incoming
     return words + (["-incoming", incoming] if incoming else [])
 
 
-def version() -> str:
-    try:
-        shown = subprocess.run([PROGRAM, "--version"], capture_output=True, text=True, env=environment(), check=True)
-    except FileNotFoundError:
-        raise Stop(f"{PROGRAM} is missing; dev/setup lab installs it.") from None
-    return shown.stdout.splitlines()[0]
-
-
 def shape() -> str:
     """A short name for all that has to be equal where a state is saved and where it is resumed."""
     nobody = Image(Path("/"))
-    return digest(version(), command(nobody, "name", 0, 0, ""))
+    return digest(emulator.version(), command(nobody, "name", 0, 0, ""))
 
 
 def start(words: list[str], directory: Path, passing: bool) -> subprocess.Popen[bytes]:

@@ -12,12 +12,15 @@ from pathlib import Path
 import places
 from places import Stop, say
 
-from lab import qemu
+from lab import compiled, qemu
 from lab.guests import Guest
 from lab.holding import digest, environment, made_once
 from lab.image import HERE, Image
 
 PREWARM = HERE / "guest" / "prewarm.sh"
+SITE = HERE / "guest" / "sitecustomize.py"
+#: What Debian's Python runs first.
+SETTINGS = "/etc/python3.11/sitecustomize.py"
 #: Where the guest has the part of ansible-core that modules need.
 ANSIBLE = "/root/ansible-core"
 
@@ -25,7 +28,8 @@ ANSIBLE = "/root/ansible-core"
 def get(image: Image) -> Path:
     """The saved state that belongs to the image, to this QEMU and to the pinned ansible-core."""
     core = _ansible_core()
-    name = f"saved-{digest(qemu.shape(), _core_version(core), PREWARM, Path(__file__).resolve())}"
+    ours = (PREWARM, SITE, Path(compiled.__file__).resolve(), Path(__file__).resolve())
+    name = f"saved-{digest(qemu.shape(), _core_version(core), *ours)}"
     return made_once(image.directory / name, lambda directory: _save(image, core, directory), "the lab's saved state")
 
 
@@ -89,8 +93,20 @@ def _rebase(path: Path, below: Path) -> None:
 
 
 def _push_ansible(guest: Guest, core: Path) -> None:
-    parts = ["ansible/__init__.py", "ansible/release.py", "ansible/_vendor", "ansible/module_utils"]
-    guest.push(["tar", "-c", "-C", str(core.parent), "--exclude=__pycache__", *parts], ANSIBLE)
+    """What modules import; and compiled, also the modules, which tasks bring."""
+    with compiled.workspace() as top:
+        tree = top / ANSIBLE.lstrip("/") / "ansible"
+        for part in ("_vendor", "module_utils"):
+            shutil.copytree(core / part, tree / part, ignore=shutil.ignore_patterns("__pycache__"))
+        for part in ("__init__.py", "release.py"):
+            shutil.copy(core / part, tree / part)
+        kept = top / compiled.DIRECTORY.lstrip("/")
+        compiled.compile_tree(tree, kept)
+        compiled.compile_tree(core / "modules", kept, beside=False)
+        settings = top / SETTINGS.lstrip("/")
+        settings.parent.mkdir(parents=True)
+        shutil.copy(SITE, settings)
+        guest.push(top)
 
 
 def _write_memory(guest: Guest, target: Path) -> None:

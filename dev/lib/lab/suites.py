@@ -22,7 +22,7 @@ from xml.etree import ElementTree
 import places
 from places import ROOT, Stop, say
 
-from lab import guests, image, saved, skips
+from lab import compiled, guests, image, saved, skips
 from lab.guests import Guest
 from lab.holding import environment
 
@@ -68,7 +68,13 @@ def push_collection(guest: Guest) -> None:
     """The clone as it is, with what is not committed yet."""
     listed = "git ls-files -z --cached --others --exclude-standard"
     pack = "tar --null --files-from=- --ignore-failed-read --warning=no-failed-read --create"
-    guest.push(["bash", "-c", f"set -o pipefail; {listed} | {pack}"], COLLECTION)
+    with compiled.workspace() as top:
+        tree = top / COLLECTION.lstrip("/")
+        tree.mkdir(parents=True)
+        unpack = f"tar --extract --directory {shlex.quote(str(tree))}"
+        subprocess.run(["bash", "-c", f"set -o pipefail; {listed} | {pack} | {unpack}"], cwd=ROOT, check=True)
+        compiled.compile_tree(tree, top / compiled.DIRECTORY.lstrip("/"))
+        guest.push(top)
 
 
 def test_command(paths: list[str], arguments: list[str]) -> str:
