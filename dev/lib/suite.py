@@ -37,6 +37,9 @@ REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARA
 # Several Pythons: the newest runs all integration tests that it can, the oldest (of the distribution, as is libvirt's
 # binding) those that need the binding, and those whose outcome could depend on the Python or on ansible-core.
 OLDEST_RUNS = "libvirt_binding or each_python"
+# Who waits for it goes without what takes long and is seldom the only one to find something.
+QUICK_RUNS = "not thorough"
+OLDEST_RUNS_QUICK = "libvirt_binding and not thorough"
 # Of the unit tests, those that use ansible-core: what else the oldest would run, the Python of managed hosts runs.
 NEED_ANSIBLE = "needs_ansible"
 WORKERS = "4"  # on two processors: half of the time the integration tests wait for tools and for the kernel
@@ -79,7 +82,10 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str], quick: bool) -> li
     steps = []
     for python in reversed(choice.suites):
         arguments = ["-n", WORKERS if python is main else "2", "--dist", "loadgroup", "--max-worker-restart=0"]
-        arguments += [] if python is main else ["-m", OLDEST_RUNS]
+        if python is not main:
+            arguments += ["-m", OLDEST_RUNS_QUICK if quick else OLDEST_RUNS]
+        elif quick:
+            arguments += ["-m", QUICK_RUNS]
         step = _pytest("integration", python, arguments + pytest_arguments)
         fewer = QUICK if python is main else {**SHORTER, **QUICK}
         step.extra_env.update({**REPEATABLE, **{name: n for name, n in fewer.items() if name not in os.environ}})
@@ -375,6 +381,12 @@ def entry(arguments: list[str]) -> int:
     notes = [] if options.groups else list(choice.notes)
     for marked in (OLDEST_RUNS, NEED_ANSIBLE):
         notes += [f"{step.title}: all but {marked}" for step in steps if marked in step.commands[-1]]
+    for marked in (QUICK_RUNS, OLDEST_RUNS_QUICK):
+        notes += [
+            f"{step.title}: all but {marked}: with CI, or make integration"
+            for step in steps
+            if marked in step.commands[-1]
+        ]
     if len(chosen) < len(GROUPS):
         left = ", ".join(group for group in GROUPS if group not in chosen)
         notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")

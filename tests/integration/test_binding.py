@@ -97,6 +97,7 @@ def test_a_test_that_calls_a_module_gets_the_error_at_once(monkeypatch):
     assert caught.value.code == "library_missing"
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_a_play_through_a_daemon(daemon, tmp_path, collections_path):
     """With the tests' own Python as the interpreter, which has no binding: both runs, and a dry one before."""

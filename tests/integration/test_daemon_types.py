@@ -474,6 +474,7 @@ def test_a_pool_in_a_mount_keeps_it(fs):
         host.pool(name=inner["name"], state="absent")
 
 
+@pytest.mark.thorough
 def test_a_disk_of_a_guest_of_the_daemon_is_left_alone(fs, tmp_path):
     host, pool, device = fs
     if not host.daemon.uri.startswith("qemu:"):

@@ -61,6 +61,7 @@ def test_a_dos_disk(host, disk):
     dos_life(host, disk)
 
 
+@pytest.mark.thorough
 def test_sectors_of_4096_bytes(host, loop):
     gpt_life(host, loop(sector=4096))
 
@@ -69,6 +70,7 @@ def test_what_is_in_use_stays(host, disk, tmp_path):
     in_use(host, disk, tmp_path)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("label", ["bsd", "dvh", "mac", "pc98", "sun"])
 def test_other_labels(host, disk, label):
     """Tables are made and adopted; partitions where they need not be whole cylinders."""
@@ -315,6 +317,7 @@ def under_another_disk(disk: Disk, tmp_path: Path) -> Iterator[str]:
             run("losetup", "--detach", above)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("use", [open_as_a_whole, under_another_disk])
 def test_who_has_the_whole_disk_has_its_partitions(host, disk, tmp_path, use):
     pool = pool_of(disk, "gpt")
@@ -427,6 +430,7 @@ def test_a_partition_that_the_kernel_has_not_is_changed_as_well(host, disk, decl
     assert Path(disk.path(1)).exists() is (declared != {"state": "absent"})
 
 
+@pytest.mark.thorough
 def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
     """A table that somebody else changed while a partition was in use: refused before anything is written."""
     pool = pool_of(disk, "gpt")
@@ -608,6 +612,7 @@ def test_a_logical_partition_keeps_the_others_numbers_when_made_anew(host, disk)
 ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 10)
 
 
+@pytest.mark.thorough
 def test_killed_at_any_point(host, disk, server):
     """The next run completes, and each partition has all that it is to have, or is not there."""
     chance = random.Random(5)

@@ -18,7 +18,7 @@ from typing import Any
 
 import pytest
 
-pytestmark = pytest.mark.needs_ansible
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.thorough]
 
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 

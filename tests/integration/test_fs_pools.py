@@ -371,6 +371,7 @@ def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
     unchanged(disk.pool())  # it runs: whoever has it now, nothing is taken
 
 
+@pytest.mark.thorough
 def test_a_filesystem_of_which_others_have_the_device_is_not_erased(disk, tmp_path):
     """Mounted elsewhere too, open, or a guest's that is shut off: nothing in it is deleted before that is known."""
     done(disk.pool())
@@ -765,6 +766,7 @@ def killed_before(operation: int, server: ModuleServer, disk: Disk, **params: An
     return status == -9
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("first", [0, 1, 2])
 def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_path, server, first):
     """Making and deleting a pool, killed before every third operation, beginning with the first ones."""

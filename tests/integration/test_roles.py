@@ -126,6 +126,7 @@ module.exit_json(changed=True)
 """
 
 
+@pytest.mark.thorough
 def test_what_is_missing_is_installed_and_nothing_else(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
     """The module of the package manager is a stand-in, which ansible.builtin.package finds by its name."""
     stage.tool(*LXML_ONLY["Suse"])
@@ -157,6 +158,7 @@ def test_a_word_that_is_no_tool_is_refused(stage: Stage) -> None:
     assert "lvm3" in played.stdout + played.stderr
 
 
+@pytest.mark.thorough
 def test_selinux_lets_guests_use_nfs(stage: Stage) -> None:
     state = stage.directory / "virt_use_nfs"
     state.write_text("off", encoding="utf-8")

@@ -95,6 +95,7 @@ def test_random_declarations(shard: int, tmp_path: Path, counted: Path) -> None:
         (counted / f"{shard}.new").rename(counted / f"{shard}.json")
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_check_mode_on_a_read_only_mount(tmp_path: Path, collections_path: Path) -> None:
     """Where nothing can be written check mode neither breaks nor tries: it has the plan of the real run, which is made
