@@ -6,7 +6,8 @@ for module in dm_mod dm_snapshot dm_thin_pool dm_multipath dm_crypt nfs nfsv3 nf
     modprobe "$module" || echo "no module $module"
 done
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
-ln -s /dev/null /etc/udev/rules.d/69-vdev.rules # a shell script for each event, for names that nobody has given
+# A shell script for each event, for names that nobody has given; a program for each device, for NFS to read ahead.
+for rules in 69-vdev 99-nfs; do ln -s /dev/null "/etc/udev/rules.d/$rules.rules"; done
 mkdir -p /srv/warm /mnt/warm
 cat > /etc/samba/smb.conf <<'END'
 [global]
