@@ -4,11 +4,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+import marshal
 import os
 import socket
 import subprocess
 import sys
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -212,3 +215,43 @@ def test_a_test_that_is_in_no_group_is_told(tmp_path: Path, monkeypatch: pytest.
     (tmp_path / "test_forgotten.py").touch()
     with pytest.raises(places.Stop, match=r"test_forgotten\.py is in 0 groups"):
         suites.groups()
+
+
+def test_what_goes_into_a_guest_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside the source, and by its hash, where a guest's Python looks for what comes in an archive."""
+    from lab import compiled
+
+    monkeypatch.setattr(compiled, "_KEPT", tmp_path / "lab" / "kept")
+    with compiled.workspace() as top:
+        (top / "mod.py").write_text("VALUE = 'source'\n", encoding="utf-8")
+        (top / "broken.py").write_text("def\n", encoding="utf-8")
+        compiled.compile_tree(top, tmp_path / "kept")
+        (found,) = (tmp_path / "kept").iterdir()
+        (beside,) = (top / "__pycache__").iterdir()
+        assert beside.samefile(found)
+    for content, value in ((_pyc("VALUE = 'kept'"), "kept"), (b"", "source"), (b"\0" * 64, "source")):
+        found.unlink()
+        found.write_bytes(content)
+        assert _imported_from_archive(tmp_path) == value
+    assert found.read_bytes()[8:16].hex() == found.stem  # it is kept anew
+
+
+def _pyc(source: str) -> bytes:
+    return importlib.util.MAGIC_NUMBER + bytes(12) + marshal.dumps(compile(source, "mod.py", "exec"))
+
+
+def _imported_from_archive(directory: Path) -> str:
+    """What ``mod`` of an archive says, to a Python that starts as those of guests do."""
+    archive = directory / "archive.zip"
+    with zipfile.ZipFile(archive, "w") as packing:
+        packing.writestr("mod.py", "VALUE = 'source'\n")
+    site = (Path(TOOLS) / "lab" / "guest" / "sitecustomize.py").read_text(encoding="utf-8")
+    (directory / "sitecustomize.py").write_text(site.replace("/root/compiled", str(directory / "kept")), "utf-8")
+    shown = subprocess.run(
+        [sys.executable, "-c", "import mod; print(mod.VALUE)"],
+        env={"PYTHONPATH": os.pathsep.join([str(directory), str(archive)])},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return shown.stdout.strip()
