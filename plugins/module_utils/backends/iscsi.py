@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from ..host.block import by_name
+from ..host.conditions import has_devices
 from ..host.iscsi import Addresses, Node, Portal, Session, fields_of, iface_for, is_at, nodes, sessions_with
-from ..host.scsi import Unit, units
+from ..host.scsi import Unit, nodes_of, units
 from ..model.change import TAKE_DOWN, Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, Found, Part, Problem, Storage, User
@@ -25,6 +27,7 @@ from ..model.operations import ForgetRecords, LogIn, LogOut, Run, Secret, Step
 from ..model.pool import Pool, overlay
 from ..model.secrets import password
 from ..model.types import ISCSI_PORT
+from ..model.volume import Volume
 from .units import observe_units, rescan
 
 if TYPE_CHECKING:
@@ -54,6 +57,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         unable=None if there else _unable(pool, look),
         remarks=tuple(_remarks(pool, there, look)),
         comes_back=_comes_back(pool, look),
+        leaves=tuple(has_devices(each.number, each.target, nodes_of(each.host, each.within)) for each in there),
     )
 
 
@@ -138,8 +142,10 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     served = [unit for session in there for unit in units(session.host, session.within)]
     told = _once_each(served)
     found = observe_units(found, scope, look, told, pool.path or DIRECTORY)
-    others = [unit for unit in served if unit not in told] if _may_take_away(scope) else []
-    return _with_other_ways(found, scope, others, look, pool) if others else found
+    if not _may_take_away(scope):
+        return found
+    found = _with_other_ways(found, scope, [unit for unit in served if unit not in told], look, pool)
+    return _with_all_devices(found, told, there)
 
 
 def _as_asked(found: Found, scope: Scope) -> Pool:
@@ -166,12 +172,28 @@ def _once_each(served: Sequence[Unit]) -> list[Unit]:
 
 def _with_other_ways(found: Found, scope: Scope, others: Sequence[Unit], look: Look, pool: Pool) -> Found:
     """To tasks about the pool itself, which may take them away, the devices of the other sessions are told too."""
+    if not others:
+        return found
     more = observe_units(replace(found, volumes={}), scope, look, others, pool.path or DIRECTORY)
     ways = {volume.name: volume for volume in more.volumes.values()}
     volumes = dict(found.volumes)
     for unit in others:
         name = f"{unit.name} by host{unit.address.partition(':')[0]}"
         volumes[name] = replace(ways[unit.name], name=name, foreign=f"another way to {unit.name}")
+    return replace(found, volumes=volumes)
+
+
+def _with_all_devices(found: Found, told: Sequence[Unit], there: Sequence[Session]) -> Found:
+    """So is whatever else goes with the sessions: drives and tapes, disks that no link leads to, and the nodes by which
+    a unit is given commands past its disk.
+    """
+    listed = {unit.device.node for unit in told if unit.device is not None and found.volumes[unit.name].path}
+    volumes = dict(found.volumes)
+    for node in (node for session in there for node in nodes_of(session.host, session.within)):
+        name = node[len("/dev/") :]
+        if node not in listed:
+            kind = "character" if by_name(name) is None else "block"
+            volumes[name] = Volume(name, type=kind, path=node, foreign="a device of the target that is no volume")
     return replace(found, volumes=volumes)
 
 
@@ -188,7 +210,7 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.action == "start":
         return [_log_in(pool, found, records)]
     if change.action == "stop":
-        return [LogOut(each.number, each.target) for each in _now(pool)] if TAKE_DOWN in change.may else []
+        return _log_out(change)
     if change.action == "undefine":
         return [ForgetRecords(pool.source.target, records)] if notes.made(_key(pool)) is not None else []
     if change.action == "autostart":
@@ -204,6 +226,12 @@ def _key(pool: Pool) -> str:
 def _log_in(pool: Pool, found: Found, records: str) -> LogIn:
     portals = tuple(map(str, _portals(pool)))
     return LogIn(pool.source.target, portals, records, pool.source.initiator or "", _credentials(pool, found))
+
+
+def _log_out(change: Change) -> list[LogOut]:
+    """Of the sessions that were looked at, and of no others."""
+    known = [each for each in change.requires if each.kind == "session"] if TAKE_DOWN in change.may else []
+    return [LogOut(int(each.path), str(each.expected[0])) for each in known]
 
 
 def _credentials(pool: Pool, found: Found) -> Secret | None:

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..model.adapters import goes_with_pool
-from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change
+from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import READY, UNSEEN, Found, Neighbour, User
@@ -122,8 +122,15 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
         _check_not_busy(goal, found, f"unmount {path}", path)
     state = "active" if found.active else "inactive"
     after = {"state": "inactive"}
-    requires = current.leaves if may else ()
+    requires = (*(current.leaves if may else ()), *_still_unused(goal, found))
     return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
+
+
+def _still_unused(goal: PoolGoal, found: Found) -> tuple[Condition, ...]:
+    """What is taken away may have got a user since it was looked at."""
+    if not takes_away(goal, found):
+        return ()
+    return tuple(Condition("unused", each.path, found.unseen) for each in found.volumes.values() if each.path)
 
 
 def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.engines.native import NativeEngine
 from tests.integration.disk_scenarios import MIB, converges, ok, refuses
 
 from .hosts import Host, run, sh
@@ -209,6 +211,40 @@ def test_not_while_it_is_used(host: Host, target: Target, tmp_path: Path) -> Non
     finally:
         run("vgremove", "-q", "-y", "vg-san")
         run("pvremove", "-q", path_of(0))
+    converges(host.pool, name="san", state="absent")
+
+
+def test_what_is_mounted_after_the_look_keeps_its_disk(
+    host: Host, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(host.pool(**pool_of()))
+    sh(f"mkfs.ext4 -q {path_of(1)}")
+    prepare = NativeEngine.prepare
+
+    def meanwhile(engine: NativeEngine) -> None:
+        sh(f"mount {path_of(1)} /mnt")
+        prepare(engine)
+
+    monkeypatch.setattr(NativeEngine, "prepare", meanwhile)
+    try:
+        refuses_late = host.pool(name="san", state="inactive")
+    finally:
+        monkeypatch.undo()
+        run("umount", "/mnt")
+    assert refuses_late["error"]["code"] == "changed_meanwhile"
+    assert len(sessions()) == 1
+    converges(host.pool, name="san", state="absent")
+
+
+def test_whoever_gives_a_unit_commands_past_its_disk_uses_it(host: Host, target: Target) -> None:
+    ok(host.pool(**pool_of()))
+    (generic,) = Path(f"/sys/class/block/{os.path.basename(os.path.realpath(path_of(0)))}/device/scsi_generic").iterdir()
+    with open(f"/dev/{generic.name}", "rb") as node, subprocess.Popen(["sleep", "300"], stdin=node) as sleeping:
+        time.sleep(3)  # who has only just opened it may let go soon
+        try:
+            assert "sleep" in refuses(host.pool, "volume_in_use", name="san", state="inactive")["message"]
+        finally:
+            sleeping.kill()
     converges(host.pool, name="san", state="absent")
 
 

@@ -18,6 +18,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.backends import iscsi as backend
 from ansible_collections.virt.storage.plugins.module_utils.host import initiator, iscsi, patience, reach, udev
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.host.conditions import Checks
 from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
     Portal,
     iface_for,
@@ -98,8 +99,9 @@ def observe(pool):
 
 
 def lower(action, pool, notes, may=frozenset(), storage=None):
-    change = Change(Subject("san"), action, "", wanted=pool, may=may)
-    return backend.lower(change, Found("san", storage=storage or observe(pool)), notes)
+    storage = storage or observe(pool)
+    change = Change(Subject("san"), action, "", wanted=pool, may=may, requires=storage.leaves)
+    return backend.lower(change, Found("san", storage=storage), notes)
 
 
 def do(operations, timeout=10):
@@ -236,6 +238,48 @@ def test_units_by_several_sessions(tool, tree):
     assert found.usage.capacity == 2 * MIB
     others = {name: v.path for name, v in volumes(pool, neighbours=True).volumes.items() if v.foreign}
     assert others == {"unit:0:0:0 by host11": f"/dev/{second[0]}", "unit:0:0:1 by host12": f"/dev/{first[1]}"}
+
+
+def test_whatever_goes_with_the_sessions_is_told_to_who_may_take_it_away(tool, tree):
+    """Drives, tapes, and the nodes by which a disk is given commands past itself, beside what is a volume."""
+    tree.session(1, TARGET, 11)
+    disk = tree.unit("11:0:0:0", nodes={"scsi_generic": "sg1", "bsg": "bsg/11:0:0:0"})
+    tree.unit("11:0:0:1", kind=5, disk=False, nodes={"block": "sr0", "scsi_generic": "sg2"})
+    tree.write(tree.sys / "class/block/sr0", dev="11:0", size=0)
+    tree.link("dev/block/11:0", tree.sys / "class/block/sr0")
+    tree.unit("11:0:0:2", kind=1, disk=False, nodes={"scsi_tape": "st0"})
+    assert list(volumes(pool_of()).volumes) == ["unit:0:0:0"]
+    told = volumes(pool_of(), neighbours=True)
+    others = {name: (each.type, each.path) for name, each in told.volumes.items() if each.foreign}
+    assert others == {
+        "sr0": ("block", "/dev/sr0"),
+        **{name: ("character", f"/dev/{name}") for name in ("bsg/11:0:0:0", "sg1", "sg2", "st0")},
+    }
+    assert (told.volumes["unit:0:0:0"].path, told.usage.capacity) == (f"/dev/{disk}", MIB)
+
+
+def test_a_disk_without_a_link_goes_too(tool, tree):
+    tree.session(1, TARGET, 11)
+    disk = tree.unit("11:0:0:0")
+    pool = replace(pool_of(), path="/dev/disk/by-nowhere")
+    told = volumes(pool, neighbours=True).volumes
+    assert {each.path for each in told.values() if each.path} == {f"/dev/{disk}"}
+
+
+def test_sessions_are_logged_out_of_as_they_were_looked_at(tool, tree, notes):
+    """One that came meanwhile is not ours to end, and a device that came may have a user."""
+    tree.session(1, TARGET, 11)
+    tree.unit("11:0:0:0")
+    storage = observe(pool_of())
+    (condition,) = storage.leaves
+    assert Checks(5).broken(condition) == ""
+    tree.session(2, TARGET, 12)
+    assert lower("stop", pool_of(), notes, frozenset({TAKE_DOWN}), storage) == [LogOut(1, TARGET)]
+    disk = tree.unit("11:0:0:1")
+    assert Checks(5).broken(condition) == f"got another device (/dev/{disk})"
+    assert "is a session with" in Checks(5).broken(replace(condition, expected=(OTHER,)))
+    tree.end_session(1, 11)
+    assert Checks(5).broken(condition) == ""
 
 
 @pytest.mark.parametrize("other", [{"portals": ("127.0.0.2:3260",)}, {"initiator": INITIATOR}, {"target": OTHER}])
