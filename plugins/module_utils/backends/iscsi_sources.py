@@ -59,8 +59,6 @@ def _asked(host: SourceHost, query: Query, look: Look) -> _Answer | StorageError
             return _by_the_kernels_tool(host, look)
         return offered(_portal(host, query), lambda: look.left(host.name))
     except StorageError as error:
-        if error.code == "source_missing":  # nobody listens yet
-            error.code = "operation_failed"
         return error
 
 

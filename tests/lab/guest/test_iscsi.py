@@ -142,7 +142,7 @@ def test_what_a_portal_does_not_offer(host: Host, target: Target) -> None:
     silent = socket.create_server(("127.0.0.1", 3261))  # it is connected to, and says nothing
     try:
         ok(host.pool(name="san", state="absent"))
-        for where, expected in (("127.0.0.1:3261", "deadline"), ("127.0.0.1:3262", "operation_failed")):
+        for where, expected in (("127.0.0.1:3261", "deadline"), ("127.0.0.1:3262", "source_missing")):
             started = time.monotonic()
             dead = host.pool(**pool_of(source={"host": where}), timeout=5)
             assert dead["error"]["code"] == expected, dead
