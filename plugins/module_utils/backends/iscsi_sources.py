@@ -74,9 +74,9 @@ def _portal(host: SourceHost, query: Query) -> Portal:
 
 
 def _by_the_kernels_tool(host: SourceHost, look: Look) -> _Answer:
-    from ..host import initiator, iscsi
+    from ..host import iscsiadm
 
     portal = Portal(host.name, host.port or ISCSI_PORT)
-    check_reached(portal, look.left(host.name))
-    offers = initiator.offers_at(iscsi.Portal(portal.host, portal.port), look.left(host.name))
+    ensure_listening(portal.host, portal.port, look.left(host.name))
+    offers = iscsiadm.offers_at(portal, look.left(host.name))
     return {offer.target: None for offer in offers}

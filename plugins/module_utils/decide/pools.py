@@ -292,7 +292,7 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
     changes: list[Change] = []
     if goal.missing is not None and not (goal.state == "inactive" and found.definition is not None):
         missing.append(goal.missing)
-    if restart or (goal.state == "inactive" and found.started):
+    if restart or goal.state == "inactive":
         from .running import stop
 
         changes += stop(goal, found, restart=restart)

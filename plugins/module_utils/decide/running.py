@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..model.adapters import goes_with_pool
-from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
+from ..model.change import BRING_UP, EMPTIED, HALFWAY, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import READY, UNSEEN, Found, Neighbour, User
@@ -27,7 +27,7 @@ _SHOWN = 5
 
 def goes_down(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
-    if not found.started and not _in_the_way(goal, found):
+    if not _is_up(goal, found):
         return False
     current = found.current
     return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
@@ -35,7 +35,7 @@ def goes_down(goal: PoolGoal, found: Found) -> bool:
 
 def takes_away(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its volumes away, whoever uses them."""
-    if not found.started or not found.row.taken_away:
+    if not (found.started or _came_up_late(found)) or not found.row.taken_away:
         return False
     pool = found.live or found.definition
     daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
@@ -46,6 +46,16 @@ def _in_the_way(goal: PoolGoal, found: Found) -> bool:
     """Whether storage that is to be deleted is mounted, though its pool was not started."""
     mounted = found.row.file_tree and found.current.up and bool(found.current.take_down)
     return mounted and goal.state == "deleted" and not found.started
+
+
+def _is_up(goal: PoolGoal, found: Found) -> bool:
+    return found.started or _in_the_way(goal, found) or _came_up_late(found)
+
+
+def _came_up_late(found: Found) -> bool:
+    """Whether a login of ours that was given up came to its end all the same: it would stay for good otherwise."""
+    current = found.current
+    return found.row.recorded and not found.started and current.up and current.ours and bool(current.take_down)
 
 
 def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError], restart: bool) -> Change:
@@ -98,7 +108,7 @@ def _check_source_unused(goal: PoolGoal, found: Found) -> None:
 
 def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
-    if not found.started and not _in_the_way(goal, found):
+    if not _is_up(goal, found):
         return []
     check_nothing_above(goal, found)
     if takes_away(goal, found):
@@ -120,7 +130,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     elif current.kind == UNSEEN and found.row.mounted:
         path = (found.live or pool or goal.pool).path
         _check_not_busy(goal, found, f"unmount {path}", path)
-    state = "active" if found.active else "inactive"
+    state = HALFWAY if _came_up_late(found) else "active" if found.active else "inactive"
     after = {"state": "inactive"}
     requires = (*(current.leaves if may else ()), *_still_unused(goal, found))
     return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
