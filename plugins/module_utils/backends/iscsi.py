@@ -21,11 +21,12 @@ from ..host.iscsi import Addresses, Node, Portal, Session, fields_of, iface_for,
 from ..host.scsi import Unit, nodes_of, units
 from ..model.change import TAKE_DOWN, Change
 from ..model.errors import StorageError
-from ..model.found import ABSENT, READY, Found, Part, Problem, Storage, User
+from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, User
 from ..model.goal import Scope
 from ..model.operations import ForgetRecords, LogIn, LogOut, Run, Secret, Step
 from ..model.pool import Pool, overlay
 from ..model.secrets import password
+from ..model.sources import iscsi_problem
 from ..model.types import ISCSI_PORT
 from ..model.volume import Volume
 from .units import observe_units, rescan
@@ -46,6 +47,11 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     path, target, portals = pool.path or DIRECTORY, pool.source.target, _portals(pool)
     if not target or not portals:
         return Storage(ABSENT, path, "no target and portal are named")
+    problem = iscsi_problem(pool.source)
+    if problem is not None:  # a definition of somebody else's
+        told = Problem(*problem)
+        part = Part(_TARGET, f"the target {target}", UNKNOWN_STORAGE, told.what, told)
+        return Storage(UNKNOWN_STORAGE, path, told.what, parts=(part,), up=False)
     there = _sessions(pool, look)
     return Storage(
         READY,

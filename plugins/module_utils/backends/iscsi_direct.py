@@ -22,6 +22,7 @@ from ..model.goal import Scope
 from ..model.operations import AskUnits, Secret, Step
 from ..model.pool import Pool, at_port, overlay
 from ..model.secrets import password, with_reference
+from ..model.sources import iscsi_problem
 from ..model.types import ISCSI_PORT
 from ..model.volume import Sought, Volume
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from ..host.notes import Notes
 
 TARGET = "target"
-# RFC 3720, 3722: what a name is of, so that nothing else gets into an address.
-_NAME = re.compile(r"[^\s/%?#]+\Z")
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
@@ -62,12 +61,8 @@ def _misfit(pool: Pool) -> Problem | None:
     if len(source.hosts or ()) != 1 or not name or len(source.devices or ()) != 1:
         what = "such a pool has one host and one target"
         return Problem("not_supported", what, "Name one of each (source.host, source.iqn); make a pool for each other.")
-    strange = [text for text in (name, source.initiator or "") if text and not _NAME.match(text)]
-    if strange:
-        return Problem(
-            "not_supported", f"{strange[0]!r} is no name of iSCSI", "Correct it (iqn.2026-01.com.example:x)."
-        )
-    return None
+    problem = iscsi_problem(source)
+    return None if problem is None else Problem(*problem)
 
 
 def _portal(pool: Pool, known: Sequence[Any]) -> Portal:
