@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..host.block import by_name
 from ..host.conditions import has_devices
-from ..host.iscsi import Addresses, Node, Portal, Session, fields_of, iface_for, is_at, nodes, sessions_with
+from ..host.iscsi import Addresses, Node, Portal, Session, fields_of, iface_for, is_at, new_iface, nodes, sessions_with
 from ..host.scsi import Unit, nodes_of, units
 from ..model.change import TAKE_DOWN, Change
 from ..model.errors import StorageError
@@ -230,8 +230,11 @@ def _key(pool: Pool) -> str:
 
 
 def _log_in(pool: Pool, found: Found, records: str) -> LogIn:
-    portals = tuple(map(str, _portals(pool)))
-    return LogIn(pool.source.target, portals, records, pool.source.initiator or "", _credentials(pool, found))
+    target, portals, initiator = pool.source.target, tuple(map(str, _portals(pool))), pool.source.initiator or ""
+    known = iface_for(initiator)
+    iface = known or new_iface(initiator)
+    recorded = tuple(str(node.portal) for node in nodes(target) if node.iface == iface)
+    return LogIn(target, portals, records, initiator, _credentials(pool, found), iface, not known, recorded)
 
 
 def _log_out(change: Change) -> list[LogOut]:

@@ -14,6 +14,7 @@ nothing, which holds for all that don't say otherwise. ``note``: it only notes s
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .pool import at_port
@@ -90,7 +91,7 @@ class As(NamedTuple):
 
 class Noted(NamedTuple):
     """An operation that is noted before it is done, in the file ``path`` as ``text``: one that is killed leaves the
-    note, one that fails by itself takes it back.
+    note, one that fails by itself takes it back. Its command is the operation's: who does that by hand notes nothing.
     """
 
     operation: Any
@@ -103,7 +104,8 @@ class Noted(NamedTuple):
 
     @property
     def command(self) -> str:
-        return f"write {shlex.quote(self.path)} && {self.operation.command}"
+        command: str = self.operation.command
+        return command
 
 
 class FirstOf(NamedTuple):
@@ -327,7 +329,9 @@ class LogIn(NamedTuple):
     """Logs in to a target of iSCSI at its portals (``HOST:PORT``), under the name ``initiator`` or the host's own: by
     the portal's word it has to be there, it gets the records that it lacks, and its units are waited for. What is noted
     of the records that we make is in the file ``records``. ``credentials``: lines for the record of each portal, which
-    nobody but root reads. Where it fails, it takes back what it made. Within the task's timeout.
+    nobody but root reads. Where it fails, it takes back what it made. Within the task's timeout. Its command needs to
+    know the interface, whether that is made, and which portals have a record (``recorded``); it has words of the shell
+    in the place of passwords.
     """
 
     target: str
@@ -336,23 +340,35 @@ class LogIn(NamedTuple):
     initiator: str = ""
     credentials: Secret | None = None
 
+    iface: str = "default"
+    makes_iface: bool = False
+    recorded: tuple[str, ...] = ()
     @property
     def argv(self) -> tuple[str, ...]:
         return ("iscsiadm",)
 
     @property
     def command(self) -> str:
-        return " && ".join(command for portal in self.portals for command in self._commands(portal))
+        commands = [command for portal in self.portals for command in self._commands(portal)]
+        if self.makes_iface:
+            iface = ("iscsiadm", "-m", "iface", "-I", self.iface, "-o")
+            named = ("update", "-n", "iface.initiatorname", "-v", self.initiator)
+            commands = [shell(*iface, "new"), shell(*iface, *named), *commands]
+        return " && ".join(commands)
 
     def _commands(self, portal: str) -> list[str]:
-        iface = f" as {self.initiator}" if self.initiator else ""
-        node = ("iscsiadm", "-m", "node", "-T", self.target, "-p", portal)
-        return [
-            _shell(*discovery(portal)) + iface,
-            _shell(*node, "-o", "new") + iface,
-            *(["write the credentials to its record"] if self.credentials is not None else []),
-            _shell(*node, "--login"),
-        ]
+        iface = ("-I", self.iface)
+        node = ("iscsiadm", "-m", "node", "-T", self.target, "-p", portal, *iface)
+        setting = shell(*node, "-o", "update", "-n")
+        new = [shell(*node, "-o", "new"), f"{setting} node.startup -v manual"] if portal not in self.recorded else []
+        given = [f"{setting} {name} -v {value}" for name, value in self._credentials()]
+        return [shell(*discovery(portal), *iface), *new, *given, shell(*node, "--login")]
+
+    def _credentials(self) -> Iterator[tuple[str, str]]:
+        lines = self.credentials.data.decode("utf-8", "surrogateescape") if self.credentials is not None else ""
+        for name, _equals, value in (line.partition(" = ") for line in lines.splitlines()):
+            word = name.rpartition(".")[2]
+            yield name, f'"${word.upper()}"' if word.startswith("password") else shlex.quote(value)
 
 
 class LogOut(NamedTuple):
