@@ -151,12 +151,12 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     if not _may_take_away(scope):
         return found
     found = _with_other_ways(found, scope, [unit for unit in served if unit not in told], look, pool)
-    return _with_all_devices(found, told, there)
+    return _with_all_devices(found, there)
 
 
 def _as_asked(found: Found, scope: Scope) -> Pool:
     """Tasks about the pool itself may take away the units that it has, not those that it would have by then."""
-    existing = found.definition or found.live
+    existing = found.running
     if existing is None or _may_take_away(scope):
         return existing or scope.pool
     return overlay(existing, scope.pool)
@@ -189,11 +189,11 @@ def _with_other_ways(found: Found, scope: Scope, others: Sequence[Unit], look: L
     return replace(found, volumes=volumes)
 
 
-def _with_all_devices(found: Found, told: Sequence[Unit], there: Sequence[Session]) -> Found:
+def _with_all_devices(found: Found, there: Sequence[Session]) -> Found:
     """So is whatever else goes with the sessions: drives and tapes, disks that no link leads to, and the nodes by which
     a unit is given commands past its disk.
     """
-    listed = {unit.device.node for unit in told if unit.device is not None and found.volumes[unit.name].path}
+    listed = {os.path.realpath(each.path) for each in found.volumes.values() if each.path}
     volumes = dict(found.volumes)
     for node in (node for session in there for node in nodes_of(session.host, session.within)):
         name = node[len("/dev/") :]
@@ -264,7 +264,7 @@ def lower_volumes(
     changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
 ) -> Sequence[Step]:
     """All that can be done for a unit here is to look for it."""
-    pool = found.definition or found.live
+    pool = found.running
     there = () if pool is None else _now(pool)
     there = tuple(each for each in there if each.logged_in) or there[:1]
     if not there:  # an earlier task would have logged in

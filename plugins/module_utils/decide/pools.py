@@ -16,7 +16,7 @@ from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found
 from ..model.goal import PoolGoal
-from ..model.pool import Permissions, Pool, Source, overlay
+from ..model.pool import PLACE, Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
 from .decision import Decision, change_of, staging_refusal, subject_of, unwritable
 from .guards import check_copy_on_write, check_ownership
@@ -384,6 +384,8 @@ def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted
 def _is_found_out(found: Found, wanted: Pool) -> bool:
     """Whether the format was left to the mounting and is that of what is mounted: to say it changes nothing there."""
     running, row = found.live or found.definition, found.row
+    if found.moved and found.storage.kind != UNSEEN:
+        changed += [name for name in pending if name in PLACE and name not in changed]
     if running is None or not row.mounted or running.source.format not in (None, row.default_format):
         return False
     if found.storage.kind == UNSEEN:

@@ -68,7 +68,7 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
         return start_unseen(goal, found, wanted, {"state": state}, missing)
     may: frozenset[str] = frozenset()
     after: dict[str, Any] = {"state": "active"}
-    if storage.bring_up and (restart or not storage.up or storage.idle):
+    if storage.bring_up and ((restart and not _stays_up(found)) or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         _check_hides_no_pool(goal, found, storage.path or "")
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
@@ -82,6 +82,14 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _stays_up(found: Found) -> bool:
+    """Whether what a restart would log in to is logged in to already, and not what is logged out of for it: somebody
+    else's, which is adopted.
+    """
+    storage = found.storage
+    return found.row.recorded and storage.up and not set(storage.leaves) & set(found.current.leaves)
 
 
 def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
@@ -116,7 +124,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
 
         # A member of what is not assembled, such as a group of LVM, goes away and comes back as it is.
         guard_all(goal, found, "taken away", harmless="member")
-    current, pool = found.current, found.definition or found.live
+    current, pool = found.current, found.running  # what it was started with
     summary = "stop it"
     may: frozenset[str] = frozenset()
     if goes_down(goal, found):

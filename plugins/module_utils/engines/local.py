@@ -293,7 +293,7 @@ class LocalHost:
 
     def _with_busy(self, found: Found) -> Found:
         """Adds who uses the storage on which the pool runs."""
-        pool = found.definition or found.live
+        pool = found.running
         backend = backend_of(None if pool is None else pool.type)
         if pool is None or backend is None:
             return found

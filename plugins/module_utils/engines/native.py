@@ -25,7 +25,7 @@ from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
 from ..model.found import ABSENT, ENABLED, NO_UNIT, SQUASHING, Boot, Found, Layer, Neighbour, Storage
 from ..model.goal import Scope
-from ..model.pool import Pool, SourceVolume, overlay
+from ..model.pool import Pool, SourceVolume, is_elsewhere, overlay
 from ..model.types import row_of
 from .local import (
     LocalHost,
@@ -167,19 +167,22 @@ class NativeEngine:
         text = _read(self._definition_path(name))
         definition = _parse(self._definition_path(name), text, name)
         live = _parse(self._state_path(name), _read(self._state_path(name)), name)
-        existing = definition or live
+        # What was started is what is stopped; volumes are where the pool runs, whatever a definition says since.
+        moved = is_elsewhere(live, definition, None if definition is None else row_of(definition.type).port)
+        running = live if moved else definition or live
+        existing = (definition or live) if scope.neighbours else running
         look = self.host.look()
-        resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing))}
+        resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing, running))}
         neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
-        hosts = hosts_of((scope.pool, existing, *(neighbour.pool for neighbour in neighbours)))
+        hosts = hosts_of((scope.pool, existing, running, *(neighbour.pool for neighbour in neighbours)))
         wanted = scope.pool
         if existing is not None:
             wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
         secrets = self._secrets((wanted, existing), neighbours, scope)
         look.secrets = secrets
         started = live is not None
-        current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
-        if started and current is not None and current.up and not _same_source(existing, wanted):
+        current = None if running is None or _same_place(running, wanted) else self.host.storage(running, look)
+        if started and current is not None and current.up and not _same_source(running, wanted):
             look.leaving = current.path or ""
         storage = self.host.storage(wanted, look, scope.holds)
         current = current or storage
@@ -432,7 +435,7 @@ class NativeEngine:
 
 
 def _lower_volumes(changes: Sequence[Change], found: Found) -> Sequence[Any]:
-    pool = found.definition or found.live
+    pool = found.running
     backend = backend_of(None if pool is None else pool.type)
     return (
         () if backend is None else backend.lower_volumes(changes, found, lambda change: None)
