@@ -55,8 +55,7 @@ class Calls:
 
     def _define(self, change: Change, pool: Pool) -> Iterator[Any]:
         yield self._call("pool-define", xml=render_pool(pool, self.found.definition_text))
-        if "old_secret" in (change.before or {}):
-            yield from self._forget_secret()
+        yield from self._forget_secrets(change)
 
     def _build(self, change: Change, pool: Pool) -> Iterator[Any]:
         if self.found.started and not self.stops:  # the daemon builds no active pool
@@ -91,26 +90,30 @@ class Calls:
         yield self._call("pool-autostart", words=("--disable",) if off else ())
 
     def _undefine(self, change: Change, pool: Pool) -> Iterator[Any]:
-        if "secret" in (change.before or {}):
-            yield from self._forget_secret()
+        yield from self._forget_secrets(change)
         yield self._call("pool-undefine")
 
     def _secret(self, change: Change, pool: Pool) -> Iterator[Any]:
         from .secrets import object_for, value_for
 
         uuid, xml = object_for(pool, self.found)
+        if "old_secret" in (change.before or {}):
+            yield from self._forget_secrets(change)
+            return
         if xml:
             yield self._secret_call("secret-define", uuid, xml=xml)
         yield self._secret_call("secret-set-value", uuid, value=value_for(pool))
 
-    def _forget_secret(self) -> Iterator[Any]:
-        from .secrets import named_by
+    def _forget_secrets(self, change: Change) -> Iterator[Any]:
+        if not self.found.secrets:
+            return
+        from .secrets import forgotten_by
 
-        for secret in named_by(self.found.definition, self.found):
+        for secret in forgotten_by(change, self.found):
             yield self._secret_call("secret-undefine", secret.uuid)
 
-    def _secret_call(self, verb: str, uuid: str, **more: Any) -> ops.SecretCall:
-        return ops.SecretCall(verb, self.uri, self.found.name, uuid, **more)
+    def _secret_call(self, verb: str, uuid: str, **more: Any) -> SecretCall:
+        return SecretCall(verb, self.uri, self.found.name, uuid, **more)
 
     def _permissions(self, change: Change, pool: Pool) -> Iterator[Any]:
         yield from self._beside(change, pool)

@@ -178,7 +178,7 @@ class NativeEngine:
         wanted = scope.pool
         if existing is not None:
             wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
-        secrets = self._secrets((wanted, existing), neighbours, scope)
+        secrets = self._secrets((wanted, existing), neighbours, unread, scope)
         look.secrets = secrets
         started = live is not None
         current = None if running is None or _same_place(running, wanted) else self.host.storage(running, look)
@@ -211,15 +211,24 @@ class NativeEngine:
         return self.host.contents(found, wanted, scope, look)
 
     def _secrets(
-        self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour], scope: Scope
+        self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour], unread: Sequence[str], scope: Scope
     ) -> tuple[SecretObject, ...]:
-        """Those that they name; who else does is asked in tasks about the pool itself, with which one may go."""
-        if all(pool is None or pool.source.auth is None for pool in pools):
+        """Those that they name; in tasks about the pool itself, with which one may go, also others that were made for
+        it, and who else names them.
+        """
+        named = any(pool is not None and pool.source.auth is not None for pool in pools)
+        own = scope.neighbours and any(pool is not None and "auth" in row_of(pool.type).optional for pool in pools)
+        if not named and not own:
             return ()
         from .secrets import auths_of, kept_in, with_users
 
-        found = kept_in(self.places.secrets, auths_of(pools))
-        return with_users(found, neighbours, lambda: self._guests()[0]) if scope.neighbours else found
+        try:
+            found = kept_in(self.places.secrets, auths_of(pools), scope.pool.name if scope.neighbours else "")
+        except StorageError:
+            if named:
+                raise
+            return ()
+        return with_users(found, neighbours, unread, self._guests) if scope.neighbours else found
 
     def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
         from .layers import lasting, layer_of
@@ -314,7 +323,7 @@ class NativeEngine:
                 yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
             yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
             if "old_secret" in (change.before or {}):
-                yield from self._forget_secret(found)
+                yield from self._forget_secrets(change, found)
         elif change.action == "start":
             yield from self._start(change, found)
             identity = found.definition.uuid if found.definition else None
@@ -326,12 +335,15 @@ class NativeEngine:
         elif change.action == "autostart":
             yield from self._mark(change, found)
         elif change.action == "secret":
-            yield self._keep_secret(pool, found)
+            if "old_secret" in (change.before or {}):
+                yield from self._forget_secrets(change, found)
+            else:
+                yield self._keep_secret(pool, found)
         elif change.action == "undefine":
             if "boot_unit" in (change.before or {}):
                 yield from self._boot_unit.remove()
-            if "secret" in (change.before or {}):
-                yield from self._forget_secret(found)
+            if "auth" in row_of(pool.type).optional:
+                yield from self._forget_secrets(change, found)
             if row_of(pool.type).recorded:
                 yield from self._backend(change, found)
             if found.autostart:
@@ -353,13 +365,19 @@ class NativeEngine:
         uuid, xml = object_for(pool, found)
         return WriteSecret(self.places.secrets, uuid, xml, value_for(pool))
 
-    def _forget_secret(self, found: Found) -> Iterator[Any]:
+    def _forget_secrets(self, change: Change, found: Found) -> Iterator[Any]:
+        """With what tasks that were killed have left of their values."""
+        from ..host.secrets import left_by_killed
         from ..model import operations as ops
-        from .secrets import named_by
+        from .secrets import forgotten_by, unmade
 
-        for secret in named_by(found.definition, found):
-            yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.xml")
-            yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.base64")
+        directory = self.places.secrets
+        gone = forgotten_by(change, found)
+        for secret in gone:
+            yield ops.Remove(f"{directory}/{secret.uuid}.xml")
+            yield ops.Remove(f"{directory}/{secret.uuid}.base64")
+        for uuid in (*(secret.uuid for secret in gone), *unmade(found)):
+            yield from (ops.Remove(path) for path in left_by_killed(directory, uuid))
 
     def _mark(self, change: Change, found: Found) -> Iterator[Any]:
         """The mark is the last of it: as long as it is not what it should be, there is something to do."""
