@@ -72,7 +72,7 @@ def _portals(pool: Pool) -> tuple[Portal, ...]:
 
 
 def _sessions(pool: Pool, look: Look) -> tuple[Session, ...]:
-    found: tuple[Session, ...] = look.once(("sessions", pool.source), lambda: _at_portals(pool, _addresses(look)))
+    found: tuple[Session, ...] = look.once(("sessions", pool.source), lambda: _at_portals(pool, look.addresses))
     return found
 
 
@@ -81,10 +81,6 @@ def _at_portals(pool: Pool, addresses: Addresses) -> tuple[Session, ...]:
     known = sessions_with(pool.source.target, pool.source.initiator or "")
     found = (each for portal in _portals(pool) for each in known if is_at(each.portals, portal, addresses))
     return tuple(dict.fromkeys(found))
-
-
-def _addresses(look: Look) -> Addresses:
-    return lambda name: look.servers.names.of(name, look.left(name))
 
 
 def _now(pool: Pool) -> tuple[Session, ...]:
@@ -122,7 +118,7 @@ def _password(pool: Pool, known: Sequence[SecretObject]) -> str | None:
 def _remarks(pool: Pool, there: Sequence[Session], look: Look) -> Iterable[str]:
     target = pool.source.target
     for portal in _portals(pool) if there else ():
-        here = [each for each in there if is_at(each.portals, portal, _addresses(look))]
+        here = [each for each in there if is_at(each.portals, portal, look.addresses)]
         if not here:
             yield f"pool {pool.name} has no session with {target} at {portal}: it logs in there when it is started"
         elif not here[0].logged_in:
@@ -135,7 +131,7 @@ def _comes_back(pool: Pool, look: Look) -> tuple[str, ...]:
         return ()
     iface = iface_for(pool.source.initiator or "")
     known = [node for node in nodes(pool.source.target) if node.iface == iface]
-    here = [node for node in known if any(is_at([node.portal], each, _addresses(look)) for each in _portals(pool))]
+    here = [node for node in known if any(is_at([node.portal], each, look.addresses) for each in _portals(pool))]
     return tuple(node.path for node in here if fields_of(node.path).get(_STARTUP, _MANUAL) != _MANUAL)
 
 

@@ -9,12 +9,12 @@ has no devices of them, and is never logged in for longer than it looks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..host.libiscsi import LIST, Account, Portal, Unit, unit_name, units
+from ..host.iscsi import Portal
+from ..host.libiscsi import LIST, Account, Server, Unit, unit_name, units
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
@@ -65,18 +65,18 @@ def _misfit(pool: Pool) -> Problem | None:
     return None if problem is None else Problem(*problem)
 
 
-def _portal(pool: Pool, known: Sequence[Any]) -> Portal:
+def _server(pool: Pool, known: Sequence[Any]) -> Server:
     source, word = pool.source, password(pool, known)
     account = Account(source.auth.username, Secret(word)) if source.auth is not None and word is not None else None
     host = (source.hosts or ())[0]
-    return Portal(host.name, host.port or ISCSI_PORT, source.initiator or "", account)
+    return Server(Portal(host.name, host.port or ISCSI_PORT), source.initiator or "", account)
 
 
 def _units(pool: Pool, look: Look) -> list[Unit]:
     pool = with_reference(pool)
-    portal, target = _portal(pool, look.secrets), pool.source.target
-    key = (LIST, portal[:3], target, pool.source.auth)
-    found: list[Unit] = look.once(key, lambda: units(portal, target, lambda: look.left(target)))
+    server, target = _server(pool, look.secrets), pool.source.target
+    key = (LIST, server[:2], target, pool.source.auth)
+    found: list[Unit] = look.once(key, lambda: units(server, target, lambda: look.left(target)))
     return found
 
 
@@ -119,9 +119,9 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 
 
 def _asking(pool: Pool, found: Found, sought: tuple[Sought, ...] = ()) -> AskUnits:
-    portal = _portal(with_reference(pool), found.secrets)
-    word, name = (portal.account.password, portal.account.username) if portal.account else (None, "")
-    return AskUnits(portal.host, portal.port, pool.source.target, portal.initiator, name, word, sought)
+    portal, initiator, account = _server(with_reference(pool), found.secrets)
+    word, name = (account.password, account.username) if account else (None, "")
+    return AskUnits(portal.host, portal.port, pool.source.target, initiator, name, word, sought)
 
 
 def lower_volumes(

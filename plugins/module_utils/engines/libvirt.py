@@ -228,7 +228,7 @@ class LibvirtEngine:
             ):
                 raise
             return ()
-        return with_users(found, neighbours, lambda: guests_told(self.daemon)[0])
+        return with_users(found, neighbours, (), lambda: guests_told(self.daemon))
 
     def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
         from .layers import lasting, layer_of, printed
@@ -409,7 +409,7 @@ class LibvirtEngine:
         self.host.prepare(self._locks)
 
     def execute(self, operation: Any) -> None:
-        from ..model.operations import DaemonCall, SecretCall
+        from ..model.daemon_calls import DaemonCall, SecretCall
 
         if not isinstance(operation, (DaemonCall, SecretCall)):
             self.host.execute(operation)
