@@ -20,7 +20,7 @@ from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.types import row_of
 from .decision import change_of, subject_of
-from .guards import check_not_fixed
+from .guards import check_not_fixed, stays_while_open
 
 _SHOWN = 5
 
@@ -145,10 +145,12 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
 
 
 def _still_unused(goal: PoolGoal, found: Found) -> tuple[Condition, ...]:
-    """What is taken away may have got a user since it was looked at."""
+    """What is taken away may have got a user since it was looked at. What may be in use, as allowed, may get one too."""
     if not takes_away(goal, found):
         return ()
-    return tuple(Condition("unused", each.path, found.unseen) for each in found.volumes.values() if each.path)
+    there = [each for each in found.volumes.values() if each.path]
+    kept = [each for each in there if "in_use" not in goal.allow or stays_while_open(each, found)]
+    return tuple(Condition("unused", each.path or "", found.unseen) for each in kept)
 
 
 def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:

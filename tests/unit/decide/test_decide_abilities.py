@@ -181,6 +181,13 @@ def test_what_is_taken_away_is_looked_at_again_before_that():
     assert released.requires == ()
 
 
+def test_what_may_be_in_use_when_it_is_taken_away_may_get_users_meanwhile():
+    tape = Volume("st0", type="character", path="/dev/st0", foreign="a device of the target that is no volume")
+    found = virtual(volumes={"st0": tape}, users={"st0": (user("process", "mt"),)})
+    assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
+    assert only(decide_pool(pool_goal("inactive", allow=["in_use"]), found)).requires == ()
+
+
 def test_a_member_of_what_is_not_assembled_loses_nothing_when_its_unit_goes_away():
     found = virtual(users={UNIT.name: (user("member", "LVM"),)})
     assert "remove it" in only(decide_pool(pool_goal("inactive"), found)).summary

@@ -824,9 +824,8 @@ def test_what_bringing_up_hides_is_said_once():
 # -- a login that came to its end after its task --------------------------------------------------------------------
 
 
-SAN = Pool(
-    "p", "iscsi", UUID, "/dev/disk/by-path", source=Source((SourceHost("san"),), (SourceDevice("iqn.2026-01.test:x"),))
-)
+AT_SAN = Source((SourceHost("san"),), (SourceDevice("iqn.2026-01.test:x"),))
+SAN = Pool("p", "iscsi", UUID, "/dev/disk/by-path", source=AT_SAN)
 
 
 @pytest.mark.parametrize(("state", "expected"), [("inactive", ["stop"]), ("absent", ["stop", "undefine"])])
