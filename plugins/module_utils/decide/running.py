@@ -145,7 +145,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
 
 
 def _still_unused(goal: PoolGoal, found: Found) -> tuple[Condition, ...]:
-    """What is taken away may have got a user since it was looked at. What may be in use, as allowed, may get one too."""
+    """What is taken away may have got a user since it was looked at; what is allowed to be in use may get one."""
     if not takes_away(goal, found):
         return ()
     there = [each for each in found.volumes.values() if each.path]
