@@ -896,3 +896,39 @@ def test_what_a_mount_hides_is_said(disk):
     assert not unchanged(disk.pool())["warnings"]
     run("umount", disk.path)
     assert (disk.path / "a").exists()
+
+
+# -- a definition that was changed while the pool runs --------------------------------------------------------------
+
+
+def edit(disk: Disk, *words: tuple[str, str]) -> None:
+    definition = Path(disk.host.root) / "etc/libvirt/storage/p.xml"
+    text = definition.read_text()
+    for old, new in words:
+        assert old in text
+        text = text.replace(old, new)
+    definition.write_text(text)
+
+
+def test_what_was_started_is_unmounted_whatever_the_definition_says_since(disk):
+    """And not what somebody else has mounted where that says."""
+    done(disk.pool())
+    elsewhere = disk.top / "elsewhere"
+    elsewhere.mkdir()
+    run("mount", "-t", "tmpfs", "tmpfs", elsewhere)
+    edit(disk, (str(disk.path), str(elsewhere)))
+    assert disk.host.pool_info(name="p")[0]["state"] == "active"
+    done(disk.host.pool(name="p", state="inactive"))
+    assert disk.mounted() == {}
+    assert run("findmnt", "--noheadings", "--output", "FSTYPE", elsewhere) == "tmpfs"
+
+
+def test_it_is_started_anew_where_its_definition_says(disk):
+    done(disk.pool())
+    elsewhere = disk.top / "elsewhere"
+    edit(disk, (str(disk.path), str(elsewhere)))
+    refused(disk.host.pool(name="p", state="active"), "restart_needed")
+    done(disk.host.pool(name="p", state="active", allow=["restart"]))
+    assert disk.mounted() == {}
+    assert run("findmnt", "--noheadings", "--output", "FSTYPE", elsewhere) == "ext4"
+    unchanged(disk.host.pool(name="p", state="active"))

@@ -289,12 +289,20 @@ def test_without_the_tools(host, targets, tmp_path, monkeypatch):
     [
         {"hosts": ["127.0.0.1", "127.0.0.2"], "iqn": ONE, "initiator": US},
         {"host": "127.0.0.1", "devices": [ONE, TWO], "initiator": US},
-        {"host": "127.0.0.1", "iqn": "iqn.2026-01.test:a/b", "initiator": US},
     ],
-    ids=["hosts", "targets", "name"],
+    ids=["hosts", "targets"],
 )
 def test_what_can_not_be_asked(host, source):
     refused(host.pool, "not_supported", name="san", type="iscsi-direct", source=source)
+
+
+@pytest.mark.parametrize("kind", ["iscsi", "iscsi-direct"])
+@pytest.mark.parametrize(
+    "named", [{"iqn": "iqn.2026-01.test:a/b"}, {"iqn": "iqn.2026-01.test:a   b"}, {"initiator": "a b"}]
+)
+def test_names_that_are_none(host, kind, named):
+    source = {"host": "127.0.0.1", "iqn": ONE, "initiator": US, **named}
+    refused(host.pool, "invalid_option", name="san", type=kind, source=source, state="present")
 
 
 def test_without_an_initiator(host):

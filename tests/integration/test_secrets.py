@@ -76,7 +76,7 @@ UUID = "5b7a9c1e-0d3f-4a68-8c2b-7e5d1f9a3c60"
 
 def put(host: Any, usage: str, value: bytes) -> None:
     directory = Path(host.root) / "etc/libvirt/secrets"
-    directory.mkdir(parents=True, mode=0o700)
+    directory.mkdir(parents=True, mode=0o700, exist_ok=True)
     (directory / f"{UUID}.xml").write_text(f"<secret><uuid>{UUID}</uuid>{usage}</secret>")
     (directory / f"{UUID}.base64").write_bytes(value)
 
@@ -235,6 +235,70 @@ def test_another_name_of_it_leaves_no_other_behind(host):
     assert len(files(host)) == 2
 
 
+def test_another_uuid_of_it_leaves_no_other_behind(host):
+    done(host.pool(**declared("san")))
+    converges(host.pool, **declared("san", secret_uuid=UUID))
+    assert set(files(host)) == {f"{UUID}.xml", f"{UUID}.base64"}
+
+
+@pytest.mark.parametrize("state", ["present", "absent"])
+def test_one_that_the_definition_does_not_name_any_more_goes(host, state):
+    """It was changed by hand, or the task that changed it was ended before it came to the secret."""
+    done(host.pool(**declared("san")))
+    definition = Path(host.root) / "etc/libvirt/storage/san.xml"
+    definition.write_text(definition.read_text().replace(f"usage='{OWN.format('san')}'", f"uuid='{UUID}'"))
+    put(host, "<usage type='iscsi'><target>san</target></usage>", base64.b64encode(b"theirs"))
+    gone = converges(host.pool, name="san", state=state)
+    assert "remove its secret" in gone["plan"][-1]["summary"]
+    assert set(files(host)) == {f"{UUID}.xml", f"{UUID}.base64"}
+
+
+@pytest.mark.parametrize("what", ["guest", "pool"])
+def test_one_that_may_be_named_where_nobody_can_look_stays(host, what):
+    done(host.pool(**declared("san")))
+    bad = Path(host.root) / {"guest": "etc/libvirt/qemu/web.xml", "pool": "etc/libvirt/storage/other.xml"}[what]
+    bad.parent.mkdir(parents=True, exist_ok=True)
+    bad.write_text("<domain>")
+    gone = done(host.pool(name="san", state="absent"))
+    assert len(files(host)) == 2
+    assert any(bad.stem in warning and "is kept" in warning for warning in gone["warnings"])
+
+
+def test_what_a_killed_task_left_of_a_value_goes(host):
+    """The value is written under another name where there is one already."""
+    done(host.pool(**declared("san")))
+    (value,) = (Path(host.root) / "etc/libvirt/secrets").glob("*.base64")
+    left = Path(f"{value}.new")
+    left.write_text("half of it")
+    converges(host.pool, **declared("san"))
+    assert not left.exists()
+    left.write_text("half of it")
+    done(host.pool(name="san", state="absent"))
+    assert files(host) == {}
+
+
+def test_a_value_without_its_object_goes_with_the_definition(host):
+    done(host.pool(**declared("san")))
+    for path in (Path(host.root) / "etc/libvirt/secrets").glob("*.xml"):
+        path.unlink()
+    done(host.pool(name="san", state="absent"))
+    assert files(host) == {}
+
+
+def test_a_new_value_has_no_name_until_it_is_whole(host, monkeypatch):
+    """So that who is killed leaves nothing of it."""
+    seen = []
+    fsync = os.fsync
+
+    def look(descriptor):
+        seen.append(sorted(files(host)))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", look)
+    done(host.pool(**declared("san")))
+    assert not any(name.endswith(".base64.new") for names in seen for name in names)
+
+
 def test_a_task_that_was_ended_before_is_completed(host):
     """The definition comes first, then the value, then the object: what lacks the last is made again."""
     done(host.pool(**declared("san")))
@@ -284,8 +348,9 @@ def test_a_connection_to_the_storage_driver_alone(daemon, daemon_host):
     name = daemon_host.name
     assert [entry["action"] for entry in converges(daemon_host.pool, **declared(name))["plan"]] == ["define", "secret"]
     assert len(daemon.secrets()) == 1
-    converges(daemon_host.pool, name=name, state="absent")
-    assert daemon.secrets() == []
+    gone = done(daemon_host.pool(name=name, state="absent"))  # nor guests, of which one may name it
+    assert "is kept" in str(gone["warnings"])
+    assert len(daemon.secrets()) == 1
 
 
 @through_a_daemon

@@ -182,7 +182,7 @@ def test_a_server_that_hangs_ends_inside_the_deadline(plain, uri, kind):
 def test_nobody_listens(uri, kind):
     source = {"host": f"127.0.0.1:{free_port('127.0.0.1')}", "initiator": US}
     result = look(kind, uri, source=source)
-    assert result["error"]["code"] == "operation_failed"
+    assert result["error"]["code"] == "source_missing"
     assert "Connection refused" in result["error"]["message"]
 
 

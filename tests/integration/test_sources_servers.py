@@ -95,7 +95,7 @@ def test_everything_of_a_host(servers, uri):
     """It serves no Gluster at this address, which is no news."""
     result = netfs(servers, uri)
     assert sources(result) == [(path,) for path in (*EXPORTS, *SHARES)]
-    assert [(each["format"], each["code"]) for each in result["unanswered"]] == [("glusterfs", "operation_failed")]
+    assert [(each["format"], each["code"]) for each in result["unanswered"]] == [("glusterfs", "source_missing")]
     assert result["warnings"] == []
 
 
@@ -123,7 +123,7 @@ def test_a_source_can_be_given_to_storage_pool(servers, uri):
 
 def test_nobody_serves_nfs_there(servers, uri):
     alone = {"type": "gluster", "source": {"host": "127.0.0.3"}}
-    assert code(servers.call(MODULE, uri=uri, **alone)) == "operation_failed"
+    assert code(servers.call(MODULE, uri=uri, **alone)) == "source_missing"
 
 
 def test_one_host_that_serves_nothing_hides_no_other(servers, uri):

@@ -336,7 +336,7 @@ def _asked(scope: Scope, table: Table) -> set[str] | None:
 def _running(found: Found, scope: Scope) -> Pool:
     from ..model.pool import overlay
 
-    existing = found.definition or found.live
+    existing = found.running
     return scope.pool if existing is None else overlay(existing, scope.pool)
 
 

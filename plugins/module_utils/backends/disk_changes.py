@@ -83,7 +83,7 @@ def _place(volume: Volume, table: Table) -> tuple[int, int, int]:
 
 class _Lowering:
     def __init__(self, found: Found, table: Table) -> None:
-        pool = found.definition or found.live
+        pool = found.running
         source = None if pool is None else (pool.source.devices or (None,))[0]
         separator = None if source is None else source.part_separator
         self.found, self.table = found, table

@@ -15,16 +15,20 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..host.iscsi import Addresses, Node, Portal, Session, fields_of, iface_for, is_at, nodes, sessions_with
-from ..host.scsi import Unit, units
+from ..host.block import by_name
+from ..host.conditions import has_devices
+from ..host.iscsi import Addresses, Node, Portal, Session, fields_of, iface_for, is_at, new_iface, nodes, sessions_with
+from ..host.scsi import Unit, nodes_of, units
 from ..model.change import TAKE_DOWN, Change
 from ..model.errors import StorageError
-from ..model.found import ABSENT, READY, Found, Part, Problem, Storage, User
+from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, User
 from ..model.goal import Scope
 from ..model.operations import ForgetRecords, LogIn, LogOut, Run, Secret, Step
 from ..model.pool import Pool, overlay
 from ..model.secrets import password
+from ..model.sources import iscsi_problem
 from ..model.types import ISCSI_PORT
+from ..model.volume import Volume
 from .units import observe_units, rescan
 
 if TYPE_CHECKING:
@@ -43,6 +47,11 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     path, target, portals = pool.path or DIRECTORY, pool.source.target, _portals(pool)
     if not target or not portals:
         return Storage(ABSENT, path, "no target and portal are named")
+    problem = iscsi_problem(pool.source)
+    if problem is not None:  # a definition of somebody else's
+        told = Problem(*problem)
+        part = Part(_TARGET, f"the target {target}", UNKNOWN_STORAGE, told.what, told)
+        return Storage(UNKNOWN_STORAGE, path, told.what, parts=(part,), up=False)
     there = _sessions(pool, look)
     return Storage(
         READY,
@@ -54,6 +63,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         unable=None if there else _unable(pool, look),
         remarks=tuple(_remarks(pool, there, look)),
         comes_back=_comes_back(pool, look),
+        leaves=tuple(has_devices(each.number, each.target, nodes_of(each.host, each.within)) for each in there),
     )
 
 
@@ -62,7 +72,7 @@ def _portals(pool: Pool) -> tuple[Portal, ...]:
 
 
 def _sessions(pool: Pool, look: Look) -> tuple[Session, ...]:
-    found: tuple[Session, ...] = look.once(("sessions", pool.source), lambda: _at_portals(pool, _addresses(look)))
+    found: tuple[Session, ...] = look.once(("sessions", pool.source), lambda: _at_portals(pool, look.addresses))
     return found
 
 
@@ -71,10 +81,6 @@ def _at_portals(pool: Pool, addresses: Addresses) -> tuple[Session, ...]:
     known = sessions_with(pool.source.target, pool.source.initiator or "")
     found = (each for portal in _portals(pool) for each in known if is_at(each.portals, portal, addresses))
     return tuple(dict.fromkeys(found))
-
-
-def _addresses(look: Look) -> Addresses:
-    return lambda name: look.servers.names.of(name, look.left(name))
 
 
 def _now(pool: Pool) -> tuple[Session, ...]:
@@ -112,7 +118,7 @@ def _password(pool: Pool, known: Sequence[SecretObject]) -> str | None:
 def _remarks(pool: Pool, there: Sequence[Session], look: Look) -> Iterable[str]:
     target = pool.source.target
     for portal in _portals(pool) if there else ():
-        here = [each for each in there if is_at(each.portals, portal, _addresses(look))]
+        here = [each for each in there if is_at(each.portals, portal, look.addresses)]
         if not here:
             yield f"pool {pool.name} has no session with {target} at {portal}: it logs in there when it is started"
         elif not here[0].logged_in:
@@ -125,7 +131,7 @@ def _comes_back(pool: Pool, look: Look) -> tuple[str, ...]:
         return ()
     iface = iface_for(pool.source.initiator or "")
     known = [node for node in nodes(pool.source.target) if node.iface == iface]
-    here = [node for node in known if any(is_at([node.portal], each, _addresses(look)) for each in _portals(pool))]
+    here = [node for node in known if any(is_at([node.portal], each, look.addresses) for each in _portals(pool))]
     return tuple(node.path for node in here if fields_of(node.path).get(_STARTUP, _MANUAL) != _MANUAL)
 
 
@@ -138,13 +144,15 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     served = [unit for session in there for unit in units(session.host, session.within)]
     told = _once_each(served)
     found = observe_units(found, scope, look, told, pool.path or DIRECTORY)
-    others = [unit for unit in served if unit not in told] if _may_take_away(scope) else []
-    return _with_other_ways(found, scope, others, look, pool) if others else found
+    if not _may_take_away(scope):
+        return found
+    found = _with_other_ways(found, scope, [unit for unit in served if unit not in told], look, pool)
+    return _with_all_devices(found, there)
 
 
 def _as_asked(found: Found, scope: Scope) -> Pool:
     """Tasks about the pool itself may take away the units that it has, not those that it would have by then."""
-    existing = found.definition or found.live
+    existing = found.running
     if existing is None or _may_take_away(scope):
         return existing or scope.pool
     return overlay(existing, scope.pool)
@@ -166,12 +174,28 @@ def _once_each(served: Sequence[Unit]) -> list[Unit]:
 
 def _with_other_ways(found: Found, scope: Scope, others: Sequence[Unit], look: Look, pool: Pool) -> Found:
     """To tasks about the pool itself, which may take them away, the devices of the other sessions are told too."""
+    if not others:
+        return found
     more = observe_units(replace(found, volumes={}), scope, look, others, pool.path or DIRECTORY)
     ways = {volume.name: volume for volume in more.volumes.values()}
     volumes = dict(found.volumes)
     for unit in others:
         name = f"{unit.name} by host{unit.address.partition(':')[0]}"
         volumes[name] = replace(ways[unit.name], name=name, foreign=f"another way to {unit.name}")
+    return replace(found, volumes=volumes)
+
+
+def _with_all_devices(found: Found, there: Sequence[Session]) -> Found:
+    """So is whatever else goes with the sessions: drives and tapes, disks that no link leads to, and the nodes by which
+    a unit is given commands past its disk.
+    """
+    listed = {os.path.realpath(each.path) for each in found.volumes.values() if each.path}
+    volumes = dict(found.volumes)
+    for node in (node for session in there for node in nodes_of(session.host, session.within)):
+        name = node[len("/dev/") :]
+        if node not in listed:
+            kind = "character" if by_name(name) is None else "block"
+            volumes[name] = Volume(name, type=kind, path=node, foreign="a device of the target that is no volume")
     return replace(found, volumes=volumes)
 
 
@@ -188,7 +212,7 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.action == "start":
         return [_log_in(pool, found, records)]
     if change.action == "stop":
-        return [LogOut(each.number, each.target) for each in _now(pool)] if TAKE_DOWN in change.may else []
+        return _log_out(change)
     if change.action == "undefine":
         return [ForgetRecords(pool.source.target, records)] if notes.made(_key(pool)) is not None else []
     if change.action == "autostart":
@@ -202,8 +226,17 @@ def _key(pool: Pool) -> str:
 
 
 def _log_in(pool: Pool, found: Found, records: str) -> LogIn:
-    portals = tuple(map(str, _portals(pool)))
-    return LogIn(pool.source.target, portals, records, pool.source.initiator or "", _credentials(pool, found))
+    target, portals, initiator = pool.source.target, tuple(map(str, _portals(pool))), pool.source.initiator or ""
+    known = iface_for(initiator)
+    iface = known or new_iface(initiator)
+    recorded = tuple(str(node.portal) for node in nodes(target) if node.iface == iface)
+    return LogIn(target, portals, records, initiator, _credentials(pool, found), iface, not known, recorded)
+
+
+def _log_out(change: Change) -> list[LogOut]:
+    """Of the sessions that were looked at, and of no others."""
+    known = [each for each in change.requires if each.kind == "session"] if TAKE_DOWN in change.may else []
+    return [LogOut(int(each.path), str(each.expected[0])) for each in known]
 
 
 def _credentials(pool: Pool, found: Found) -> Secret | None:
@@ -227,7 +260,7 @@ def lower_volumes(
     changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
 ) -> Sequence[Step]:
     """All that can be done for a unit here is to look for it."""
-    pool = found.definition or found.live
+    pool = found.running
     there = () if pool is None else _now(pool)
     there = tuple(each for each in there if each.logged_in) or there[:1]
     if not there:  # an earlier task would have logged in

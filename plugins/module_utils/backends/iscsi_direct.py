@@ -9,12 +9,12 @@ has no devices of them, and is never logged in for longer than it looks.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from ..host.libiscsi import LIST, Account, Portal, Unit, unit_name, units
+from ..host.iscsi import Portal
+from ..host.libiscsi import LIST, Account, Server, Unit, unit_name, units
 from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import ABSENT, READY, UNKNOWN_STORAGE, Found, Part, Problem, Storage, Usage, User
@@ -22,6 +22,7 @@ from ..model.goal import Scope
 from ..model.operations import AskUnits, Secret, Step
 from ..model.pool import Pool, at_port, overlay
 from ..model.secrets import password, with_reference
+from ..model.sources import iscsi_problem
 from ..model.types import ISCSI_PORT
 from ..model.volume import Sought, Volume
 
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
     from ..host.notes import Notes
 
 TARGET = "target"
-# RFC 3720, 3722: what a name is of, so that nothing else gets into an address.
-_NAME = re.compile(r"[^\s/%?#]+\Z")
 
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
@@ -62,26 +61,22 @@ def _misfit(pool: Pool) -> Problem | None:
     if len(source.hosts or ()) != 1 or not name or len(source.devices or ()) != 1:
         what = "such a pool has one host and one target"
         return Problem("not_supported", what, "Name one of each (source.host, source.iqn); make a pool for each other.")
-    strange = [text for text in (name, source.initiator or "") if text and not _NAME.match(text)]
-    if strange:
-        return Problem(
-            "not_supported", f"{strange[0]!r} is no name of iSCSI", "Correct it (iqn.2026-01.com.example:x)."
-        )
-    return None
+    problem = iscsi_problem(source)
+    return None if problem is None else Problem(*problem)
 
 
-def _portal(pool: Pool, known: Sequence[Any]) -> Portal:
+def _server(pool: Pool, known: Sequence[Any]) -> Server:
     source, word = pool.source, password(pool, known)
     account = Account(source.auth.username, Secret(word)) if source.auth is not None and word is not None else None
     host = (source.hosts or ())[0]
-    return Portal(host.name, host.port or ISCSI_PORT, source.initiator or "", account)
+    return Server(Portal(host.name, host.port or ISCSI_PORT), source.initiator or "", account)
 
 
 def _units(pool: Pool, look: Look) -> list[Unit]:
     pool = with_reference(pool)
-    portal, target = _portal(pool, look.secrets), pool.source.target
-    key = (LIST, portal[:3], target, pool.source.auth)
-    found: list[Unit] = look.once(key, lambda: units(portal, target, lambda: look.left(target)))
+    server, target = _server(pool, look.secrets), pool.source.target
+    key = (LIST, server[:2], target, pool.source.auth)
+    found: list[Unit] = look.once(key, lambda: units(server, target, lambda: look.left(target)))
     return found
 
 
@@ -124,9 +119,9 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 
 
 def _asking(pool: Pool, found: Found, sought: tuple[Sought, ...] = ()) -> AskUnits:
-    portal = _portal(with_reference(pool), found.secrets)
-    word, name = (portal.account.password, portal.account.username) if portal.account else (None, "")
-    return AskUnits(portal.host, portal.port, pool.source.target, portal.initiator, name, word, sought)
+    portal, initiator, account = _server(with_reference(pool), found.secrets)
+    word, name = (account.password, account.username) if account else (None, "")
+    return AskUnits(portal.host, portal.port, pool.source.target, initiator, name, word, sought)
 
 
 def lower_volumes(

@@ -15,8 +15,9 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from ..host.iscsi import own_name
-from ..host.libiscsi import LIST, Account, Portal, check_reached, offered
+from ..host.iscsi import Portal, own_name
+from ..host.libiscsi import LIST, Account, Server, offered
+from ..host.reach import ensure_listening
 from ..model.discovery import Discovery, FoundSource, Query, Unanswered
 from ..model.errors import StorageError
 from ..model.operations import Secret
@@ -57,10 +58,8 @@ def _asked(host: SourceHost, query: Query, look: Look) -> _Answer | StorageError
     try:
         if shutil.which(LIST) is None and _is_of_the_kernel(query.type) and not named and shutil.which(_KERNELS_TOOL):
             return _by_the_kernels_tool(host, look)
-        return offered(_portal(host, query), lambda: look.left(host.name))
+        return offered(_server(host, query), lambda: look.left(host.name))
     except StorageError as error:
-        if error.code == "source_missing":  # nobody listens yet
-            error.code = "operation_failed"
         return error
 
 
@@ -68,17 +67,17 @@ def _is_of_the_kernel(kind: str) -> bool:
     return POOL_TYPES[kind].volumes == "block"
 
 
-def _portal(host: SourceHost, query: Query) -> Portal:
+def _server(host: SourceHost, query: Query) -> Server:
     """The kernel's sessions are those of the host's own initiator, unless another one is named."""
     initiator = query.initiator or (own_name() if _is_of_the_kernel(query.type) else "")
     account = None if query.username is None else Account(query.username, Secret(query.password or ""))
-    return Portal(host.name, host.port or ISCSI_PORT, initiator, account)
+    return Server(Portal(host.name, host.port or ISCSI_PORT), initiator, account)
 
 
 def _by_the_kernels_tool(host: SourceHost, look: Look) -> _Answer:
-    from ..host import initiator, iscsi
+    from ..host import iscsiadm
 
     portal = Portal(host.name, host.port or ISCSI_PORT)
-    check_reached(portal, look.left(host.name))
-    offers = initiator.offers_at(iscsi.Portal(portal.host, portal.port), look.left(host.name))
+    ensure_listening(portal.host, portal.port, look.left(host.name))
+    offers = iscsiadm.offers_at(portal, look.left(host.name))
     return {offer.target: None for offer in offers}

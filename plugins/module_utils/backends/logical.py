@@ -196,7 +196,7 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """All volumes are in the one report anyway, and tell what others of them are built on."""
     from .filetree import digests
 
-    pool = found.definition or found.live
+    pool = found.running
     name = (None if pool is None else pool.source.name) or found.name
     group = next(iter(lvm.report(look).named(name)), None)
     if group is None:

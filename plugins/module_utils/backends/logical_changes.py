@@ -98,7 +98,7 @@ def lower_volumes(
     changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
 ) -> list[ops.Step]:
     """A step for each change. New volumes are made under a name of their own, and renamed when they are whole."""
-    pool = found.definition or found.live
+    pool = found.running
     lowering = _Lowering("" if pool is None else _group_of(pool), found)
     steps: list[ops.Step] = []
     ends: dict[str, int] = {}

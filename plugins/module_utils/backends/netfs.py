@@ -165,8 +165,8 @@ def _same_host(shown: str, pool: Pool, mount: Mount, look: Look) -> bool:
     if plain_address(shown) == plain_address(declared):
         return True
     addresses = {plain_address(option[len("addr=") :]) for option in mount.super_options if option.startswith("addr=")}
-    theirs = addresses or _addresses(shown, look)
-    return bool(theirs & _addresses(declared, look)) or _was_told(pool, mount)
+    theirs = addresses or {*look.addresses(shown)}
+    return bool(theirs & {*look.addresses(declared)}) or _was_told(pool, mount)
 
 
 def _was_told(pool: Pool, mount: Mount) -> bool:
@@ -182,11 +182,6 @@ def _was_told(pool: Pool, mount: Mount) -> bool:
             same = told.directory == _plain(pool.source.dir or "", NFS)
             return same and plain_address(told.host) == plain_address(_host(pool))
     return False
-
-
-def _addresses(name: str, look: Look) -> frozenset[str]:
-    """Those of a name, as far as they are told within the look's time."""
-    return frozenset(look.servers.names.of(name, look.left(name)))
 
 
 # --- mounting --------------------------------------------------------------------------------------------------------

@@ -66,7 +66,7 @@ def _asked(host: str, protocol: str, query: Query, look: Look) -> Answer | Stora
     except StorageError as told:
         error = _silence(host, told) or told
         error.subject = host if error.code != "tool_missing" else error.subject
-        if error.code in ("deadline", "operation_failed"):
+        if error.code in ("deadline", "operation_failed", "source_missing"):
             error.hint = f"Look whether {host} serves {protocol} and lets this host ask."
         return error
     good = [source for name, source in found if answers.usable(name)]

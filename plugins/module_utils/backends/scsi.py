@@ -78,7 +78,7 @@ def _unable() -> Problem | None:
 
 
 def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
-    existing = found.definition or found.live
+    existing = found.running
     pool = scope.pool if existing is None else overlay(existing, scope.pool)
     adapter = pool.source.adapter
     host = _meant(adapter, look).host if adapter is not None else None
@@ -111,7 +111,7 @@ def lower_volumes(
     changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
 ) -> Sequence[Step]:
     """All that can be done for a unit here is to look for it."""
-    pool = found.definition or found.live
+    pool = found.running
     adapter = None if pool is None else pool.source.adapter
     host = None if adapter is None else meant_by(adapter).host
     if host is None:  # an earlier task would have brought it

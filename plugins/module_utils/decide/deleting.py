@@ -160,11 +160,12 @@ def _delete_part(part: Part, goal: PoolGoal, found: Found, existing: Pool | None
 
 def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
     declared = keep_names(defined(goal.pool), existing, found.resolved, found.hosts)
-    if found.live is not None and found.started and found.live.path != existing.path:
+    if found.live is not None and found.moved:
+        have, want = _place(found.live), _place(existing)
         raise StorageError(
             "restart_needed",
-            f"pool {declared.name} runs on {found.live.path}, and its definition says {existing.path} from its next "
-            "start on: nothing is deleted",
+            f"pool {declared.name} runs on {have}, and its definition says {want} from its next start on: nothing is "
+            "deleted",
             subject=str(subject_of(goal)),
             hint="Stop it first (state: inactive), then say what is to be deleted.",
         )
@@ -183,6 +184,13 @@ def check_same_storage(goal: PoolGoal, found: Found, existing: Pool) -> None:
             subject=str(subject_of(goal)),
             hint="Name the path and source that the pool has.",
         )
+
+
+def _place(pool: Pool) -> str:
+    source = pool.source
+    devices = [device.path for device in source.devices or ()]
+    hosts = [host.name for host in source.hosts or ()]
+    return " ".join(filter(None, (pool.path, *hosts, *devices, source.dir, source.name)))
 
 
 def listing(names: Any) -> str:

@@ -16,7 +16,7 @@ from ..model.errors import StorageError
 from ..model.facts import definition_facts, permissions_facts
 from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOURCE, UNSEEN, Found
 from ..model.goal import PoolGoal
-from ..model.pool import Permissions, Pool, Source, overlay
+from ..model.pool import PLACE, Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
 from .decision import Decision, change_of, staging_refusal, subject_of, unwritable
 from .guards import check_copy_on_write, check_ownership
@@ -94,12 +94,17 @@ def _finish(
     refusal = refusal or _hampered(changes, found, str(subject_of(goal)))
     if goal.state == "deleted":
         refusal = refusal or staging_refusal(changes, found, str(subject_of(goal)))
-    return Decision(
-        changes,
-        missing,
-        (*_warnings(goal, found), *_hiding_warning(changes, found), *_unseen_warnings(changes, found)),
-        refusal,
-    )
+    warnings = (*_warnings(goal, found), *_hiding_warning(changes, found), *_unseen_warnings(changes, found))
+    return Decision(changes, missing, (*warnings, *_secret_warnings(changes, found)), refusal)
+
+
+def _secret_warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
+    last = [change for change in changes if change.action in ("redefine", "undefine")]
+    if not last or not found.secrets:
+        return ()
+    from .secrets import kept_unseen
+
+    return kept_unseen(found, None if last[-1].action == "undefine" else last[-1].wanted)
 
 
 def _hampered(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
@@ -292,13 +297,14 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
     changes: list[Change] = []
     if goal.missing is not None and not (goal.state == "inactive" and found.definition is not None):
         missing.append(goal.missing)
-    if restart or (goal.state == "inactive" and found.started):
+    if restart or goal.state == "inactive":
         from .running import stop
 
         changes += stop(goal, found, restart=restart)
     changes += _define(goal, found, kept, differing)
     runs = goal.state == "active" or restart
-    changes += _keep_secret(goal, found, wanted, starts=runs and (restart or not found.active))
+    starts = runs and (restart or not found.active)
+    changes += _keep_secret(goal, found, wanted, starts, redefined=bool(differing))
     if runs:
         _check_supported(goal, found)
         changes += _build(goal, found, wanted, missing)
@@ -378,6 +384,8 @@ def _restarting(goal: PoolGoal, found: Found, differing: tuple[str, ...], wanted
     grows = row.grows if found.storage.kind != UNSEEN else ()
     pending = () if found.live is None else _differing(found.live, wanted)
     changed = [name for name in row.restart if name not in grows and (name in differing or name in pending)]
+    if found.moved and found.storage.kind != UNSEEN:
+        changed += [name for name in pending if name in PLACE and name not in changed]
     return [name for name in changed if not (name == "source.format" and _is_found_out(found, wanted))]
 
 
@@ -416,22 +424,23 @@ def _define(goal: PoolGoal, found: Found, wanted: Pool, differing: tuple[str, ..
     before: dict[str, Any] = {"definition": {name: have.get(name) for name in names}}
     after: dict[str, Any] = {"definition": {name: want.get(name) for name in names}}
     what = f"change {', '.join(names)} of its definition"
-    if "source.auth" in differing:
-        from .secrets import left_over
+    if found.secrets:
+        from .secrets import going, removal, usages
 
-        secret = left_over(found, wanted)
-        if secret is not None:
-            before["old_secret"], after["old_secret"] = secret.usage, None
-            what += f"; remove its secret {secret.usage!r}"
+        secrets = going(found, wanted)
+        if secrets:
+            before["old_secret"], after["old_secret"] = usages(secrets), None
+            what += f"; {removal(secrets)}"
     return [change_of(goal, "redefine", what, before, after, wanted)]
 
 
-def _keep_secret(goal: PoolGoal, found: Found, wanted: Pool, starts: bool) -> list[Change]:
-    if wanted.secret is None:
+def _keep_secret(goal: PoolGoal, found: Found, wanted: Pool, starts: bool, redefined: bool) -> list[Change]:
+    if wanted.secret is None and not found.secrets:
         return []
-    from .secrets import keep
+    from .secrets import forget, keep
 
-    return keep(goal, found, wanted, starts)
+    changes = [] if redefined else forget(goal, found, wanted)
+    return [*changes, *(keep(goal, found, wanted, starts) if wanted.secret is not None else ())]
 
 
 def undefine(goal: PoolGoal, found: Found) -> list[Change]:
@@ -446,12 +455,12 @@ def undefine(goal: PoolGoal, found: Found) -> list[Change]:
             before["boot_unit"] = found.boot.state
             what += f"; {removal_of_unit(found)}"
     if found.secrets:
-        from .secrets import goes_with
+        from .secrets import going, removal, usages
 
-        secret = goes_with(found.definition, found)
-        if secret is not None:
-            before["secret"] = secret.usage
-            what += f"; remove its secret {secret.usage!r}"
+        secrets = going(found, None)
+        if secrets:
+            before["secret"] = usages(secrets)
+            what += f"; {removal(secrets)}"
     return [change_of(goal, "undefine", what, before, None, found.definition)]
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..model.adapters import goes_with_pool
-from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change
+from ..model.change import BRING_UP, EMPTIED, HALFWAY, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import READY, UNSEEN, Found, Neighbour, User
@@ -20,14 +20,14 @@ from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.types import row_of
 from .decision import change_of, subject_of
-from .guards import check_not_fixed
+from .guards import check_not_fixed, stays_while_open
 
 _SHOWN = 5
 
 
 def goes_down(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its storage down: what was up before it was started is only released."""
-    if not found.started and not _in_the_way(goal, found):
+    if not _is_up(goal, found):
         return False
     current = found.current
     return current.up and bool(current.take_down) and (current.ours or "stop_adopted" in goal.allow)
@@ -35,7 +35,7 @@ def goes_down(goal: PoolGoal, found: Found) -> bool:
 
 def takes_away(goal: PoolGoal, found: Found) -> bool:
     """Whether stopping the pool takes its volumes away, whoever uses them."""
-    if not found.started or not found.row.taken_away:
+    if not (found.started or _came_up_late(found)) or not found.row.taken_away:
         return False
     pool = found.live or found.definition
     daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
@@ -48,6 +48,16 @@ def _in_the_way(goal: PoolGoal, found: Found) -> bool:
     return mounted and goal.state == "deleted" and not found.started
 
 
+def _is_up(goal: PoolGoal, found: Found) -> bool:
+    return found.started or _in_the_way(goal, found) or _came_up_late(found)
+
+
+def _came_up_late(found: Found) -> bool:
+    """Whether a login of ours that was given up came to its end all the same: it would stay for good otherwise."""
+    current = found.current
+    return found.row.recorded and not found.started and current.up and current.ours and bool(current.take_down)
+
+
 def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError], restart: bool) -> Change:
     storage, state = found.storage, "active" if found.active else "inactive"
     adopted = storage.kind == READY and not storage.made and found.definition is None
@@ -58,7 +68,7 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
         return start_unseen(goal, found, wanted, {"state": state}, missing)
     may: frozenset[str] = frozenset()
     after: dict[str, Any] = {"state": "active"}
-    if storage.bring_up and (restart or not storage.up or storage.idle):
+    if storage.bring_up and ((restart and not _stays_up(found)) or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         _check_hides_no_pool(goal, found, storage.path or "")
         permissions = permissions_facts(replace(goal.pool.permissions, label=None))
@@ -72,6 +82,14 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _stays_up(found: Found) -> bool:
+    """Whether what a restart would log in to is logged in to already, and not what is logged out of for it: somebody
+    else's, which is adopted.
+    """
+    storage = found.storage
+    return found.row.recorded and storage.up and not set(storage.leaves) & set(found.current.leaves)
 
 
 def _check_hides_no_pool(goal: PoolGoal, found: Found, path: str) -> None:
@@ -98,7 +116,7 @@ def _check_source_unused(goal: PoolGoal, found: Found) -> None:
 
 def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = False) -> list[Change]:
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
-    if not found.started and not _in_the_way(goal, found):
+    if not _is_up(goal, found):
         return []
     check_nothing_above(goal, found)
     if takes_away(goal, found):
@@ -106,7 +124,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
 
         # A member of what is not assembled, such as a group of LVM, goes away and comes back as it is.
         guard_all(goal, found, "taken away", harmless="member")
-    current, pool = found.current, found.definition or found.live
+    current, pool = found.current, found.running  # what it was started with
     summary = "stop it"
     may: frozenset[str] = frozenset()
     if goes_down(goal, found):
@@ -120,10 +138,19 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     elif current.kind == UNSEEN and found.row.mounted:
         path = (found.live or pool or goal.pool).path
         _check_not_busy(goal, found, f"unmount {path}", path)
-    state = "active" if found.active else "inactive"
+    state = HALFWAY if _came_up_late(found) else "active" if found.active else "inactive"
     after = {"state": "inactive"}
-    requires = current.leaves if may else ()
+    requires = (*(current.leaves if may else ()), *_still_unused(goal, found))
     return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
+
+
+def _still_unused(goal: PoolGoal, found: Found) -> tuple[Condition, ...]:
+    """What is taken away may have got a user since it was looked at; what is allowed to be in use may get one."""
+    if not takes_away(goal, found):
+        return ()
+    there = [each for each in found.volumes.values() if each.path]
+    kept = [each for each in there if "in_use" not in goal.allow or stays_while_open(each, found)]
+    return tuple(Condition("unused", each.path or "", found.unseen) for each in kept)
 
 
 def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:

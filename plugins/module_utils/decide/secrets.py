@@ -17,6 +17,7 @@ from .decision import change_of, subject_of
 
 AS_DECLARED = "the one declared"
 _OTHER, _NONE, _UNREADABLE = "another one", "none", "can't be read"
+_BEGUN = "begun by a task that was ended"
 
 
 def keep(goal: PoolGoal, found: Found, wanted: Pool, starts: bool) -> list[Change]:
@@ -29,7 +30,7 @@ def keep(goal: PoolGoal, found: Found, wanted: Pool, starts: bool) -> list[Chang
     there = object_of(wanted.source.auth, found.secrets)
     if there is not None:
         _check_is_for_it(goal, wanted, there)
-    if there is not None and (there.value == value or not (there.readable or starts)):
+    if there is not None and not there.begun and (there.value == value or not (there.readable or starts)):
         return []
     secret = there or new_object(wanted)
     called = f"the {secret.usage_type} secret {secret.usage!r}"
@@ -51,6 +52,8 @@ def _check_is_for_it(goal: PoolGoal, wanted: Pool, there: SecretObject) -> None:
 
 
 def _fact(there: SecretObject | None) -> str:
+    if there is not None and there.begun:
+        return _BEGUN
     if there is None or (there.readable and there.value is None):
         return _NONE
     return _OTHER if there.readable else _UNREADABLE
@@ -64,13 +67,44 @@ def fact(wanted: Pool, found: Found) -> str:
     return AS_DECLARED if same else _fact(there)
 
 
-def left_over(found: Found, wanted: Pool) -> SecretObject | None:
-    """The one that nobody needs any more once the definition names another."""
-    secret = goes_with(found.definition, found)
-    return None if secret is None or secret == object_of(wanted.source.auth, found.secrets) else secret
+def going(found: Found, wanted: Pool | None) -> tuple[SecretObject, ...]:
+    """Those of the pool's own that nobody needs once it is defined as wanted, or not at all: what its definition names
+    by now, and what an earlier one did. Only those that the collection has made, and nobody else may name.
+    """
+    return tuple(each for each in _unnamed(found, wanted) if not each.unseen)
 
 
-def goes_with(pool: Pool | None, found: Found) -> SecretObject | None:
-    """The secret that nobody needs once the pool is not defined any more; only one that the collection has made."""
-    secret = None if pool is None else object_of(pool.source.auth, found.secrets)
-    return secret if secret is not None and secret.ours and not secret.users else None
+def kept_unseen(found: Found, wanted: Pool | None) -> tuple[str, ...]:
+    """What is said of those that stay, since it can't be told who names them."""
+    return tuple(
+        f"pool {found.name}: its secret {each.usage!r} is kept, since {', '.join(each.unseen)} can't be read and may "
+        f"name it; where nobody does, remove it by hand (its uuid is {each.uuid})"
+        for each in _unnamed(found, wanted)
+        if each.unseen
+    )
+
+
+def _unnamed(found: Found, wanted: Pool | None) -> tuple[SecretObject, ...]:
+    named = None if wanted is None else object_of(wanted.source.auth, found.secrets)
+    defined = None if found.definition is None else object_of(found.definition.source.auth, found.secrets)
+    ours = (each for each in found.secrets if each.ours and not each.users and each != named)
+    return tuple(each for each in ours if each == defined or each.pool == found.name)
+
+
+def usages(secrets: tuple[SecretObject, ...]) -> str | list[str]:
+    """As a fact: the one, or all of them."""
+    names = [each.usage for each in secrets]
+    return names[0] if len(names) == 1 else names
+
+
+def removal(secrets: tuple[SecretObject, ...]) -> str:
+    return "remove its secret" + ("s " if len(secrets) > 1 else " ") + ", ".join(repr(each.usage) for each in secrets)
+
+
+def forget(goal: PoolGoal, found: Found, wanted: Pool) -> list[Change]:
+    """The removal of those that an earlier definition named, where nothing else is to be changed about it."""
+    secrets = going(found, wanted)
+    if not secrets:
+        return []
+    before, after = {"old_secret": usages(secrets)}, {"old_secret": None}
+    return [change_of(goal, "secret", removal(secrets), before, after, wanted)]

@@ -215,7 +215,7 @@ def holding(wanted: Source, found: FoundSource) -> str:
     return f"holds {found.content or 'nothing'}, not {wanted.format}"
 
 
-_REFUSED = ("command_failed", "operation_failed", "daemon_failed")
+_REFUSED = ("command_failed", "operation_failed", "daemon_failed", "source_missing")
 _SILENT = "Look at the server and the way to it, or raise timeout."
 
 
@@ -235,7 +235,14 @@ def nobody(unanswered: Sequence[Unanswered]) -> StorageError:
     )
 
 
-_ORDER = {"deadline": 1, "command_failed": 2, "operation_failed": 2, "daemon_failed": 2, "tool_missing": 3}
+_ORDER = {
+    "deadline": 1,
+    "command_failed": 2,
+    "operation_failed": 2,
+    "daemon_failed": 2,
+    "source_missing": 2,
+    "tool_missing": 3,
+}
 
 
 def _told(silent: Unanswered) -> str:

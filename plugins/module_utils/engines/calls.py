@@ -17,8 +17,9 @@ from ..libvirt_xml.pool import render_pool
 from ..libvirt_xml.volume import render_volume
 from ..model import operations as ops
 from ..model.change import Change
+from ..model.daemon_calls import DaemonCall, SecretCall
 from ..model.found import READY, UNSEEN, Found
-from ..model.partitions import daemon_deletes, disk_of, number_of
+from ..model.partitions import daemon_deletes, removing
 from ..model.pool import Pool
 from ..model.qcow2 import DEFAULT_COMPAT
 from ..model.types import POOL_TYPES
@@ -42,8 +43,8 @@ class Calls:
         self.goes = not self.at_hand and any(change.action == "delete" and not of_volumes(change) for change in changes)
         self.many = sum(change.action == "create" for change in changes) >= _MANY
 
-    def _call(self, verb: str, volume: str | None = None, **more: Any) -> ops.DaemonCall:
-        return ops.DaemonCall(verb, self.uri, self.found.name, volume, **more)
+    def _call(self, verb: str, volume: str | None = None, **more: Any) -> DaemonCall:
+        return DaemonCall(verb, self.uri, self.found.name, volume, **more)
 
     # --- pools -------------------------------------------------------------------------------------------------------
 
@@ -55,8 +56,7 @@ class Calls:
 
     def _define(self, change: Change, pool: Pool) -> Iterator[Any]:
         yield self._call("pool-define", xml=render_pool(pool, self.found.definition_text))
-        if "old_secret" in (change.before or {}):
-            yield from self._forget_secret()
+        yield from self._forget_secrets(change)
 
     def _build(self, change: Change, pool: Pool) -> Iterator[Any]:
         if self.found.started and not self.stops:  # the daemon builds no active pool
@@ -91,26 +91,30 @@ class Calls:
         yield self._call("pool-autostart", words=("--disable",) if off else ())
 
     def _undefine(self, change: Change, pool: Pool) -> Iterator[Any]:
-        if "secret" in (change.before or {}):
-            yield from self._forget_secret()
+        yield from self._forget_secrets(change)
         yield self._call("pool-undefine")
 
     def _secret(self, change: Change, pool: Pool) -> Iterator[Any]:
         from .secrets import object_for, value_for
 
+        if "old_secret" in (change.before or {}):
+            yield from self._forget_secrets(change)
+            return
         uuid, xml = object_for(pool, self.found)
         if xml:
             yield self._secret_call("secret-define", uuid, xml=xml)
         yield self._secret_call("secret-set-value", uuid, value=value_for(pool))
 
-    def _forget_secret(self) -> Iterator[Any]:
-        from .secrets import named_by
+    def _forget_secrets(self, change: Change) -> Iterator[Any]:
+        if not self.found.secrets:
+            return
+        from .secrets import forgotten_by
 
-        for secret in named_by(self.found.definition, self.found):
+        for secret in forgotten_by(change, self.found):
             yield self._secret_call("secret-undefine", secret.uuid)
 
-    def _secret_call(self, verb: str, uuid: str, **more: Any) -> ops.SecretCall:
-        return ops.SecretCall(verb, self.uri, self.found.name, uuid, **more)
+    def _secret_call(self, verb: str, uuid: str, **more: Any) -> SecretCall:
+        return SecretCall(verb, self.uri, self.found.name, uuid, **more)
 
     def _permissions(self, change: Change, pool: Pool) -> Iterator[Any]:
         yield from self._beside(change, pool)
@@ -166,7 +170,7 @@ class Calls:
         volume: Volume = change.wanted
         name = volume.name
         if change.action == "delete" and self.found.row.partitions and not daemon_deletes(pool):
-            yield ops.Run(("parted", "--script", disk_of(pool), "rm", self._partition(name, pool)))
+            yield ops.Run(removing(name, pool, self.found.resolved))
             yield self._call("pool-refresh")
         elif change.action in ("delete", "recreate"):
             yield self._call("vol-delete", name)
@@ -189,9 +193,6 @@ class Calls:
             yield self._call("vol-resize", volume.name, value=volume.capacity, words=("--shrink",))
         if content is not None:
             yield self._call("vol-upload", volume.name, data=content.path if content.data is None else content.data)
-
-    def _partition(self, name: str, pool: Pool) -> str:
-        return str(number_of(name, pool, self.found.resolved))
 
     def _create(self, volume: Volume, pool: Pool) -> Any:
         reserved = volume.preallocation in ("metadata", "falloc")

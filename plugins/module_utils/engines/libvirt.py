@@ -199,7 +199,7 @@ class LibvirtEngine:
             resolved=resolved,
             hosts=hosts,
             initiator=initiator_of(wanted) if self._pid is not None else "",
-            secrets=self._secrets((wanted, existing), neighbours) if scope.neighbours else (),
+            secrets=self._secrets(name, (wanted, existing), neighbours) if scope.neighbours else (),
         )
         self._directory = storage.path if at_hand and storage.kind == READY else None
         if at_hand:
@@ -209,21 +209,26 @@ class LibvirtEngine:
         found = replace(found, beside=self._beside(devices), devices=self._contents(found, wanted, devices, scope))
         return observe_far(found, scope, self.daemon)
 
-    def _secrets(self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour]) -> tuple[SecretObject, ...]:
-        if all(pool is None or pool.source.auth is None for pool in pools):
+    def _secrets(
+        self, name: str, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour]
+    ) -> tuple[SecretObject, ...]:
+        named = any(pool is not None and pool.source.auth is not None for pool in pools)
+        if not named and not any(pool is not None and "auth" in row_of(pool.type).optional for pool in pools):
             return ()
         from .far import guests_told
-        from .secrets import auths_of, directory_of_daemon, told_by, with_users
+        from .secrets import auths_of, directory_of_daemon, own_auths, told_by, with_users
 
         at_hand = self._pid is not None and peers.may_stand_in(self._pid)
         directory = directory_of_daemon(self._pid, self.uri, self.places.secrets) if at_hand and self._pid else ""
         try:
-            found = told_by(self.daemon, auths_of(pools), directory)
+            found = told_by(self.daemon, (*auths_of(pools), *own_auths(name)), directory)
         except StorageError as error:
-            if error.code != "daemon_cannot" or any(pool is not None and pool.secret is not None for pool in pools):
+            if (named and error.code != "daemon_cannot") or any(
+                pool is not None and pool.secret is not None for pool in pools
+            ):
                 raise
             return ()
-        return with_users(found, neighbours, lambda: guests_told(self.daemon)[0])
+        return with_users(found, neighbours, (), lambda: guests_told(self.daemon))
 
     def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
         from .layers import lasting, layer_of, printed
@@ -404,7 +409,7 @@ class LibvirtEngine:
         self.host.prepare(self._locks)
 
     def execute(self, operation: Any) -> None:
-        from ..model.operations import DaemonCall, SecretCall
+        from ..model.daemon_calls import DaemonCall, SecretCall
 
         if not isinstance(operation, (DaemonCall, SecretCall)):
             self.host.execute(operation)

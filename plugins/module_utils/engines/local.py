@@ -293,7 +293,7 @@ class LocalHost:
 
     def _with_busy(self, found: Found) -> Found:
         """Adds who uses the storage on which the pool runs."""
-        pool = found.definition or found.live
+        pool = found.running
         backend = backend_of(None if pool is None else pool.type)
         if pool is None or backend is None:
             return found
@@ -323,12 +323,12 @@ class LocalHost:
     def broken(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
         """Which of the conditions, by step, hold no longer; all are looked at together."""
         failed: dict[int, StorageError] = {}
-        unused: dict[int, Condition] = {}
+        unused: list[tuple[int, Condition]] = []
         checks = None
         for index, group in conditions.items():
             for condition in group:
                 if condition.kind == "unused":
-                    unused[index] = condition
+                    unused.append((index, condition))
                     continue
                 if condition.kind == "identity":
                     what = _file_became(condition)
@@ -337,7 +337,7 @@ class LocalHost:
                     what = checks.broken(condition)
                 if what:
                     failed[index] = changed_meanwhile(condition.path, what)
-        failed.update(_taken({index: each for index, each in unused.items() if os.path.lexists(each.path)}))
+        failed.update(_taken([(index, each) for index, each in unused if os.path.lexists(each.path)]))
         return {**self.broken_by_guests(conditions), **failed}
 
     def broken_by_guests(self, conditions: Mapping[int, Sequence[Condition]]) -> dict[int, StorageError]:
@@ -436,15 +436,15 @@ def device_parts(found: Found, look: Look) -> tuple[Part, ...]:
     return tuple(parts)
 
 
-def _taken(unused: Mapping[int, Condition]) -> dict[int, StorageError]:
+def _taken(unused: Sequence[tuple[int, Condition]]) -> dict[int, StorageError]:
     """Of these conditions that volumes are unused, by step, those that hold no longer or can't be told to hold."""
     if not unused:
         return {}
     from ..host.volume_users import users_of_volumes
 
-    users, unseen = users_of_volumes({condition.path: condition.path for condition in unused.values()})
+    users, unseen = users_of_volumes({condition.path: condition.path for _index, condition in unused})
     failed = {}
-    for index, condition in unused.items():
+    for index, condition in unused:
         new = [what for what in unseen if what not in condition.expected]
         if users[condition.path]:
             what = f"was taken into use by {users[condition.path][0]}"

@@ -25,7 +25,7 @@ from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
 from ..model.found import ABSENT, ENABLED, NO_UNIT, SQUASHING, Boot, Found, Layer, Neighbour, Storage
 from ..model.goal import Scope
-from ..model.pool import Pool, SourceVolume, overlay
+from ..model.pool import Pool, SourceVolume, is_elsewhere, overlay
 from ..model.types import row_of
 from .local import (
     LocalHost,
@@ -167,19 +167,22 @@ class NativeEngine:
         text = _read(self._definition_path(name))
         definition = _parse(self._definition_path(name), text, name)
         live = _parse(self._state_path(name), _read(self._state_path(name)), name)
-        existing = definition or live
+        # What was started is what is stopped; volumes are where the pool runs, whatever a definition says since.
+        moved = is_elsewhere(live, definition, None if definition is None else row_of(definition.type).port)
+        running = live if moved else definition or live
+        existing = (definition or live) if scope.neighbours else running
         look = self.host.look()
-        resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing))}
+        resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing, running))}
         neighbours, unread = self._neighbours(name, look) if scope.neighbours else ((), ())
-        hosts = hosts_of((scope.pool, existing, *(neighbour.pool for neighbour in neighbours)))
+        hosts = hosts_of((scope.pool, existing, running, *(neighbour.pool for neighbour in neighbours)))
         wanted = scope.pool
         if existing is not None:
             wanted = keep_names(overlay(existing, scope.pool), existing, resolved, hosts)
-        secrets = self._secrets((wanted, existing), neighbours, scope)
+        secrets = self._secrets((wanted, existing), neighbours, unread, scope)
         look.secrets = secrets
         started = live is not None
-        current = None if existing is None or _same_place(existing, wanted) else self.host.storage(existing, look)
-        if started and current is not None and current.up and not _same_source(existing, wanted):
+        current = None if running is None or _same_place(running, wanted) else self.host.storage(running, look)
+        if started and current is not None and current.up and not _same_source(running, wanted):
             look.leaving = current.path or ""
         storage = self.host.storage(wanted, look, scope.holds)
         current = current or storage
@@ -208,15 +211,24 @@ class NativeEngine:
         return self.host.contents(found, wanted, scope, look)
 
     def _secrets(
-        self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour], scope: Scope
+        self, pools: Sequence[Pool | None], neighbours: Sequence[Neighbour], unread: Sequence[str], scope: Scope
     ) -> tuple[SecretObject, ...]:
-        """Those that they name; who else does is asked in tasks about the pool itself, with which one may go."""
-        if all(pool is None or pool.source.auth is None for pool in pools):
+        """Those that they name; in tasks about the pool itself, with which one may go, also others that were made for
+        it, and who else names them.
+        """
+        named = any(pool is not None and pool.source.auth is not None for pool in pools)
+        own = scope.neighbours and any(pool is not None and "auth" in row_of(pool.type).optional for pool in pools)
+        if not named and not own:
             return ()
         from .secrets import auths_of, kept_in, with_users
 
-        found = kept_in(self.places.secrets, auths_of(pools))
-        return with_users(found, neighbours, lambda: self._guests()[0]) if scope.neighbours else found
+        try:
+            found = kept_in(self.places.secrets, auths_of(pools), scope.pool.name if scope.neighbours else "")
+        except StorageError:
+            if named:
+                raise
+            return ()
+        return with_users(found, neighbours, unread, self._guests) if scope.neighbours else found
 
     def layer(self, wanted: SourceVolume, upper: Pool) -> Layer:
         from .layers import lasting, layer_of
@@ -311,7 +323,7 @@ class NativeEngine:
                 yield ops.WriteFile(self._state_path(name), render_state(pool, found.definition_text))
             yield ops.WriteFile(self._definition_path(name), render_definition(pool, found.definition_text))
             if "old_secret" in (change.before or {}):
-                yield from self._forget_secret(found)
+                yield from self._forget_secrets(change, found)
         elif change.action == "start":
             yield from self._start(change, found)
             identity = found.definition.uuid if found.definition else None
@@ -323,12 +335,15 @@ class NativeEngine:
         elif change.action == "autostart":
             yield from self._mark(change, found)
         elif change.action == "secret":
-            yield self._keep_secret(pool, found)
+            if "old_secret" in (change.before or {}):
+                yield from self._forget_secrets(change, found)
+            else:
+                yield self._keep_secret(pool, found)
         elif change.action == "undefine":
             if "boot_unit" in (change.before or {}):
                 yield from self._boot_unit.remove()
-            if "secret" in (change.before or {}):
-                yield from self._forget_secret(found)
+            if "auth" in row_of(pool.type).optional:
+                yield from self._forget_secrets(change, found)
             if row_of(pool.type).recorded:
                 yield from self._backend(change, found)
             if found.autostart:
@@ -350,13 +365,19 @@ class NativeEngine:
         uuid, xml = object_for(pool, found)
         return WriteSecret(self.places.secrets, uuid, xml, value_for(pool))
 
-    def _forget_secret(self, found: Found) -> Iterator[Any]:
+    def _forget_secrets(self, change: Change, found: Found) -> Iterator[Any]:
+        """With what tasks that were killed have left of their values."""
+        from ..host.secrets import left_by_killed
         from ..model import operations as ops
-        from .secrets import named_by
+        from .secrets import forgotten_by, unmade
 
-        for secret in named_by(found.definition, found):
-            yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.xml")
-            yield ops.Remove(f"{self.places.secrets}/{secret.uuid}.base64")
+        directory = self.places.secrets
+        gone = forgotten_by(change, found)
+        for secret in gone:
+            yield ops.Remove(f"{directory}/{secret.uuid}.xml")
+            yield ops.Remove(f"{directory}/{secret.uuid}.base64")
+        for uuid in (*(secret.uuid for secret in gone), *unmade(found)):
+            yield from (ops.Remove(path) for path in left_by_killed(directory, uuid))
 
     def _mark(self, change: Change, found: Found) -> Iterator[Any]:
         """The mark is the last of it: as long as it is not what it should be, there is something to do."""
@@ -432,7 +453,7 @@ class NativeEngine:
 
 
 def _lower_volumes(changes: Sequence[Change], found: Found) -> Sequence[Any]:
-    pool = found.definition or found.live
+    pool = found.running
     backend = backend_of(None if pool is None else pool.type)
     return (
         () if backend is None else backend.lower_volumes(changes, found, lambda change: None)

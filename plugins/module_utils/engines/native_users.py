@@ -210,6 +210,10 @@ def _named(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> I
 
     yield from guest.paths
     yield from nodes_below(guest.hardware)
+    if guest.hardware:
+        from ..host.scsi import nodes_at
+
+        yield from nodes_at(guest.hardware)  # of tapes too
     pools = {neighbour.pool.name: neighbour.pool for neighbour in neighbours if neighbour.pool.path is not None}
     for of, volume in guest.volumes:
         path = look.volume(pools[of], volume) if of in pools else None
@@ -398,7 +402,7 @@ def guests_beneath(
 def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:
     """What makes a block volume a member of something larger, which may not be assembled now."""
     for name, path in paths.items():
-        if found.volumes[name].type != "block":
+        if found.volumes[name].type != "block" or found.volumes[name].capacity is None:  # such as a drive, maybe empty
             continue
         from ..host.signatures import MEMBERS, content_at
 

@@ -16,11 +16,22 @@ from ..host import secrets as files
 from ..host.daemon import Daemon
 from ..libvirt_xml.guests import GuestDisks
 from ..libvirt_xml.secret import parse_secret, render_secret
+from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.found import Found, Neighbour
 from ..model.operations import Secret
 from ..model.pool import Auth, Pool
-from ..model.secrets import SecretObject, declared_value, is_meant, new_object, object_of, usage_type, with_reference
+from ..model.secrets import (
+    USAGES,
+    SecretObject,
+    declared_value,
+    is_meant,
+    new_object,
+    object_of,
+    own_usage,
+    usage_type,
+    with_reference,
+)
 
 
 def auths_of(pools: Iterable[Pool | None]) -> tuple[Auth, ...]:
@@ -29,28 +40,37 @@ def auths_of(pools: Iterable[Pool | None]) -> tuple[Auth, ...]:
     return tuple(dict.fromkeys(auth for auth in named if auth is not None))
 
 
-def kept_in(directory: str, auths: Sequence[Auth]) -> tuple[SecretObject, ...]:
-    """Those in libvirt's files. One that libvirt would not read is none. Raises ``not_readable``."""
-    found = (_with_value(directory, each) for each in _objects(directory, auths))
+def kept_in(directory: str, auths: Sequence[Auth], pool: str = "") -> tuple[SecretObject, ...]:
+    """Those in libvirt's files, and those that were made for a pool, whoever names them. One that libvirt would not
+    read is none. Raises ``not_readable``.
+    """
+    found = (_with_value(directory, each) for each in _objects(directory, auths, pool))
     return tuple(found)
 
 
-def _objects(directory: str, auths: Sequence[Auth]) -> Iterator[SecretObject]:
-    for uuid, text in files.objects(directory) if auths else ():
+def _objects(directory: str, auths: Sequence[Auth], pool: str) -> Iterator[SecretObject]:
+    for uuid, text in files.objects(directory) if auths or pool else ():
         try:
             secret = parse_secret(text)
         except StorageError as error:
             if error.code == "library_missing":
                 raise
             continue
-        if secret.uuid == uuid and any(is_meant(auth, secret) for auth in auths):
+        own = secret.ours and bool(pool) and secret.pool == pool
+        if secret.uuid == uuid and (own or any(is_meant(auth, secret) for auth in auths)):
             yield secret
 
 
 def _with_value(directory: str, secret: SecretObject) -> SecretObject:
     value = files.value(directory, secret.uuid)
     readable = value is not None or not files.kept_otherwise(directory, secret.uuid)
-    return replace(secret, value=value, readable=readable)
+    begun = value is not None and bool(files.left_by_killed(directory, secret.uuid))
+    return replace(secret, value=value, readable=readable, begun=begun)
+
+
+def own_auths(pool: str) -> tuple[Auth, ...]:
+    """How the secrets are named that a pool gets which names none."""
+    return tuple(Auth(kind, "", secret_usage=own_usage(pool)) for kind in USAGES)
 
 
 def told_by(daemon: Daemon, auths: Sequence[Auth], directory: str) -> tuple[SecretObject, ...]:
@@ -79,13 +99,21 @@ def _with_told_value(daemon: Daemon, secret: SecretObject, directory: str) -> Se
 
 
 def with_users(
-    secrets: Sequence[SecretObject], neighbours: Sequence[Neighbour], guests: Callable[[], Iterable[GuestDisks]]
+    secrets: Sequence[SecretObject],
+    neighbours: Sequence[Neighbour],
+    unread: Sequence[str],
+    guests: Callable[[], tuple[Iterable[GuestDisks], Sequence[str]]],
 ) -> tuple[SecretObject, ...]:
-    """Adds to those of ours the other pools and the guests that name them. Guests are asked for only then."""
+    """Adds to those of ours the other pools and the guests that name them, and what of these can't be read: that may
+    name them. Guests are asked for only then.
+    """
     if not any(secret.ours for secret in secrets):
         return tuple(secrets)
-    known = tuple(guests())
-    return tuple(replace(each, users=_users(each, neighbours, known)) if each.ours else each for each in secrets)
+    known, unseen = guests()
+    known, unseen = tuple(known), (*(f"pool {name}" for name in unread), *unseen)
+    return tuple(
+        replace(each, users=_users(each, neighbours, known), unseen=unseen) if each.ours else each for each in secrets
+    )
 
 
 def _users(secret: SecretObject, neighbours: Sequence[Neighbour], guests: Sequence[GuestDisks]) -> tuple[str, ...]:
@@ -118,7 +146,16 @@ def value_for(pool: Pool) -> Secret:
     return Secret(declared_value(pool) or b"")
 
 
-def named_by(pool: Pool | None, found: Found) -> tuple[SecretObject, ...]:
-    """The object that a definition names, if it is there."""
-    secret = None if pool is None else object_of(pool.source.auth, found.secrets)
-    return () if secret is None else (secret,)
+def unmade(found: Found) -> tuple[str, ...]:
+    """The uuid of the object that the definition would have, where it is not there."""
+    pool = found.definition
+    if pool is None or pool.source.auth is None or object_of(pool.source.auth, found.secrets) is not None:
+        return ()
+    return (new_object(pool).uuid,)
+
+
+def forgotten_by(change: Change, found: Found) -> tuple[SecretObject, ...]:
+    """The objects that a change removes."""
+    told = (change.before or {}).get("secret" if change.action == "undefine" else "old_secret")
+    names = (told,) if isinstance(told, str) else told or ()
+    return tuple(each for each in found.secrets if each.ours and each.usage in names)

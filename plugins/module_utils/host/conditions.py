@@ -47,6 +47,13 @@ def device_unused(path: str, but: Iterable[User] = ()) -> Condition:
     return Condition("device_unused", path, tuple(sorted(map(str, but))))
 
 
+def has_devices(number: int, target: str, nodes: Iterable[str]) -> Condition:
+    """The session with that number has no other devices than these, by the kernel's names, and is one with the
+    target.
+    """
+    return Condition("session", str(number), (target, *sorted(nodes)))
+
+
 def untouched(device: Device, content: Content) -> tuple[Condition, ...]:
     """Everything that must still be so before the device is taken: it is that one, with that on it, and free."""
     return is_device(device), holds(device.node, content), device_unused(device.node)
@@ -64,6 +71,7 @@ class Checks:
             "signatures": self._signatures,
             "device_unused": self._device_unused,
             "mount": self._mount,
+            "session": self._session,
         }
 
     def broken(self, condition: Condition) -> str:
@@ -106,6 +114,20 @@ class Checks:
         if found is None:
             return "was unmounted"
         return "" if _facts(found) == condition.expected else f"got another mount on it ({found.source})"
+
+    @staticmethod
+    def _session(condition: Condition) -> str:
+        from .iscsi import sessions
+        from .scsi import nodes_of
+
+        target, *known = condition.expected
+        found = next((each for each in sessions() if str(each.number) == condition.path), None)
+        if found is None:  # nobody loses anything by its end
+            return ""
+        if found.target != target:
+            return f"is a session with {found.target}, and not with {target}"
+        new = [node for node in nodes_of(found.host, found.within) if node not in known]
+        return f"got another device ({new[0]})" if new else ""
 
 
 def _replaced(expected: tuple, found: tuple) -> str:

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
+from .peers import uri_of_secrets
 
 _POLL_SECONDS = 0.1
 
@@ -305,7 +306,7 @@ class Daemon:
 
     def _with_secrets(self, connection: Any) -> Any:
         """A connection to the storage driver alone has no secrets: those are another driver's."""
-        uri = _uri_of_secrets(self.uri)
+        uri = uri_of_secrets(self.uri)
         if uri == self.uri:
             return connection
         self._secrets = self._secrets or self._connect(uri)
@@ -317,7 +318,7 @@ class Daemon:
         """
 
         def look(_connection: Any) -> tuple[bytes | None, bool]:
-            connection = self._library.open(_uri_of_secrets(self.uri))
+            connection = self._library.open(uri_of_secrets(self.uri))
             try:
                 return bytes(connection.secretLookupByUUIDString(uuid).value(0)), True
             except self._library.libvirtError as error:
@@ -395,12 +396,6 @@ class Daemon:
         except self._library.libvirtError:
             return True  # it is gone, which ends the call too
         return True
-
-
-def _uri_of_secrets(uri: str) -> str:
-    driver, rest = uri.split(":", 1)
-    plain, plus, transport = driver.partition("+")
-    return f"secret{plus}{transport}:{rest}" if plain == "storage" else uri
 
 
 def _volume_name(volume: Any) -> str:

@@ -4,7 +4,7 @@
 # Private to the virt.storage collection: no stable interface.
 
 """The calls that change something, each by the name that virsh has for it (libvirt-storage and libvirt-secret API).
-What a call is to do is a DaemonCall or a SecretCall (model/operations.py).
+What a call is to do is a DaemonCall or a SecretCall (model/daemon_calls.py).
 """
 
 from __future__ import annotations

@@ -3,27 +3,20 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Logging in to targets of iSCSI and out again, by iscsiadm(8). Passwords are written into the records themselves: it
-would take them in its command line only.
-"""
+"""Logging in to targets of iSCSI and out again, by iscsiadm(8)."""
 
 from __future__ import annotations
 
-import hashlib
-import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
 
 from ..model import operations as ops
 from ..model.errors import StorageError
-from ..model.types import ISCSI_PORT
-from .directories import sync_path, unlink, write_file
+from . import iscsiadm
 from .files import read_small_file
 from .iscsi import (
     DATABASES,
-    DEFAULT,
     Node,
     Portal,
     Session,
@@ -32,36 +25,40 @@ from .iscsi import (
     is_at,
     new_iface,
     node_at,
-    nodes,
     sessions,
     sessions_with,
 )
+from .iscsi_records import (
+    IFACE,
+    LOGIN_SECONDS,
+    MANUAL,
+    TRIES,
+    Made,
+    give_back,
+    given_to,
+    is_kept,
+    made_of,
+    note,
+    noted,
+    remove,
+    rewrite,
+    settings_of,
+)
+from .iscsiadm import LEAST, TOOL, offers_at, portal_of
 from .reach import Names, ensure_listening
-from .run import Ended, failure, finish
 from .scanning import SECONDS, scan_units
 from .scsi import units
 
-_TOOL = "iscsiadm"
-# Exit statuses: include/iscsi_err.h of open-iscsi.
-_DATABASE, _TIMED_OUT, _NO_TRANSPORT, _EXISTS, _FATAL = 6, 8, 12, 15, 19
-_NO_DAEMON, _NOTHING, _NO_SESSION, _REFUSED = 20, 21, 22, 24
-_CODES = {_TIMED_OUT: "deadline", _NO_TRANSPORT: "not_supported", _REFUSED: "login_refused"}
-_HINTS = {
-    _DATABASE: "Where no iscsiadm runs, one that was killed may have left its lock: remove /run/lock/iscsi/lock.write.",
-    _NO_TRANSPORT: "Install or load the module for the running kernel (iscsi_tcp).",
-    _FATAL: "See what the target says of this initiator: whether it may log in, and with which credentials.",
-    _NO_DAEMON: "Start iscsid (systemctl start iscsid) and see why it does not answer.",
-    _REFUSED: "See whether username, secret and what is mutual are those of the target, and whether it lets this "
-    "initiator in.",
-}
-_MANUAL = {"node.startup": "manual", "node.conn[0].startup": "manual"}
 _APPEARING = 10.0  # seconds
 _POLL_SECONDS = 0.1
 _LONGEST_PAUSE = 2.0  # seconds
-_LEAST = 0.5  # seconds, to take back what was made
-_END = "# END RECORD"
-_NODE, _IFACE = "node", "iface"
+_UNDOING = 5.0  # seconds, for a login to come up that nobody waits for any more
+_LOGIN_SECONDS = 15  # open-iscsi's own, for one try to log in
 _SHOWN = 5
+_GOES_ON = (
+    " iscsid may go on with it for a while. What is logged in to then is the pool's: its next start uses that, and "
+    "state: inactive logs out of it."
+)
 
 
 def log_in(op: ops.LogIn, held: Sequence[int], timeout: float | None) -> None:
@@ -71,6 +68,10 @@ def log_in(op: ops.LogIn, held: Sequence[int], timeout: float | None) -> None:
     attempt = _Attempt(op, held, time.monotonic() + (timeout or SECONDS))
     try:
         attempt.log_in()
+    except StorageError as error:
+        attempt.take_back()
+        error.hint += _GOES_ON if attempt.goes_on else ""
+        raise
     except BaseException:
         attempt.take_back()
         raise
@@ -82,10 +83,10 @@ def log_out(op: ops.LogOut, held: Sequence[int], timeout: float | None) -> None:
     deadline = time.monotonic() + (timeout or SECONDS)
     if _session(op) is None:
         return
-    ended = _run(("-m", "session", "-r", str(op.session), "--logout"), held, deadline)
+    ended = iscsiadm.run(("-m", "session", "-r", str(op.session), "--logout"), held, deadline)
     while _session(op) is not None:
-        if ended.status not in (0, _NO_SESSION) or time.monotonic() >= deadline:
-            raise _failed(ended)
+        if ended.status not in (0, iscsiadm.NO_SESSION) or time.monotonic() >= deadline:
+            raise iscsiadm.failed(ended)
         time.sleep(_POLL_SECONDS)
 
 
@@ -95,8 +96,8 @@ def _session(op: ops.LogOut) -> Session | None:
 
 def forget_records(op: ops.ForgetRecords, held: Sequence[int], timeout: float | None) -> None:
     deadline = time.monotonic() + (timeout or SECONDS)
-    _remove(_noted(op.records), held, deadline)
-    unlink(op.records)
+    remove(noted(op.records), held, deadline)
+    note(op.records, ())
 
 
 # --- logging in ------------------------------------------------------------------------------------------------------
@@ -108,10 +109,12 @@ class _Attempt:
     def __init__(self, op: ops.LogIn, held: Sequence[int], deadline: float) -> None:
         self._op, self._held, self._deadline = op, held, deadline
         self._names = Names()
-        self._noted = _noted(op.records)
-        self._had = set(self._noted)
-        self._used: set[_Made] = set()
+        self._noted = noted(op.records)
+        self._had = tuple(self._noted)
+        self._used: set[Made] = set()
+        self._before = {each.number for each in sessions()}
         self._begun: list[Node] = []
+        self._abandoned: list[Node] = []
         self._theirs: dict[str, bytes] = {}
 
     def log_in(self) -> None:
@@ -124,23 +127,23 @@ class _Attempt:
             except StorageError as error:
                 errors.append(error)
         if len(errors) == len(self._op.portals):
-            raise errors[0]
+            raise _all_of(errors, self._op.portals)
 
     def _left(self) -> float:
-        return max(_LEAST, self._deadline - time.monotonic())
+        return max(LEAST, self._deadline - time.monotonic())
 
     def _iface(self) -> str:
         """The interface with the initiator's name, made where there is none."""
         name = iface_for(self._op.initiator)
         if name:
-            self._used.add(_Made(_IFACE, name))
+            self._used.add(Made(IFACE, name))
             return name
         name = new_iface(self._op.initiator)
-        self._note(_Made(_IFACE, name))
+        self._note(Made(IFACE, name))
         words = ("-m", "iface", "-I", name)
         named = ("-o", "update", "-n", "iface.initiatorname", "-v", self._op.initiator)
         for more in (("-o", "new"), named):
-            _check(_run((*words, *more), self._held, self._deadline))
+            iscsiadm.check(iscsiadm.run((*words, *more), self._held, self._deadline))
         return name
 
     def _log_in_at(self, portal: Portal, iface: str, end: float) -> None:
@@ -152,25 +155,33 @@ class _Attempt:
         try:
             self._begin(node, end)
             self._await_login(portal, end)
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, StorageError) and error.code == "deadline" and error.rc is None:
+                self._abandoned += [each for each in self._begun if each == node]
             self._give_back(node)
             raise
 
     def _begin(self, node: Node, end: float) -> None:
         """A login that somebody else has on its way is theirs."""
         self._begun.append(node)
-        ended = _run((*node.words, "--login"), self._held, end)
-        if ended.status == _EXISTS:
+        ended = iscsiadm.run((*node.words, "--login"), self._held, end)
+        if ended.status == iscsiadm.EXISTS:
             self._begun.remove(node)
         else:
-            _check(ended)
+            iscsiadm.check(ended)
 
     def _give_back(self, node: Node) -> None:
         """What somebody else's record had before it got credentials that did not help."""
         had = self._theirs.pop(node.path, None)
-        if had is not None and os.path.exists(node.path):
-            with suppress(OSError):
-                _replace(node.path, had)
+        if had is None:
+            return
+        give_back(node.path, had)
+        before = [each for each in self._had if each.given and each.is_of(node)]
+        self._noted = [*(each for each in self._noted if not (each.given and each.is_of(node))), *before]
+        self._used -= {each for each in self._used if each.given and each.is_of(node)}
+        self._used |= {*before}
+        with suppress(OSError):
+            note(self._op.records, self._noted)
 
     def _session_at(self, portal: Portal) -> Session | None:
         known = sessions_with(self._op.target, self._op.initiator)
@@ -192,8 +203,8 @@ class _Attempt:
 
     def _offered(self, portal: Portal, iface: str, end: float) -> int:
         """The group of the portal, as it tells it. It has to name the target."""
-        ensure_listening(portal.host, portal.port, max(_LEAST, end - time.monotonic()))
-        offers = offers_at(portal, max(_LEAST, end - time.monotonic()), iface, self._held)
+        ensure_listening(portal.host, portal.port, max(LEAST, end - time.monotonic()))
+        offers = offers_at(portal, max(LEAST, end - time.monotonic()), iface, self._held)
         there = [offer for offer in offers if offer.target == self._op.target]
         if not there:
             raise _not_offered(self._op.target, portal, [offer.target for offer in offers])
@@ -204,52 +215,76 @@ class _Attempt:
         """Its record, with the credentials. One of ours is made anew where there are none, to forget the old ones."""
         node = node_at(self._op.target, portal, iface, self._addresses)
         new = Node("", self._op.target, portal, tag, iface)
-        ours = node is None or _made_of(node) in self._had
+        ours = node is None or made_of(node) in self._had
         if node is None or (ours and self._op.credentials is None):
-            self._note(_made_of(node or new))
-            _check(_run((*(node or new).words, "-o", "new"), self._held, end))
+            self._note(made_of(node or new))
+            iscsiadm.check(iscsiadm.run((*(node or new).words, "-o", "new"), self._held, end))
             node = node_at(self._op.target, portal, iface, self._addresses)
             if node is None:
                 where = " and ".join(DATABASES)
-                what = f"{_TOOL} made no record of {self._op.target} that is found in {where}"
-                raise StorageError("operation_failed", what, subject=_TOOL, hint="See where its database is.")
-        self._used |= {_made_of(node), _made_of(new)}
-        if not ours and self._op.credentials is not None:
-            self._theirs[node.path] = read_small_file(node.path) or b""
-        _rewrite(node.path, {**(_MANUAL if ours else {}), **_settings(self._op.credentials)})
+                what = f"{TOOL} made no record of {self._op.target} that is found in {where}"
+                raise StorageError("operation_failed", what, subject=TOOL, hint="See where its database is.")
+        self._used |= {made_of(node), made_of(new)}
+        settings = settings_of(self._op.credentials)
+        if not ours and settings:
+            self._note_given(node, settings)
+        rewrite(node.path, {**(MANUAL if ours else {}), **(_patience(node, end) if ours else {}), **settings})
         return node
 
-    def _note(self, made: _Made) -> None:
+    def _note_given(self, node: Node, settings: dict[str, str]) -> None:
+        self._theirs[node.path] = read_small_file(node.path) or b""
+        before = next((each for each in self._noted if each.given and each.is_of(node)), None)
+        if before is not None:
+            self._noted.remove(before)
+        self._note(given_to(node, settings, before))
+
+    def _note(self, made: Made) -> None:
         """Before it is made: so it is known for ours, whatever happens then."""
         self._used.add(made)
         if made not in self._noted:
             self._noted.append(made)
-            write_file(ops.WriteFile(self._op.records, _text(self._noted)))
+            note(self._op.records, self._noted)
+
+    # --- taking back -------------------------------------------------------------------------------------------------
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether iscsid may still be logging in where nobody waits for it any more."""
+        return bool(self._abandoned)
 
     def take_back(self) -> None:
         """What it began may come up yet: who ends a session has to see it first."""
-        deadline = max(self._deadline, time.monotonic() + _LEAST)
+        deadline = max(self._deadline, time.monotonic() + LEAST)
+        patience = time.monotonic() + _UNDOING
         for node in self._begun:
-            for session in sessions_with(self._op.target, self._op.initiator):
-                if is_at(session.portals, node.portal, self._addresses):
-                    with suppress(StorageError):
-                        log_out(ops.LogOut(session.number, session.target), self._held, deadline - time.monotonic())
+            self._end(node, deadline)
+        while self._abandoned and time.monotonic() < patience:
+            time.sleep(_POLL_SECONDS)
+            self._abandoned = [node for node in self._abandoned if not self._end(node, patience)]
         with suppress(StorageError, OSError):
             self._forget([made for made in self._noted if made not in self._had], deadline)
+
+    def _end(self, node: Node, deadline: float) -> bool:
+        """Logs out of what came up by that record, and tells whether something did. iscsid ends nothing that it has
+        only begun.
+        """
+        new = [each for each in sessions() if each.number not in self._before and each.target == node.target]
+        ended = False
+        for session in new:
+            if session.iface == node.iface and is_at(session.portals, node.portal, self._addresses):
+                with suppress(StorageError):
+                    log_out(ops.LogOut(session.number, session.target), self._held, deadline - time.monotonic())
+                    ended = True
+        return ended
 
     def forget_others(self) -> None:
         """Records of portals and names that the pool had before."""
         self._forget([made for made in self._noted if made not in self._used], self._deadline)
 
-    def _forget(self, made: Sequence[_Made], deadline: float) -> None:
-        if not made:
-            return
-        _remove(made, self._held, deadline)
-        left = [each for each in self._noted if each not in made or _is_kept(each)]
-        if left:
-            write_file(ops.WriteFile(self._op.records, _text(left)))
-        else:
-            unlink(self._op.records)
+    def _forget(self, made: Sequence[Made], deadline: float) -> None:
+        if made:
+            remove(made, self._held, deadline)
+            note(self._op.records, [each for each in self._noted if each not in made or is_kept(each)])
 
     def await_units(self) -> None:
         """There may be none: so each look for them comes later than the one before, since it takes processes."""
@@ -264,37 +299,23 @@ class _Attempt:
             pause = min(2 * pause, _LONGEST_PAUSE)
 
 
-def portal_of(text: str) -> Portal:
-    """What is written as ``HOST:PORT``."""
-    host, _colon, port = text.rpartition(":")
-    return Portal(host.strip("[]"), int(port) if port else ISCSI_PORT)
+def _patience(node: Node, end: float) -> dict[str, str]:
+    """iscsid itself is to give up about when the task does: it goes on for so many times the time of one try."""
+    told = fields_of(node.path).get(LOGIN_SECONDS, "")
+    one = int(told) if told.isdigit() and int(told) else _LOGIN_SECONDS
+    return {TRIES: str(max(1, int((end - time.monotonic()) // one)))}
 
 
-class Offer(NamedTuple):
-    """A portal at which a target can be logged in to; ``tag`` is that of its group."""
-
-    portal: Portal
-    tag: int
-    target: str
-
-
-def offers_at(portal: Portal, seconds: float, iface: str = DEFAULT, held: Sequence[int] = ()) -> list[Offer]:
-    """What a portal offers to the initiator of an interface. Raises ``command_failed``, ``deadline``,
-    ``tool_missing``.
-    """
-    ended = finish((*ops.discovery(str(portal)), "-I", iface), held, seconds)
-    if ended.status != _NOTHING:
-        _check(ended)
-    return list(_offers(ended.stdout))
+def _all_of(errors: Sequence[StorageError], portals: Sequence[str]) -> StorageError:
+    """One error of several portals: what was not answered in time first, since nobody knows what comes of it."""
+    told = next((error for error in errors if error.code == "deadline"), errors[0])
+    if len(errors) > 1:
+        told.message = "; ".join(f"at {portal}: {_said(error)}" for portal, error in zip(portals, errors))
+    return told
 
 
-def _offers(printed: str) -> Iterator[Offer]:
-    """Lines such as ``192.0.2.1:3260,1 iqn.2024-01.com.example:disks``."""
-    for line in printed.splitlines():
-        where, space, target = line.strip().partition(" ")
-        portal, comma, tag = where.rpartition(",")
-        if space and comma and tag.lstrip("-").isdigit() and portal.rpartition(":")[2].isdigit():
-            yield Offer(portal_of(portal), int(tag), target.strip())
+def _said(error: StorageError) -> str:
+    return f"{error.message} ({error.stderr})" if error.stderr else error.message
 
 
 def _not_offered(target: str, portal: Portal, offered: Sequence[str]) -> StorageError:
@@ -306,128 +327,3 @@ def _not_offered(target: str, portal: Portal, offered: Sequence[str]) -> Storage
         subject=target,
         hint="Name one that it offers, or have it served, and this initiator let in, where the target is.",
     )
-
-
-# --- running ---------------------------------------------------------------------------------------------------------
-
-
-def _run(words: Sequence[str], held: Sequence[int], deadline: float) -> Ended:
-    return finish((_TOOL, *words), held, max(_LEAST, deadline - time.monotonic()))
-
-
-def _check(ended: Ended) -> None:
-    if ended.status:
-        raise _failed(ended)
-
-
-def _failed(ended: Ended) -> StorageError:
-    error = failure(_TOOL, ended.command, ended.status, ended.stderr.strip())
-    error.hint = _HINTS.get(ended.status, error.hint)
-    error.code = _CODES.get(ended.status, error.code)
-    return error
-
-
-# --- records ---------------------------------------------------------------------------------------------------------
-
-
-class _Made(NamedTuple):
-    """A record that we have made: of an interface by its name, of a node also its target, its portal and the group of
-    that.
-    """
-
-    kind: str
-    iface: str
-    target: str = ""
-    portal: str = ""
-    tag: str = ""
-
-
-def _made_of(node: Node) -> _Made:
-    return _Made(_NODE, node.iface, node.target, str(node.portal), str(node.tag))
-
-
-def _text(noted: Sequence[_Made]) -> str:
-    return "".join(f"{' '.join(filter(None, each))}\n" for each in noted)
-
-
-def _noted(path: str) -> list[_Made]:
-    """What is noted as made by us."""
-    data = read_small_file(path) or b""
-    lines = data.decode("utf-8", "surrogateescape").splitlines()
-    return [_Made(*line.split(" ")) for line in lines if line]
-
-
-def _remove(noted: Sequence[_Made], held: Sequence[int], deadline: float) -> None:
-    """Nodes first; iscsiadm keeps those of running sessions."""
-    for each in sorted(noted, key=lambda made: made.kind, reverse=True):
-        if each.kind == _NODE:
-            node = next((node for node in nodes(each.target) if _made_of(node) == each), None)
-            if node is not None:
-                unlink(_staged(node.path))
-                _checked_removal(_run((*node.words, "-o", "delete"), held, deadline))
-        elif each.iface != DEFAULT and not _is_used(each.iface) and _has(each.iface):
-            _checked_removal(_run(("-m", "iface", "-I", each.iface, "-o", "delete"), held, deadline))
-
-
-def _is_kept(made: _Made) -> bool:
-    """Whether a node is there still: iscsid is not done with it, and it goes with the definition."""
-    return made.kind == _NODE and any(_made_of(node) == made for node in nodes(made.target))
-
-
-def _checked_removal(ended: Ended) -> None:
-    if ended.status not in (_EXISTS, _NOTHING):
-        _check(ended)
-
-
-def _is_used(iface: str) -> bool:
-    return any(node.iface == iface for node in nodes()) or any(each.iface == iface for each in sessions())
-
-
-def _has(iface: str) -> bool:
-    return any(os.path.exists(f"{database}/ifaces/{iface}") for database in DATABASES)
-
-
-def _settings(credentials: Any) -> dict[str, str]:
-    if credentials is None:
-        return {}
-    lines = credentials.data.decode("utf-8", "surrogateescape").splitlines()
-    return {name: value for name, _equals, value in (line.partition(" = ") for line in lines)}
-
-
-def _rewrite(path: str, settings: dict[str, str]) -> None:
-    """Replaces settings of a record, whole or not at all, for root alone. The new one is not beside it until it is
-    whole: what is there counts as a record.
-    """
-    told = fields_of(path)
-    if all(told.get(name) == value for name, value in settings.items()):
-        return
-    data = (read_small_file(path) or b"").decode("utf-8", "surrogateescape")
-    lines = []
-    missing = dict(settings)
-    for line in data.splitlines():
-        name = line.partition("=")[0].strip()
-        if name in missing:
-            lines.append(f"{name} = {missing.pop(name)}")
-        elif line.strip() == _END:
-            break
-        elif line.strip() and name not in settings:
-            lines.append(line)
-    lines += [*(f"{name} = {value}" for name, value in missing.items()), _END]
-    _replace(path, "".join(f"{line}\n" for line in lines).encode("utf-8", "surrogateescape"))
-
-
-def _replace(path: str, data: bytes) -> None:
-    staged = _staged(path)
-    descriptor = os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        os.fchmod(descriptor, 0o600)
-        file.write(data)
-        file.flush()
-        os.fsync(descriptor)
-    os.rename(staged, path)
-    sync_path(os.path.dirname(path))
-
-
-def _staged(path: str) -> str:
-    database = next((each for each in DATABASES if path.startswith(f"{each}/")), os.path.dirname(path))
-    return f"{database}/.virt-storage-{hashlib.sha256(path.encode()).hexdigest()[:16]}"

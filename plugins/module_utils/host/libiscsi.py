@@ -18,9 +18,8 @@ from typing import NamedTuple
 
 from ..model.errors import StorageError
 from ..model.operations import AskUnits, Secret
-from ..model.pool import at_port
-from ..model.types import ISCSI_PORT
-from .reach import reached
+from .iscsi import Portal
+from .reach import ensure_listening
 from .run import Ended, failure, finish
 
 LIST, SIZE, INQUIRE = "iscsi-ls", "iscsi-readcapacity16", "iscsi-inq"
@@ -37,7 +36,6 @@ _SHARE = 0.3  # of the time that is left, where all targets are asked for their 
 # What the tools print of why a target refuses: its status (RFC 7143: login response).
 _REFUSED = ("(513)", "(514)")
 _NOT_FOUND = ("(515)", "(516)")
-_NOBODY = "See whether the target is served there, and at which port."
 _NO_UNIT = "LOGICAL_UNIT_NOT_SUPPORTED"
 _NO_SIZE = "failed to send readcapacity"
 
@@ -49,17 +47,12 @@ class Account(NamedTuple):
     password: Secret
 
 
-class Portal(NamedTuple):
-    """A server, and as whom it is asked. ``initiator``: the name of who connects, empty for the tools' own."""
+class Server(NamedTuple):
+    """A portal, and as whom it is asked. ``initiator``: the name of who connects, empty for the tools' own."""
 
-    host: str
-    port: int = ISCSI_PORT
+    portal: Portal
     initiator: str = ""
     account: Account | None = None
-
-    @property
-    def address(self) -> str:
-        return at_port(self.host, self.port)
 
 
 class Unit(NamedTuple):
@@ -70,20 +63,20 @@ class Unit(NamedTuple):
     problem: str = ""
 
 
-def offered(portal: Portal, left: Callable[[], float]) -> dict[str, tuple[int, ...] | None]:
+def offered(server: Server, left: Callable[[], float]) -> dict[str, tuple[int, ...] | None]:
     """The targets that a server offers to the initiator, with the numbers of the disks of each; None where it does not
     tell them to us. ``left``: the seconds that it may take. Raises StorageError.
     """
-    check_reached(portal, left())
-    ended = _list(portal, left())
+    ensure_listening(server.portal.host, server.portal.port, left())  # the tools don't say why they can't connect
+    ended = _list(server, left())
     if ended.status != 0:
-        raise _refusal(ended, portal)
+        raise _refusal(ended, server)
     told = _targets(ended.stdout)
-    disks = _units_of_all(portal, left() * _SHARE)
+    disks = _units_of_all(server, left() * _SHARE)
     return {name: disks.get(name) for name in told}
 
 
-def units(portal: Portal, target: str, left: Callable[[], float]) -> list[Unit]:
+def units(server: Server, target: str, left: Callable[[], float]) -> list[Unit]:
     """The disks of a target. Raises StorageError.
 
     There is no tool that lists those of one target: all that the server offers are asked. Where another one of these
@@ -91,14 +84,14 @@ def units(portal: Portal, target: str, left: Callable[[], float]) -> list[Unit]:
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    check_reached(portal, left())
-    first = _ask(SIZE, portal, left(), f"/{target}/0")
+    ensure_listening(server.portal.host, server.portal.port, left())  # the tools don't say why they can't connect
+    first = _ask(SIZE, server, left(), f"/{target}/0")
     if first.status != 0 and not _lets_in(first):
-        raise _refusal(first, portal, target)
-    numbers = _units_of_all(portal, left() * _SHARE).get(target, _NUMBERS)
+        raise _refusal(first, server, target)
+    numbers = _units_of_all(server, left() * _SHARE).get(target, _NUMBERS)
     known = numbers is not _NUMBERS
     with ThreadPoolExecutor(_WORKERS) as workers:
-        found = workers.map(lambda number: _unit(portal, target, number, known, left), numbers)
+        found = workers.map(lambda number: _unit(server, target, number, known, left), numbers)
         return [unit for unit in found if unit is not None]
 
 
@@ -107,18 +100,18 @@ def _lets_in(ended: Ended) -> bool:
     return any(words in ended.stderr for words in (_NO_UNIT, _NO_SIZE, "SENSE KEY:"))
 
 
-def _unit(portal: Portal, target: str, number: int, known: bool, left: Callable[[], float]) -> Unit | None:
+def _unit(server: Server, target: str, number: int, known: bool, left: Callable[[], float]) -> Unit | None:
     """A disk; None where there is none of that number. ``known``: one was listed."""
     place = f"/{target}/{number}"
-    ended = _ask(SIZE, portal, left(), place)
+    ended = _ask(SIZE, server, left(), place)
     last, block = _LAST.search(ended.stdout), _BLOCK.search(ended.stdout)
     if ended.status == 0 and last and block:
         return Unit(number, (int(last[1]) + 1) * int(block[1]))
     if not known and _NO_UNIT in ended.stderr:
         return None
     if not _lets_in(ended):
-        raise _refusal(ended, portal, target)
-    if not known and _is_no_disk(_ask(INQUIRE, portal, left(), place)):
+        raise _refusal(ended, server, target)
+    if not known and _is_no_disk(_ask(INQUIRE, server, left(), place)):
         return None
     return Unit(number, problem=f"it does not tell its size: {_said(ended)}")
 
@@ -127,10 +120,10 @@ def _is_no_disk(ended: Ended) -> bool:
     return ended.status == 0 and f"Peripheral Device Type:{_DISK}" not in ended.stdout
 
 
-def _units_of_all(portal: Portal, seconds: float) -> dict[str, tuple[int, ...]]:
+def _units_of_all(server: Server, seconds: float) -> dict[str, tuple[int, ...]]:
     """The disks of each target whose units were listed to their end: the tool stops at the first that refuses."""
     try:
-        ended = _list(portal, seconds, "--show-luns")
+        ended = _list(server, seconds, "--show-luns")
     except StorageError as error:
         if error.code != "deadline":
             raise
@@ -154,34 +147,22 @@ def _targets(printed: str) -> Iterable[str]:
     return dict.fromkeys(match[1] for match in map(_TARGET.match, printed.splitlines()) if match)
 
 
-def check_reached(portal: Portal, seconds: float) -> None:
-    """Of a server that can't be connected to, the tools don't say why. Raises ``source_missing`` and ``deadline``."""
-    error = reached(portal.host, portal.port, seconds)
-    if isinstance(error, ConnectionRefusedError):
-        what = f"nobody serves iSCSI at {portal.address}: {error.strerror or error}"
-        raise StorageError("source_missing", what, subject=portal.host, hint=_NOBODY)
-    if isinstance(error, TimeoutError):
-        raise _silence(portal, f"did not answer within {seconds:.3g} s")
-    if error is not None:
-        raise _silence(portal, f"can't be reached: {error.strerror or error}")
-
-
 # --- asking ----------------------------------------------------------------------------------------------------------
 
 
-def _list(portal: Portal, seconds: float, *options: str) -> Ended:
-    return _ask(LIST, portal, seconds, "", *options)
+def _list(server: Server, seconds: float, *options: str) -> Ended:
+    return _ask(LIST, server, seconds, "", *options)
 
 
-def _ask(tool: str, portal: Portal, seconds: float, place: str, *options: str) -> Ended:
+def _ask(tool: str, server: Server, seconds: float, place: str, *options: str) -> Ended:
     """Raises ``tool_missing`` and ``deadline``."""
-    named = [f"--initiator-name={portal.initiator}"] if portal.initiator else []
-    argv = (tool, *options, *named, f"iscsi://{portal.address}{place}")
+    named = [f"--initiator-name={server.initiator}"] if server.initiator else []
+    argv = (tool, *options, *named, f"iscsi://{server.portal}{place}")
     try:
-        return finish(argv, timeout=seconds, environment=_environment(portal.account))
+        return finish(argv, timeout=seconds, environment=_environment(server.account))
     except StorageError as error:
         if error.code == "deadline":
-            raise _silence(portal, f"did not answer within {seconds:.3g} s", error.command) from None
+            raise _silence(server, f"did not answer within {seconds:.3g} s", error.command) from None
         raise
 
 
@@ -192,11 +173,11 @@ def _environment(account: Account | None) -> Mapping[str, str]:
     return {"LIBISCSI_CHAP_USERNAME": account.username, "LIBISCSI_CHAP_PASSWORD": password}
 
 
-def _silence(portal: Portal, what: str, command: str = "") -> StorageError:
+def _silence(server: Server, what: str, command: str = "") -> StorageError:
     return StorageError(
         "deadline",
-        f"{portal.address} {what}",
-        subject=portal.host,
+        f"{server.portal} {what}",
+        subject=server.portal.host,
         hint="Look at the target and the way to it, or give the task a longer timeout.",
         command=command,
     )
@@ -208,20 +189,20 @@ def _said(ended: Ended) -> str:
     return " ".join([*ended.stderr.split("\n"), *lines]).strip()
 
 
-def _refusal(ended: Ended, portal: Portal, target: str = "") -> StorageError:
+def _refusal(ended: Ended, server: Server, target: str = "") -> StorageError:
     said = _said(ended)
     code, what, hint = "", "", ""
     if any(words in said for words in _REFUSED):
         code = "login_refused"
-        what = f"{target or 'the server'} at {portal.address} refuses the login: {said.rpartition('Status: ')[2]}"
+        what = f"{target or 'the server'} at {server.portal} refuses the login: {said.rpartition('Status: ')[2]}"
         hint = "Look at source.auth and source.initiator, and whom the target lets in."
     elif any(words in said for words in _NOT_FOUND):
-        code, what = "source_missing", f"there is no target {target} at {portal.address}"
+        code, what = "source_missing", f"there is no target {target} at {server.portal}"
         hint = "Look at its spelling (storage_pool_sources lists what there is), or make it there first."
     if not code:
         return failure(ended.command.split()[0], ended.command, ended.status, said)
     return StorageError(
-        code, what, subject=target or portal.host, hint=hint, command=ended.command, rc=ended.status, stderr=said
+        code, what, subject=target or server.portal.host, hint=hint, command=ended.command, rc=ended.status, stderr=said
     )
 
 
@@ -234,8 +215,8 @@ def ask_units(op: AskUnits, timeout: float | None) -> None:
 
     deadline = time.monotonic() + (timeout or SECONDS)
     account = Account(op.username, op.password) if op.password is not None else None
-    portal = Portal(op.host, op.port, op.initiator, account)
-    there = {unit_name(unit): unit for unit in units(portal, op.target, lambda: max(0.1, deadline - time.monotonic()))}
+    server = Server(Portal(op.host, op.port), op.initiator, account)
+    there = {unit_name(unit): unit for unit in units(server, op.target, lambda: max(0.1, deadline - time.monotonic()))}
     for wanted in op.sought:
         unit = there.get(wanted.name)
         check_sought(wanted, op.target, unit and unit.size, unit.problem if unit is not None else "")

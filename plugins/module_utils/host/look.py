@@ -66,6 +66,10 @@ class Look(Notes):
             raise error.with_traceback(None)
         return found
 
+    def addresses(self, name: str) -> tuple[str, ...]:
+        """Those of the name of a server, as far as they are told within its time."""
+        return self.servers.names.of(name, self.left(name))
+
     def mounts(self) -> list[Mount]:
         """The mount table, read once."""
         found: list[Mount] = self.once("mounts", mounts)

@@ -26,6 +26,13 @@ def is_remote(uri: str) -> bool:
     return bool(parts.netloc) or transport not in ("", "unix")
 
 
+def uri_of_secrets(uri: str) -> str:
+    """Where the secrets are for who connects there: a connection to the storage driver alone has none."""
+    driver, rest = uri.split(":", 1)
+    plain, plus, transport = driver.partition("+")
+    return f"secret{plus}{transport}:{rest}" if plain == "storage" else uri
+
+
 def daemon_process(uri: str) -> int | None:
     """The process of the daemon at a local uri; None where it has none or can't be told. Only one that is connected to
     is there for sure: it may have been started for the connection.

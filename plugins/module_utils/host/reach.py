@@ -16,18 +16,24 @@ from collections.abc import Callable
 
 from ..model.errors import StorageError
 
-_HINT = "See whether its service runs there and this host may reach it, or give the task a longer timeout."
+_HINT = "Look at the server and the way to it, or give the task a longer timeout."
+_NOBODY = "See whether its service runs there, and at which port."
 
 
 def ensure_listening(host: str, port: int, seconds: float) -> None:
-    """Raises ``operation_failed`` where nobody does, and ``deadline``."""
+    """Raises ``source_missing`` where it says that nobody does, and ``deadline`` where it says nothing or can't be
+    reached.
+    """
     error = reached(host, port, seconds)
+    if isinstance(error, ConnectionRefusedError):
+        what = f"nobody listens at port {port} of {host}: {error.strerror or error}"
+        raise StorageError("source_missing", what, subject=host, hint=_NOBODY)
     if isinstance(error, TimeoutError):
-        what = f"{host} did not answer at port {port} within {seconds:g} s"
+        what = f"{host} did not answer at port {port} within {seconds:.3g} s"
         raise StorageError("deadline", what, subject=host, hint=_HINT)
     if error is not None:
-        what = f"nobody answers at port {port} of {host}: {error.strerror or error}"
-        raise StorageError("operation_failed", what, subject=host, hint=_HINT)
+        what = f"{host} can't be reached at port {port}: {error.strerror or error}"
+        raise StorageError("deadline", what, subject=host, hint=_HINT)
 
 
 def refusal(host: str, port: int, seconds: float) -> str:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from .block import Device, attribute, by_name, holder_names_of
@@ -64,6 +64,35 @@ def _addresses() -> list[str]:
     except OSError:
         return []
     return sorted(filter(_ADDRESS.fullmatch, names), key=lambda name: tuple(map(int, name.split(":"))))
+
+
+def nodes_of(host: int, target: str = "") -> tuple[str, ...]:
+    """All nodes of all units of a host, or of one of its targets, whatever they are: those of disks and drives, and
+    those by which they are given commands past these, as those of tapes are.
+    """
+    within = f"{target or host}:"
+    found = (node for name in _addresses() if name.startswith(within) for node in _nodes(directory_of(name)))
+    return tuple(dict.fromkeys(found))
+
+
+def nodes_at(addresses: Iterable[str]) -> list[str]:
+    """The nodes of units, by what sysfs calls these (``H:B:T:L``)."""
+    return [node for each in addresses if _ADDRESS.fullmatch(each) for node in _nodes(directory_of(each))]
+
+
+def _nodes(directory: str) -> Iterator[str]:
+    """What the kernel's drivers have made of a unit: in directories of their own, with the name in ``uevent``."""
+    for made in (made for driver in _within(directory) for made in _within(driver)):
+        lines = attribute(made, "uevent").splitlines()
+        yield from (f"/dev/{line.partition('=')[2]}" for line in lines if line.startswith("DEVNAME="))
+
+
+def _within(directory: str) -> list[str]:
+    """The directories in one; links lead to others' units too."""
+    try:
+        return sorted(each.path for each in os.scandir(directory) if each.is_dir(follow_symlinks=False))
+    except OSError:
+        return []
 
 
 def host_directory(host: int) -> str:

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import TYPE_CHECKING
 
 from ..model.errors import StorageError
 from ..model.found import User
 from .users import users_of
 
+if TYPE_CHECKING:
+    from .processes import OpenFile, Processes
+
 
 def users_of_volumes(paths: Mapping[str, str]) -> tuple[dict[str, tuple[User, ...]], tuple[str, ...]]:
     """For each key the users of what is at its path, and what could not be looked at."""
     devices = {key: path for key, path in paths.items() if _is_device(path)}
-    users, unseen = users_of({key: path for key, path in paths.items() if key not in devices})
-    if not devices:
+    characters = {key: path for key, path in paths.items() if _is_device(path, stat.S_ISCHR)}
+    plain = {key: path for key, path in paths.items() if key not in devices and key not in characters}
+    users, unseen = users_of(plain)
+    if not devices and not characters:
         return users, unseen
     from .device_users import users_of_path
     from .processes import Processes
@@ -33,7 +40,24 @@ def users_of_volumes(paths: Mapping[str, str]) -> tuple[dict[str, tuple[User, ..
         except StorageError as error:
             users[key] = ()
             more.add(error.message)
-    return users, tuple(sorted(more))
+    users.update(_openers(characters, processes))
+    return users, tuple(sorted({*more, *processes.unseen}))
+
+
+def _openers(paths: Mapping[str, str], processes: Processes) -> dict[str, tuple[User, ...]]:
+    """Who has character devices open. None is opened for that: a tape would be wound back by it."""
+    from .processes import is_udev, process_user
+
+    numbers = {os.stat(path).st_rdev: key for key, path in paths.items()}
+    found: dict[str, list[OpenFile]] = {key: [] for key in paths}
+    for file in processes.files() if paths else ():
+        with suppress(OSError, KeyError):
+            if "/dev/" in file.shown and not is_udev(file.pid):
+                status = os.stat(file.link)
+                if stat.S_ISCHR(status.st_mode):
+                    found[numbers[status.st_rdev]].append(file)
+    lasting = {key: processes.lasting(files) for key, files in found.items()}
+    return {key: tuple(dict.fromkeys(process_user(file.pid) for file in files)) for key, files in lasting.items()}
 
 
 def writers_of(path: str) -> tuple[User, ...]:
@@ -49,8 +73,8 @@ def writers_of(path: str) -> tuple[User, ...]:
         return ()
 
 
-def _is_device(path: str) -> bool:
+def _is_device(path: str, is_one: Callable[[int], bool] = stat.S_ISBLK) -> bool:
     try:
-        return stat.S_ISBLK(os.stat(path).st_mode)
+        return is_one(os.stat(path).st_mode)
     except OSError:
         return False

@@ -14,6 +14,7 @@ from .fields import normal_uuid, text_of
 # What the name of a usage is in, by its type.
 _USED_BY = {"iscsi": "target", "ceph": "name"}
 _OURS = "made by virt.storage"
+_FOR_POOL = f"{_OURS} for pool "
 
 
 def parse_secret(text: bytes | str) -> SecretObject:
@@ -26,7 +27,8 @@ def parse_secret(text: bytes | str) -> SecretObject:
         raise _tree.invalid("The secret has no uuid")
     description = text_of(root, "description") or ""
     ours, private = description.startswith(_OURS), root.get("private") == "yes"
-    return SecretObject(normal_uuid(uuid), kind, name or "", ours, private)
+    pool = description[len(_FOR_POOL) :] if description.startswith(_FOR_POOL) else ""
+    return SecretObject(normal_uuid(uuid), kind, name or "", ours, private, pool=pool)
 
 
 def render_secret(secret: SecretObject, pool: str) -> str:
@@ -34,7 +36,7 @@ def render_secret(secret: SecretObject, pool: str) -> str:
     root = _tree.new_root("secret")
     _tree.set_attributes(root, {"ephemeral": "no", "private": "yes"})
     _tree.set_text(_tree.child(root, "uuid"), secret.uuid)
-    _tree.set_text(_tree.child(root, "description"), f"{_OURS} for pool {pool}")
+    _tree.set_text(_tree.child(root, "description"), f"{_FOR_POOL}{pool}")
     usage = _tree.child(root, "usage")
     _tree.set_attributes(usage, {"type": secret.usage_type})
     _tree.set_text(_tree.child(usage, _USED_BY[secret.usage_type]), secret.usage)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from .change import Condition
 from .errors import StorageError
-from .pool import UNDECLARED, Adapter, Permissions, Pool
+from .pool import UNDECLARED, Adapter, Permissions, Pool, is_elsewhere
 from .tables import Table
 from .types import PoolType, row_of
 from .volume import Volume
@@ -380,6 +380,16 @@ class Found:
         """What its type can do; a pool that an earlier task would have made is taken for a directory."""
         pool = self.definition or self.live
         return row_of(None if pool is None else pool.type)
+
+    @property
+    def moved(self) -> bool:
+        """Whether it runs on other storage than its definition says."""
+        return self.started and is_elsewhere(self.live, self.definition, self.row.port)
+
+    @property
+    def running(self) -> Pool | None:
+        """As it was started, where its definition was changed to other storage since; else as it is defined."""
+        return self.live if self.moved else self.definition or self.live
 
     def runs_on(self, wanted: Pool) -> bool:
         """Whether the pool runs on the storage that is wanted."""

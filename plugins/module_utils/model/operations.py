@@ -14,6 +14,7 @@ nothing, which holds for all that don't say otherwise. ``note``: it only notes s
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from .pool import at_port
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
     from .volume import Sought
 
 
-def _shell(*words: object) -> str:
+def shell(*words: object) -> str:
+    """Words as a shell takes them."""
     return " ".join(shlex.quote(str(word)) for word in words)
 
 
@@ -67,7 +69,7 @@ class Run(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
+        return shell(*self.argv) + (f" < {len(self.stdin)} bytes" if self.stdin else "")
 
 
 class As(NamedTuple):
@@ -90,7 +92,7 @@ class As(NamedTuple):
 
 class Noted(NamedTuple):
     """An operation that is noted before it is done, in the file ``path`` as ``text``: one that is killed leaves the
-    note, one that fails by itself takes it back.
+    note, one that fails by itself takes it back. Its command is the operation's: who does that by hand notes nothing.
     """
 
     operation: Any
@@ -103,7 +105,8 @@ class Noted(NamedTuple):
 
     @property
     def command(self) -> str:
-        return f"write {shlex.quote(self.path)} && {self.operation.command}"
+        command: str = self.operation.command
+        return command
 
 
 class FirstOf(NamedTuple):
@@ -132,7 +135,7 @@ class MakeDirectory(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("mkdir", "-p", "-m", format_mode(self.mode), self.path)
+        return shell("mkdir", "-p", "-m", format_mode(self.mode), self.path)
 
 
 class SetPermissions(NamedTuple):
@@ -150,9 +153,9 @@ class SetPermissions(NamedTuple):
         if self.owner is not None or self.group is not None:
             owner = "" if self.owner is None else self.owner
             group = "" if self.group is None else f":{self.group}"
-            commands.append(_shell("chown", f"{owner}{group}", self.path))
+            commands.append(shell("chown", f"{owner}{group}", self.path))
         if self.mode is not None:
-            commands.append(_shell("chmod", format_mode(self.mode), self.path))
+            commands.append(shell("chmod", format_mode(self.mode), self.path))
         return " && ".join(commands)
 
 
@@ -163,7 +166,7 @@ class SetNocow(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("chattr", "+C", self.path)
+        return shell("chattr", "+C", self.path)
 
 
 class WriteFile(NamedTuple):
@@ -229,7 +232,7 @@ class MakeLink(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("ln", "-sfn", self.target, self.path)
+        return shell("ln", "-sfn", self.target, self.path)
 
 
 class Remove(NamedTuple):
@@ -240,7 +243,7 @@ class Remove(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("rm", "-f", self.path)
+        return shell("rm", "-f", self.path)
 
 
 class RemoveDirectory(NamedTuple):
@@ -250,7 +253,7 @@ class RemoveDirectory(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("rmdir", self.path)
+        return shell("rmdir", self.path)
 
 
 class ScanUnits(NamedTuple):
@@ -296,7 +299,7 @@ class AskUnits(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell(*self.argv)
+        return shell(*self.argv)
 
 
 class ChangeVport(NamedTuple):
@@ -327,7 +330,9 @@ class LogIn(NamedTuple):
     """Logs in to a target of iSCSI at its portals (``HOST:PORT``), under the name ``initiator`` or the host's own: by
     the portal's word it has to be there, it gets the records that it lacks, and its units are waited for. What is noted
     of the records that we make is in the file ``records``. ``credentials``: lines for the record of each portal, which
-    nobody but root reads. Where it fails, it takes back what it made. Within the task's timeout.
+    nobody but root reads. Where it fails, it takes back what it made. Within the task's timeout. Its command needs to
+    know the interface, whether that is made, and which portals have a record (``recorded``); it has words of the shell
+    in the place of passwords.
     """
 
     target: str
@@ -335,6 +340,9 @@ class LogIn(NamedTuple):
     records: str
     initiator: str = ""
     credentials: Secret | None = None
+    iface: str = "default"
+    makes_iface: bool = False
+    recorded: tuple[str, ...] = ()
 
     @property
     def argv(self) -> tuple[str, ...]:
@@ -342,17 +350,26 @@ class LogIn(NamedTuple):
 
     @property
     def command(self) -> str:
-        return " && ".join(command for portal in self.portals for command in self._commands(portal))
+        commands = [command for portal in self.portals for command in self._commands(portal)]
+        if self.makes_iface:
+            iface = ("iscsiadm", "-m", "iface", "-I", self.iface, "-o")
+            named = ("update", "-n", "iface.initiatorname", "-v", self.initiator)
+            commands = [shell(*iface, "new"), shell(*iface, *named), *commands]
+        return " && ".join(commands)
 
     def _commands(self, portal: str) -> list[str]:
-        iface = f" as {self.initiator}" if self.initiator else ""
-        node = ("iscsiadm", "-m", "node", "-T", self.target, "-p", portal)
-        return [
-            _shell(*discovery(portal)) + iface,
-            _shell(*node, "-o", "new") + iface,
-            *(["write the credentials to its record"] if self.credentials is not None else []),
-            _shell(*node, "--login"),
-        ]
+        iface = ("-I", self.iface)
+        node = ("iscsiadm", "-m", "node", "-T", self.target, "-p", portal, *iface)
+        setting = shell(*node, "-o", "update", "-n")
+        new = [shell(*node, "-o", "new"), f"{setting} node.startup -v manual"] if portal not in self.recorded else []
+        given = [f"{setting} {name} -v {value}" for name, value in self._credentials()]
+        return [shell(*discovery(portal), *iface), *new, *given, shell(*node, "--login")]
+
+    def _credentials(self) -> Iterator[tuple[str, str]]:
+        lines = self.credentials.data.decode("utf-8", "surrogateescape") if self.credentials is not None else ""
+        for name, _equals, value in (line.partition(" = ") for line in lines.splitlines()):
+            word = name.rpartition(".")[2]
+            yield name, f'"${word.upper()}"' if word.startswith("password") else shlex.quote(value)
 
 
 class LogOut(NamedTuple):
@@ -368,7 +385,7 @@ class LogOut(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("iscsiadm", "-m", "session", "-r", self.session, "--logout")
+        return shell("iscsiadm", "-m", "session", "-r", self.session, "--logout")
 
 
 class ForgetRecords(NamedTuple):
@@ -386,7 +403,7 @@ class ForgetRecords(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("iscsiadm", "-m", "node", "-T", self.target, "-o", "delete")
+        return shell("iscsiadm", "-m", "node", "-T", self.target, "-o", "delete")
 
 
 class OpenStaging(NamedTuple):
@@ -403,7 +420,7 @@ class OpenStaging(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("mkdir", "-m", "0700", self.path)
+        return shell("mkdir", "-m", "0700", self.path)
 
 
 class CloseStaging(NamedTuple):
@@ -413,7 +430,7 @@ class CloseStaging(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("rm", "-r", self.path)
+        return shell("rm", "-r", self.path)
 
 
 class MakeRaw(NamedTuple):
@@ -426,11 +443,11 @@ class MakeRaw(NamedTuple):
 
     @property
     def command(self) -> str:
-        commands = [_shell("truncate", "-s", self.capacity, self.path)]
+        commands = [shell("truncate", "-s", self.capacity, self.path)]
         if self.nocow:
-            commands.insert(0, _shell("touch", self.path) + " && " + _shell("chattr", "+C", self.path))
+            commands.insert(0, shell("touch", self.path) + " && " + shell("chattr", "+C", self.path))
         if self.allocation:
-            commands.append(_shell("fallocate", "-l", self.allocation, self.path))
+            commands.append(shell("fallocate", "-l", self.allocation, self.path))
         return " && ".join(commands)
 
 
@@ -442,7 +459,7 @@ class Reserve(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("fallocate", "-l", self.allocation, self.path)
+        return shell("fallocate", "-l", self.allocation, self.path)
 
 
 class WriteContent(NamedTuple):
@@ -466,8 +483,8 @@ class CopySparse(NamedTuple):
 
     @property
     def command(self) -> str:
-        copy = _shell("cp", "--sparse=always", self.source, self.path)
-        return f"{copy} && {_shell('truncate', '-s', f'>{self.size}', self.path)}" if self.size else copy
+        copy = shell("cp", "--sparse=always", self.source, self.path)
+        return f"{copy} && {shell('truncate', '-s', f'>{self.size}', self.path)}" if self.size else copy
 
 
 class Sync(NamedTuple):
@@ -476,7 +493,7 @@ class Sync(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("sync", self.path)
+        return shell("sync", self.path)
 
 
 class Publish(NamedTuple):
@@ -487,7 +504,7 @@ class Publish(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("mv", "--no-clobber", self.staged, self.path)
+        return shell("mv", "--no-clobber", self.staged, self.path)
 
 
 class Exchange(NamedTuple):
@@ -499,7 +516,7 @@ class Exchange(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("mv", self.staged, self.path)
+        return shell("mv", self.staged, self.path)
 
 
 class Withdraw(NamedTuple):
@@ -511,7 +528,7 @@ class Withdraw(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("rm", self.path)
+        return shell("rm", self.path)
 
 
 class Truncate(NamedTuple):
@@ -524,7 +541,7 @@ class Truncate(NamedTuple):
 
     @property
     def command(self) -> str:
-        return _shell("truncate", "-s", self.size, self.path)
+        return shell("truncate", "-s", self.size, self.path)
 
 
 class Step(NamedTuple):
@@ -539,86 +556,6 @@ class Step(NamedTuple):
     needs: tuple[int, ...] = ()
     always: bool = False
     seen: int | None = None
-
-
-_BUILDING = {"first", "build", "directory"}  # a start that builds: see DaemonCall._start_command
-
-
-class DaemonCall(NamedTuple):
-    """A call of a libvirt daemon, by the name that virsh has for it (virsh(1)).
-
-    ``words`` are virsh's options, ``value`` a size in bytes, ``data`` what is uploaded: bytes, or a path of this host.
-    ``holds``: the names of the volumes that a pool must have once it was looked at anew, and how many bytes may be in
-    use then, where that matters. ``sought``: volumes that it must have then, where it may have others.
-    """
-
-    verb: str
-    uri: str
-    pool: str
-    volume: str | None = None
-    xml: str = ""
-    words: tuple[str, ...] = ()
-    value: int | None = None
-    data: Any = None
-    holds: tuple[tuple[str, ...], int | None] | None = None
-    sought: tuple[Sought, ...] = ()
-
-    @property
-    def whole(self) -> bool:
-        """What formats or fills something may end halfway; of the rest a daemon takes back what failed."""
-        return self.verb not in ("pool-build", "pool-delete", "vol-upload") and not _BUILDING & set(self.words)
-
-    @property
-    def command(self) -> str:
-        if self.verb == "pool-start":
-            return self._start_command()
-        return self._virsh(self.verb, *self.words)
-
-    def _virsh(self, verb: str, *words: str) -> str:
-        subject = [self.pool] if self.volume is None else ["--pool", self.pool, self.volume]
-        if verb == "pool-define":
-            subject = ["/dev/stdin"]
-        elif verb.startswith("vol-create"):
-            subject = [self.pool, "/dev/stdin", *([] if self.volume is None else [self.volume])]
-        value: list[object] = [] if self.value is None else [self.value]
-        if self.data is not None:
-            value = ["/dev/stdin" if isinstance(self.data, bytes) else self.data]
-        text = _shell("virsh", "-c", self.uri, verb, *subject, *value, *words)
-        return f"{text} <<'XML'\n{self.xml}XML" if self.xml else text
-
-    def _start_command(self) -> str:
-        """What is there is started; what is not is built first, over other content only where that is allowed."""
-        start = self._virsh("pool-start")
-        if "first" in self.words:
-            return f"{self._virsh('pool-build')} && {start}"
-        if not _BUILDING & set(self.words):
-            return start
-        build = self._virsh("pool-build", *(("--no-overwrite",) if "build" in self.words else ()))
-        if "overwrite" in self.words:
-            build = f"( {build} || {self._virsh('pool-build', '--overwrite')} )"
-        return f"{start} || ( {build} && {start} )"
-
-
-class SecretCall(NamedTuple):
-    """A call of a libvirt daemon about a secret, by the name that virsh has for it; ``value`` is what it is to hold."""
-
-    verb: str
-    uri: str
-    pool: str
-    uuid: str
-    xml: str = ""
-    value: Secret | None = None
-
-    @property
-    def volume(self) -> None:
-        return None
-
-    @property
-    def command(self) -> str:
-        virsh = _shell("virsh", "-c", self.uri, self.verb)
-        if self.xml:
-            return f"{virsh} /dev/stdin <<'XML'\n{self.xml}XML"
-        return f"{virsh} {self.uuid}" + ("" if self.value is None else " --file /dev/stdin")
 
 
 class NoteDirectory(NamedTuple):
@@ -676,8 +613,8 @@ class MakeOn(NamedTuple):
 
     @property
     def command(self) -> str:
-        commands = [_shell(*(word for word in self.wiping if word != "--force"))] if self.wipe else []
-        return " && ".join([*commands, *([_shell(*self.argv)] if self.argv else [])])
+        commands = [shell(*(word for word in self.wiping if word != "--force"))] if self.wipe else []
+        return " && ".join([*commands, *([shell(*self.argv)] if self.argv else [])])
 
 
 class ChangeTable(NamedTuple):
@@ -717,14 +654,14 @@ class ChangeTable(NamedTuple):
     @property
     def command(self) -> str:
         disk = shlex.quote(self.disk)
-        commands = [_shell(*self.drop)] if self.drop else []
+        commands = [shell(*self.drop)] if self.drop else []
         if self.clear:
             sizes = " and ".join(f"{size} bytes at {offset}" for offset, size in self.clear)
             commands.append(f"clear {sizes} of {disk}")
         if isinstance(self.content, bytes):
             commands.append(f"write {len(self.content)} bytes at {self.at} of {disk}")
         elif self.content:
-            commands.append(_shell(*self.content))
+            commands.append(shell(*self.content))
         if self.argv:
-            commands.append((f"echo {shlex.quote(self.script)} | " if self.script else "") + _shell(*self.argv))
-        return " && ".join(commands) or _shell("partx", "--update", self.disk)
+            commands.append((f"echo {shlex.quote(self.script)} | " if self.script else "") + shell(*self.argv))
+        return " && ".join(commands) or shell("partx", "--update", self.disk)

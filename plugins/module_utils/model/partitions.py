@@ -45,6 +45,11 @@ def number_of(name: str, pool: Pool, resolved: Mapping[str, str]) -> int | None:
     return int(match.group(2))
 
 
+def removing(name: str, pool: Pool, resolved: Mapping[str, str]) -> tuple[str, ...]:
+    """The command that removes a partition which a daemon can't delete."""
+    return ("parted", "--script", disk_of(pool), "rm", str(number_of(name, pool, resolved)))
+
+
 def expected_number(pool: Pool, names: Collection[str], extended: bool) -> int | None:
     """The number that the next partition gets: the lowest that is free; None where there is none. What comes after the
     primary ones of a dos label is in its extended one.

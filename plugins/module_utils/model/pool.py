@@ -138,6 +138,24 @@ class Pool:
     mutual: Login | None = field(default=None, repr=False, compare=False)
 
 
+# What storage a pool is on, rather than how that is used.
+PLACE = ("path", "source.hosts", "source.dir", "source.devices", "source.name", "source.initiator", "source.adapter")
+
+
+def is_elsewhere(live: Pool | None, definition: Pool | None, port: int | None = None) -> bool:
+    """Whether a pool runs on other storage than its definition says, which was changed since it was started. ``port``
+    is the one that is meant where none is said.
+    """
+    return None not in (live, definition) and _place(live, port) != _place(definition, port)
+
+
+def _place(pool: Any, port: int | None) -> tuple[Any, ...]:
+    source = pool.source
+    hosts = tuple((host.name, host.port or port) for host in source.hosts or ())
+    devices = tuple(device.path for device in source.devices or ())
+    return (pool.path, hosts, devices, source.dir, source.name, source.initiator, source.adapter)
+
+
 def overlay(base: Pool, declared: Pool) -> Pool:
     """``base`` with every declared field of ``declared`` laid over it; nested nouns are laid field by field. An empty
     list takes away what is there, and says nothing where there is nothing.

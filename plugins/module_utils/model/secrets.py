@@ -26,7 +26,8 @@ class SecretObject:
     """A secret as the store has it. ``usage_type`` is one of libvirt's (iscsi, ceph), ``usage`` the name that is used
     by. ``ours``: the collection has made it. ``private``: a daemon tells nobody its value. ``value``: None where it has
     none, or where nobody may read it (``readable``). ``users``: who else names it, in words, as far as that was asked
-    for.
+    for; ``unseen``: what could not be looked at for that. ``pool`` is the one that ours was made for. ``begun``: a
+    value was on its way to it when a task was ended.
     """
 
     uuid: str
@@ -37,6 +38,9 @@ class SecretObject:
     value: bytes | None = field(default=None, repr=False)
     readable: bool = True
     users: tuple[str, ...] = ()
+    unseen: tuple[str, ...] = ()
+    pool: str = ""
+    begun: bool = False
 
 
 def usage_type(auth: Auth) -> str:
@@ -89,7 +93,7 @@ def new_object(pool: Pool) -> SecretObject:
     kind, usage = usage_type(auth), auth.secret_usage or own_usage(pool.name)
     if auth.secret_uuid is not None:  # the usage alone may be that of an earlier one: no two may have it
         usage = f"{usage} {auth.secret_uuid}"
-    return SecretObject(auth.secret_uuid or object_uuid(kind, usage), kind, usage, ours=True)
+    return SecretObject(auth.secret_uuid or object_uuid(kind, usage), kind, usage, ours=True, pool=pool.name)
 
 
 def value_of(auth: Auth, text: str) -> bytes | None:

@@ -35,6 +35,9 @@ _BY = "/dev/disk/by-"
 _NO_HOST = re.compile(r"[\s/\\]")
 _UNSAFE = re.compile(r"[^0-9A-Za-z#+\-.:=@_\u0080-\U0010ffff]|[\ud800-\udfff]")
 _ESCAPES = re.compile(r"(?:\\x[0-9a-f]{2})+")
+# What gets into addresses, paths and the records of open-iscsi.
+_ISCSI_NAME = re.compile(r"[^\s/%?#\x00-\x1f\x7f]+\Z")
+_ISCSI_HINT = "Correct it (iqn.2026-01.com.example:x)."
 # An error code, what is wrong, what to do.
 Problem = tuple[str, str, str]
 
@@ -132,7 +135,17 @@ def source_problem(source: Source, row: PoolType | None, own: bool = True) -> Pr
     """What libvirt would refuse of a source in normal form, as far as it is declared; None when there is nothing.
     ``own``: it may have formats that only we have a word for.
     """
-    return _format_problem(source, row, own) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
+    problem = _format_problem(source, row, own) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
+    return problem or (iscsi_problem(source) if row is not None and row.port else None)
+
+
+def iscsi_problem(source: Source) -> Problem | None:
+    """A target's or an initiator's name that is none: it would be taken for several, or for a path (RFC 3722)."""
+    named = (("source.iqn", source.target), ("source.initiator", source.initiator))
+    for option, name in named:
+        if name and not _ISCSI_NAME.match(name):
+            return "invalid_option", f"{option}: {name!r} is no name of iSCSI", _ISCSI_HINT
+    return None
 
 
 def host_problem(source: Source) -> Problem | None:

@@ -97,11 +97,12 @@ class Content:
 
 @dataclass(frozen=True)
 class Volume:
-    """Sizes in bytes. ``type`` is file, dir, block or network. ``foreign`` says what stands under the name when that is
-    no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other. ``looks_like`` is
-    what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it tells. ``timestamps``
-    are nanoseconds since the epoch, which a float would not hold. ``thin_pool``: the volume of the same pool that its
-    space comes from, as it is written. ``aliases``: other paths that lead to it while it is active.
+    """Sizes in bytes. ``type`` is file, dir, block, network or character. ``foreign`` says what stands under the name
+    when that is no volume, ``problem`` what is wrong with its header, ``identity`` tells the file from any other.
+    ``looks_like`` is what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it
+    tells. ``timestamps`` are nanoseconds since the epoch, which a float would not hold. ``thin_pool``: the volume of
+    the same pool that its space comes from, as it is written. ``aliases``: other paths that lead to it while it is
+    active.
     """
 
     name: str

@@ -26,7 +26,7 @@ _SHORTEST = 5.0  # what a look gets that is not the last one, at least
 # What an earlier task of the play may make: a warning in check mode.
 _MAY_COME = ("source_missing", "tool_missing")
 # What passes by itself while servers start; a missing tool does not.
-_PASSING = ("command_failed", "operation_failed", "deadline", "daemon_failed")
+_PASSING = ("command_failed", "operation_failed", "source_missing", "deadline", "daemon_failed")
 
 
 def run_sources(module: AnsibleModule) -> None:

@@ -4,9 +4,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import socket
+import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.engines.native import NativeEngine
 from tests.integration.disk_scenarios import MIB, converges, ok, refuses
 
 from .hosts import Host, run, sh
@@ -140,7 +144,7 @@ def test_what_a_portal_does_not_offer(host: Host, target: Target) -> None:
     silent = socket.create_server(("127.0.0.1", 3261))  # it is connected to, and says nothing
     try:
         ok(host.pool(name="san", state="absent"))
-        for where, expected in (("127.0.0.1:3261", "deadline"), ("127.0.0.1:3262", "operation_failed")):
+        for where, expected in (("127.0.0.1:3261", "deadline"), ("127.0.0.1:3262", "source_missing")):
             started = time.monotonic()
             dead = host.pool(**pool_of(source={"host": where}), timeout=5)
             assert dead["error"]["code"] == expected, dead
@@ -152,6 +156,70 @@ def test_what_a_portal_does_not_offer(host: Host, target: Target) -> None:
     finally:
         silent.close()
     assert sessions() == []
+
+
+class Slow:
+    """A portal that passes on what it is told, but for logins as long as it holds them."""
+
+    def __init__(self) -> None:
+        self._listener = socket.create_server(("127.0.0.1", 3263))
+        self.held = threading.Event()
+        self._sockets: list[socket.socket] = []
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                ours, _address = self._listener.accept()
+                theirs = socket.create_connection(("127.0.0.1", 3260))
+                self._sockets += [ours, theirs]
+                threading.Thread(target=self._pass_on, args=(ours, theirs, True), daemon=True).start()
+                threading.Thread(target=self._pass_on, args=(theirs, ours, False), daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, to: socket.socket, asks: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                while asks and b"SessionType=Normal" in data and self.held.is_set():
+                    time.sleep(0.1)
+                to.sendall(data)
+            to.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        for each in (self._listener, *self._sockets):
+            each.close()
+
+
+@pytest.fixture
+def slow(target: Target) -> Iterator[Slow]:
+    made = Slow()
+    yield made
+    made.held.clear()
+    run("iscsiadm", "-m", "session", "--logout", check=False)
+    made.close()
+
+
+def test_a_login_that_is_given_up_does_not_come_up_later(host: Host, slow: Slow) -> None:
+    pool = pool_of(source={"host": "127.0.0.1:3263"})
+    slow.held.set()
+    late = host.pool(**pool, timeout=8)
+    assert late["error"]["code"] == "deadline", late
+    slow.held.clear()
+    time.sleep(25)  # what iscsid takes for one try, and more
+    up = bool(sessions())
+    assert not up or "iscsid may go on" in late["error"]["hint"]
+    assert all("node.startup = manual" in path.read_text() for path in NODES.glob("*/*/default"))
+    gone = host.pool(name="san", state="absent")
+    assert [change["action"] for change in ok(gone)["plan"]] == [*(["stop"] if up else []), "undefine"]
+    assert sessions() == []
+
+
+def test_a_login_that_comes_up_soon_after_the_end_is_undone(host: Host, slow: Slow) -> None:
+    slow.held.set()
+    threading.Timer(10, slow.held.clear).start()
+    late = host.pool(**pool_of(source={"host": "127.0.0.1:3263"}), timeout=8)
+    assert late["error"]["code"] == "deadline", late
+    assert sessions() == []
+    ok(host.pool(name="san", state="absent"))
 
 
 # -- adopted ----------------------------------------------------------------------------------------------------------
@@ -212,6 +280,42 @@ def test_not_while_it_is_used(host: Host, target: Target, tmp_path: Path) -> Non
     converges(host.pool, name="san", state="absent")
 
 
+def test_what_is_mounted_after_the_look_keeps_its_disk(
+    host: Host, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok(host.pool(**pool_of()))
+    sh(f"mkfs.ext4 -q {path_of(1)}")
+    prepare = NativeEngine.prepare
+
+    def meanwhile(engine: NativeEngine) -> None:
+        sh(f"mount {path_of(1)} /mnt")
+        prepare(engine)
+
+    monkeypatch.setattr(NativeEngine, "prepare", meanwhile)
+    try:
+        refuses_late = host.pool(name="san", state="inactive")
+    finally:
+        monkeypatch.undo()
+        run("umount", "/mnt")
+    assert refuses_late["error"]["code"] == "changed_meanwhile"
+    assert len(sessions()) == 1
+    converges(host.pool, name="san", state="absent")
+
+
+def test_whoever_gives_a_unit_commands_past_its_disk_uses_it(host: Host, target: Target) -> None:
+    ok(host.pool(**pool_of()))
+    (generic,) = Path(
+        f"/sys/class/block/{os.path.basename(os.path.realpath(path_of(0)))}/device/scsi_generic"
+    ).iterdir()
+    with open(f"/dev/{generic.name}", "rb") as node, subprocess.Popen(["sleep", "300"], stdin=node) as sleeping:
+        time.sleep(3)  # who has only just opened it may let go soon
+        try:
+            assert "sleep" in refuses(host.pool, "volume_in_use", name="san", state="inactive")["message"]
+        finally:
+            sleeping.kill()
+    converges(host.pool, name="san", state="absent")
+
+
 @pytest.mark.parametrize("source", [{"host": "127.0.0.2"}, {"initiator": INITIATOR}], ids=["portal", "initiator"])
 def test_not_restarted_elsewhere_while_it_is_used(host: Host, target: Target, source: dict[str, str]) -> None:
     ok(host.pool(**pool_of()))
@@ -223,6 +327,28 @@ def test_not_restarted_elsewhere_while_it_is_used(host: Host, target: Target, so
     assert sessions() == [("127.0.0.1:3260", IQN)]
     converges(host.pool, **pool_of(source=source), allow=["restart"])
     forgotten(host)
+
+
+def test_what_was_started_is_stopped_whatever_its_definition_says_since(
+    host: Host, target: Target, tmp_path: Path
+) -> None:
+    other = Target(OTHER, tmp_path, "127.0.0.3:3260")
+    other.serve(0)
+    other.up()
+    try:
+        ok(host.pool(**pool_of()))
+        sh(f"""iscsiadm -m node -T {OTHER} -p 127.0.0.3:3260,1 -o new
+            iscsiadm -m node -T {OTHER} -p 127.0.0.3:3260,1 --login""")
+        definition = Path(host.uri.partition("root=")[2]) / "etc/libvirt/storage/san.xml"
+        definition.write_text(definition.read_text().replace(IQN, OTHER).replace("127.0.0.1", "127.0.0.3"))
+        converges(host.pool, name="san", state="inactive")
+        assert sessions() == [("127.0.0.3:3260", OTHER)]
+        ok(host.pool(name="san", state="absent"))
+        assert sessions() == [("127.0.0.3:3260", OTHER)]
+    finally:
+        run("iscsiadm", "-m", "session", "--logout", check=False)
+        run("iscsiadm", "-m", "node", "-T", OTHER, "-o", "delete", check=False)
+        other.end()
 
 
 # -- who logs in ------------------------------------------------------------------------------------------------------
@@ -237,6 +363,34 @@ def words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     shim.chmod(0o755)
     monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
     return log
+
+
+def test_a_record_of_somebody_else_has_its_own_password_again(host: Host, target: Target) -> None:
+    target.demand("kvm1", SECRET)
+    sh(f"""iscsiadm -m node -T {IQN} -p 127.0.0.1:3260,1 -o new
+        iscsiadm -m node -T {IQN} -p 127.0.0.1:3260,1 -o update -n node.session.auth.password -v theirs""")
+    (record,) = NODES.glob("*/*/default")
+    before = record.read_text()
+    ok(host.pool(**pool_of(source={"auth": {"type": "chap", "username": "kvm1", "secret": SECRET}})))
+    assert SECRET in record.read_text()
+    converges(host.pool, name="san", state="absent")
+    assert record.read_text() == before
+    run("iscsiadm", "-m", "node", "-T", IQN, "-o", "delete")
+
+
+def test_the_commands_that_are_shown_log_in(host: Host, target: Target) -> None:
+    target.demand("kvm1", SECRET)
+    auth = {"type": "chap", "username": "kvm1", "secret": SECRET}
+    for more in ({}, {"initiator": INITIATOR}):
+        planned = ok(host.pool(check=True, **pool_of(source={"auth": auth, **more})))
+        (command,) = [each for change in planned["plan"] for each in change["commands"] if "--login" in each]
+        assert SECRET not in command
+        sh(f"PASSWORD={SECRET}; {command[command.index('iscsiadm') :]}")
+        assert sessions() == [("127.0.0.1:3260", IQN)]
+        run("iscsiadm", "-m", "session", "--logout")
+        run("iscsiadm", "-m", "node", "-T", IQN, "-o", "delete")
+    for name in [name for name in records() if name.startswith("virt-storage-")]:
+        run("iscsiadm", "-m", "iface", "-I", name, "-o", "delete")
 
 
 def test_with_a_password(host: Host, target: Target, words: Path) -> None:

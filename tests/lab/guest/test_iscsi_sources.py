@@ -54,7 +54,7 @@ def test_waiting_for_one(tmp_path: Path) -> None:
 def test_nobody_listens_there(tmp_path: Path) -> None:
     source = {"host": "127.0.0.1:9"}
     result = call("storage_pool_sources", type="iscsi", uri=f"native:///?root={tmp_path}", source=source, timeout=10)
-    assert result["error"]["code"] == "operation_failed"
+    assert result["error"]["code"] == "source_missing"
 
 
 def test_what_takes_other_tools_says_so(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import shlex
 import socket
 
-from ansible_collections.virt.storage.plugins.module_utils.host import initiator, iscsi
+from ansible_collections.virt.storage.plugins.module_utils.host import initiator, iscsi, iscsi_records, iscsiadm
 from ansible_collections.virt.storage.plugins.module_utils.host.run import Ended
 
 OWN = "iqn.1993-08.org.debian:01:0123456789a"
@@ -30,11 +30,12 @@ class OpenIscsi:
         self.units = ("0",)
         self._next = 1
         places = (str(self.database), str(root / "var/lib/iscsi"))
-        for module in (initiator, iscsi):
+        for module in (initiator, iscsi, iscsi_records):
             monkeypatch.setattr(module, "DATABASES", places)
         monkeypatch.setattr(iscsi, "_OWN_NAME", str(self.database / "initiatorname.iscsi"))
-        monkeypatch.setattr(initiator, "finish", self.finish)
+        monkeypatch.setattr(iscsiadm, "finish", self.finish)
         monkeypatch.setattr(initiator, "_APPEARING", 0.3)
+        monkeypatch.setattr(initiator, "_UNDOING", 0.5)
 
     def listen(self):
         """A portal: a socket that listens, with its port."""

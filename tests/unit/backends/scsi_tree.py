@@ -137,13 +137,15 @@ class Tree:
             unit.unlink()
         shutil.rmtree(self._hosts.pop(number))
 
-    def unit(self, address, size=MIB, kind=0, state="running", disk=True, **files):
-        """Gives the name of the disk."""
+    def unit(self, address, size=MIB, kind=0, state="running", disk=True, nodes=None, **files):
+        """Gives the name of the disk. ``nodes``: what other drivers made of it, by these."""
         number, bus, target, _lun = address.split(":")
         directory = self._hosts[int(number)] / f"target{number}:{bus}:{target}" / address
         maker = {"vendor": "Maker   ", "model": "Model           "}
         self.write(directory, type=kind, state=state, rescan="", **{**maker, **files})
         self.link(f"bus/scsi/devices/{address}", directory)
+        for driver, node in (nodes or {}).items():
+            self.write(directory / driver / node.rpartition("/")[2], uevent=f"MAJOR=21\nDEVNAME={node}")
         if not disk:
             return None
         self._disks += 1
@@ -162,7 +164,7 @@ class Tree:
             (directory / "slaves" / disk).symlink_to(self.sys / "class/block" / disk)
 
     def _device(self, name, directory, number, size):
-        self.write(directory, dev=number, size=size // 512, ro=0)
+        self.write(directory, dev=number, size=size // 512, ro=0, uevent=f"DEVNAME={name}\nDEVTYPE=disk")
         (directory / "holders").mkdir()
         self.link(f"dev/block/{number}", directory)
         self.link(f"class/block/{name}", directory)

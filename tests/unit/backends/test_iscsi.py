@@ -10,14 +10,20 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import iscsi as backend
-from ansible_collections.virt.storage.plugins.module_utils.host import initiator, iscsi, patience, reach, udev
+from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import start_note
+from ansible_collections.virt.storage.plugins.module_utils.engines.native import NativeEngine
+from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
+from ansible_collections.virt.storage.plugins.module_utils.host import initiator, iscsi, iscsiadm, patience, reach, udev
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
+from ansible_collections.virt.storage.plugins.module_utils.host.conditions import Checks
 from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
     Portal,
     iface_for,
@@ -28,12 +34,18 @@ from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import (
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
 from ansible_collections.virt.storage.plugins.module_utils.host.run import Ended
+from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.pool import render_definition, render_state
 from ansible_collections.virt.storage.plugins.module_utils.model.change import TAKE_DOWN, Change, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.definition import keep_names, with_usual
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.found import ABSENT, READY, Found
-from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope
-from ansible_collections.virt.storage.plugins.module_utils.model.operations import ForgetRecords, LogIn, LogOut
+from ansible_collections.virt.storage.plugins.module_utils.model.found import ABSENT, READY, UNKNOWN_STORAGE, Found
+from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal, Scope
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import (
+    ForgetRecords,
+    LogIn,
+    LogOut,
+    WriteFile,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import (
     Auth,
     Login,
@@ -50,6 +62,7 @@ TARGET, OTHER = "iqn.2026-01.lab.test:disks", "iqn.2026-01.lab.test:others"
 INITIATOR = "iqn.2026-01.lab.test:guests"
 CHAP = Auth("chap", "kvm1", secret_usage="san")
 SECRET = "a secret with = and #"
+UUID = "6f1ec92b-2b3c-4d2f-9d5f-0d2c1c6c7f10"
 
 
 @pytest.fixture
@@ -98,8 +111,9 @@ def observe(pool):
 
 
 def lower(action, pool, notes, may=frozenset(), storage=None):
-    change = Change(Subject("san"), action, "", wanted=pool, may=may)
-    return backend.lower(change, Found("san", storage=storage or observe(pool)), notes)
+    storage = storage or observe(pool)
+    change = Change(Subject("san"), action, "", wanted=pool, may=may, requires=storage.leaves)
+    return backend.lower(change, Found("san", storage=storage), notes)
 
 
 def do(operations, timeout=10):
@@ -164,6 +178,13 @@ def test_who_may_not_read_the_hosts_name_still_sees_its_sessions(tool, tree, mon
 
 def test_without_a_target_there_is_nothing(tool):
     assert backend.observe(Pool("san", "iscsi"), look(), False).kind == ABSENT
+
+
+@pytest.mark.parametrize("other", [{"target": "iqn.2026-01.lab.test:a   b"}, {"initiator": "../x"}])
+def test_a_name_that_is_none_is_looked_at_no_further(tool, other):
+    """Definitions of others may say anything."""
+    storage = observe(pool_of(**other))
+    assert (storage.kind, storage.up, storage.problem.code) == (UNKNOWN_STORAGE, False, "invalid_option")
 
 
 def test_what_starting_takes(tool, tree, monkeypatch):
@@ -238,6 +259,48 @@ def test_units_by_several_sessions(tool, tree):
     assert others == {"unit:0:0:0 by host11": f"/dev/{second[0]}", "unit:0:0:1 by host12": f"/dev/{first[1]}"}
 
 
+def test_whatever_goes_with_the_sessions_is_told_to_who_may_take_it_away(tool, tree):
+    """Drives, tapes, and the nodes by which a disk is given commands past itself, beside what is a volume."""
+    tree.session(1, TARGET, 11)
+    disk = tree.unit("11:0:0:0", nodes={"scsi_generic": "sg1", "bsg": "bsg/11:0:0:0"})
+    tree.unit("11:0:0:1", kind=5, disk=False, nodes={"block": "sr0", "scsi_generic": "sg2"})
+    tree.write(tree.sys / "class/block/sr0", dev="11:0", size=0)
+    tree.link("dev/block/11:0", tree.sys / "class/block/sr0")
+    tree.unit("11:0:0:2", kind=1, disk=False, nodes={"scsi_tape": "st0"})
+    assert list(volumes(pool_of()).volumes) == ["unit:0:0:0"]
+    told = volumes(pool_of(), neighbours=True)
+    others = {name: (each.type, each.path) for name, each in told.volumes.items() if each.foreign}
+    assert others == {
+        "sr0": ("block", "/dev/sr0"),
+        **{name: ("character", f"/dev/{name}") for name in ("bsg/11:0:0:0", "sg1", "sg2", "st0")},
+    }
+    assert (told.volumes["unit:0:0:0"].path, told.usage.capacity) == (f"/dev/{disk}", MIB)
+
+
+def test_a_disk_without_a_link_goes_too(tool, tree):
+    tree.session(1, TARGET, 11)
+    disk = tree.unit("11:0:0:0")
+    pool = replace(pool_of(), path="/dev/disk/by-nowhere")
+    told = volumes(pool, neighbours=True).volumes
+    assert {each.path for each in told.values() if each.path} == {f"/dev/{disk}"}
+
+
+def test_sessions_are_logged_out_of_as_they_were_looked_at(tool, tree, notes):
+    """One that came meanwhile is not ours to end, and a device that came may have a user."""
+    tree.session(1, TARGET, 11)
+    tree.unit("11:0:0:0")
+    storage = observe(pool_of())
+    (condition,) = storage.leaves
+    assert Checks(5).broken(condition) == ""
+    tree.session(2, TARGET, 12)
+    assert lower("stop", pool_of(), notes, frozenset({TAKE_DOWN}), storage) == [LogOut(1, TARGET)]
+    disk = tree.unit("11:0:0:1")
+    assert Checks(5).broken(condition) == f"got another device (/dev/{disk})"
+    assert "is a session with" in Checks(5).broken(replace(condition, expected=(OTHER,)))
+    tree.end_session(1, 11)
+    assert Checks(5).broken(condition) == ""
+
+
 @pytest.mark.parametrize("other", [{"portals": ("127.0.0.2:3260",)}, {"initiator": INITIATOR}, {"target": OTHER}])
 def test_what_a_restart_elsewhere_takes_away(tool, tree, other):
     """It is the units that the pool has: their users keep it from being stopped."""
@@ -267,7 +330,13 @@ def test_started_stopped_and_undefined(tool, portal, notes):
     tool.offer(TARGET, portal, tag=3)
     (operation,) = lower("start", pool, notes)
     assert isinstance(operation, LogIn)
-    assert operation.command.startswith(f"iscsiadm -m discovery -t sendtargets -p {portal} -o nonpersistent && ")
+    node = f"iscsiadm -m node -T {TARGET} -p {portal} -I default"
+    assert operation.command.split(" && ") == [
+        f"iscsiadm -m discovery -t sendtargets -p {portal} -o nonpersistent -I default",
+        f"{node} -o new",
+        f"{node} -o update -n node.startup -v manual",
+        f"{node} --login",
+    ]
     do([operation])
     assert observe(pool).up
     (node,) = nodes(TARGET)
@@ -346,7 +415,7 @@ def test_a_portal_that_nobody_listens_at(tool, notes):
     server.close()
     with pytest.raises(StorageError) as caught:
         start(pool_of(name), notes)
-    assert (caught.value.code, tool.log) == ("operation_failed", [])
+    assert (caught.value.code, tool.log) == ("source_missing", [])
 
 
 def test_one_of_two_portals_is_enough(tool, portal, notes):
@@ -401,7 +470,7 @@ def test_a_login_that_somebody_else_has_on_its_way_is_not_taken_back(tool, tree,
         (tree.sys / "class/iscsi_session/session5/state").write_text("LOGGED_IN\n")
         raise StorageError("deadline", "it is not logged in to by now")
 
-    monkeypatch.setattr(initiator, "finish", comes_up_at_last)
+    monkeypatch.setattr(iscsiadm, "finish", comes_up_at_last)
     monkeypatch.setattr(initiator._Attempt, "_await_login", too_late)
     with pytest.raises(StorageError):
         start(pool_of(portal), notes)
@@ -419,13 +488,86 @@ def test_a_record_that_can_not_go_yet_goes_with_the_definition(tool, tree, porta
         tree.session(5, TARGET, 11, port=int(portal.rpartition(":")[2]), state="FREE", initiator=OWN)
         raise StorageError("deadline", "iscsiadm did not answer")
 
-    monkeypatch.setattr(initiator, "finish", killed)
-    with pytest.raises(StorageError):
+    monkeypatch.setattr(iscsiadm, "finish", killed)
+    tool.fails["--logout"] = (4, "session in invalid state for logout")
+    with pytest.raises(StorageError) as caught:
         start(pool_of(portal), notes)
-    assert len(tool.records()) == 1
+    assert "iscsid may go on" in caught.value.hint
+    (record,) = tool.records()
+    assert "node.startup = manual" in (tool.database / record).read_text()
     tree.end_session(5, 11)
     undefine(pool_of(portal), notes)
     assert tool.records() == []
+
+
+@pytest.mark.parametrize("comes", [True, False], ids=["in time", "later"])
+def test_a_login_that_nobody_waits_for_any_more_is_undone(tool, tree, portal, notes, monkeypatch, comes):
+    """iscsid goes on with the login of an iscsiadm that was killed: what it has only begun it does not end."""
+    tool.offer(TARGET, portal)
+    finish, pool, refused = tool.finish, pool_of(portal), []
+    port = int(portal.rpartition(":")[2])
+    tree.session(3, OTHER, 13, port=port, initiator=OWN)
+
+    def killed(argv, *more, **options):
+        if "--login" in argv:
+            if comes:
+                tree.session(5, TARGET, 11, port=port, state="FREE", initiator=OWN)
+            raise StorageError("deadline", "iscsiadm did not answer")
+        if "--logout" in argv and not refused:
+            refused.append(argv)
+            return Ended(" ".join(argv), 4, "", "session in invalid state for logout. Try again later")
+        return finish(argv, *more, **options)
+
+    monkeypatch.setattr(iscsiadm, "finish", killed)
+    with pytest.raises(StorageError) as caught:
+        start(pool, notes)
+    assert (caught.value.code, "iscsid may go on" in caught.value.hint) == ("deadline", not comes)
+    assert [each.target for each in sessions()] == [OTHER]
+    assert tool.records() == []
+
+
+def test_a_session_that_was_there_before_is_not_undone(tool, tree, portal, notes, monkeypatch):
+    tool.offer(TARGET, portal)
+    port = int(portal.rpartition(":")[2])
+    tree.session(5, TARGET, 11, port=port, state="FREE", initiator=OWN)
+
+    def killed(argv, *more, **options):
+        if "--login" in argv:
+            raise StorageError("deadline", "iscsiadm did not answer")
+        return tool.finish(argv, *more, **options)
+
+    monkeypatch.setattr(iscsiadm, "finish", killed)
+    with pytest.raises(StorageError):
+        start(pool_of(portal), notes)
+    assert [each.number for each in sessions()] == [5]
+    assert all("startup = automatic" not in (tool.database / name).read_text() for name in tool.records())
+
+
+def test_iscsid_gives_up_when_the_task_does(tool, portal, notes):
+    """It tries eight times otherwise, of a quarter of a minute each."""
+    tool.offer(TARGET, portal)
+    do(lower("start", pool_of(portal), notes), timeout=40)
+    (node,) = nodes(TARGET)
+    assert backend.fields_of(node.path)["node.session.initial_login_retry_max"] == "2"
+    theirs = tool.node(OTHER, portal)
+    tool.offer(OTHER, portal)
+    start(pool_of(portal, target=OTHER), notes)
+    assert "retry_max" not in theirs.read_text()
+
+
+def test_each_of_several_portals_says_what_was_wrong(tool, portal, notes):
+    server, other = tool.listen()
+    tool.offer(TARGET, portal)
+    tool.fails[f"-p {portal},1"] = (24, "it was refused")
+    tool.fails[f"-p {other} "] = (8, "it was silent")
+    with pytest.raises(StorageError) as caught:
+        start(pool_of(portal, other), notes)
+    error = caught.value
+    assert error.code == "deadline"
+    assert (
+        f"at {portal}: iscsiadm failed (it was refused); at {other}: iscsiadm failed (it was silent)" == error.message
+    )
+    server.close()
 
 
 def test_no_units_are_no_error(tool, portal, notes):
@@ -433,6 +575,55 @@ def test_no_units_are_no_error(tool, portal, notes):
     tool.units = ()
     start(pool_of(portal), notes)
     assert volumes(pool_of(portal)).volumes == {}
+
+
+# -- a definition that was changed meanwhile ---------------------------------------------------------------------------
+
+
+@pytest.fixture
+def edited(tool, tree, portal, tmp_path):
+    """An engine whose pool was started at one target, by a definition that says another one since."""
+    engine = NativeEngine(find_places(f"native:///?root={tmp_path / 'root'}"), 5)
+    for target in (TARGET, OTHER):
+        tool.offer(target, portal)
+    pool, wanted = pool_of(portal), pool_of(portal, target=OTHER)
+    notes = engine.host.notes
+    start(pool, notes)
+    start(wanted, Notes(str(tmp_path / "others"), str(tmp_path / "theirs")))  # by somebody else
+    texts = {
+        f"{engine.places.config}/san.xml": render_definition(replace(wanted, uuid=UUID), None),
+        f"{engine.places.run}/san.xml": render_state(replace(pool, uuid=UUID), None),
+        notes.started_path("san"): start_note(observe(pool)),
+    }
+    for path, text in texts.items():
+        do([WriteFile(path, text)])
+    return engine
+
+
+def decided(engine, state, **more):
+    found = engine.observe(Scope(Pool("san"), volumes=(), neighbours=True))
+    decision = decide_pool(PoolGoal(Pool("san"), state, **more), found)
+    return [operation for step in engine.lower(decision.changes, found) for operation in step.operations]
+
+
+def test_what_was_started_is_what_is_stopped(edited, tool):
+    operations = decided(edited, "inactive")
+    assert [each.target for each in operations if isinstance(each, LogOut)] == [TARGET]
+
+
+def test_it_is_started_anew_where_its_definition_says(edited, tool):
+    with pytest.raises(StorageError) as caught:
+        decided(edited, "active")
+    assert caught.value.code == "restart_needed"
+    operations = decided(edited, "active", allow=frozenset({"restart"}))
+    plain = [getattr(each, "operation", each) for each in operations]
+    assert [(type(each), each.target) for each in plain if isinstance(each, (LogIn, LogOut))] == [(LogOut, TARGET)]
+
+
+def test_its_volumes_are_those_of_what_was_started(edited, tool, tree):
+    tree.unit("11:0:0:7")
+    found = edited.observe(Scope(Pool("san"), volumes=None))
+    assert (found.active, sorted(found.volumes)) == (True, ["unit:0:0:0", "unit:0:0:7"])
 
 
 # -- who logs in ------------------------------------------------------------------------------------------------------
@@ -448,6 +639,8 @@ def test_the_secret_is_in_the_record_alone(tool, portal, notes):
     pool = pool_of(portal, auth=CHAP, secret=SECRET)
     operations = lower("start", pool, notes)
     assert SECRET not in repr(operations) + " ".join(each.command for each in operations)
+    assert '-n node.session.auth.password -v "$PASSWORD"' in operations[0].command
+    subprocess.run(["sh", "-n", "-c", operations[0].command], check=True)
     do(operations)
     assert observe(pool).up
     assert SECRET not in " ".join(tool.log)
@@ -500,6 +693,44 @@ def test_a_record_of_somebody_else_is_as_it_was_after_a_login_that_fails(tool, p
     server.close()
 
 
+@pytest.mark.parametrize("mutual", [None, Login("san", "another one")])
+def test_a_record_of_somebody_else_gets_back_what_it_had(tool, portal, notes, mutual):
+    """When the definition goes; until then iscsid may read it. Other credentials make no difference to that."""
+    tool.offer(TARGET, portal)
+    path = tool.node(TARGET, portal, node__session__auth__username="them", node__session__auth__password="theirs")
+    before = path.read_text()
+    for secret in (SECRET, "a new one"):
+        pool = pool_of(portal, auth=CHAP, secret=secret, mutual=mutual)
+        start(pool, notes)
+        stop(pool, notes)
+        assert secret in path.read_text()
+    assert stat.S_IMODE(os.stat(notes.record_path("records san")).st_mode) == 0o600
+    undefine(pool, notes)
+    assert path.read_text() == before
+    assert notes.made("records san") is None
+
+
+def test_a_record_that_somebody_changed_since_is_left_as_it_is(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    path = tool.node(TARGET, portal)
+    pool = pool_of(portal, auth=CHAP, secret=SECRET)
+    start(pool, notes)
+    stop(pool, notes)
+    path.write_text(path.read_text().replace(SECRET, "changed"))
+    undefine(pool, notes)
+    assert "node.session.auth.password = changed" in path.read_text()
+
+
+def test_a_record_of_somebody_else_loses_credentials_that_the_pool_does_not_have_any_more(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    path = tool.node(TARGET, portal)
+    before = path.read_text()
+    start(pool_of(portal, auth=CHAP, secret=SECRET), notes)
+    stop(pool_of(portal), notes)
+    start(pool_of(portal), notes)
+    assert path.read_text() == before
+
+
 def test_a_record_of_ours_forgets_old_credentials(tool, portal, notes):
     tool.offer(TARGET, portal)
     start(pool_of(portal, auth=CHAP, secret=SECRET), notes)
@@ -512,7 +743,14 @@ def test_a_record_of_ours_forgets_old_credentials(tool, portal, notes):
 def test_under_a_name_of_its_own(tool, portal, notes):
     tool.offer(TARGET, portal)
     pool = pool_of(portal, initiator=INITIATOR)
+    (operation,) = lower("start", pool, notes)
+    made, named, asked = operation.command.split(" && ")[:3]
+    assert made == f"iscsiadm -m iface -I {new_iface(INITIATOR)} -o new"
+    assert named.endswith(f"-o update -n iface.initiatorname -v {INITIATOR}")
+    assert asked.endswith(f"-I {new_iface(INITIATOR)}")
     start(pool, notes)
+    (operation,) = lower("start", pool, notes)
+    assert ("-o new" in operation.command, "-m iface" in operation.command) == (False, False)
     assert observe(pool).up
     assert not observe(pool_of(portal)).up
     name = new_iface(INITIATOR)

@@ -13,6 +13,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.decide.deleting import guard_all
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool, pool_at_stake
 from ansible_collections.virt.storage.plugins.module_utils.model import types
+from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
@@ -170,6 +171,21 @@ def test_units_in_use_are_not_taken_away():
     assert UNIT.name in pool_at_stake(pool_goal("inactive"), found)
     assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
     assert UNIT.name not in pool_at_stake(pool_goal("inactive"), virtual(ours=False))
+
+
+def test_what_is_taken_away_is_looked_at_again_before_that():
+    """A mount that is made meanwhile would lose its disk."""
+    change = only(decide_pool(pool_goal("inactive"), virtual(unseen=("what was not seen before",))))
+    assert Condition("unused", UNIT.path, ("what was not seen before",)) in change.requires
+    released = only(decide_pool(pool_goal("inactive"), virtual(ours=False)))
+    assert released.requires == ()
+
+
+def test_what_may_be_in_use_when_it_is_taken_away_may_get_users_meanwhile():
+    tape = Volume("st0", type="character", path="/dev/st0", foreign="a device of the target that is no volume")
+    found = virtual(volumes={"st0": tape}, users={"st0": (user("process", "mt"),)})
+    assert pool_refused(pool_goal("inactive"), found).code == "volume_in_use"
+    assert only(decide_pool(pool_goal("inactive", allow=["in_use"]), found)).requires == ()
 
 
 def test_a_member_of_what_is_not_assembled_loses_nothing_when_its_unit_goes_away():

@@ -819,3 +819,46 @@ def test_what_bringing_up_hides_is_said_once():
     down = replace(MOUNTED, up=False, ours=False, hides=1, parts=(Part("filesystem", "a filesystem", READY),))
     assert any("1 entry" in text for text in decide_pool(pool_goal(), defined(down, pool)).warnings)
     assert not decide_pool(pool_goal("inactive"), defined(down, pool)).warnings
+
+
+# -- a login that came to its end after its task --------------------------------------------------------------------
+
+
+AT_SAN = Source((SourceHost("san"),), (SourceDevice("iqn.2026-01.test:x"),))
+SAN = Pool("p", "iscsi", UUID, "/dev/disk/by-path", source=AT_SAN)
+
+
+@pytest.mark.parametrize(("state", "expected"), [("inactive", ["stop"]), ("absent", ["stop", "undefine"])])
+@pytest.mark.parametrize("ours", [True, False])
+def test_what_came_up_after_its_task_gave_up_is_taken_down(state, expected, ours):
+    up = Storage(READY, SAN.path, up=True, ours=ours, bring_up="log in", take_down="log out")
+    found = Found("p", definition=SAN, storage=up, current=up)
+    decision = decide_pool(pool_goal(state), found)
+    assert actions(decision) == (expected if ours else expected[1:])
+    if ours:
+        assert "log out" in decision.changes[0].summary
+
+
+# -- a definition that was changed while the pool runs --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("state", "expected"), [("inactive", ["stop"]), ("absent", ["stop", "undefine"])])
+def test_what_was_started_is_stopped_whatever_the_definition_says_since(state, expected):
+    fs = Pool("p", "fs", UUID, "/p", source=Source(devices=(SourceDevice("/dev/sdx"),)))
+    up = replace(DIRECTORY, up=True, ours=True, bring_up="mount it on /p", take_down="unmount /p")
+    other = Storage(READY, "/q", bring_up="mount it on /q", take_down="unmount /q", up=True)
+    found = started(other, replace(fs, path="/q"), live=fs, current=up)
+    decision = decide_pool(pool_goal(state), found)
+    assert actions(decision) == expected
+    stop = decision.changes[0]
+    assert (stop.wanted.path, "unmount /p" in stop.summary) == ("/p", True)
+
+
+@pytest.mark.parametrize(
+    "other", [{"path": "/q"}, {"source": Source(devices=(SourceDevice("/dev/sdy"),))}], ids=["path", "device"]
+)
+def test_what_runs_elsewhere_than_it_is_defined_is_not_deleted(other):
+    fs = Pool("p", "fs", UUID, "/p", source=Source(devices=(SourceDevice("/dev/sdx"),)))
+    found = started(DIRECTORY, replace(fs, **other), live=fs)
+    goal = pool_goal("deleted", type="fs", path=found.definition.path, source=found.definition.source)
+    assert pool_refused(goal, found).code == "restart_needed"

@@ -8,7 +8,14 @@ from __future__ import annotations
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.decide.secrets import AS_DECLARED, fact, goes_with, keep
+from ansible_collections.virt.storage.plugins.module_utils.decide.secrets import (
+    AS_DECLARED,
+    fact,
+    forget,
+    going,
+    keep,
+    kept_unseen,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import Found
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal
@@ -97,5 +104,36 @@ def test_what_is_claimed_is_looked_at(known, told):
     ids=["ours", "theirs", "used", "another"],
 )
 def test_which_one_goes_with_the_pool(secret, goes):
-    defined = with_reference(pool())
-    assert (goes_with(defined, Found("san", secrets=(secret,))) is not None) == goes
+    found = Found("san", definition=with_reference(pool()), secrets=(secret,))
+    assert bool(going(found, None)) == goes
+    assert going(found, with_reference(pool())) == ()
+    assert bool(going(found, pool(secret_uuid="another"))) == goes
+
+
+@pytest.mark.parametrize(
+    ("of", "users", "goes"), [("san", (), True), ("other", (), False), ("san", ("guest g",), False)]
+)
+def test_one_that_an_earlier_definition_named_goes_too(of, users, goes):
+    """Somebody changed the definition by hand, or a task that did was ended in the middle."""
+    left = kept(ours=True, usage="virt.storage pool san", pool=of, users=users)
+    wanted = pool(None, secret_uuid="another")
+    found = Found("san", definition=wanted, secrets=(left,))
+    changes = forget(PoolGoal(wanted), found, wanted)
+    assert [(each.before, each.after) for each in changes] == (
+        [({"old_secret": left.usage}, {"old_secret": None})] if goes else []
+    )
+
+
+@pytest.mark.parametrize("wanted", [None, pool(secret_uuid="another")], ids=["undefined", "redefined"])
+def test_one_that_may_be_named_where_nobody_could_look_stays(wanted):
+    secret = kept(ours=True, unseen=("the guest's definition /etc/g.xml",))
+    found = Found("san", definition=with_reference(pool()), secrets=(secret,))
+    assert going(found, wanted) == ()
+    (warning,) = kept_unseen(found, wanted)
+    assert ("/etc/g.xml" in warning, UUID in warning) == (True, True)
+    assert kept_unseen(found, with_reference(pool())) == ()
+
+
+def test_a_value_that_was_on_its_way_is_set_again():
+    """Whatever is there of the one that it was to replace."""
+    assert decided(kept(begun=True)) == [(f"pool san: set the value of {CALLED}", "begun by a task that was ended")]

@@ -280,6 +280,7 @@ def test_sources_in_words(source, words):
         (("tool_missing", "command_failed"), "command_failed"),
         (("command_failed", "deadline", "tool_missing"), "deadline"),
         (("operation_failed",), "operation_failed"),
+        (("tool_missing", "source_missing"), "source_missing"),
     ],
 )
 def test_nobody_answered(codes, code):

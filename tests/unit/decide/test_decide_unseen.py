@@ -63,7 +63,7 @@ from .building import (
 )
 
 GIB = 1024 * MIB
-DEVICE = (SourceDevice("/dev/sdx"),)
+DEVICE, TARGET = (SourceDevice("/dev/sdx"),), (SourceDevice("iqn.2026-01.test:x"),)
 
 
 def pool_of(kind, **source):
@@ -71,7 +71,7 @@ def pool_of(kind, **source):
     declared = "/dev" if row.of_devices else "/p"
     path = None if row.target == "none" else declared if row.target == "declared" else row.target.format(name="vg")
     named = {"name": "vg"} if "name" in row.required else {}
-    devices = {"devices": DEVICE} if "devices" in (*row.required, *row.optional) else {}
+    devices = {"devices": TARGET if row.port else DEVICE} if "devices" in (*row.required, *row.optional) else {}
     hosts = {"hosts": (SourceHost("h"),)} if "hosts" in row.required else {}
     return Pool("p", kind, UUID, path, source=Source(**{**named, **devices, **hosts, **source}))
 

@@ -16,11 +16,11 @@ from hypothesis import strategies as st
 
 from ansible_collections.virt.storage.plugins.module_utils.engines.execute import DONE, FAILED, SKIPPED, execute
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.daemon_calls import DaemonCall
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import (
     As,
     ChangeTable,
-    DaemonCall,
     FirstOf,
     Remove,
     Run,

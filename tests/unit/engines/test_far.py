@@ -18,6 +18,7 @@ from ansible_collections.virt.storage.plugins.module_utils.engines.libvirt impor
 from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import daemon_places
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.daemon_calls import DaemonCall
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     PIN,
@@ -29,7 +30,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     User,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import Scope
-from ansible_collections.virt.storage.plugins.module_utils.model.operations import DaemonCall, Run
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import Run
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Volume
 

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import mounted
@@ -63,6 +65,29 @@ def test_of_a_volume_nothing_may_be_unseen_that_was_not_warned_of(
 def test_what_is_not_there_has_no_users(local, monkeypatch):
     monkeypatch.setattr(volume_users, "users_of_volumes", lambda paths: ({}, (BLIND,)))
     assert local.broken({0: (Condition("unused", "/no/such/volume"),)}) == {}
+
+
+def test_each_of_several_things_has_to_be_unused(local, tmp_path, monkeypatch):
+    """Whatever goes with a pool, before that is stopped."""
+    paths = [tmp_path / name for name in ("a", "b")]
+    for path in paths:
+        path.touch()
+    users = {str(paths[0]): (User("mount", "/m"),), str(paths[1]): ()}
+    monkeypatch.setattr(volume_users, "users_of_volumes", lambda asked: (users, ()))
+    broken = local.broken({0: tuple(Condition("unused", str(path)) for path in paths)})
+    assert "mount /m" in broken[0].message
+    assert broken[0].code == "changed_meanwhile"
+
+
+def test_who_has_a_character_device_open():
+    """No list of the kernel tells of it. It is not opened for that."""
+    with open("/dev/zero", "rb") as opened, subprocess.Popen(["sleep", "60"], stdin=opened) as sleeping:
+        try:
+            users, _unseen = volume_users.users_of_volumes({"zero": "/dev/zero", "full": "/dev/full"})
+        finally:
+            sleeping.kill()
+    assert f"sleep (pid {sleeping.pid})" in {user.who for user in users["zero"]}
+    assert not {user for user in users["full"] if str(sleeping.pid) in user.who}
 
 
 def test_who_keeps_a_pool_up_and_what_could_not_be_looked_at(local, monkeypatch):

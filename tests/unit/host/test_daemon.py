@@ -15,8 +15,8 @@ import time
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.host import daemon, daemon_calls
+from ansible_collections.virt.storage.plugins.module_utils.model.daemon_calls import DaemonCall
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.operations import DaemonCall
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Sought
 
 BUILT, PROBE, INVALID, OPERATION_INVALID, UNSUPPORTED = 76, 75, 8, 55, 3

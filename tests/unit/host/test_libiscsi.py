@@ -11,7 +11,8 @@ import socket
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.host import libiscsi
-from ansible_collections.virt.storage.plugins.module_utils.host.libiscsi import Account, Portal, Unit, offered, units
+from ansible_collections.virt.storage.plugins.module_utils.host.iscsi import Portal
+from ansible_collections.virt.storage.plugins.module_utils.host.libiscsi import Account, Server, Unit, offered, units
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import AskUnits, Secret
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Sought
@@ -35,7 +36,7 @@ NO_SIZE = "failed to send readcapacity command"
 @pytest.fixture
 def portal():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield Portal("127.0.0.1", server.getsockname()[1])
+        yield Server(Portal("127.0.0.1", server.getsockname()[1]))
 
 
 @pytest.fixture
@@ -172,13 +173,13 @@ def test_a_tool_that_hangs(tools, portal):
 
 def test_nobody_listens():
     with socket.create_server(("127.0.0.1", 0)) as server:
-        closed = Portal("127.0.0.1", server.getsockname()[1])
+        closed = Server(Portal("127.0.0.1", server.getsockname()[1]))
     assert code(lambda: units(closed, "iqn.a", left)) == "source_missing"
     assert code(lambda: offered(closed, left)) == "source_missing"
 
 
 def test_a_name_that_is_none():
-    assert code(lambda: offered(Portal("no-such-host.invalid"), left)) == "deadline"
+    assert code(lambda: offered(Server(Portal("no-such-host.invalid")), left)) == "deadline"
 
 
 # -- who asks -----------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ def test_the_password_is_in_the_environment_alone(tools, portal, tmp_path):
     ids=["name", "port", "ipv6"],
 )
 def test_addresses(portal_, address):
-    assert portal_.address == address
+    assert str(portal_) == address
 
 
 # -- looking again ------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ def test_nobody_listens():
         port = server.getsockname()[1]
     with pytest.raises(StorageError, match="Connection refused") as caught:
         reach.ensure_listening("127.0.0.1", port, 10)
-    assert caught.value.code == "operation_failed"
+    assert caught.value.code == "source_missing"
 
 
 def test_a_name_server_that_does_not_answer(monkeypatch):

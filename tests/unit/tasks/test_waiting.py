@@ -109,7 +109,7 @@ def test_what_never_answers(wait):
     assert took <= 11
 
 
-@pytest.mark.parametrize("code", ["command_failed", "operation_failed", "daemon_failed"])
+@pytest.mark.parametrize("code", ["command_failed", "operation_failed", "source_missing", "daemon_failed"])
 def test_an_error_that_passes_is_waited_for(wait, code):
     assert wait(StorageError(code, "not yet"), THERE)[0] == THERE
 
