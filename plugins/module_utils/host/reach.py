@@ -9,6 +9,7 @@ of its own that could be relied on.
 
 from __future__ import annotations
 
+import errno
 import socket
 import threading
 import time
@@ -16,14 +17,21 @@ from collections.abc import Callable
 
 from ..model.errors import StorageError
 
+# The way to it is not there, as far as the kernel knows: a cable, a switch, or the server itself (connect(2), ip(7)).
+_UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.ENETDOWN)
 _HINT = "See whether its service runs there and this host may reach it, or give the task a longer timeout."
 
 
 def ensure_listening(host: str, port: int, seconds: float) -> None:
-    """Raises ``operation_failed`` where nobody does, and ``deadline``."""
+    """Raises ``operation_failed`` where nobody does, and ``deadline`` where that can't be told: the kernel gives up on
+    a host that is gone by a time of its own, which these seconds may be before or after.
+    """
     error = reached(host, port, seconds)
     if isinstance(error, TimeoutError):
         what = f"{host} did not answer at port {port} within {seconds:g} s"
+        raise StorageError("deadline", what, subject=host, hint=_HINT)
+    if error is not None and error.errno in _UNREACHABLE:
+        what = f"{host} can't be reached: {error.strerror}"
         raise StorageError("deadline", what, subject=host, hint=_HINT)
     if error is not None:
         what = f"nobody answers at port {port} of {host}: {error.strerror or error}"
