@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import time
 
@@ -26,6 +28,17 @@ def test_nobody_listens():
     with pytest.raises(StorageError, match="Connection refused") as caught:
         reach.ensure_listening("127.0.0.1", port, 10)
     assert caught.value.code == "source_missing"
+
+
+@pytest.mark.parametrize("number", [errno.EHOSTUNREACH, errno.ENETUNREACH])
+def test_who_can_not_be_reached(monkeypatch, number):
+    def connect(address, seconds):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(reach.socket, "create_connection", connect)
+    with pytest.raises(StorageError, match="can't be reached") as caught:
+        reach.ensure_listening("nas1", 3260, 10)
+    assert caught.value.code == "deadline"
 
 
 def test_a_name_server_that_does_not_answer(monkeypatch):
