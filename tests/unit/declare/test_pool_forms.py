@@ -123,6 +123,11 @@ AUTHS = st.builds(
 )
 HOSTS = st.sampled_from(["h", "h:24007", "[2001:db8::1]:3260", "2001:db8::1"])
 DEVICES = st.tuples(st.sampled_from(["/dev/", "UUID=", "PARTLABEL="]), WORDS).map("".join)
+IQNS = st.from_regex(r"iqn\.2026-01\.com\.example(:[a-z0-9.:-]{1,9})?", fullmatch=True)
+ISCSI = {
+    "devices": st.fixed_dictionaries({"device": IQNS}) | st.fixed_dictionaries({"iqn": IQNS}),
+    "initiator": st.fixed_dictionaries({"initiator": IQNS}),
+}
 FIELDS = {
     "hosts": st.fixed_dictionaries({"host": HOSTS}) | st.fixed_dictionaries({"hosts": st.lists(HOSTS, min_size=1)}),
     "devices": st.fixed_dictionaries({"device": DEVICES}, optional={"part_separator": st.booleans()})
@@ -145,11 +150,12 @@ FEATURES = {
 
 def source_of(draw, row):
     source = {}
+    fields = {**FIELDS, **ISCSI} if row.port else FIELDS
     for name in row.required:
         if not (name == "name" and row.named_by_pool and draw(st.booleans())):
-            source.update(draw(FIELDS[name]))
+            source.update(draw(fields[name]))
     for name in row.optional:
-        source.update(draw(st.just({}) | FIELDS[name]) if name in FIELDS else {})
+        source.update(draw(st.just({}) | fields[name]) if name in fields else {})
     if row.formats:
         source.update(draw(picks(format=st.sampled_from(row.formats) | EMPTY)))
     if "protocol_version" in row.optional and (source.get("format") or "auto") in row.formats[:2]:
