@@ -221,8 +221,10 @@ class LocalHost:
         """
         if not stakes:
             return found
-        if ITSELF in stakes:
-            found = self._with_busy(found)
+        pool = found.definition or found.live
+        if ITSELF in stakes and pool is not None:
+            busy, unseen = self.busy(pool, found.current)
+            found = replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *unseen))
         others: Sequence[Neighbour] = ()
         guests: Sequence[Any] = ()
         if ABOVE in stakes:
@@ -291,14 +293,10 @@ class LocalHost:
         self._watches.append(watch)
         return watch.guests, watch.unseen
 
-    def _with_busy(self, found: Found) -> Found:
-        """Adds who uses the storage on which the pool runs."""
-        pool = found.definition or found.live
-        backend = backend_of(None if pool is None else pool.type)
-        if pool is None or backend is None:
-            return found
-        busy, unseen = backend.busy(pool, found.current, self.look())
-        return replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *unseen))
+    def busy(self, pool: Pool, storage: Storage) -> tuple[tuple[User, ...], tuple[str, ...]]:
+        """Who uses the storage on which a pool runs, and what could not be looked at for that."""
+        backend = backend_of(pool.type)
+        return ((), ()) if backend is None else backend.busy(pool, storage, self.look())
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
