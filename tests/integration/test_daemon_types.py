@@ -312,6 +312,9 @@ def test_a_change_that_needs_a_restart_builds_nothing(fs, tmp_path):
     assert made["warnings"] == []
     other = {**moved, "source": {"device": device, "format": "ext2"}}
     assert code(host.pool(**other, allow=["restart"])) == "storage_foreign"
+    found_out = {**pool, "source": {"device": device, "format": "auto"}}  # that it is mounted is no use by others
+    assert code(host.pool(**found_out)) == "restart_needed"
+    assert actions(converges(host.pool, **found_out, allow=["restart"])) == ["stop", "redefine", "start"]
     assert (label(device), host.pool_info()[0]["state"]) == (there, "active")
 
 
