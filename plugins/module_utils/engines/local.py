@@ -225,8 +225,8 @@ class LocalHost:
             return found
         pool = found.definition or found.live
         if ITSELF in stakes and pool is not None:
-            busy, unseen = self.busy(pool, found.current)
-            found = replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *unseen))
+            busy, blind = self.busy(pool, found.current)
+            found = replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *blind))
         others: Sequence[Neighbour] = ()
         guests: Sequence[Any] = ()
         if ABOVE in stakes:
