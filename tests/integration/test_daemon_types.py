@@ -312,7 +312,42 @@ def test_a_change_that_needs_a_restart_builds_nothing(fs, tmp_path):
     assert made["warnings"] == []
     other = {**moved, "source": {"device": device, "format": "ext2"}}
     assert code(host.pool(**other, allow=["restart"])) == "storage_foreign"
+    found_out = {**pool, "source": {"device": device, "format": "auto"}}  # that it is mounted is no use by others
+    assert code(host.pool(**found_out)) == "restart_needed"
+    assert actions(converges(host.pool, **found_out, allow=["restart"])) == ["stop", "redefine", "start"]
     assert (label(device), host.pool_info()[0]["state"]) == (there, "active")
+
+
+@contextlib.contextmanager
+def a_holder(daemon, path):
+    """Something with an open file, among the mounts that the daemon sees."""
+    program = "import sys; file = open(sys.argv[1], 'w'); print('open', flush=True); sys.stdin.read()"
+    argv = ["nsenter", "--mount", "--target", str(daemon.pid), sys.executable, "-c", program, path]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "open\n"
+        yield f"(pid {process.pid})"
+        process.stdin.close()
+
+
+def test_a_busy_pool_says_by_whom(fs, tmp_path):
+    """As without a daemon: it is neither stopped nor moved nor deleted, and check mode says so."""
+    host, pool, device = fs
+    pool["source"] = {"device": device, "format": "ext4"}
+    ok(host.pool(**pool))
+    stopping = (
+        {"state": "inactive"},
+        {"state": "absent"},
+        {"state": "deleted", "allow": ["nonempty"]},
+        {"path": str(tmp_path / "elsewhere"), "allow": ["restart"]},
+    )
+    with a_holder(host.daemon, f"{pool['path']}/held") as who:
+        for asked in stopping:
+            for check in (True, False):
+                refused = host.pool(check=check, **{**pool, **asked})
+                assert code(refused) == "pool_in_use", asked
+                assert who in refused["msg"]
+        assert ok(host.pool(**pool))["plan"] == []
+    converges(host.pool, **pool, state="inactive")
 
 
 def test_a_file_that_the_daemon_does_not_list_stays(fs):

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host.mount_users import users_of_mount
+from ansible_collections.virt.storage.plugins.module_utils.host.mount_users import users_at, users_of_mount
 from ansible_collections.virt.storage.plugins.module_utils.host.mounts import filesystem_of, mount_at, mounts
 from ansible_collections.virt.storage.plugins.module_utils.host.patience import answers, watch
 from ansible_collections.virt.storage.plugins.module_utils.host.run import run
@@ -135,6 +135,7 @@ def test_looking_at_mounts_and_their_users_asks_no_server(dead: Path) -> None:
     assert (mount.fstype, mount.source) == ("fuse", "dead")
     assert filesystem_of(f"{dead}/x/y", mounts()) == mount
     assert users_of_mount(mount) == ((), ())
+    assert users_at(str(dead)) == ((), ())
     assert time.monotonic() - start < 5
 
 

@@ -185,10 +185,9 @@ def _identity(place: Place, inode: int) -> tuple[Condition, ...]:
 
 def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
     """Who keeps it from being unmounted, and what could not be looked at for that."""
-    from ..host.mount_users import users_of_mount
+    from ..host.mount_users import users_at
 
-    mount = mount_at(resolved(storage.path or "", look.mounts()), look.mounts())
-    return ((), ()) if mount is None else users_of_mount(mount)
+    return users_at(resolved(storage.path or "", look.mounts()))
 
 
 def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool], list[Any]]) -> list[Any]:

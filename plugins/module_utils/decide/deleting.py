@@ -33,11 +33,11 @@ _LISTED = 10
 def delete_pool(goal: PoolGoal, found: Found) -> list[Change]:
     """The changes that destroy the storage and take its definition away. Raises where more would be lost than said."""
     existing = found.definition or found.live
+    check_nothing_above(goal, found)
     if found.storage.kind == UNSEEN:
         from .unseen_pools import delete_unseen
 
-        return [*delete_unseen(goal, found, existing, stop(goal, found)), *undefine(goal, found)]
-    check_nothing_above(goal, found)
+        return [*delete_unseen(goal, found, existing), *undefine(goal, found)]
     row = row_of((existing or goal.pool).type)
     if "delete" not in row.native:
         raise undeletable("not_supported", row, goal)

@@ -56,9 +56,10 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     taken = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
     stops, goes = goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow, False
     if stops or found.row.taken_away:
-        from .running import goes_down, takes_away
+        from .running import daemon_takes_down, goes_down, takes_away
 
-        taken, goes = taken or takes_away(goal, found), stops and goes_down(goal, found)
+        taken = taken or takes_away(goal, found)
+        goes = stops and (goes_down(goal, found) or bool(daemon_takes_down(found)))
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken else {}
     if goes:
         stakes[ITSELF] = RUNNING

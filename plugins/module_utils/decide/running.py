@@ -18,7 +18,7 @@ from ..model.facts import permissions_facts
 from ..model.found import READY, UNSEEN, Found, Neighbour, User
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
-from ..model.types import row_of
+from ..model.types import VOLUME_GROUP, row_of
 from .decision import change_of, subject_of
 from .guards import check_not_fixed, stays_while_open
 
@@ -40,6 +40,16 @@ def takes_away(goal: PoolGoal, found: Found) -> bool:
     pool = found.live or found.definition
     daemon = found.current.kind == UNSEEN and pool is not None and goes_with_pool(pool.source.adapter)
     return daemon or goes_down(goal, found)
+
+
+def daemon_takes_down(found: Found) -> str:
+    """What a daemon does when it stops the pool, whoever brought it up, in words; empty where it only forgets."""
+    pool, row = found.live or found.definition, found.row
+    if not found.started or found.current.kind != UNSEEN or pool is None:
+        return ""
+    if row.mounted:
+        return f"unmount {pool.path}"
+    return f"deactivate the volumes of {pool.source.name}" if row.group == VOLUME_GROUP else ""
 
 
 def _in_the_way(goal: PoolGoal, found: Found) -> bool:
@@ -135,9 +145,8 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
         if restart or deleting:
             raise _adopted(goal, found, "stopped for that" if restart else "deleted")
         summary += f", without this: {current.take_down}, since it was up before the pool was started"
-    elif current.kind == UNSEEN and found.row.mounted:
-        path = (found.live or pool or goal.pool).path
-        _check_not_busy(goal, found, f"unmount {path}", path)
+    elif daemon_takes_down(found):
+        _check_not_busy(goal, found, daemon_takes_down(found), (found.live or pool or goal.pool).path)
     state = HALFWAY if _came_up_late(found) else "active" if found.active else "inactive"
     after = {"state": "inactive"}
     requires = (*(current.leaves if may else ()), *_still_unused(goal, found))

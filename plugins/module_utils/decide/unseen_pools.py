@@ -26,6 +26,7 @@ from .building import check_all_unused
 from .decision import change_of, subject_of
 from .deleting import check_nobody_has, check_whole, delete_listed, listing, undeletable
 from .pools import laid_over
+from .running import stop
 
 _OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
 
@@ -232,7 +233,7 @@ def warnings(changes: tuple[Change, ...], found: Found) -> tuple[str, ...]:
 # --- deleting --------------------------------------------------------------------------------------------------------
 
 
-def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: list[Change]) -> list[Change]:
+def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None) -> list[Change]:
     """Only what the daemon lists is deleted, and no directory, since nobody noted there whether it is ours."""
     if existing is None:
         return []
@@ -241,7 +242,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
         raise undeletable("daemon_cannot", row, goal)
     if not found.active:
         if _is_gone(found, existing):
-            return stop
+            return stop(goal, found)
         raise StorageError(
             "pool_inactive",
             f"pool {goal.pool.name} is not active: what it holds can't be listed, and so would be lost unseen",
@@ -261,11 +262,11 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None, stop: lis
     listed = replace(found, volumes=held)
     whole = row.whole
     changes = delete_listed(goal, listed) if held and not whole else []
-    changes += stop
-    if "delete" in row.daemon and not row.file_tree:
-        check_nobody_has(goal, found)
-        changes.append(_delete_storage(goal, listed, existing, whole))
-    return changes
+    if "delete" not in row.daemon or row.file_tree:
+        return [*changes, *stop(goal, found)]
+    check_nobody_has(goal, found)
+    deletion = _delete_storage(goal, listed, existing, whole)
+    return [*changes, *stop(goal, found), deletion]
 
 
 def _is_gone(found: Found, existing: Pool) -> bool:

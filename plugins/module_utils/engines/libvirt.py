@@ -31,6 +31,7 @@ from ..model.errors import StorageError
 from ..model.found import (
     ABOVE,
     EVERYTHING,
+    ITSELF,
     READY,
     SOURCE,
     UNKNOWN_STORAGE,
@@ -40,6 +41,7 @@ from ..model.found import (
     Neighbour,
     Storage,
     Usage,
+    User,
 )
 from ..model.goal import Scope
 from ..model.pool import UNDECLARED, Pool, SourceVolume, overlay
@@ -300,7 +302,9 @@ class LibvirtEngine:
                 found = self._with_devices(found)
             if ABOVE in stakes:
                 found = self._with_above(found)
-            stakes = {name: stake for name, stake in stakes.items() if name not in (SOURCE, ABOVE)}
+            if ITSELF in stakes:
+                found = self._with_busy(found)
+            stakes = {name: stake for name, stake in stakes.items() if name not in (SOURCE, ABOVE, ITSELF)}
             if not stakes:
                 return found
             if self._sees_volumes(found, stakes):
@@ -346,6 +350,26 @@ class LibvirtEngine:
         from .far import pools_told
 
         return pools_told(found, neighbours)
+
+    def _with_busy(self, found: Found) -> Found:
+        """Adds who would keep the daemon from taking the pool down, where that is on this host. It is looked for among
+        the mounts that the daemon sees.
+        """
+        pool = found.live or found.definition
+        if pool is None or pool.path is None or self._pid is None or not peers.may_stand_in(self._pid):
+            return found
+        busy: tuple[User, ...] = ()
+        unseen: tuple[str, ...] = ()
+        if found.row.mounted:
+            from ..host.mount_users import users_at
+
+            busy, unseen = users_at(self._resolved(pool.path), str(self._pid))
+        elif self._beside([pool.path]):
+            try:
+                busy, unseen = self.host.busy(pool, found.current)
+            except StorageError as error:  # the daemon may have the tools that we lack
+                unseen = (f"who uses {pool.path} ({error.message})",)
+        return replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *unseen))
 
     def _looked_for(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who is seen on this host to use what is at stake."""

@@ -51,6 +51,8 @@ if TYPE_CHECKING:
     from ..model.adapters import Hosts
     from .guest_watch import GuestWatch, Told
 
+_ELSEWHERE = " as process "  # see host/device_users.py
+
 
 def no_backend(pool_type: str | None) -> str:
     """Why pools of a type can't be worked on here; empty when they can."""
@@ -221,8 +223,10 @@ class LocalHost:
         """
         if not stakes:
             return found
-        if ITSELF in stakes:
-            found = self._with_busy(found)
+        pool = found.running
+        if ITSELF in stakes and pool is not None:
+            busy, blind = self.busy(pool, found.current)
+            found = replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *blind))
         others: Sequence[Neighbour] = ()
         guests: Sequence[Any] = ()
         if ABOVE in stakes:
@@ -291,14 +295,10 @@ class LocalHost:
         self._watches.append(watch)
         return watch.guests, watch.unseen
 
-    def _with_busy(self, found: Found) -> Found:
-        """Adds who uses the storage on which the pool runs."""
-        pool = found.running
-        backend = backend_of(None if pool is None else pool.type)
-        if pool is None or backend is None:
-            return found
-        busy, unseen = backend.busy(pool, found.current, self.look())
-        return replace(found, current=replace(found.current, busy=busy), unseen=(*found.unseen, *unseen))
+    def busy(self, pool: Pool, storage: Storage) -> tuple[tuple[User, ...], tuple[str, ...]]:
+        """Who uses the storage on which a pool runs, and what could not be looked at for that."""
+        backend = backend_of(pool.type)
+        return ((), ()) if backend is None else backend.busy(pool, storage, self.look())
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 
@@ -411,14 +411,16 @@ def emptied_key(pool: str) -> str:
 
 def device_parts(found: Found, look: Look) -> tuple[Part, ...]:
     """The devices of a pool that a daemon would take, as parts of its storage: what they are and hold, and who has
-    them. That the pool itself is mounted already is no use by others.
+    them. That the pool itself is mounted already is no use by others, nor that it runs on another path, which it leaves
+    first.
     """
     from ..backends.holding import users_of
     from ..host.block import device_at
     from ..host.conditions import untouched
     from ..host.signatures import content_at
 
-    own = User("mount", found.resolved.get(found.storage.path or "", ""))
+    own = found.resolved.get(found.storage.path or "", "")
+    runs = look.servers.resolved(found.live.path) if found.live is not None and found.live.path else ""
     parts = []
     for path in found.devices:
         try:
@@ -427,13 +429,18 @@ def device_parts(found: Found, look: Look) -> tuple[Part, ...]:
             continue
         content = content_at(device.node, look.left(path))
         users, unseen = users_of(device, content, look)
-        others = tuple(user for user in users if user != own)
+        others = tuple(user for user in users if not _is_own(user, own, runs))
         requires = untouched(device, content)
         lasting = () if device.read_only else (device.node,)
         parts.append(
             Part(f"device {path}", path, ABSENT, requires=requires, users=others, unseen=unseen, devices=lasting)
         )
     return tuple(parts)
+
+
+def _is_own(user: User, path: str, runs: str) -> bool:
+    """Whether that is the mount of a pool at its path, or where it runs, which only its daemon may see."""
+    return user.kind == "mount" and (user.who == path or user.who.partition(_ELSEWHERE)[0] == runs)
 
 
 def _taken(unused: Sequence[tuple[int, Condition]]) -> dict[int, StorageError]:

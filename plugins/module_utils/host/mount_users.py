@@ -12,9 +12,9 @@ from collections.abc import Iterable, Iterator
 
 from ..model.errors import StorageError
 from ..model.found import User
-from .mounts import Mount, filesystem_of, is_below, mounts_below, unescaped
+from .mounts import Mount, filesystem_of, is_below, mount_at, mounts_below, unescaped
 from .patience import in_child
-from .processes import Processes, process_user
+from .processes import SELF, Processes, process_user
 from .users import loops, swaps
 
 _SECONDS_FOR_MAPS = 5.0
@@ -23,12 +23,12 @@ _MAPPED = re.compile(r"(?:\S+ +){5}(/.*)")  # proc_pid_maps(5)
 
 
 class _Inside:
-    """What lies in the filesystem: in our mount namespace by this very mount, in others by any mount of it."""
+    """What lies in the filesystem: in the viewer's mount namespace by this very mount, in others by any mount of it."""
 
-    def __init__(self, mount: Mount, processes: Processes) -> None:
+    def __init__(self, mount: Mount, processes: Processes, viewer: str) -> None:
         self._mount = mount
         self._processes = processes
-        self.ours = processes.tables()["self"][1]
+        self.ours = processes.table_of(viewer)
         self._points: dict[int, list[str]] = {}
 
     def __call__(self, shown: str, table: list[Mount] | None = None) -> bool:
@@ -50,14 +50,21 @@ class _Inside:
         return self(shown, self._processes.table_of(pid))
 
 
+def users_at(path: str, viewer: str = SELF) -> tuple[tuple[User, ...], tuple[str, ...]]:
+    """The users of what the process ``viewer`` sees mounted at an absolute, resolved path; nobody where nothing is."""
+    processes = Processes()
+    mount = mount_at(path, processes.table_of(viewer))
+    return ((), ()) if mount is None else users_of_mount(mount, processes, viewer=viewer)
+
+
 def users_of_mount(
-    mount: Mount, processes: Processes | None = None, seconds: float = _SECONDS_FOR_MAPS
+    mount: Mount, processes: Processes | None = None, seconds: float = _SECONDS_FOR_MAPS, viewer: str = SELF
 ) -> tuple[tuple[User, ...], tuple[str, ...]]:
-    """The users of one mount of our own table, and what could not be looked at: what is mounted below it, loop devices,
-    swap and exports in it, and processes with files, sockets, directories or memory there.
+    """The users of one mount that the process ``viewer`` sees, and what could not be looked at: what is mounted below
+    it, loop devices, swap and exports in it, and processes with files, sockets, directories or memory there.
     """
     processes = processes or Processes()
-    inside = _Inside(mount, processes)
+    inside = _Inside(mount, processes, viewer)
     found: dict[User, None] = {}
     found.update(dict.fromkeys(User("mount", below.point) for below in mounts_below(mount, inside.ours)))
     found.update(dict.fromkeys(User("loop", node) for node, path in loops() if inside(path)))

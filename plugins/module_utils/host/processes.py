@@ -21,6 +21,7 @@ _OTHERS = "open files of other users' processes"
 _HIDING = {"hidepid=2", "hidepid=4", "hidepid=invisible", "hidepid=ptraceable"}
 _CAP_SYS_PTRACE = 1 << 19
 _PLACES = ("cwd", "root", "exe")
+SELF = "self"  # the process that we are, as /proc calls it
 # Seconds: losetup, blkid, LVM and others look into every device for a moment. Who is older, or has it open still after
 # that, means to keep it.
 _LASTING, _MOMENT = 2.0, 0.1
@@ -97,11 +98,11 @@ class Processes:
     def tables(self) -> dict[str, tuple[str, list[Mount]]]:
         """For each mount namespace one of its processes and the mounts that it sees; "self" is ours (namespaces(7))."""
         if self._tables is None:
-            found = {"self": ("self", mounts())}
+            found = {SELF: (SELF, mounts())}
             ours = _target("/proc/self/ns/mnt")
             for pid in self.pids():
                 for name in _target(f"/proc/{pid}/ns/mnt"):
-                    namespace = "self" if (name,) == ours else name
+                    namespace = SELF if (name,) == ours else name
                     if namespace in found or _add_table(found, namespace, pid):
                         self._namespaces[pid] = namespace
             self._tables = found
@@ -116,7 +117,7 @@ class Processes:
     def table_of(self, pid: str) -> list[Mount]:
         """The mounts that a process sees; ours where that can't be told."""
         tables = self.tables()
-        return tables.get(self._namespaces.get(pid, "self"), tables["self"])[1]
+        return tables.get(self._namespaces.get(pid, SELF), tables[SELF])[1]
 
 
 def _hides_others() -> bool:

@@ -22,6 +22,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ERASED,
     EVERYTHING,
     GROUND,
+    ITSELF,
     NOT_THERE,
     RUNNING,
     SOURCE,
@@ -131,6 +132,50 @@ def test_a_pool_in_what_a_daemon_unmounts_keeps_it(kind, path, was_started, refu
             assert actions(decide_pool(pool_goal(state), there))[0] == "stop"
     elsewhere = replace(there, live=replace(there.live, path="/old"))
     assert actions(decide_pool(pool_goal("inactive"), elsewhere)) == ["stop"]  # what runs is mounted there
+
+
+@pytest.mark.parametrize(
+    ("kind", "how"),
+    [
+        ("fs", "unmount /p"),
+        ("netfs", "unmount /p"),
+        ("vstorage", "unmount /p"),
+        ("logical", "deactivate the volumes of vg"),
+        ("disk", ""),
+        ("zfs", ""),
+        ("mpath", ""),
+        ("dir", ""),
+    ],
+)
+def test_what_a_daemon_takes_down_is_kept_up_by_its_users(kind, how):
+    """Whoever brought it up: a daemon asks nobody. Of what it only forgets nobody is asked for."""
+    up = far(kind)
+    used = replace(up, current=replace(up.current, busy=(user("process", "qemu (pid 7)"),)))
+    for state in ("inactive", "absent"):
+        stop = pool_goal(state)
+        assert pool_at_stake(stop, up).get(ITSELF) == (RUNNING if how else None)
+        assert pool_at_stake(stop, far(kind, active=False)).get(ITSELF) is None
+        if how:
+            error = pool_refused(stop, used)
+            assert error.code == "pool_in_use"
+            assert f"({how}): it is used by process qemu (pid 7)" in error.message
+        else:
+            assert actions(decide_pool(stop, used))[0] == "stop"
+    moved = pool_goal(allow=["restart"], source=Source(devices=(SourceDevice("/dev/sdy"),)))
+    assert pool_at_stake(moved, up).get(ITSELF) == (RUNNING if how else None)
+    if kind in ("fs", "logical"):
+        assert pool_refused(moved, used).code == "pool_in_use"
+    assert pool_at_stake(pool_goal(), up).get(ITSELF) is None
+
+
+def test_of_a_pool_to_be_deleted_its_volumes_are_asked_first():
+    """As without a daemon."""
+    busy = far("logical", plain(), users={"v": (user("mount", "/m"),)}, usage=Usage(GIB, 8 * MIB, GIB - 8 * MIB))
+    busy = replace(busy, current=replace(busy.current, busy=(user("mount", "/m"),)))
+    assert pool_refused(deleting(busy), busy).code == "pool_nonempty"
+    assert pool_refused(deleting(busy, ["nonempty"]), busy).code == "volume_in_use"
+    open_only = replace(busy, users={})
+    assert pool_refused(deleting(open_only, ["nonempty"]), open_only).code == "pool_in_use"
 
 
 # -- starting -----------------------------------------------------------------------------------------------------

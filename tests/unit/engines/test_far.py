@@ -13,14 +13,18 @@ from types import SimpleNamespace
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.backends import logical as logical_backend
 from ansible_collections.virt.storage.plugins.module_utils.engines import calls, far
 from ansible_collections.virt.storage.plugins.module_utils.engines.libvirt import LibvirtEngine
 from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import daemon_places
+from ansible_collections.virt.storage.plugins.module_utils.host import mount_users
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.daemon_calls import DaemonCall
+from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
+    ITSELF,
     PIN,
     RUNNING,
     UNSEEN,
@@ -222,6 +226,50 @@ def test_of_what_does_not_answer_no_volume_is_touched(monkeypatch):
     monkeypatch.setattr(os.path, "exists", lambda path: pytest.fail(f"{path} was touched"))
     seen = users_here(engine, {"a": RUNNING})
     assert any("processes, mounts" in text for text in seen.unseen)
+
+
+def logical():
+    """A group of which the daemon runs volumes."""
+    storage = Storage(UNSEEN, "/dev/vg")
+    group = Pool("p", "logical", path="/dev/vg", source=Source(name="vg"))
+    return Found("p", definition=group, live=group, started=True, active=True, storage=storage, current=storage)
+
+
+BUSY = ((User("process", "x"),), ("what is hidden",))
+
+
+def test_who_keeps_a_mount_is_looked_for_where_it_runs_and_as_the_daemon_sees_it(monkeypatch):
+    asked = []
+    monkeypatch.setattr(mount_users, "users_at", lambda *words: asked.append(words) or BUSY)
+    engine = on_this_host(Daemon())
+    runs = replace(found(), live=replace(pool(), path="/old"))
+    seen = engine.observe_users(runs, {ITSELF: RUNNING})
+    assert (seen.current.busy, seen.unseen) == BUSY
+    assert asked == [("/old", str(os.getpid()))]
+
+
+def test_who_has_volumes_of_a_group_open_is_looked_for_as_without_a_daemon(monkeypatch):
+    monkeypatch.setattr(logical_backend, "busy", lambda pool, storage, look: BUSY)
+    seen = on_this_host(Daemon()).observe_users(logical(), {ITSELF: RUNNING})
+    assert (seen.current.busy, seen.unseen) == BUSY
+
+
+def test_what_we_lack_to_look_at_a_group_keeps_no_daemon_from_stopping_it(monkeypatch):
+    def lacking(pool, storage, look):
+        raise StorageError("tool_missing", "there is no lvm")
+
+    monkeypatch.setattr(logical_backend, "busy", lacking)
+    seen = on_this_host(Daemon()).observe_users(logical(), {ITSELF: RUNNING})
+    assert (seen.current.busy, seen.unseen) == ((), ("who uses /dev/vg (there is no lvm)",))
+
+
+@pytest.mark.parametrize("there", [found(), logical()], ids=["mount", "group"])
+def test_who_uses_what_is_on_another_host_is_not_looked_for_here(monkeypatch, there):
+    monkeypatch.setattr(mount_users, "users_at", lambda *words: BUSY)
+    monkeypatch.setattr(logical_backend, "busy", lambda pool, storage, look: BUSY)
+    engine = LibvirtEngine("qemu+ssh://h/system", "", 5)
+    engine.daemon = Daemon()
+    assert engine.observe_users(there, {ITSELF: RUNNING}) == there
 
 
 # -- calls ----------------------------------------------------------------------------------------------------------

@@ -7,14 +7,20 @@
 from __future__ import annotations
 
 import subprocess
+from types import SimpleNamespace
 
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import mounted
-from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost, with_note_of_restart
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import (
+    LocalHost,
+    device_parts,
+    with_note_of_restart,
+)
 from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
 from ansible_collections.virt.storage.plugins.module_utils.host import volume_users
 from ansible_collections.virt.storage.plugins.module_utils.host.identity import identity_of
+from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
@@ -23,6 +29,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ITSELF,
     READY,
     RUNNING,
+    UNSEEN,
     Found,
     Storage,
     User,
@@ -31,6 +38,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.operations impo
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool
 from ansible_collections.virt.storage.plugins.module_utils.model.volume import Volume
 
+UTILS = "ansible_collections.virt.storage.plugins.module_utils"
 BLIND = "open files of other users' processes"
 
 
@@ -98,6 +106,34 @@ def test_who_keeps_a_pool_up_and_what_could_not_be_looked_at(local, monkeypatch)
     found = Found("p", Pool("p", "fs", path="/p"), storage=there, current=there)
     seen = local.observe_users(found, {ITSELF: RUNNING}, tuple)
     assert (seen.current.busy, seen.unseen) == told
+
+
+@pytest.mark.parametrize(
+    ("user", "own"),
+    [
+        (User("mount", "/p"), True),
+        (User("mount", "/old"), True),
+        (User("mount", "/old as process 7 sees it"), True),
+        (User("mount", "/p as process 7 sees it"), False),
+        (User("mount", "/other"), False),
+        (User("holder", "/p"), False),
+    ],
+)
+def test_a_pool_that_a_daemon_restarts_leaves_its_device_first(monkeypatch, tmp_path, user, own):
+    """It runs on /old; a second mount elsewhere is no part of it."""
+    device = SimpleNamespace(node="/dev/sdx", read_only=False)
+    for name, told in (
+        ("host.block.device_at", device),
+        ("host.signatures.content_at", None),
+        ("backends.holding.users_of", ((user,), ())),
+        ("host.conditions.untouched", ()),
+    ):
+        monkeypatch.setattr(f"{UTILS}.{name}", lambda *words, told=told: told)
+    defined, live = Pool("p", "fs", path="/p"), Pool("p", "fs", path="/old")
+    storage = Storage(UNSEEN, "/p")
+    found = Found("p", defined, live=live, storage=storage, devices={"/dev/sdx": "ext4"}, resolved={"/p": "/p"})
+    (part,) = device_parts(found, Look(5, str(tmp_path), str(tmp_path)))
+    assert part.users == (() if own else (user,))
 
 
 @pytest.mark.parametrize("named", ["path", "volume", "bad"])
