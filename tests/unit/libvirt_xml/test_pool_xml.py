@@ -1037,6 +1037,8 @@ FIELDS = {
     "name": NAME,
     "initiator": LINES,
 }
+IQNS = st.sampled_from(["iqn.2026-01.com.example", "iqn.2026-01.com.example:a.b-c:1", "eui.02004567A425678D"])
+ISCSI = {**FIELDS, "devices": several(st.builds(SourceDevice, IQNS, YES_NO)), "initiator": IQNS}
 EXTRAS = st.lists(
     st.builds(
         lambda tag, text, value: _tree.canonical(
@@ -1053,8 +1055,9 @@ EXTRAS = st.lists(
 @st.composite
 def pools(draw: st.DrawFn) -> Pool:
     row = POOL_TYPES[draw(st.sampled_from(sorted(POOL_TYPES)))]
-    chosen = {name: draw(FIELDS[name]) for name in row.required}
-    chosen.update({name: draw(optional(FIELDS[name])) for name in row.optional if name in FIELDS})
+    fields = ISCSI if row.port else FIELDS
+    chosen = {name: draw(fields[name]) for name in row.required}
+    chosen.update({name: draw(optional(fields[name])) for name in row.optional if name in fields})
     kind_of = draw(st.sampled_from(row.formats)) if row.formats else None
     versioned = kind_of is None or kind_of in row.formats[:2]
     source = Source(
