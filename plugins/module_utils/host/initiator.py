@@ -27,6 +27,7 @@ from .iscsi import (
     Node,
     Portal,
     Session,
+    asking_record,
     fields_of,
     iface_for,
     is_at,
@@ -60,7 +61,8 @@ _POLL_SECONDS = 0.1
 _LONGEST_PAUSE = 2.0  # seconds
 _LEAST = 0.5  # seconds, to take back what was made
 _END = "# END RECORD"
-_NODE, _IFACE = "node", "iface"
+_NODE, _IFACE, _ASKING = "node", "iface", "asking"
+_OF_TARGET, _OF_PORTAL = "node.session.auth.", "discovery.sendtargets.auth."
 _SHOWN = 5
 
 
@@ -193,12 +195,33 @@ class _Attempt:
     def _offered(self, portal: Portal, iface: str, end: float) -> int:
         """The group of the portal, as it tells it. It has to name the target."""
         ensure_listening(portal.host, portal.port, max(_LEAST, end - time.monotonic()))
-        offers = offers_at(portal, max(_LEAST, end - time.monotonic()), iface, self._held)
+        offers = self._offers(portal, iface, end)
         there = [offer for offer in offers if offer.target == self._op.target]
         if not there:
             raise _not_offered(self._op.target, portal, [offer.target for offer in offers])
         here = [offer for offer in there if is_at([offer.portal], portal, self._addresses)]
         return (here or there)[0].tag
+
+    def _offers(self, portal: Portal, iface: str, end: float) -> list[Offer]:
+        """A portal that lets nobody ask without a password is given that of the target."""
+        try:
+            return offers_at(portal, max(_LEAST, end - time.monotonic()), iface, self._held)
+        except StorageError as error:
+            if error.code != "login_refused" or self._op.credentials is None:
+                raise
+        made = _Made(_ASKING, str(portal))
+        if asking_record(portal) and made not in self._noted:  # it is theirs, and may know another password
+            return _offers_by_record(portal, iface, self._held, end)
+        try:
+            self._note(made)
+            if not asking_record(portal):
+                _check(_run((*_asking(portal), "-o", "new"), self._held, end))
+            settings = _settings(self._op.credentials).items()
+            _rewrite(asking_record(portal), {name.replace(_OF_TARGET, _OF_PORTAL): value for name, value in settings})
+            return _offers_by_record(portal, iface, self._held, end)
+        finally:
+            self._forget([made], self._deadline)
+            self._noted.remove(made)
 
     def _node(self, portal: Portal, tag: int, iface: str, end: float) -> Node:
         """Its record, with the credentials. One of ours is made anew where there are none, to forget the old ones."""
@@ -288,6 +311,18 @@ def offers_at(portal: Portal, seconds: float, iface: str = DEFAULT, held: Sequen
     return list(_offers(ended.stdout))
 
 
+def _asking(portal: Portal) -> tuple[str, ...]:
+    return ("-m", "discoverydb", "-t", "sendtargets", "-p", str(portal))
+
+
+def _offers_by_record(portal: Portal, iface: str, held: Sequence[int], end: float) -> list[Offer]:
+    """What a portal offers to who asks as its record says. Nothing is noted of that."""
+    ended = _run((*_asking(portal), "-I", iface, "--discover", "-o", "nonpersistent"), held, end)
+    if ended.status != _NOTHING:
+        _check(ended)
+    return list(_offers(ended.stdout))
+
+
 def _offers(printed: str) -> Iterator[Offer]:
     """Lines such as ``192.0.2.1:3260,1 iqn.2024-01.com.example:disks``."""
     for line in printed.splitlines():
@@ -332,7 +367,7 @@ def _failed(ended: Ended) -> StorageError:
 
 class _Made(NamedTuple):
     """A record that we have made: of an interface by its name, of a node also its target, its portal and the group of
-    that.
+    that. One of asking a portal has that as its name.
     """
 
     kind: str
@@ -365,8 +400,17 @@ def _remove(noted: Sequence[_Made], held: Sequence[int], deadline: float) -> Non
             if node is not None:
                 unlink(_staged(node.path))
                 _checked_removal(_run((*node.words, "-o", "delete"), held, deadline))
+        elif each.kind == _ASKING:
+            _remove_asking(portal_of(each.iface), held, deadline)
         elif each.iface != DEFAULT and not _is_used(each.iface) and _has(each.iface):
             _checked_removal(_run(("-m", "iface", "-I", each.iface, "-o", "delete"), held, deadline))
+
+
+def _remove_asking(portal: Portal, held: Sequence[int], deadline: float) -> None:
+    path = asking_record(portal)
+    if path:
+        unlink(_staged(path))
+        _checked_removal(_run((*_asking(portal), "-o", "delete"), held, deadline))
 
 
 def _is_kept(made: _Made) -> bool:
