@@ -289,8 +289,9 @@ class LayersKind(Declaring):
         return not sessions and self._below(segments, canary.offset, len(canary.mark)) == canary.mark
 
     def unforeseen(self, error: dict[str, Any]) -> bool:
-        """Which units there are, only asking tells."""
-        return error["code"] == "source_missing" and "unit:" in error["message"]
+        """Which units there are, only asking tells: a layer that is named in vain is seen before."""
+        told = error["message"]
+        return error["code"] == "source_missing" and "unit:" in told and "there is no volume" not in told
 
     # -- tasks ----------------------------------------------------------------------------------------------------
 
@@ -439,7 +440,7 @@ class LayersKind(Declaring):
         want = bytes_of(entry["capacity"]) if "capacity" in entry else have.size
         room = EXTENT if have.facts["pool"] == MID else 1
         wrong = [f"{have.name} has {have.size} bytes, not {want}"] * (not want <= have.size < want + room)
-        return wrong + self._content_differs(entry, have) * changed
+        return wrong + self._content_differs(entry, have)
 
 
 def _declared(name: str) -> dict[str, Any]:
@@ -467,7 +468,7 @@ def _read_group(disks: dict[str, str], members: dict[str, str]) -> dict[str, See
     """The volumes of the group by their names; ``members`` gets its units by their devices."""
     told = tool("pvs", "--segments", "--reportformat", "json", "--units", "b", "--nosuffix", "-o", _SEGMENT)
     found: dict[str, Seen] = {}
-    for row in json.loads(told)["report"][0]["pv"]:
+    for row in json.loads(told)["report"][0]["pvseg"]:
         if row["vg_name"] != GROUP or row["pv_name"] not in disks:
             continue
         node = members[row["pv_name"]] = disks[row["pv_name"]]
