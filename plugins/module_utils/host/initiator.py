@@ -20,6 +20,7 @@ from .iscsi import (
     Node,
     Portal,
     Session,
+    asking_record,
     fields_of,
     iface_for,
     is_at,
@@ -29,6 +30,7 @@ from .iscsi import (
     sessions_with,
 )
 from .iscsi_records import (
+    ASKING,
     IFACE,
     LOGIN_SECONDS,
     MANUAL,
@@ -44,7 +46,7 @@ from .iscsi_records import (
     rewrite,
     settings_of,
 )
-from .iscsiadm import LEAST, TOOL, offers_at, portal_of
+from .iscsiadm import LEAST, TOOL, asking, offers_at, offers_by_record, portal_of
 from .reach import Names, ensure_listening
 from .scanning import SECONDS, scan_units
 from .scsi import units
@@ -54,6 +56,7 @@ _POLL_SECONDS = 0.1
 _LONGEST_PAUSE = 2.0  # seconds
 _UNDOING = 5.0  # seconds, for a login to come up that nobody waits for any more
 _LOGIN_SECONDS = 15  # open-iscsi's own, for one try to log in
+_OF_TARGET, _OF_PORTAL = "node.session.auth.", "discovery.sendtargets.auth."
 _SHOWN = 5
 _GOES_ON = (
     " iscsid may go on with it for a while. What is logged in to then is the pool's: its next start uses that, and "
@@ -204,12 +207,33 @@ class _Attempt:
     def _offered(self, portal: Portal, iface: str, end: float) -> int:
         """The group of the portal, as it tells it. It has to name the target."""
         ensure_listening(portal.host, portal.port, max(LEAST, end - time.monotonic()))
-        offers = offers_at(portal, max(LEAST, end - time.monotonic()), iface, self._held)
+        offers = self._offers(portal, iface, end)
         there = [offer for offer in offers if offer.target == self._op.target]
         if not there:
             raise _not_offered(self._op.target, portal, [offer.target for offer in offers])
         here = [offer for offer in there if is_at([offer.portal], portal, self._addresses)]
         return (here or there)[0].tag
+
+    def _offers(self, portal: Portal, iface: str, end: float) -> list[iscsiadm.Offer]:
+        """A portal that lets nobody ask without a password is given that of the target."""
+        try:
+            return offers_at(portal, max(LEAST, end - time.monotonic()), iface, self._held)
+        except StorageError as error:
+            if error.code != "login_refused" or self._op.credentials is None:
+                raise
+        made = Made(ASKING, str(portal))
+        if asking_record(portal) and made not in self._noted:  # it is theirs, and may know another password
+            return offers_by_record(portal, iface, self._held, end)
+        try:
+            self._note(made)
+            if not asking_record(portal):
+                iscsiadm.check(iscsiadm.run((*asking(portal), "-o", "new"), self._held, end))
+            settings = settings_of(self._op.credentials).items()
+            rewrite(asking_record(portal), {name.replace(_OF_TARGET, _OF_PORTAL): value for name, value in settings})
+            return offers_by_record(portal, iface, self._held, end)
+        finally:
+            self._forget([made], self._deadline)
+            self._noted.remove(made)
 
     def _node(self, portal: Portal, tag: int, iface: str, end: float) -> Node:
         """Its record, with the credentials. One of ours is made anew where there are none, to forget the old ones."""

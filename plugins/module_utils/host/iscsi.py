@@ -184,6 +184,12 @@ def node_at(target: str, portal: Portal, iface: str, addresses: Addresses) -> No
     return next(iter(exact or (node for node in known if is_at([node.portal], portal, addresses))), None)
 
 
+def asking_record(portal: Portal) -> str:
+    """The record of how a portal is asked for its targets; empty where there is none."""
+    paths = (f"{database}/send_targets/{portal.host},{portal.port}/st_config" for database in DATABASES)
+    return next(filter(os.path.exists, paths), "")
+
+
 def fields_of(path: str) -> dict[str, str]:
     """The settings of a record; none where it is not there, or may not be read."""
     pairs = (line.partition("=")[::2] for line in _lines(path) if not line.startswith("#"))

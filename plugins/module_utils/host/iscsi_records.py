@@ -21,9 +21,9 @@ from ..model import operations as ops
 from . import iscsiadm
 from .directories import sync_path, unlink, write_file
 from .files import read_small_file
-from .iscsi import DATABASES, DEFAULT, Node, fields_of, nodes, sessions
+from .iscsi import DATABASES, DEFAULT, Node, Portal, asking_record, fields_of, nodes, sessions
 
-NODE, IFACE, _GIVEN = "node", "iface", "given"
+NODE, IFACE, ASKING, _GIVEN = "node", "iface", "asking", "given"
 MANUAL = {"node.startup": "manual", "node.conn[0].startup": "manual"}
 LOGIN_SECONDS, TRIES = "node.conn[0].timeo.login_timeout", "node.session.initial_login_retry_max"
 _AUTH = "node.session.auth."
@@ -33,8 +33,8 @@ _END = "# END RECORD"
 
 class Made(NamedTuple):
     """A record that we have made: of an interface by its name, of a node also its target, its portal and the group of
-    that. Or one of somebody else that we have given credentials, with the settings that it ``had`` instead, and what
-    tells ``ours`` by which it is known that nobody changed them since.
+    that; one of asking a portal has that as its name. Or one of somebody else that we have given credentials, with the
+    settings that it ``had`` instead, and what tells ``ours`` by which it is known that nobody changed them since.
     """
 
     kind: str
@@ -98,7 +98,9 @@ def note(path: str, known: Sequence[Made]) -> None:
 def remove(made: Sequence[Made], held: Sequence[int], deadline: float) -> None:
     """Nodes first; iscsiadm keeps those of running sessions."""
     for each in sorted(made, key=lambda made: made.kind, reverse=True):
-        if each.kind != IFACE:
+        if each.kind == ASKING:
+            _remove_asking(iscsiadm.portal_of(each.iface), held, deadline)
+        elif each.kind != IFACE:
             node = next((node for node in nodes(each.target) if each.is_of(node)), None)
             if node is not None and each.given:
                 _put_back(node, each)
@@ -107,6 +109,13 @@ def remove(made: Sequence[Made], held: Sequence[int], deadline: float) -> None:
                 _checked_removal(iscsiadm.run((*node.words, "-o", "delete"), held, deadline))
         elif each.iface != DEFAULT and not _is_used(each.iface) and _has(each.iface):
             _checked_removal(iscsiadm.run(("-m", "iface", "-I", each.iface, "-o", "delete"), held, deadline))
+
+
+def _remove_asking(portal: Portal, held: Sequence[int], deadline: float) -> None:
+    path = asking_record(portal)
+    if path:
+        unlink(_staged(path))
+        _checked_removal(iscsiadm.run((*iscsiadm.asking(portal), "-o", "delete"), held, deadline))
 
 
 def _put_back(node: Node, given: Made) -> None:

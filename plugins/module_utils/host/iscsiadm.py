@@ -76,6 +76,19 @@ def offers_at(portal: Portal, seconds: float, iface: str = DEFAULT, held: Sequen
     return list(_offers(ended.stdout))
 
 
+def asking(portal: Portal) -> tuple[str, ...]:
+    """The words of the record of how a portal is asked."""
+    return ("-m", "discoverydb", "-t", "sendtargets", "-p", str(portal))
+
+
+def offers_by_record(portal: Portal, iface: str, held: Sequence[int], deadline: float) -> list[Offer]:
+    """What a portal offers to who asks as its record says. Nothing is noted of that."""
+    ended = run((*asking(portal), "-I", iface, "--discover", "-o", "nonpersistent"), held, deadline)
+    if ended.status != NOTHING:
+        check(ended)
+    return list(_offers(ended.stdout))
+
+
 def _offers(printed: str) -> Iterator[Offer]:
     """Lines such as ``192.0.2.1:3260,1 iqn.2024-01.com.example:disks``."""
     for line in printed.splitlines():

@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 from .hosts import run, sh
 
 CORE = Path("/sys/kernel/config/target/core")
 FABRIC = Path("/sys/kernel/config/target/iscsi")
+DISCOVERY = FABRIC / "discovery_auth"
 MIB = 1 << 20
 
 
@@ -19,6 +21,20 @@ def load() -> None:
     sh("""modprobe -a target_core_mod target_core_iblock target_core_file iscsi_target_mod
         mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config""")
     FABRIC.mkdir(parents=True, exist_ok=True)
+
+
+@contextlib.contextmanager
+def asked_by_account(username: str, password: str) -> Iterator[None]:
+    """All portals tell what there is only to who knows the password."""
+    load()
+    words = {"userid": username, "password": password, "enforce_discovery_auth": "1"}
+    for name, value in words.items():
+        (DISCOVERY / name).write_text(value, encoding="ascii")
+    try:
+        yield
+    finally:
+        for name, value in {"enforce_discovery_auth": "0", "userid": "NULL", "password": "NULL"}.items():
+            (DISCOVERY / name).write_text(value, encoding="ascii")
 
 
 class Target:
@@ -55,12 +71,12 @@ class Target:
         """What tells the devices of this target from those of others."""
         return int.from_bytes(self.iqn[-2:].encode(), "big")
 
-    def _file(self, lun: int) -> Path:
+    def file(self, lun: int) -> Path:
         return self._directory / f"{self.iqn.rpartition(':')[2]}-{lun}"
 
     def serve(self, lun: int, size: int = 64 * MIB, grows: bool = False) -> None:
         """A new unit. One that grows is on a loop device, where LVM would see what is on it twice."""
-        file = self._file(lun)
+        file = self.file(lun)
         file.write_bytes(b"")
         os.truncate(file, size)
         if grows:
@@ -83,14 +99,14 @@ class Target:
         (unit / "port").symlink_to(core)
 
     def grow(self, lun: int, size: int) -> None:
-        os.truncate(self._file(lun), size)
+        os.truncate(self.file(lun), size)
         run("losetup", "--set-capacity", self._loops[lun])
 
     def remove(self, lun: int) -> None:
         self.withdraw(lun)
         if lun in self._loops:
             run("losetup", "--detach", self._loops.pop(lun))
-        self._file(lun).unlink(missing_ok=True)
+        self.file(lun).unlink(missing_ok=True)
 
     def withdraw(self, lun: int) -> None:
         """The unit is not served any more; its device stays."""

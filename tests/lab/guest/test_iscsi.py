@@ -21,7 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.engines.native import
 from tests.integration.disk_scenarios import MIB, converges, ok, refuses
 
 from .hosts import Host, run, sh
-from .iscsi_target import Target
+from .iscsi_target import Target, asked_by_account
 from .test_units import run_by_virsh, sizes, told_by_us, told_by_virsh, virsh, xml_of_pool
 
 IQN, OTHER = "iqn.2026-01.lab.test:disks", "iqn.2026-01.lab.test:others"
@@ -424,6 +424,32 @@ def test_the_target_shows_itself(host: Host, target: Target, words: Path) -> Non
     assert BACK not in str(made)
     converges(host.pool, name="san", state="absent")
     assert BACK not in words.read_text()
+
+
+def test_a_portal_that_tells_only_who_knows_the_password(host: Host, target: Target, words: Path) -> None:
+    target.demand("kvm1", SECRET)
+    auth = {"type": "chap", "username": "kvm1", "secret": SECRET}
+    with asked_by_account("kvm1", SECRET):
+        assert host.pool(**pool_of())["error"]["code"] == "login_refused"
+        made = converges(host.pool, **pool_of(source={"auth": auth}))
+        assert SECRET not in str(made)
+        converges(host.pool, name="san", state="inactive")
+        converges(host.pool, name="san", state="active")
+        assert sessions() == [("127.0.0.1:3260", IQN)]
+        assert asked() == []
+        forgotten(host)
+    with asked_by_account("kvm1", "anotheranother"):
+        assert host.pool(**pool_of(source={"auth": auth}))["error"]["code"] == "login_refused"
+        assert (asked(), records()) == ([], [])
+        host.pool(name="san", state="absent")
+    said = words.read_text()
+    assert "--discover" in said
+    assert SECRET not in said
+
+
+def asked() -> list[str]:
+    """The records of how portals are asked."""
+    return [line for line in run("iscsiadm", "-m", "discoverydb", check=False).splitlines() if line]
 
 
 def test_under_a_name_of_its_own(host: Host, target: Target) -> None:

@@ -1,6 +1,8 @@
 # Copyright: contributors to the virt.storage collection
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
-"""Targets of the kernel's own server (LIO), asked for with the real iscsiadm: the tools of libiscsi are not here."""
+"""Targets of the kernel's own server (LIO), asked for with the tools of libiscsi, and with iscsiadm where these are
+missing.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +14,7 @@ import pytest
 from tests.integration.calling import call
 
 from .hosts import own_address, run, sh
+from .iscsi_target import asked_by_account
 
 NAMES = [f"iqn.2026-01.lab.example:{name}" for name in ("one", "two")]
 RECORDS = ("/etc/iscsi", "/var/lib/iscsi")
@@ -28,12 +31,25 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     sh("targetcli clearconfig confirm=True; systemctl stop iscsid iscsid.socket")
 
 
+@pytest.fixture
+def kernels_tool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host without libiscsi's, which are in /usr/bin."""
+    monkeypatch.setenv("PATH", "/usr/sbin")
+
+
+@pytest.fixture(params=["iscsi-ls", "iscsiadm"])
+def tool(request: pytest.FixtureRequest) -> str:
+    if request.param == "iscsiadm":
+        request.getfixturevalue("kernels_tool")
+    return str(request.param)
+
+
 def kept() -> list[str]:
     return sorted(str(path) for top in RECORDS for path in Path(top).rglob("*"))
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.1:3260", "own"])
-def test_the_targets_of_a_server(tmp_path: Path, host: str) -> None:
+def test_the_targets_of_a_server(tmp_path: Path, host: str, tool: str) -> None:
     before = kept()
     address = own_address() if host == "own" else host
     result = call("storage_pool_sources", type="iscsi", uri=f"native:///?root={tmp_path}", source={"host": address})
@@ -57,7 +73,21 @@ def test_nobody_listens_there(tmp_path: Path) -> None:
     assert result["error"]["code"] == "source_missing"
 
 
-def test_what_takes_other_tools_says_so(tmp_path: Path) -> None:
+def test_what_takes_other_tools_says_so(tmp_path: Path, kernels_tool: None) -> None:
     source = {"host": "127.0.0.1", "initiator": "iqn.2026-01.lab.example:us"}
     result = call("storage_pool_sources", type="iscsi-direct", uri=f"native:///?root={tmp_path}", source=source)
     assert result["error"]["code"] == "tool_missing"
+
+
+def test_a_server_that_tells_only_who_knows_the_password(tmp_path: Path, tool: str) -> None:
+    account = {"username": "us", "password": "geheimgeheim"}
+    asking = {"type": "iscsi", "uri": f"native:///?root={tmp_path}", "source": {"host": "127.0.0.1"}}
+    with asked_by_account("us", "geheimgeheim"):
+        assert call("storage_pool_sources", **asking)["error"]["code"] == "login_refused"
+        told = call("storage_pool_sources", **asking, **account)
+        if tool == "iscsiadm":
+            assert told["error"]["code"] == "tool_missing"
+        else:
+            assert sorted(record["source"]["iqn"] for record in told["sources"]) == NAMES
+            account["password"] = "anotheranother"
+            assert call("storage_pool_sources", **asking, **account)["error"]["code"] == "login_refused"

@@ -17,7 +17,8 @@ OWN = "iqn.1993-08.org.debian:01:0123456789a"
 
 class OpenIscsi:
     """``offers``: target by target the portals that tell of it, as iscsiadm prints them; ``wants``: the settings that a
-    record must have for a login; ``log``: the command lines that there were.
+    record must have for a login, ``wants_of_asking``: those for being told what there is; ``log``: the command lines
+    that there were.
     """
 
     def __init__(self, root, tree, monkeypatch):
@@ -27,6 +28,7 @@ class OpenIscsi:
         (self.database / "ifaces").mkdir()
         (self.database / "initiatorname.iscsi").write_text(f"## made up\nInitiatorName={OWN}\n")
         self.offers, self.wants, self.fails = {}, {}, {}
+        self.wants_of_asking = {}
         self.units = ("0",)
         self._next = 1
         places = (str(self.database), str(root / "var/lib/iscsi"))
@@ -87,8 +89,34 @@ class OpenIscsi:
         assert options["-o"] == "nonpersistent"
         if options["-I"] != "default" and options["-I"] not in self.ifaces():
             return 6, ""
+        return (24, "") if self.wants_of_asking else self._told()
+
+    def _told(self):
         lines = [f"{portal} {target}\n" for target, portals in self.offers.items() for portal in portals]
         return (0, "".join(lines)) if lines else (21, "")
+
+    def asking(self, portal, **settings):
+        """The record of how a portal is asked; settings with two underscores for each dot."""
+        path = self.database / f"send_targets/{portal.replace(':', ',')}/st_config"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = [f"{name.replace('__', '.')} = {value}\n" for name, value in settings.items()]
+        path.write_text("".join(["# BEGIN RECORD 2.1.8\n", *lines, "# END RECORD\n"]))
+        return path
+
+    def _discoverydb(self, options):
+        path = self.database / f"send_targets/{options['-p'].replace(':', ',')}/st_config"
+        if options["-o"] == "new":
+            self.asking(options["-p"], discovery__sendtargets__auth__authmethod="None")
+        elif options["-o"] == "delete":
+            path.unlink()
+            path.parent.rmdir()
+        else:
+            assert (options["-o"], options["--discover"]) == ("nonpersistent", "")
+            settings = iscsi.fields_of(str(path))
+            if any(settings.get(name) != value for name, value in self.wants_of_asking.items()):
+                return 24, ""
+            return self._told()
+        return 0, ""
 
     def _iface(self, options):
         path = self.database / "ifaces" / options["-I"]

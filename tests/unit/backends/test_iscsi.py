@@ -410,6 +410,59 @@ def test_a_login_that_fails_leaves_nothing(tool, portal, notes, status, code, hi
     assert lower("undefine", pool_of(portal), notes) == []
 
 
+GUARDED = {
+    "discovery.sendtargets.auth.authmethod": "CHAP",
+    "discovery.sendtargets.auth.username": "kvm1",
+    "discovery.sendtargets.auth.password": SECRET,
+}
+
+
+def test_a_portal_that_tells_only_who_knows_the_password(tool, portal, notes):
+    tool.offer(TARGET, portal, tag=5)
+    tool.wants_of_asking = GUARDED
+    with pytest.raises(StorageError) as caught:
+        start(pool_of(portal), notes)
+    assert caught.value.code == "login_refused"
+    start(pool_of(portal, auth=CHAP, secret=SECRET), notes)
+    assert [node.tag for node in nodes(TARGET)] == [5]
+    assert not list(tool.database.glob("send_targets/*"))
+    assert not list(tool.database.glob(".virt-storage-*"))
+    assert "send_targets" not in str(notes.made("records san"))
+    assert not [command for command in tool.log if SECRET in command]
+
+
+def test_a_portal_that_wants_another_password(tool, portal, notes):
+    tool.offer(TARGET, portal)
+    tool.wants_of_asking = {**GUARDED, "discovery.sendtargets.auth.password": "another"}
+    pool = pool_of(portal, auth=CHAP, secret=SECRET)
+    with pytest.raises(StorageError) as caught:
+        start(pool, notes)
+    assert (caught.value.code, tool.records()) == ("login_refused", [])
+    assert not list(tool.database.glob("send_targets/*"))
+    assert lower("undefine", pool, notes) == []
+    # Somebody has told open-iscsi already.
+    theirs = tool.asking(portal, **{name.replace(".", "__"): value for name, value in tool.wants_of_asking.items()})
+    before = theirs.read_text()
+    start(pool, notes)
+    stop(pool, notes)
+    undefine(pool, notes)
+    assert theirs.read_text() == before
+
+
+def test_what_was_left_of_asking_goes(tool, portal, notes):
+    """By a task that was killed meanwhile."""
+    tool.offer(TARGET, portal)
+    tool.wants_of_asking = GUARDED
+    pool = pool_of(portal, auth=CHAP, secret=SECRET)
+    (operation,) = lower("start", pool, notes)
+    Path(operation.records).parent.mkdir(parents=True, exist_ok=True)
+    for goes in (start, undefine):
+        tool.asking(portal)
+        Path(operation.records).write_text(f"asking {portal}\n")
+        goes(pool, notes)
+        assert not list(tool.database.glob("send_targets/*"))
+
+
 def test_a_portal_that_nobody_listens_at(tool, notes):
     server, name = tool.listen()
     server.close()

@@ -19,12 +19,12 @@ _OTHER_STATES = ("active", None, None, "present", "deleted", "inactive")
 
 
 class Declaring:
-    """The methods that raise NotImplementedError are those of each type; ``names`` are those of its two pools, of which
-    the first one is declared more often.
+    """The methods that raise NotImplementedError are those of each type; ``names`` are those of its pools, mostly two,
+    of which the first one is declared more often.
     """
 
     type = ""
-    names: tuple[str, str]
+    names: tuple[str, ...]
     disks: Disks
     tops: tuple[Path, ...] = ()
     chance_of_change = 0.57  # that an entry is about a volume that is there
@@ -70,6 +70,21 @@ class Declaring:
 
     # -- tasks ----------------------------------------------------------------------------------------------------
 
+    def groundwork(self, numbers: Random) -> list[Task]:
+        """What has been done by earlier tasks."""
+        return []
+
+    def kind_of(self, name: str) -> str:
+        """The type of a pool."""
+        return self.type
+
+    def pick(self, numbers: Random) -> str:
+        """The pool that a task is about."""
+        return self.names[0] if numbers.random() < 0.83 else self.names[1]
+
+    def pick_settled(self, numbers: Random, running: list[str]) -> str:
+        return running[0]
+
     def declared(self, numbers: Random, name: str) -> dict[str, Any]:
         """The options that say what a pool is, without its type."""
         raise NotImplementedError
@@ -109,7 +124,7 @@ class Declaring:
 
     def task(self, numbers: Random, reading: Reading, records: Records) -> Task:
         """Anything."""
-        name = self.names[0] if numbers.random() < 0.83 else self.names[1]
+        name = self.pick(numbers)
         if not self.runs(name, reading, records) and numbers.random() < 0.87:
             return self._pool(numbers, name, _OTHER_STATES)
         if numbers.random() < 0.4:
@@ -123,7 +138,7 @@ class Declaring:
             name = numbers.choice([*defined, self.names[1]])
             state = "absent" if name not in defined else "present" if name in records.started else "inactive"
             return Task("storage_pool", {"name": name, "state": numbers.choice((state, "present", state))})
-        name = running[0]
+        name = self.pick_settled(numbers, running)
         where = self.where(name, defined)
         there = _of(reading, where)
         kind = numbers.choice(("volumes", "volumes", "pool", "nothing"))
@@ -141,7 +156,7 @@ class Declaring:
         if state is not None:
             params["state"] = state
         if state not in ("inactive", "absent") or numbers.random() < 0.3:
-            params.update(type=self.type, **self.declared(numbers, name))
+            params.update(type=self.kind_of(name), **self.declared(numbers, name))
         if numbers.random() < 0.12:
             params["build"] = "never"
         if numbers.random() < 0.2:

@@ -23,7 +23,7 @@ from tests.integration.declarations.watching import Entry, content_of, snapshot
 
 from ..hosts import run
 
-_BLKRRPART, _BLKFLSBUF = 0x125F, 0x1261
+_BLKRRPART, BLKFLSBUF = 0x125F, 0x1261
 HELD = "decl-holder"  # a device that hands use to hold others
 
 Fingerprint = dict[str, object]
@@ -113,7 +113,7 @@ class Disks:
         for node in [*self.nodes, *(f"/dev/{name}" for name in self.partitions())]:
             descriptor = os.open(node, os.O_RDONLY)
             try:
-                fcntl.ioctl(descriptor, _BLKFLSBUF)
+                fcntl.ioctl(descriptor, BLKFLSBUF)
             finally:
                 os.close(descriptor)
 
@@ -149,7 +149,7 @@ class Disks:
     def _reread(self, node: str) -> None:
         descriptor = os.open(node, os.O_RDWR)
         try:
-            fcntl.ioctl(descriptor, _BLKFLSBUF)
+            fcntl.ioctl(descriptor, BLKFLSBUF)
             fcntl.ioctl(descriptor, _BLKRRPART)
         finally:
             os.close(descriptor)

@@ -46,7 +46,7 @@ class Task:
 class Seen:
     """A volume as tools see it. ``key`` stays when its name changes. ``at``: (node, offset) of its first byte where
     there can be marks in it, or ``file``: its path. ``on``: what a plan may call what it is lost with: its devices, its
-    volume group, an export.
+    volume group, an export. ``within``: the volume of another pool that it is lost with.
     """
 
     name: str
@@ -57,6 +57,7 @@ class Seen:
     file: str = ""
     facts: dict[str, Any] = field(default_factory=dict)
     on: tuple[str, ...] = ()
+    within: str = ""
 
 
 @dataclass
@@ -86,6 +87,7 @@ class Kind(Protocol):
 
     def start(self, numbers: Random) -> str: ...
     def hand(self, numbers: Random, reading: Reading) -> str: ...
+    def groundwork(self, numbers: Random) -> list[Task]: ...
     def opening(self, numbers: Random) -> Task: ...
     def task(self, numbers: Random, reading: Reading, records: Records) -> Task: ...
     def settled(self, numbers: Random, reading: Reading, records: Records) -> Task: ...
@@ -187,6 +189,8 @@ class Sequence:
 
     def run(self) -> None:
         self.note(f"start: {self.kind.start(self.numbers)}")
+        for task in self.kind.groundwork(self.numbers):
+            self._lay(task)
         self._by_hand_is_done()
         settled = self.numbers.randrange(1, STEPS)  # most tasks change something: one of each sequence should not
         for step in range(STEPS):
@@ -200,6 +204,11 @@ class Sequence:
                 task = self.kind.task(self.numbers, self.reading, self.records)
             self.note(str(task))
             self.do(task)
+
+    def _lay(self, task: Task) -> None:
+        result = call(task.module, uri=self.uri, timeout=PATIENCE, **task.params)
+        self.note(f"before: {task}: {_told(result)}")
+        assert code_of(result) not in WHILE_DOING, f"failed while doing it: {result['error']}"
 
     def _by_hand(self) -> None:
         if self.numbers.random() < 0.15:
@@ -384,6 +393,8 @@ def named(plan: list[dict[str, Any]], canary: Canary) -> bool:
         subjects = entry.get("subjects", [entry["subject"]])
         if any(subject.endswith(f"/{canary.volume.name}") for subject in subjects):
             return entry["action"] != "resize" or canary.where == "tail"
+        if canary.volume.within and any(subject.endswith(f"/{canary.volume.within}") for subject in subjects):
+            return True
         of_pool = any(subject.startswith("pool ") for subject in subjects)
         if of_pool and any(_says(entry["destroys"], name) for name in canary.volume.on):
             return True
