@@ -253,8 +253,8 @@ def _check_format(name: str | None, subject: str) -> None:
             "format_unsupported",
             f"format: {name!r} is no format of a volume",
             subject=subject,
-            hint=f"Leave it out, or give {' or '.join(VOLUME_FORMATS)} for an image. A partition's says what it is for, "
-            f"and nothing is formatted: {', '.join(partitions)} (linux for ext4, xfs and the like). "
+            hint=f"Leave it out, or give {' or '.join(VOLUME_FORMATS)} for an image. A partition's says what it is for "
+            f"(nothing is formatted): {', '.join(partitions)} (linux for ext4, xfs and the like). "
             f"Logical pools have {THIN_POOL}.",
         )
 
