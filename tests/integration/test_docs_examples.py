@@ -6,7 +6,7 @@
   whose first line is ``# refused: CODE`` ends in a task that must be refused with that code.
 * A block that begins with ``tasks:`` needs what this machine has not, such as units of an adapter: only Ansible's
   syntax check reads it. Those about disks are run, on loop devices with partitions.
-* Lines of ``sh`` blocks that start with ``ansible `` are run too.
+* Lines of ``sh`` blocks that start with ``ansible `` are run too. What an example downloads is a file of this machine.
 * The host is this machine with a root of its own: below it are the paths under /srv and /var that the examples name.
   The disk that a page names by its id is a loop device, and so are sdb and sdc of the page about disks.
 * With the main environment they are run; with another Python only Ansible's syntax check is, which is quick.
@@ -46,6 +46,8 @@ RUN = not MAIN.exists() or MAIN.resolve() == Path(sys.prefix).resolve()
 _BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"# refused: ([a-z_]+)\n")
 _DISK = re.compile(r"/dev/disk/by-id/[\w.-]+")
+_DOWNLOAD = re.compile(r"https://\S+/([\w.-]+\.qcow2)")
+_INVENTORY = re.compile(r" -i \S+")
 _WHOLE_DISK = re.compile(r"\bsd([bc])(\d*)\b")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
@@ -96,6 +98,7 @@ class Page:
         if os.geteuid() != 0:  # then nothing can be given to root
             mine = {"owner": os.geteuid(), "group": os.getegid()}
             text = re.sub(r"\b(owner|group): root\b", lambda found: f"{found[1]}: {mine[found[1]]}", text)
+        text = _DOWNLOAD.sub(r"file:///var/tmp/\1", text)
         text = _DISK.sub(self.disk, text) if self.disk else text
         text = _WHOLE_DISK.sub(self._on_loop, text) if self.disks else text
         text = _SAN.sub(self.san, text) if self.san else text
@@ -129,7 +132,7 @@ class Page:
 
     def command(self, line: str) -> list[str]:
         """An ad-hoc command on this host: ansible PATTERN … -a OPTIONS."""
-        words = [word for word in shlex.split(self.moved(line)) if word not in ("-b", "--become")]
+        words = [word for word in shlex.split(_INVENTORY.sub("", self.moved(line))) if word not in ("-b", "--become")]
         words[1] = "localhost"
         told = words.index("-a") + 1
         in_json = words[told].startswith("{")
