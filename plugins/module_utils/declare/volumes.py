@@ -247,7 +247,7 @@ def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group
 
 def _check_format(name: str | None, subject: str) -> None:
     """Raises ``format_unsupported`` for what no type of pool makes. Which type it is nobody has looked at yet."""
-    partitions = POOL_TYPES["disk"].volume_formats
+    partitions = [each for row in POOL_TYPES.values() if row.partitions for each in row.volume_formats]
     if name is not None and name not in (*VOLUME_FORMATS, *partitions, THIN_POOL):
         raise StorageError(
             "format_unsupported",
