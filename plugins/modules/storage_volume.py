@@ -58,11 +58,11 @@ options:
     type: str
   format:
     description:
-      - The format of the volume. A new one is V(raw) by default, or what its source is.
-      - Of a partition (type disk) what its table says that it is for; V(linux) by default.
+      - The format of an image, V(raw) or V(qcow2). A new one is V(raw) by default, or what its source is.
+      - Of a partition (type disk) what its table says that it is for, V(linux) by default; or V(none), V(fat16),
+        V(fat32), V(linux-swap), V(linux-lvm), V(linux-raid), V(extended). Nothing is formatted.
       - V(thin-pool) is what thin volumes of a logical pool get their space from.
     type: str
-    choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
   owner:
     description:
       - The owner, a name or a number. Left alone while the volume is in use.
@@ -204,11 +204,11 @@ options:
         type: str
       format:
         description:
-          - The format of the volume. A new one is V(raw) by default, or what its source is.
-          - Of a partition (type disk) what its table says that it is for; V(linux) by default.
+          - The format of an image, V(raw) or V(qcow2). A new one is V(raw) by default, or what its source is.
+          - Of a partition (type disk) what its table says that it is for, V(linux) by default; or V(none), V(fat16),
+            V(fat32), V(linux-swap), V(linux-lvm), V(linux-raid), V(extended). Nothing is formatted.
           - V(thin-pool) is what thin volumes of a logical pool get their space from.
         type: str
-        choices: [raw, qcow2, thin-pool, none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended]
       owner:
         description:
           - The owner, a name or a number. Left alone while the volume is in use.
@@ -815,8 +815,6 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.virt.storage.plugins.module_utils.tasks import volume
 from ansible_collections.virt.storage.plugins.module_utils.tasks.outcome import arguments, run_guarded
 
-PARTITIONS = ("none", "linux", "fat16", "fat32", "linux-swap", "linux-lvm", "linux-raid", "extended")
-
 
 def volume_options() -> dict:
     """The options of one volume: those of the task, and of each entry of ``volumes``."""
@@ -825,7 +823,7 @@ def volume_options() -> dict:
         "capacity": {"type": "str"},
         "capacity_policy": {"type": "str", "choices": ["exact", "at_least"]},
         "allocation": {"type": "str"},
-        "format": {"type": "str", "choices": ["raw", "qcow2", "thin-pool", *PARTITIONS]},
+        "format": {"type": "str"},
         "owner": {"type": "str"},
         "group": {"type": "str"},
         "mode": {"type": "raw"},

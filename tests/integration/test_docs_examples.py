@@ -4,9 +4,11 @@
 
 * A YAML block that is a list is a play or a list of tasks; a page's blocks run one after the other. A block
   whose first line is ``# refused: CODE`` ends in a task that must be refused with that code.
-* Lines of ``sh`` blocks that start with ``ansible `` are run too.
+* A block that begins with ``tasks:`` needs what this machine has not, such as units of an adapter: only Ansible's
+  syntax check reads it. Those about disks are run, on loop devices with partitions.
+* Lines of ``sh`` blocks that start with ``ansible `` are run too. What an example downloads is a file of this machine.
 * The host is this machine with a root of its own: below it are the paths under /srv and /var that the examples name.
-  The disk that a page names by its id is a loop device.
+  The disk that a page names by its id is a loop device, and so are sdb and sdc of the page about disks.
 * With the main environment they are run; with another Python only Ansible's syntax check is, which is quick.
 * Those of the README are run as a user would; the others as ``playbooks.py`` runs them.
 """
@@ -19,13 +21,14 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from .disk_scenarios import Disk
 from .mounting import shared_below
 from .playbooks import Playbooks
 from .servers import HOST, Servers
@@ -43,6 +46,9 @@ RUN = not MAIN.exists() or MAIN.resolve() == Path(sys.prefix).resolve()
 _BLOCK = re.compile(r"^```(yaml|sh)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _REFUSED = re.compile(r"# refused: ([a-z_]+)\n")
 _DISK = re.compile(r"/dev/disk/by-id/[\w.-]+")
+_DOWNLOAD = re.compile(r"https://\S+/([\w.-]+\.qcow2)")
+_INVENTORY = re.compile(r" -i \S+")
+_WHOLE_DISK = re.compile(r"\bsd([bc])(\d*)\b")
 _PATH = re.compile(r"(?<![\w.])/(srv|var)/")
 _SYSTEM = "qemu:///system"
 _NAS = "nas1.example.com"  # is asked for what it exports: a real server stands for it
@@ -55,6 +61,8 @@ _VAULT = {
 }
 #: What they show takes a kernel's NFS client, or installs packages: their tests are the lab's.
 _ELSEWHERE = (REPOSITORY / "docs" / "pools" / "netfs.md", *ROLES)
+#: Their disks are loop devices here.
+_ON_DISKS = (REPOSITORY / "docs" / "pools" / "disk.md",)
 _NOT_HERE = ("hosts", "become", "gather_facts", "connection")  # of a play: said anew
 
 
@@ -63,7 +71,12 @@ def blocks(page: Path) -> list[tuple[str, str]]:
 
 
 def has_examples(page: Path) -> bool:
-    return any(language == "sh" or isinstance(yaml.safe_load(text), list) for language, text in blocks(page))
+    return bool(blocks(page))
+
+
+def needs_more(text: str) -> bool:
+    """Whether an example needs what is not there in the page's own host."""
+    return isinstance(yaml.safe_load(text), dict)
 
 
 class Page:
@@ -75,6 +88,7 @@ class Page:
         self.uri = f"native:///?root={root}"
         self.system = _SYSTEM
         self.disk = ""
+        self.disks: dict[str, Disk] = {}
         self.nas, self.san = _NAS, ""
         self.here = True
         words = {"ansible_python_interpreter": sys.executable, **_VAULT}
@@ -84,15 +98,20 @@ class Page:
         if os.geteuid() != 0:  # then nothing can be given to root
             mine = {"owner": os.geteuid(), "group": os.getegid()}
             text = re.sub(r"\b(owner|group): root\b", lambda found: f"{found[1]}: {mine[found[1]]}", text)
+        text = _DOWNLOAD.sub(r"file:///var/tmp/\1", text)
         text = _DISK.sub(self.disk, text) if self.disk else text
+        text = _WHOLE_DISK.sub(self._on_loop, text) if self.disks else text
         text = _SAN.sub(self.san, text) if self.san else text
         return _PATH.sub(rf"{self.root}/\1/", text).replace(_SYSTEM, self.system).replace(_NAS, self.nas)
+
+    def _on_loop(self, found: re.Match[str]) -> str:
+        disk = self.disks[found[1]]
+        return disk.name(int(found[2])) if found[2] else os.path.basename(disk.node)
 
     def plays(self, text: str) -> list[dict[str, Any]]:
         """A block as plays on this host."""
         items = yaml.safe_load(self.moved(text))
-        if not isinstance(items, list):
-            return []
+        items = items["tasks"] if isinstance(items, dict) else items
         plays = items if "hosts" in items[0] else [{"tasks": items}]
         plays = [{key: value for key, value in play.items() if key not in _NOT_HERE} for play in plays]
         for play in plays:
@@ -113,7 +132,7 @@ class Page:
 
     def command(self, line: str) -> list[str]:
         """An ad-hoc command on this host: ansible PATTERN … -a OPTIONS."""
-        words = [word for word in shlex.split(self.moved(line)) if word not in ("-b", "--become")]
+        words = [word for word in shlex.split(_INVENTORY.sub("", self.moved(line))) if word not in ("-b", "--become")]
         words[1] = "localhost"
         told = words.index("-a") + 1
         in_json = words[told].startswith("{")
@@ -141,11 +160,11 @@ class Page:
         if RUN and _SAN.search(text):
             self.san, self.playbooks = request.getfixturevalue("san"), request.getfixturevalue("beside_servers")
 
-    def play(self, plays: list[dict[str, Any]]) -> None:
+    def play(self, plays: list[dict[str, Any]], run: bool = True) -> None:
         if plays:
             playbook = self.files / "page.yml"
             playbook.write_text(yaml.safe_dump(plays, sort_keys=False), encoding="utf-8")
-            check = [] if RUN and self.here else ["--syntax-check"]
+            check = [] if RUN and self.here and run else ["--syntax-check"]
             self.run(["ansible-playbook", "--inventory=localhost,", *check, *self.local, str(playbook)])
 
 
@@ -202,8 +221,16 @@ def page(tmp_path: Path, playbooks: Playbooks) -> Page:
     return Page(root, files, playbooks)
 
 
+@pytest.fixture
+def disks(loop: Callable[[], Disk]) -> dict[str, Disk]:
+    """By the last letters of the names that examples have for them."""
+    return {letter: loop() for letter in "bc"}
+
+
 @pytest.mark.parametrize(
-    "path", [path for path in PAGES if has_examples(path)], ids=lambda path: str(path.relative_to(REPOSITORY))
+    "path",
+    [pytest.param(path, marks=[pytest.mark.root] if path in _ON_DISKS else []) for path in PAGES if has_examples(path)],
+    ids=lambda path: str(path.relative_to(REPOSITORY)),
 )
 def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureRequest) -> None:
     page.here = path not in _ELSEWHERE
@@ -212,10 +239,13 @@ def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureR
     page.serve("".join(text for _language, text in blocks(path)), request)
     if RUN and any(_DISK.search(text) for _language, text in blocks(path)):
         page.disk = request.getfixturevalue("disk")
+    if RUN and path in _ON_DISKS:
+        page.disks = request.getfixturevalue("disks")
     waiting: list[dict[str, Any]] = []
+    read: list[dict[str, Any]] = []
     for language, text in blocks(path):
         if language == "yaml":
-            waiting += page.plays(text)
+            (read if needs_more(text) and path not in _ON_DISKS else waiting).extend(page.plays(text))
             continue
         page.play(waiting)
         waiting = []
@@ -223,6 +253,7 @@ def test_the_examples_of_a_page(page: Page, path: Path, request: pytest.FixtureR
             if RUN and page.here and line.startswith("ansible "):
                 page.run(page.command(line))
     page.play(waiting)
+    page.play(read, run=False)
 
 
 @pytest.mark.parametrize("path", PAGES, ids=lambda path: str(path.relative_to(REPOSITORY)))

@@ -17,6 +17,7 @@ from typing import Any, Callable
 from ..model.errors import StorageError
 from ..model.goal import Scope, VolumeGoal, VolumesGoal
 from ..model.pool import Permissions, Pool
+from ..model.types import POOL_TYPES, THIN_POOL, VOLUME_FORMATS
 from ..model.units import parse_mode, parse_size, plain_number
 from ..model.volume import Backing, Content, Volume
 from .names import CONTROL, pool_name, volume_name
@@ -218,6 +219,7 @@ def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group
         return None if value is None else parse_size(value, option, subject)
 
     capacity = size("capacity", params["capacity"])
+    _check_format(params["format"], subject)
     return Volume(
         name,
         capacity=capacity,
@@ -241,6 +243,20 @@ def _from_options(params: Mapping[str, Any], pool: str, owner_id: OwnerId, group
         nocow=options.get("nocow"),
         at_least=params["capacity_policy"] == "at_least",
     )
+
+
+def _check_format(name: str | None, subject: str) -> None:
+    """Raises ``format_unsupported`` for what no type of pool makes. Which type it is nobody has looked at yet."""
+    partitions = [each for row in POOL_TYPES.values() if row.partitions for each in row.volume_formats]
+    if name is not None and name not in (*VOLUME_FORMATS, *partitions, THIN_POOL):
+        raise StorageError(
+            "format_unsupported",
+            f"format: {name!r} is no format of a volume",
+            subject=subject,
+            hint=f"Leave it out, or give {' or '.join(VOLUME_FORMATS)} for an image. A partition's says what it is for "
+            f"(nothing is formatted): {', '.join(partitions)} (linux for ext4, xfs and the like). "
+            f"Logical pools have {THIN_POOL}.",
+        )
 
 
 def _named(name: Any, option: str, subject: str) -> str:

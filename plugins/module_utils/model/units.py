@@ -23,6 +23,7 @@ for _power, _letter in enumerate(_LETTERS, start=1):
     _SCALES[_letter + "B"] = 1000**_power
 _READABLE = 5  # digits
 _SIZE = re.compile(r"\s*([0-9]{1,40})\s*([A-Za-z]*)\s*\Z")
+_MODE_DIGITS = 3
 _OCTAL = re.compile(r"(0o)?[0-7]{1,5}\Z")
 
 
@@ -82,11 +83,14 @@ def parse_mode(value: int | str, option: str, subject: str = "") -> int:
     elif isinstance(value, str) and _OCTAL.match(value.strip()):
         bits = int(value.strip(), 8)
     if not 0 <= bits <= 0o777:
+        digits = str(value)
+        meant = isinstance(value, int) and len(digits) == _MODE_DIGITS and _OCTAL.match(digits)  # as in mode: 755
         raise StorageError(
             "invalid_mode",
-            f"{option}: {value!r} is not a mode between 0000 and 0777",
+            f"{option}: {value!r} is not a mode between 0000 and 0777"
+            + (f": without quotes it is a number, {bits:#o} in octal" if meant else ""),
             subject=subject,
-            hint='Quote it as octal text, such as mode: "0711".',
+            hint=f'Quote it as octal text{":" if meant else ", such as"} {option}: "0{digits if meant else 711}".',
         )
     return bits
 

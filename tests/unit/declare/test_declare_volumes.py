@@ -239,6 +239,9 @@ def test_an_account_is_looked_up_once():
         pytest.param({"name": "v", "allocation": "x"}, "invalid_size", id="allocation"),
         pytest.param({"name": "v", "options": {"cluster_size": "64X"}}, "invalid_size", id="cluster-size"),
         pytest.param({"name": "v", "mode": "8"}, "invalid_mode", id="mode"),
+        pytest.param({"name": "v", "format": "ext4"}, "format_unsupported", id="format"),
+        pytest.param({"name": "v", "format": ""}, "format_unsupported", id="format-empty"),
+        pytest.param({"volumes": [{"name": "v"}], "format": "gpt"}, "format_unsupported", id="format-inherited"),
         pytest.param({"name": "v", "backing": ""}, "invalid_name", id="backing-empty"),
         pytest.param({"name": "v", "backing": "a/b"}, "invalid_path", id="backing-relative"),
         pytest.param({"name": "v", "backing": "../b"}, "invalid_path", id="backing-climbs"),
@@ -398,3 +401,15 @@ def test_an_empty_name_in_an_option_is_told_with_volume_and_option(params, optio
     error = refused(name="v", **params)
     assert (error.code, error.subject) == ("invalid_name", "volume p/v")
     assert error.message.startswith(f"{option}: ")
+
+
+@pytest.mark.parametrize("name", ["raw", "qcow2", "thin-pool", "none", "linux", "fat16", "linux-raid", "extended"])
+def test_formats_of_any_type_of_pool(name):
+    assert volume(format=name).format == name
+
+
+def test_what_to_write_for_a_format():
+    error = refused(name="v", format="ext4")
+    assert error.message == "format: 'ext4' is no format of a volume"
+    assert "raw or qcow2 for an image" in error.hint
+    assert "none, linux, fat16, fat32, linux-swap, linux-lvm, linux-raid, extended (linux for ext4" in error.hint

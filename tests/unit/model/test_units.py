@@ -154,6 +154,19 @@ def test_what_is_no_mode(value):
     assert (error.code, error.subject) == ("invalid_mode", "pool p")
 
 
+def test_what_to_write_for_a_mode():
+    error = refusal(units.parse_mode, 755, "mode", "pool p")
+    assert error.message.endswith("a mode between 0000 and 0777: without quotes it is a number, 0o1363 in octal")
+    assert error.hint == 'Quote it as octal text: mode: "0755".'
+
+
+@pytest.mark.parametrize("value", [788, 0o1777, True, "1777", "u=rw"])
+def test_what_nobody_can_have_meant(value):
+    error = refusal(units.parse_mode, value, "mode", "pool p")
+    assert error.message == f"mode: {value!r} is not a mode between 0000 and 0777"
+    assert error.hint == 'Quote it as octal text, such as mode: "0711".'
+
+
 @given(st.integers(0, 0o777))
 def test_text_of_a_mode_reads_back(bits):
     text = units.format_mode(bits)
