@@ -18,6 +18,8 @@ import yaml
 
 pytestmark = pytest.mark.needs_ansible
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 class Stage:
     """Plays a role's tasks on this machine, with stand-ins for some of its tools."""
@@ -36,26 +38,25 @@ class Stage:
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def play(self, role: str, entry: str, facts: dict[str, Any], *more: str, **variables: Any) -> Any:
-        """What ansible-playbook says, and the variable ``told`` that it left."""
+        """What ansible-playbook says, and the packages that it found missing."""
         include = {"ansible.builtin.include_role": {"name": f"virt.storage.{role}", "tasks_from": entry}}
+        tasks = [
+            {"ansible.builtin.set_fact": {"os_family": "RedHat", **facts, "cacheable": True}},
+            {**include, "vars": variables},
+        ]
+        return self.run({"tasks": tasks}, "packages_missing | default([])", *more)
+
+    def run(self, play: dict[str, Any], expression: str, *more: str) -> Any:
+        """What ansible-playbook says of a play, and the value of an expression at its end."""
         told = self.directory / "told.json"
-        play = {
-            "hosts": "localhost",
-            "gather_facts": False,
-            "tasks": [
-                {"ansible.builtin.set_fact": {"os_family": "RedHat", **facts, "cacheable": True}},
-                {**include, "vars": variables},
-                {
-                    "ansible.builtin.copy": {
-                        "content": "{{ packages_missing | default([]) | to_json }}",
-                        "dest": str(told),
-                        "mode": "0600",
-                    },
-                    "check_mode": False,
-                    "changed_when": False,
-                },
-            ],
+        told.unlink(missing_ok=True)
+        last = {
+            "ansible.builtin.copy": {"content": f"{{{{ {expression} | to_json }}}}", "dest": str(told), "mode": "0600"},
+            "check_mode": False,
+            "changed_when": False,
+            "diff": False,
         }
+        play = {"hosts": "localhost", "gather_facts": False, **play, "tasks": [*play.get("tasks", []), last]}
         playbook = self.directory / "play.yml"
         playbook.write_text(yaml.safe_dump([play], sort_keys=False), encoding="utf-8")
         local = [
@@ -169,3 +170,40 @@ def test_selinux_lets_guests_use_nfs(stage: Stage) -> None:
         assert f"changed={counts} " in played.stdout
         assert state.read_text(encoding="utf-8") == then
     assert sum("setsebool" in call for call in stage.calls()) == 1
+
+
+#: What a role makes of lists that are given as text, as modules take them, in the words of its own variables.
+TEXTS = {
+    "nfs_pool": (
+        {"nfs_pool_dir": "/srv/vm", "nfs_pool_clients": "192.0.2.0/24, kvm1", "nfs_pool_export_options": "rw,sync"},
+        {"nfs_pool_line": "/srv/vm 192.0.2.0/24(rw,sync) kvm1(rw,sync)"},
+    ),
+    "lvm_pool": ({"lvm_pool_allow": "overwrite, shrink"}, {"lvm_pool_allowed": ["overwrite", "shrink"]}),
+    "iscsi_pool": (
+        {
+            "iscsi_pool_hosts": "192.0.2.1",
+            "iscsi_pool_portals": "0.0.0.0,[::]:3261",
+            "iscsi_pool_allow": "in_use, shrink, overwrite",
+            "iscsi_pool_upper": {"name": "guests", "luns": "0, 2"},
+        },
+        {
+            "iscsi_pool_each_host": ["192.0.2.1"],
+            "iscsi_pool_each_portal": ["0.0.0.0", "[::]:3261"],
+            "iscsi_pool_lower_allow": ["in_use"],
+            "iscsi_pool_of_volumes": ["in_use", "shrink"],
+            "iscsi_pool_units_above": ["unit:0:0:0", "unit:0:0:2"],
+        },
+    ),
+    "packages": ({"packages_tools": "lvm, parted"}, {"packages_each_tool": ["lvm", "parted"]}),
+}
+
+
+@pytest.mark.parametrize("role", TEXTS)
+def test_a_list_may_be_given_as_text(stage: Stage, role: str) -> None:
+    given, made = TEXTS[role]
+    expression = "{" + ", ".join(f"'{name}': {name}" for name in made) + "}"
+    play = {"vars": given, "vars_files": [str(ROOT / "roles" / role / "vars" / "main.yml")]}
+    played, told = stage.run(play, expression)
+    assert played.returncode == 0, played.stdout
+    told = {name: value if isinstance(value, str) else sorted(value) for name, value in told.items()}
+    assert told == {name: value if isinstance(value, str) else sorted(value) for name, value in made.items()}
