@@ -207,3 +207,13 @@ def test_a_list_may_be_given_as_text(stage: Stage, role: str) -> None:
     assert played.returncode == 0, played.stdout
     told = {name: value if isinstance(value, str) else sorted(value) for name, value in told.items()}
     assert told == {name: value if isinstance(value, str) else sorted(value) for name, value in made.items()}
+
+
+@pytest.mark.parametrize(("given", "written"), [(True, "yes"), (False, "no"), ("no", "no"), ("greedy", "greedy")])
+def test_a_plain_yes_is_a_word_of_multipath(stage: Stage, given: bool | str, written: str) -> None:
+    play = {
+        "vars": {"iscsi_pool_find_multipaths": given},
+        "vars_files": [str(ROOT / "roles" / "iscsi_pool" / "vars" / "main.yml")],
+    }
+    _played, told = stage.run(play, "iscsi_pool_with_map")
+    assert told == written
