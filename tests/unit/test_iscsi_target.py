@@ -143,6 +143,29 @@ def test_who_is_logged_in_is_not_cut_off(program: Any, kernel: Kernel) -> None:
     assert verbs(program, path=path, state="absent", in_use=True) == ["drop acl", "drop lun", "drop target"]
 
 
+def test_who_came_in_unlisted_is_not_shut_out(program: Any, kernel: Kernel) -> None:
+    """Running guests lose their disks at the next reconnect, not at once."""
+    path = kernel.unit()
+    group = kernel.group(generate_node_acls="1")
+    kernel.write(group / "dynamic_sessions", f"{GUEST}\0\n")
+    assert f"{GUEST} are logged in to {IQN}, and would not be let in again: list them," in refused(program, path=path)
+    assert verbs(program, path=path, initiators=[{"iqn": GUEST}]) == ["attribute", "acl", "map"]
+    assert verbs(program, path=path, in_use=True) == ["attribute", "acl", "map"]
+
+
+def test_who_has_no_secret_is_not_shut_out(program: Any, kernel: Kernel) -> None:
+    path = kernel.unit()
+    group = kernel.group()
+    kernel.acl(group, GUEST, logged_in=True)
+    ours = {"iqn": HOST, "username": "u", "secret": "sesamesesame"}
+    assert "list them with a secret" in refused(program, path=path, initiators=[ours])
+    kernel.write(group / "acls" / GUEST / "auth" / "userid", "theirs\n")
+    assert verbs(program, path=path, initiators=[ours]) == ["attribute", "acl", "chap", "map"]
+    kernel.write(group / "attrib" / "authentication", "1\n")
+    kernel.write(group / "acls" / GUEST / "auth" / "userid", "NULL\n")
+    assert verbs(program, path=path, initiators=[ours]) == ["acl", "chap", "map"]
+
+
 def test_what_is_refused(program: Any, kernel: Kernel) -> None:
     path = kernel.unit()
     kernel.group()

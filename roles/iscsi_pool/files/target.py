@@ -293,8 +293,9 @@ def check(goal, state, real):
     for lun, unit in goal["luns"].items():
         if unit["present"] and lun not in state["luns"]:
             _check_unit(goal, unit, state, real)
-    leaving = [step for step in steps_for(goal, state) if step[0].startswith("drop")]
-    there = sessions(goal["iqn"]) if leaving and not goal["in_use"] else []
+    steps = steps_for(goal, state)
+    leaving = [step for step in steps if step[0].startswith("drop")]
+    there = [] if goal["in_use"] else sessions(goal["iqn"])
     if any(step[0] != "drop acl" for step in leaving) and there:
         raise Refused(
             "{} are logged in to {}: take their pools back first, or allow in_use".format(", ".join(there), goal["iqn"])
@@ -302,6 +303,23 @@ def check(goal, state, real):
     away = [step[1] for step in leaving if step[1] in there]
     if away:
         raise Refused("{} are logged in: take their pools back first, or allow in_use".format(", ".join(away)))
+    shut = _shut_out(goal, state, dict(step[1] for step in steps if step[0] == "attribute"), there)
+    if shut:
+        raise Refused(
+            "{} are logged in to {}, and would not be let in again: list them{}, take their pools back first, or allow "
+            "in_use".format(", ".join(shut), goal["iqn"], " with a secret" if goal["authentication"] == "1" else "")
+        )
+
+
+def _shut_out(goal, state, attributes, there):
+    """Who of those that are logged in could not come back once the attributes have changed, such as after a reboot."""
+    known = {name: dict(each["chap"]) for name, each in state["acls"].items()}
+    for name, each in goal["acls"].items():
+        if each["present"]:
+            known.setdefault(name, {}).update(each["chap"])
+    strangers = [name for name in there if name not in known and "generate_node_acls" in attributes]
+    asked = [name for name in there if name in known and attributes.get("authentication") == "1"]
+    return strangers + [name for name in asked if not known[name].get("userid")]
 
 
 def _check_unit(goal, unit, state, real):
