@@ -217,3 +217,63 @@ def test_a_plain_yes_is_a_word_of_multipath(stage: Stage, given: bool | str, wri
     }
     _played, told = stage.run(play, "iscsi_pool_with_map")
     assert told == written
+
+
+SERVED = {
+    "iscsi_pool_iqn": "iqn.2026-01.org.example:vm",
+    "iscsi_pool_initiators": [{"iqn": "iqn.2026-01.org.example:kvm"}],
+}
+#: An entry of a role, what it is told, and what its plan shows.
+UNTOUCHED = {
+    "nfs_pool server": (
+        {"nfs_pool_dir": "/srv/vm", "nfs_pool_clients": ["kvm1"]},
+        "+/srv/vm kvm1(rw,sync,no_subtree_check)",
+    ),
+    "iscsi_pool initiator": (
+        {"iscsi_pool_initiator": "iqn.2026-01.org.example:x"},
+        "+InitiatorName=iqn.2026-01.org.example:x",
+    ),
+    "iscsi_pool multipath": ({"iscsi_pool_find_multipaths": True}, "+    find_multipaths yes"),
+    "iscsi_pool target": (SERVED, "the portal 0.0.0.0:3260"),
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("entry", UNTOUCHED)
+def test_check_mode_shows_a_plan_where_no_unit_is_installed(stage: Stage, entry: str) -> None:
+    """Also where packages are somebody else's business."""
+    stage.tool("systemctl", "exit 1")
+    given, shown = UNTOUCHED[entry]
+    role, name = entry.split()
+    if name == "target":
+        given = {**given, "iscsi_pool_luns": [{"path": f"{stage.directory}/one.img", "size": "1M"}]}
+    play = {
+        "vars": {**given, f"{role}_packages": False, "nfs_pool_owner": "root"},
+        "tasks": [
+            {"ansible.builtin.set_fact": {"os_family": "Debian", "pkg_mgr": "apt", "selinux": {}, "cacheable": True}},
+            {"ansible.builtin.include_role": {"name": f"virt.storage.{role}", "tasks_from": name}},
+        ],
+    }
+    played, _told = stage.run(play, "1", "--check", "--diff")
+    assert played.returncode == 0, played.stdout
+    assert shown in played.stdout
+
+
+def test_a_target_that_nothing_restores_is_told(stage: Stage) -> None:
+    """The program that serves is told to look only."""
+    stage.tool("systemctl", "exit 0")
+    luns = [{"path": f"{stage.directory}/one.img", "size": "1M"}]
+    looking = {
+        "check": True,
+        "state": "present",
+        "iqn": SERVED["iscsi_pool_iqn"],
+        "luns": luns,
+        "initiators": SERVED["iscsi_pool_initiators"],
+        "portals": ["0.0.0.0"],
+        "in_use": False,
+    }
+    only = json.dumps({"iscsi_pool_declared": looking})
+    more = {"iscsi_pool_luns": luns, "iscsi_pool_packages": False}
+    played, _missing = stage.play("iscsi_pool", "target", {}, "--extra-vars", only, **SERVED, **more)
+    assert played.returncode == 2
+    assert "nothing on this host restores it at boot" in played.stdout + played.stderr
