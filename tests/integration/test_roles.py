@@ -277,3 +277,33 @@ def test_a_target_that_nothing_restores_is_told(stage: Stage) -> None:
     played, _missing = stage.play("iscsi_pool", "target", {}, "--extra-vars", only, **SERVED, **more)
     assert played.returncode == 2
     assert "nothing on this host restores it at boot" in played.stdout + played.stderr
+
+
+#: What the look at the exports of /srv/vm said, who lacks it as it is declared, and what is done about others.
+EXPORTED = {
+    "as declared": ("served: kvm1 rw sys \nserved: fd00::/64 rw sys ", [], "true"),
+    "nothing": ("", ["fd00::/64", "kvm1"], "true"),
+    "others too": (
+        "served: kvm1 rw sys \nserved: fd00::/64 no_root_squash rw sys \nserved: fd01::/64 rw sys \nserved: * sys ",
+        ["fd00::/64"],
+        "/usr/sbin/exportfs -u '*:/srv/vm' '[fd01::/64]:/srv/vm'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_what_is_exported_is_compared_with_what_is_declared(stage: Stage, case: str) -> None:
+    served, unlike, unexport = EXPORTED[case]
+    play = {
+        "vars": {
+            "nfs_pool_dir": "/srv/vm",
+            "nfs_pool_clients": ["kvm1", "fd00::/64"],
+            "nfs_pool_export_options": ["rw", "sync"],
+            "nfs_pool_state": "present",
+            "nfs_pool_look": {"stdout": f"unit: nfs-server\ndeclared: rw sys \n{served}"},
+        },
+        "vars_files": [str(ROOT / "roles" / "nfs_pool" / "vars" / "main.yml")],
+    }
+    played, told = stage.run(play, "[nfs_pool_unlike | sort, nfs_pool_unexport, nfs_pool_compared_options | join(',')]")
+    assert played.returncode == 0, played.stdout
+    assert told == [unlike, unexport, "rw,sync,sec=sys"]
