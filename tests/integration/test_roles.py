@@ -18,6 +18,8 @@ import yaml
 
 pytestmark = pytest.mark.needs_ansible
 
+ROOT = Path(__file__).resolve().parents[2]
+
 
 class Stage:
     """Plays a role's tasks on this machine, with stand-ins for some of its tools."""
@@ -36,26 +38,25 @@ class Stage:
         return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
     def play(self, role: str, entry: str, facts: dict[str, Any], *more: str, **variables: Any) -> Any:
-        """What ansible-playbook says, and the variable ``told`` that it left."""
+        """What ansible-playbook says, and the packages that it found missing."""
         include = {"ansible.builtin.include_role": {"name": f"virt.storage.{role}", "tasks_from": entry}}
+        tasks = [
+            {"ansible.builtin.set_fact": {"os_family": "RedHat", **facts, "cacheable": True}},
+            {**include, "vars": variables},
+        ]
+        return self.run({"tasks": tasks}, "packages_missing | default([])", *more)
+
+    def run(self, play: dict[str, Any], expression: str, *more: str) -> Any:
+        """What ansible-playbook says of a play, and the value of an expression at its end."""
         told = self.directory / "told.json"
-        play = {
-            "hosts": "localhost",
-            "gather_facts": False,
-            "tasks": [
-                {"ansible.builtin.set_fact": {"os_family": "RedHat", **facts, "cacheable": True}},
-                {**include, "vars": variables},
-                {
-                    "ansible.builtin.copy": {
-                        "content": "{{ packages_missing | default([]) | to_json }}",
-                        "dest": str(told),
-                        "mode": "0600",
-                    },
-                    "check_mode": False,
-                    "changed_when": False,
-                },
-            ],
+        told.unlink(missing_ok=True)
+        last = {
+            "ansible.builtin.copy": {"content": f"{{{{ {expression} | to_json }}}}", "dest": str(told), "mode": "0600"},
+            "check_mode": False,
+            "changed_when": False,
+            "diff": False,
         }
+        play = {"hosts": "localhost", "gather_facts": False, **play, "tasks": [*play.get("tasks", []), last]}
         playbook = self.directory / "play.yml"
         playbook.write_text(yaml.safe_dump([play], sort_keys=False), encoding="utf-8")
         local = [
@@ -169,3 +170,140 @@ def test_selinux_lets_guests_use_nfs(stage: Stage) -> None:
         assert f"changed={counts} " in played.stdout
         assert state.read_text(encoding="utf-8") == then
     assert sum("setsebool" in call for call in stage.calls()) == 1
+
+
+#: What a role makes of lists that are given as text, as modules take them, in the words of its own variables.
+TEXTS = {
+    "nfs_pool": (
+        {"nfs_pool_dir": "/srv/vm", "nfs_pool_clients": "192.0.2.0/24, kvm1", "nfs_pool_export_options": "rw,sync"},
+        {"nfs_pool_line": "/srv/vm 192.0.2.0/24(rw,sync) kvm1(rw,sync)"},
+    ),
+    "lvm_pool": ({"lvm_pool_allow": "overwrite, shrink"}, {"lvm_pool_allowed": ["overwrite", "shrink"]}),
+    "iscsi_pool": (
+        {
+            "iscsi_pool_hosts": "192.0.2.1",
+            "iscsi_pool_portals": "0.0.0.0,[::]:3261",
+            "iscsi_pool_allow": "in_use, shrink, overwrite",
+            "iscsi_pool_upper": {"name": "guests", "luns": "0, 2"},
+        },
+        {
+            "iscsi_pool_each_host": ["192.0.2.1"],
+            "iscsi_pool_each_portal": ["0.0.0.0", "[::]:3261"],
+            "iscsi_pool_lower_allow": ["in_use"],
+            "iscsi_pool_of_volumes": ["in_use", "shrink"],
+            "iscsi_pool_units_above": ["unit:0:0:0", "unit:0:0:2"],
+        },
+    ),
+    "packages": ({"packages_tools": "lvm, parted"}, {"packages_each_tool": ["lvm", "parted"]}),
+}
+
+
+@pytest.mark.parametrize("role", TEXTS)
+def test_a_list_may_be_given_as_text(stage: Stage, role: str) -> None:
+    given, made = TEXTS[role]
+    expression = "{" + ", ".join(f"'{name}': {name}" for name in made) + "}"
+    play = {"vars": given, "vars_files": [str(ROOT / "roles" / role / "vars" / "main.yml")]}
+    played, told = stage.run(play, expression)
+    assert played.returncode == 0, played.stdout
+    told = {name: value if isinstance(value, str) else sorted(value) for name, value in told.items()}
+    assert told == {name: value if isinstance(value, str) else sorted(value) for name, value in made.items()}
+
+
+@pytest.mark.parametrize(("given", "written"), [(True, "yes"), (False, "no"), ("no", "no"), ("greedy", "greedy")])
+def test_a_plain_yes_is_a_word_of_multipath(stage: Stage, given: bool | str, written: str) -> None:
+    play = {
+        "vars": {"iscsi_pool_find_multipaths": given},
+        "vars_files": [str(ROOT / "roles" / "iscsi_pool" / "vars" / "main.yml")],
+    }
+    _played, told = stage.run(play, "iscsi_pool_with_map")
+    assert told == written
+
+
+SERVED = {
+    "iscsi_pool_iqn": "iqn.2026-01.org.example:vm",
+    "iscsi_pool_initiators": [{"iqn": "iqn.2026-01.org.example:kvm"}],
+}
+#: An entry of a role, what it is told, and what its plan shows.
+UNTOUCHED = {
+    "nfs_pool server": (
+        {"nfs_pool_dir": "/srv/vm", "nfs_pool_clients": ["kvm1"]},
+        "+/srv/vm kvm1(rw,sync,no_subtree_check)",
+    ),
+    "iscsi_pool initiator": (
+        {"iscsi_pool_initiator": "iqn.2026-01.org.example:x"},
+        "+InitiatorName=iqn.2026-01.org.example:x",
+    ),
+    "iscsi_pool multipath": ({"iscsi_pool_find_multipaths": True}, "+    find_multipaths yes"),
+    "iscsi_pool target": (SERVED, "the portal 0.0.0.0:3260"),
+}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("entry", UNTOUCHED)
+def test_check_mode_shows_a_plan_where_no_unit_is_installed(stage: Stage, entry: str) -> None:
+    """Also where packages are somebody else's business."""
+    stage.tool("systemctl", "exit 1")
+    given, shown = UNTOUCHED[entry]
+    role, name = entry.split()
+    if name == "target":
+        given = {**given, "iscsi_pool_luns": [{"path": f"{stage.directory}/one.img", "size": "1M"}]}
+    play = {
+        "vars": {**given, f"{role}_packages": False, "nfs_pool_owner": "root"},
+        "tasks": [
+            {"ansible.builtin.set_fact": {"os_family": "Debian", "pkg_mgr": "apt", "selinux": {}, "cacheable": True}},
+            {"ansible.builtin.include_role": {"name": f"virt.storage.{role}", "tasks_from": name}},
+        ],
+    }
+    played, _told = stage.run(play, "1", "--check", "--diff")
+    assert played.returncode == 0, played.stdout
+    assert shown in played.stdout
+
+
+def test_a_target_that_nothing_restores_is_told(stage: Stage) -> None:
+    """The program that serves is told to look only."""
+    stage.tool("systemctl", "exit 0")
+    luns = [{"path": f"{stage.directory}/one.img", "size": "1M"}]
+    looking = {
+        "check": True,
+        "state": "present",
+        "iqn": SERVED["iscsi_pool_iqn"],
+        "luns": luns,
+        "initiators": SERVED["iscsi_pool_initiators"],
+        "portals": ["0.0.0.0"],
+        "in_use": False,
+    }
+    only = json.dumps({"iscsi_pool_declared": looking})
+    more = {"iscsi_pool_luns": luns, "iscsi_pool_packages": False}
+    played, _missing = stage.play("iscsi_pool", "target", {}, "--extra-vars", only, **SERVED, **more)
+    assert played.returncode == 2
+    assert "nothing on this host restores it at boot" in played.stdout + played.stderr
+
+
+#: What the look at the exports of /srv/vm said, who lacks it as it is declared, and what is done about others.
+EXPORTED = {
+    "as declared": ("served: kvm1 rw sys \nserved: fd00::/64 rw sys ", [], "true"),
+    "nothing": ("", ["fd00::/64", "kvm1"], "true"),
+    "others too": (
+        "served: kvm1 rw sys \nserved: fd00::/64 no_root_squash rw sys \nserved: fd01::/64 rw sys \nserved: * sys ",
+        ["fd00::/64"],
+        "/usr/sbin/exportfs -u '*:/srv/vm' '[fd01::/64]:/srv/vm'",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", EXPORTED)
+def test_what_is_exported_is_compared_with_what_is_declared(stage: Stage, case: str) -> None:
+    served, unlike, unexport = EXPORTED[case]
+    play = {
+        "vars": {
+            "nfs_pool_dir": "/srv/vm",
+            "nfs_pool_clients": ["kvm1", "fd00::/64"],
+            "nfs_pool_export_options": ["rw", "sync"],
+            "nfs_pool_state": "present",
+            "nfs_pool_look": {"stdout": f"unit: nfs-server\ndeclared: rw sys \n{served}"},
+        },
+        "vars_files": [str(ROOT / "roles" / "nfs_pool" / "vars" / "main.yml")],
+    }
+    played, told = stage.run(play, "[nfs_pool_unlike | sort, nfs_pool_unexport, nfs_pool_compared_options | join(',')]")
+    assert played.returncode == 0, played.stdout
+    assert told == [unlike, unexport, "rw,sync,sec=sys"]

@@ -6,8 +6,10 @@ tests/molecule runs it on a kernel.
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.setattr(module, "CONFIGFS", str(tmp_path / "target"))
+    monkeypatch.setattr(module, "BLOCK", str(tmp_path / "block"))
     return module
 
 
@@ -143,6 +146,29 @@ def test_who_is_logged_in_is_not_cut_off(program: Any, kernel: Kernel) -> None:
     assert verbs(program, path=path, state="absent", in_use=True) == ["drop acl", "drop lun", "drop target"]
 
 
+def test_who_came_in_unlisted_is_not_shut_out(program: Any, kernel: Kernel) -> None:
+    """Running guests lose their disks at the next reconnect, not at once."""
+    path = kernel.unit()
+    group = kernel.group(generate_node_acls="1")
+    kernel.write(group / "dynamic_sessions", f"{GUEST}\0\n")
+    assert f"{GUEST} are logged in to {IQN}, and would not be let in again: list them," in refused(program, path=path)
+    assert verbs(program, path=path, initiators=[{"iqn": GUEST}]) == ["attribute", "acl", "map"]
+    assert verbs(program, path=path, in_use=True) == ["attribute", "acl", "map"]
+
+
+def test_who_has_no_secret_is_not_shut_out(program: Any, kernel: Kernel) -> None:
+    path = kernel.unit()
+    group = kernel.group()
+    kernel.acl(group, GUEST, logged_in=True)
+    ours = {"iqn": HOST, "username": "u", "secret": "sesamesesame"}
+    assert "list them with a secret" in refused(program, path=path, initiators=[ours])
+    kernel.write(group / "acls" / GUEST / "auth" / "userid", "theirs\n")
+    assert verbs(program, path=path, initiators=[ours]) == ["attribute", "acl", "chap", "map"]
+    kernel.write(group / "attrib" / "authentication", "1\n")
+    kernel.write(group / "acls" / GUEST / "auth" / "userid", "NULL\n")
+    assert verbs(program, path=path, initiators=[ours]) == ["acl", "chap", "map"]
+
+
 def test_what_is_refused(program: Any, kernel: Kernel) -> None:
     path = kernel.unit()
     kernel.group()
@@ -162,6 +188,91 @@ def test_what_is_refused(program: Any, kernel: Kernel) -> None:
     )
     assert "goes with" in refused(program, initiators=[{"iqn": HOST, "secret": "sesamesesame"}])
     assert "no name of a target" in refused(program, iqn="iqn.2026-01.example:x")
+
+
+def test_a_file_that_somebody_has_is_not_served(program: Any, kernel: Kernel, tmp_path: Path) -> None:
+    used, other = kernel.files / "guest.raw", kernel.files / "other.raw"
+    for path in (used, other):
+        path.write_bytes(bytes(512))
+    declared = {"luns": [{"path": str(used)}]}
+    with used.open("rb"):
+        assert f"{used} is in use by process {os.getpid()} (" in refused(program, **declared)
+        assert verbs(program, luns=[{"path": str(other)}])[:2] == ["target", "lun"]
+        assert "lun" in verbs(program, in_use=True, **declared)
+    assert "lun" in verbs(program, **declared)
+    kernel.write(tmp_path / "block" / "loop7" / "loop" / "backing_file", f"{used}\n")
+    assert f"{used} is in use by /dev/loop7: free it first" in refused(program, **declared)
+
+
+def test_swap_is_not_served(program: Any, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(program, "PROC", str(tmp_path / "proc"))
+    used = kernel.files / "swap file"
+    used.write_bytes(bytes(512))
+    assert "lun" in verbs(program, luns=[{"path": str(used)}])
+    shown = str(used).replace(" ", "\\040")
+    kernel.write(tmp_path / "proc" / "swaps", f"Filename Type Size Used Priority\n{shown} file 4 0 -2\n")
+    assert "is in use by the kernel, as swap" in refused(program, luns=[{"path": str(used)}])
+
+
+def test_what_the_target_has_already_is_served(program: Any, kernel: Kernel) -> None:
+    """A storage object that no target has is taken."""
+    path = kernel.unit("theirs", OTHER)
+    for lun in (kernel.root / "iscsi" / OTHER / "tpgt_1" / "lun" / "lun_0").iterdir():
+        lun.unlink()
+    with open(path, "rb"):
+        assert "lun" in verbs(program, path=path)
+
+
+def test_a_device_that_the_kernel_has_is_not_served(
+    program: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't be opened for itself alone."""
+    monkeypatch.setattr(program, "PROC", str(tmp_path / "proc"))
+    asked, closed = [], []
+
+    def busy(path: str, flags: int) -> int:
+        asked.append((path, flags & (os.O_EXCL | os.O_ACCMODE | os.O_CREAT)))
+        raise OSError(errno.EBUSY, "busy")
+
+    monkeypatch.setattr(program.stat, "S_ISBLK", lambda _mode: True)
+    monkeypatch.setattr(program.os, "open", busy)
+    assert [*program._users("/dev/null")] == ["the kernel (it is mounted, swapped to, or part of another device)"]
+    assert asked == [("/dev/null", os.O_EXCL)]
+    monkeypatch.setattr(program.os, "open", lambda _path, _flags: 7)
+    monkeypatch.setattr(program.os, "close", closed.append)
+    assert [*program._users("/dev/null")] == []
+    assert closed == [7]
+
+
+def test_who_may_write_to_a_device_has_it(
+    program: Any, kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the process of a guest, which does not ask for it alone."""
+    monkeypatch.setattr(program, "PROC", str(tmp_path / "proc"))
+    monkeypatch.setattr(program.stat, "S_ISBLK", lambda _mode: True)
+    monkeypatch.setattr(program.os, "open", lambda _path, _flags: 7)
+    monkeypatch.setattr(program.os, "close", lambda _descriptor: None)
+    process = tmp_path / "proc" / "42"
+    kernel.write(process / "comm", "qemu\n")
+    (process / "fd").mkdir()
+    (process / "fd" / "9").symlink_to("/dev/null")
+    for flags, told in (("0100000", []), ("0100002", ["process 42 (qemu)"]), ("0140001", ["process 42 (qemu)"])):
+        kernel.write(process / "fdinfo" / "9", f"pos:\t0\nflags:\t{flags}\n")
+        assert [*program._users("/dev/null")] == told
+    assert [*program._users("/dev/zero")] == []
+
+
+def test_a_size_that_is_not_made_is_told(program: Any, kernel: Kernel) -> None:
+    path = kernel.unit()
+    kernel.acl(kernel.group())
+    Path(path).write_bytes(bytes(1 << 20))
+    told = [*program.notes_of(program.declared_of(given(path=path)), program.running(IQN))]
+    assert told == []
+    larger = given(luns=[{"path": path, "size": "2M"}])
+    told = [*program.notes_of(program.declared_of(larger), program.running(IQN))]
+    assert [text.partition(":")[0] for text in told] == ["LUN 0 keeps its size, 1048576 bytes"]
+    gone = given(luns=[{"path": path, "size": "2M"}], state="absent")
+    assert not [*program.notes_of(program.declared_of(gone), program.running(IQN))]
 
 
 def test_sizes_and_portals_are_read_as_elsewhere(program: Any) -> None:

@@ -10,6 +10,7 @@ declared target and its storage objects are replaced: it may have others that do
 do. Secrets come in by standard input, and are in nothing that is said.
 """
 
+import errno
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import sys
 
 CONFIGFS = "/sys/kernel/config/target"
 SAVED = ("/etc/rtslib-fb-target/saveconfig.json", "/etc/target/saveconfig.json")
+PROC, BLOCK = "/proc", "/sys/block"
 GROUP = 1  # the target portal group that is ours
 CHAP = ("userid", "password", "mutual_userid", "mutual_password")
 OPTIONS = {
@@ -293,8 +295,9 @@ def check(goal, state, real):
     for lun, unit in goal["luns"].items():
         if unit["present"] and lun not in state["luns"]:
             _check_unit(goal, unit, state, real)
-    leaving = [step for step in steps_for(goal, state) if step[0].startswith("drop")]
-    there = sessions(goal["iqn"]) if leaving and not goal["in_use"] else []
+    steps = steps_for(goal, state)
+    leaving = [step for step in steps if step[0].startswith("drop")]
+    there = [] if goal["in_use"] else sessions(goal["iqn"])
     if any(step[0] != "drop acl" for step in leaving) and there:
         raise Refused(
             "{} are logged in to {}: take their pools back first, or allow in_use".format(", ".join(there), goal["iqn"])
@@ -302,6 +305,23 @@ def check(goal, state, real):
     away = [step[1] for step in leaving if step[1] in there]
     if away:
         raise Refused("{} are logged in: take their pools back first, or allow in_use".format(", ".join(away)))
+    shut = _shut_out(goal, state, dict(step[1] for step in steps if step[0] == "attribute"), there)
+    if shut:
+        raise Refused(
+            "{} are logged in to {}, and would not be let in again: list them{}, take their pools back first, or allow "
+            "in_use".format(", ".join(shut), goal["iqn"], " with a secret" if goal["authentication"] == "1" else "")
+        )
+
+
+def _shut_out(goal, state, attributes, there):
+    """Who of those that are logged in could not come back once the attributes have changed, such as after a reboot."""
+    known = {name: dict(each["chap"]) for name, each in state["acls"].items()}
+    for name, each in goal["acls"].items():
+        if each["present"]:
+            known.setdefault(name, {}).update(each["chap"])
+    strangers = [name for name in there if name not in known and "generate_node_acls" in attributes]
+    asked = [name for name in there if name in known and attributes.get("authentication") == "1"]
+    return strangers + [name for name in asked if not known[name].get("userid")]
 
 
 def _check_unit(goal, unit, state, real):
@@ -323,12 +343,81 @@ def _check_unit(goal, unit, state, real):
         have = os.stat(path).st_size
         if stat.S_ISREG(mode) and unit["size"] is not None and unit["size"] < have:
             raise Refused(f"{path} has {have} bytes, more than declared: nothing is cut off a file")
+        ours = any(have and _same(have, path) for have in state["objects"].values())
+        having = [] if ours or goal["in_use"] else list(_users(path))
+        if having:
+            raise Refused("{} is in use by {}: free it first".format(path, ", ".join(having)))
     elif real and path.startswith("/dev/"):
         raise Refused(f"there is no device {path}")
     elif real and not os.path.isdir(os.path.dirname(path)):
         raise Refused(f"there is no directory for {path}")
     elif not path.startswith("/dev/") and unit["size"] is None:
         raise Refused(f"there is no file {path}: say how large it is to be (size), and it is made")
+
+
+def _users(path):
+    """Who has a device or a file now, other than the kernel's own target. Of processes with a device, those that may
+    write count: many look at devices.
+    """
+    status = os.stat(path)
+    device = stat.S_ISBLK(status.st_mode)
+    if device:
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_EXCL | os.O_CLOEXEC))
+        except OSError as error:
+            if error.errno != errno.EBUSY:
+                raise
+            yield "the kernel (it is mounted, swapped to, or part of another device)"
+    for name in names(BLOCK):
+        if _is(read(BLOCK, name, "loop", "backing_file"), status):
+            yield f"/dev/{name}"
+    for line in read(PROC, "swaps").splitlines()[1:]:
+        if not device and _is(line.split()[0].replace("\\040", " "), status):
+            yield "the kernel, as swap"
+    for pid in filter(str.isdigit, names(PROC)):
+        if any(_has(pid, number, status) for number in names(PROC, pid, "fd")):
+            yield "process {} ({})".format(pid, read(PROC, pid, "comm"))
+
+
+def _has(pid, number, status):
+    """Whether a descriptor is of that file. What is not is mostly told without its filesystem, which may hang."""
+    info = dict(re.findall(r"(?m)^(flags|ino):\s+(\S+)", read(PROC, pid, "fdinfo", number)))
+    if stat.S_ISBLK(status.st_mode):
+        if int(info.get("flags", "0"), 8) & os.O_ACCMODE == os.O_RDONLY or "/dev/" not in _target(
+            PROC, pid, "fd", number
+        ):
+            return False
+    elif info.get("ino", str(status.st_ino)) != str(status.st_ino):
+        return False
+    return _is(os.path.join(PROC, pid, "fd", number), status)
+
+
+def _target(*parts):
+    try:
+        return os.readlink(os.path.join(*parts))
+    except OSError:
+        return ""
+
+
+def _is(path, status):
+    try:
+        other = os.stat(path)
+    except OSError:
+        return False
+    if stat.S_ISBLK(status.st_mode):
+        return stat.S_ISBLK(other.st_mode) and other.st_rdev == status.st_rdev
+    return os.path.samestat(other, status)
+
+
+def notes_of(goal, state):
+    """What is declared and not done."""
+    for lun, unit in sorted(goal["luns"].items()):
+        have = state["objects"].get(state["luns"].get(lun)) or ""
+        if unit["present"] and unit["size"] and os.path.isfile(have) and os.path.getsize(have) < unit["size"]:
+            yield (
+                f"LUN {lun} keeps its size, {os.path.getsize(have)} bytes: a file is made longer when it is served "
+                "anew (state: absent, then present)"
+            )
 
 
 # --- doing it --------------------------------------------------------------------------------------------------------
@@ -440,6 +529,11 @@ def save(path, config, now, iqn):
         file.flush()
         os.fsync(file.fileno())
     os.rename(staged, path)
+    directory = os.open(os.path.dirname(path), os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
 
 
 def _is_unsaved(goal, config):
@@ -456,6 +550,7 @@ def converge(given, said):
     check(goal, state, not given["check"])
     steps = steps_for(goal, state)
     said["done"] = [words for _verb, _subject, words in steps]
+    said["notes"] = list(notes_of(goal, state))
     unsaved = _is_unsaved(goal, config)
     if not steps and unsaved:
         said["done"] = ["what is served is saved, so that it is there after a boot"]
@@ -475,7 +570,7 @@ def converge(given, said):
 
 
 def main():
-    said = {"changed": False, "done": [], "error": ""}
+    said = {"changed": False, "done": [], "notes": [], "error": ""}
     try:
         converge(json.load(sys.stdin), said)
     except (Refused, OSError) as error:
