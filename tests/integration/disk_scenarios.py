@@ -161,10 +161,14 @@ def dos_life(host: Any, disk: Disk, **source: Any) -> None:
         {"name": disk.name(6), "capacity": "4MiB", "format": "fat32"},
         {"name": disk.name(2), "capacity": "40MiB", "format": "extended"},
         {"name": disk.name(1), "capacity": "8000000", "format": "linux-raid"},
+        {"name": disk.name(3), "capacity": "4MiB", "format": "fat16"},
+        {"name": disk.name(4), "capacity": "4MiB", "format": "linux-lvm"},
     ]
     converges(host.volume, pool="cut", volumes=volumes)
     seen = table(disk)
-    assert {number: each.type for number, each in seen.items()} == {1: "fd", 2: "f", 5: "82", 6: "c", 7: "83"}
+    types = {number: each.type for number, each in seen.items()}
+    assert types == {1: "fd", 2: "f", 3: "e", 4: "8e", 5: "82", 6: "c", 7: "83"}
+    ok(host.volume(pool="cut", volumes=[{"name": disk.name(number), "state": "absent"} for number in (3, 4)]))
     assert (seen[5].size, seen[6].size, seen[7].size) == (10 * MIB, 4 * MIB, 5 * MIB)
     extended = next(record for record in host.volume_info(pool="cut") if record["format"] == "extended")
     assert (extended["capacity"], extended["allocation"]) == (40 * MIB, 19 * MIB)

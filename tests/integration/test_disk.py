@@ -70,6 +70,22 @@ def test_what_is_in_use_stays(host, disk, tmp_path):
     in_use(host, disk, tmp_path)
 
 
+def test_a_disk_beyond_what_dos_can_count(host, loop):
+    """Without a word it gets gpt."""
+    tib = 2**40
+    disk = loop(size=3 * tib)
+    pool = pool_of(disk)
+    converges(host.pool, **pool)
+    assert run("blkid", "-p", "-s", "PTTYPE", "-o", "value", disk.node) == "gpt"
+    volumes = [{"name": disk.name(1), "capacity": "2560GiB"}, {"name": disk.name(2), "capacity": "8MiB"}]
+    converges(host.volume, pool="cut", volumes=volumes)
+    assert (table(disk)[2].start > 2 * tib, table(disk)[2].size) == (True, 8 * MIB)
+    converges(host.pool, **pool, state="deleted", allow=["nonempty"])
+    error = refuses(host.pool, "not_supported", **pool_of(disk, "dos"), allow=["overwrite"])
+    assert "gpt" in error["hint"]
+    assert run("wipefs", "--noheadings", disk.node) == ""
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("label", ["bsd", "dvh", "mac", "pc98", "sun"])
 def test_other_labels(host, disk, label):
