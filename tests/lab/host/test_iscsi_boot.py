@@ -69,7 +69,7 @@ def test_logged_in_where_it_is_declared(guest: Guest, ansible: Ansible) -> None:
     guest.cut_power()
     guest.boot()
     # The boot starts the unit, which finds no target yet.
-    guest.run(f"timeout 120 sh -c 'until journalctl --unit {UNIT} --output cat | grep -q .; do sleep 1; done'")
+    guest.run(f"timeout 120 sh -c 'until journalctl --unit {UNIT} --output cat | grep -q .; do sleep 3; done'")
     guest.run(f"bash -eu /srv/serve; systemctl start iscsid; {LOG_IN}")
     assert _sessions(guest) == ["left"]
     guest.run(f"systemctl restart {UNIT}")
