@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..model.adapters import goes_with_pool
-from ..model.change import BRING_UP, EMPTIED, HALFWAY, TAKE_DOWN, Change, Condition
+from ..model.change import ANYTHING, BRING_UP, EMPTIED, HALFWAY, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
 from ..model.found import READY, UNSEEN, Found, Neighbour, User
@@ -159,7 +159,8 @@ def _still_unused(goal: PoolGoal, found: Found) -> tuple[Condition, ...]:
         return ()
     there = [each for each in found.volumes.values() if each.path]
     kept = [each for each in there if "in_use" not in goal.allow or stays_while_open(each, found)]
-    return tuple(Condition("unused", each.path or "", found.unseen) for each in kept)
+    unseen = ANYTHING if found.unseen else ()
+    return tuple(Condition("unused", each.path or "", unseen) for each in kept)
 
 
 def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) -> None:

@@ -22,7 +22,7 @@ from ..host.look import Look
 from ..host.notes import Notes, boot
 from ..host.remote import Servers
 from ..host.run import tool_missing
-from ..model.change import Change, Condition
+from ..model.change import ANYTHING, Change, Condition
 from ..model.errors import StorageError
 from ..model.found import (
     ABOVE,
@@ -452,7 +452,7 @@ def _taken(unused: Sequence[tuple[int, Condition]]) -> dict[int, StorageError]:
     users, unseen = users_of_volumes({condition.path: condition.path for _index, condition in unused})
     failed = {}
     for index, condition in unused:
-        new = [what for what in unseen if what not in condition.expected]
+        new = [what for what in unseen if what not in condition.expected and condition.expected != ANYTHING]
         if users[condition.path]:
             what = f"was taken into use by {users[condition.path][0]}"
         elif new:

@@ -53,9 +53,9 @@ class Condition:
     """Something that must still hold just before a destructive change is executed.
 
     ``kind`` is "identity" (the file at ``path`` is still the one that was looked at, ``expected``), "unused" (nothing
-    has begun to use it; ``expected`` is what could not be looked at for that before either), or one of those of
-    host/conditions.py, such as "device" (the block device at ``path`` is still that one) and "signatures" (it still
-    holds what it held, and nothing else).
+    has begun to use it; ``expected`` is what could not be looked at for that before either, or ``ANYTHING``), or one of
+    those of host/conditions.py, such as "device" (the block device at ``path`` is still that one) and "signatures" (it
+    still holds what it held, and nothing else).
     """
 
     kind: str
@@ -63,6 +63,7 @@ class Condition:
     expected: tuple = ()
 
 
+ANYTHING = ("anything",)  # may be unseen by now: of what does not answer, each look sees something else
 # What starting and stopping does to a pool's storage, beside the note of it; and that the pool was emptied before.
 BRING_UP, TAKE_DOWN, EMPTIED = "bring up", "take down", "emptied"
 

@@ -185,6 +185,8 @@ class Slow:
             to.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # it would listen as long as a thread waits in it
         for each in (self._listener, *self._sockets):
             each.close()
 

@@ -23,7 +23,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.identity import 
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
 from ansible_collections.virt.storage.plugins.module_utils.model import operations as ops
-from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
+from ansible_collections.virt.storage.plugins.module_utils.model.change import ANYTHING, Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     ITSELF,
@@ -55,6 +55,8 @@ def local(tmp_path):
         ((), (BLIND,), (BLIND,), ""),
         ((), (BLIND, "more"), (BLIND,), "could not be checked for users (more)"),
         ((User("process", "x"),), (BLIND,), (BLIND,), "was taken into use by process x"),
+        ((), (BLIND, "more"), ANYTHING, ""),
+        ((User("process", "x"),), (BLIND,), ANYTHING, "was taken into use by process x"),
     ],
 )
 def test_of_a_volume_nothing_may_be_unseen_that_was_not_warned_of(
