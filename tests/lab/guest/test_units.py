@@ -103,7 +103,7 @@ def test_started_stopped_and_undefined(host: Host, adapter: Adapter) -> None:
     made = converges(host.pool, **pool)
     assert [change["action"] for change in made["plan"]] == ["define", "start"]
     (command,) = (c for change in made["plan"] for c in change["commands"] if "scan" in c)
-    assert f" && echo '- - -' > /sys/class/scsi_host/host{adapter.number}/scan && " in command
+    assert f"echo '- - -' > /sys/class/scsi_host/host{adapter.number}/scan && " in command
     (record,) = host.pool_info(name="units")
     assert (record["state"], record["capacity"], record["available"]) == ("active", 128 * MIB, 0)
     assert sizes(host) == {"unit:0:0:0": 64 * MIB, "unit:0:0:1": 64 * MIB}
