@@ -41,7 +41,7 @@ _PASSED_ON = (
     "CRASH_SAMPLE",
 )
 _NO_TESTS = 5  # pytest's exit status
-_TRIES = 2 if os.environ.get("CI") else 1
+TRIES = 2 if os.environ.get("CI") else 1
 
 
 @contextlib.contextmanager
@@ -191,7 +191,7 @@ class Runner:
                 if not self._waiting:
                     return
                 group = self._waiting.pop(0)
-            while group.tries < _TRIES and group.status not in (0, _NO_TESTS):
+            while group.tries < TRIES and group.status not in (0, _NO_TESTS):
                 self._try(group)
 
     def _try(self, group: Group) -> None:
