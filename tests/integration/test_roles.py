@@ -288,6 +288,16 @@ EXPORTED = {
         ["fd00::/64"],
         "/usr/sbin/exportfs -u '*:/srv/vm' '[fd01::/64]:/srv/vm'",
     ),
+    "by another name": (
+        "named: kvm1 kvm1.example.com\nserved: kvm1.example.com rw sys \nserved: fd00::/64 rw sys ",
+        [],
+        "true",
+    ),
+    "otherwise by another name": (
+        "named: kvm1 k.example.com\nserved: k.example.com sys ",
+        ["fd00::/64", "kvm1"],
+        "true",
+    ),
 }
 
 
