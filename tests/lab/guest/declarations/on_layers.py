@@ -66,7 +66,7 @@ class Units(Disks):
     def disks(self) -> dict[str, str]:
         """The kernel's names of the units, as sysfs has them: no process is started for that."""
         hosts = (re.search(r"/host(\d+)/", os.path.realpath(each)) for each in _sessions())
-        return {f"unit:0:0:{lun}": disk for host in hosts if host for lun, (disk, _) in units(int(host[1])).items()}
+        return {f"unit:0:0:{lun}": disk for host in hosts if host for lun, (disk, _size) in units(int(host[1])).items()}
 
     def partitions(self) -> dict[str, str]:
         return {}
