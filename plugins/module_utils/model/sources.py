@@ -133,10 +133,10 @@ def misplaced(pool: Pool, row: PoolType, source_name: str | None) -> Problem | N
 
 def source_problem(source: Source, row: PoolType | None, own: bool = True) -> Problem | None:
     """What libvirt would refuse of a source in normal form, as far as it is declared; None when there is nothing.
-    ``own``: it may have formats that only we have a word for.
+    ``own``: it is declared to us: it may have formats that only we have a word for, and no name that is none.
     """
     problem = _format_problem(source, row, own) or _adapter_problem(source.adapter) or _auth_problem(source.auth)
-    return problem or (iscsi_problem(source) if row is not None and row.port else None)
+    return problem or (iscsi_problem(source) if own and row is not None and row.port else None)
 
 
 def iscsi_problem(source: Source) -> Problem | None:
