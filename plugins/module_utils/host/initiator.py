@@ -36,6 +36,7 @@ from .iscsi_records import (
     MANUAL,
     TRIES,
     Made,
+    asking_settings_of,
     give_back,
     given_to,
     is_kept,
@@ -56,7 +57,6 @@ _POLL_SECONDS = 0.1
 _LONGEST_PAUSE = 2.0  # seconds
 _UNDOING = 5.0  # seconds, for a login to come up that nobody waits for any more
 _LOGIN_SECONDS = 15  # open-iscsi's own, for one try to log in
-_OF_TARGET, _OF_PORTAL = "node.session.auth.", "discovery.sendtargets.auth."
 _SHOWN = 5
 _GOES_ON = (
     " iscsid may go on with it for a while. What is logged in to then is the pool's: its next start uses that, and "
@@ -228,8 +228,7 @@ class _Attempt:
             self._note(made)
             if not asking_record(portal):
                 iscsiadm.check(iscsiadm.run((*asking(portal), "-o", "new"), self._held, end))
-            settings = settings_of(self._op.credentials).items()
-            rewrite(asking_record(portal), {name.replace(_OF_TARGET, _OF_PORTAL): value for name, value in settings})
+            rewrite(asking_record(portal), asking_settings_of(self._op.credentials))
             return offers_by_record(portal, iface, self._held, end)
         finally:
             self._forget([made], self._deadline)

@@ -26,7 +26,7 @@ from .iscsi import DATABASES, DEFAULT, Node, Portal, asking_record, fields_of, n
 NODE, IFACE, ASKING, _GIVEN = "node", "iface", "asking", "given"
 MANUAL = {"node.startup": "manual", "node.conn[0].startup": "manual"}
 LOGIN_SECONDS, TRIES = "node.conn[0].timeo.login_timeout", "node.session.initial_login_retry_max"
-_AUTH = "node.session.auth."
+_AUTH, _ASKING_AUTH = "node.session.auth.", "discovery.sendtargets.auth."
 _CREDENTIALS = tuple(_AUTH + name for name in ("authmethod", "username", "password", "username_in", "password_in"))
 _END = "# END RECORD"
 
@@ -151,6 +151,11 @@ def settings_of(credentials: Any) -> dict[str, str]:
         return {}
     lines = credentials.data.decode("utf-8", "surrogateescape").splitlines()
     return {name: value for name, _equals, value in (line.partition(" = ") for line in lines)}
+
+
+def asking_settings_of(credentials: Any) -> dict[str, str]:
+    """The same account, for asking a portal."""
+    return {name.replace(_AUTH, _ASKING_AUTH): value for name, value in settings_of(credentials).items()}
 
 
 def rewrite(path: str, settings: Mapping[str, str | None]) -> None:

@@ -70,10 +70,7 @@ def offers_at(portal: Portal, seconds: float, iface: str = DEFAULT, held: Sequen
     """What a portal offers to the initiator of an interface. Raises ``command_failed``, ``deadline``,
     ``tool_missing``.
     """
-    ended = finish((*ops.discovery(str(portal)), "-I", iface), held, seconds)
-    if ended.status != NOTHING:
-        check(ended)
-    return list(_offers(ended.stdout))
+    return _told(finish((*ops.discovery(str(portal)), "-I", iface), held, seconds))
 
 
 def asking(portal: Portal) -> tuple[str, ...]:
@@ -83,7 +80,10 @@ def asking(portal: Portal) -> tuple[str, ...]:
 
 def offers_by_record(portal: Portal, iface: str, held: Sequence[int], deadline: float) -> list[Offer]:
     """What a portal offers to who asks as its record says. Nothing is noted of that."""
-    ended = run((*asking(portal), "-I", iface, "--discover", "-o", "nonpersistent"), held, deadline)
+    return _told(run((*asking(portal), "-I", iface, "--discover", "-o", "nonpersistent"), held, deadline))
+
+
+def _told(ended: Ended) -> list[Offer]:
     if ended.status != NOTHING:
         check(ended)
     return list(_offers(ended.stdout))
