@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from . import daemon as private_daemon
+from . import loops
 from .calling import call
 from .crash_support import ModuleServer, deadline
 from .daemon import Daemon
@@ -66,6 +67,22 @@ def host(tmp_path: Path) -> Host:
     return Host(tmp_path / "host")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def shared_mounts(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What a test unmounts goes from the copies that daemons of other tests have, too (mount(8), "Shared subtree").
+
+    Their namespaces are slaves; what was copied of a private mount would keep its device in use.
+    """
+    directory = tmp_path_factory.getbasetemp()
+    if os.geteuid() != 0:
+        yield
+        return
+    run("mount", "--bind", directory, directory)
+    run("mount", "--make-shared", directory)
+    yield
+    run("umount", "--lazy", directory)
+
+
 @pytest.fixture
 def loop(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
     """Makes loop devices on sparse files."""
@@ -76,13 +93,13 @@ def loop(tmp_path: Path) -> Iterator[Callable[..., Disk]]:
         file.touch()
         os.truncate(file, size)
         scan = ["--partscan"] if partitions else []
-        node = run("losetup", "--find", "--show", "--sector-size", sector, *scan, file)
+        node = loops.attach(file, "--sector-size", sector, *scan)
         made.append(node)
         return Disk(node, node, os.path.basename(node) + "p")
 
     yield make
     for device in made:
-        run("losetup", "--detach", device)
+        loops.detach(device)
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +30,8 @@ from ansible_collections.virt.storage.plugins.module_utils.host.users import use
 from ansible_collections.virt.storage.plugins.module_utils.host.volume_users import writers_of
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import BLANK
+
+from . import loops
 
 MIB = 2**20
 pytestmark = [pytest.mark.root, pytest.mark.deadline(60)]
@@ -56,7 +57,7 @@ class Disks:
         return self.attach(path, *options)
 
     def attach(self, path: Path | str, *options: str) -> str:
-        node = output("losetup", "--find", "--show", *options, path).strip()
+        node = loops.attach(path, *options)
         self._undo.callback(self._detach, node)
         return node
 
@@ -64,7 +65,7 @@ class Disks:
     def _detach(node: str) -> None:
         """Partitions first: of a device without partition scanning they would stay, for whoever gets it next."""
         subprocess.run(["partx", "--delete", node], check=False, capture_output=True)
-        subprocess.run(["losetup", "--detach", node], check=False, capture_output=True)
+        loops.detach(node)
 
     def mount(self, device: str, name: str = "mnt", *options: str) -> Path:
         point = self.root / name
@@ -89,25 +90,6 @@ def disks(tmp_path: Path) -> Iterator[Disks]:
 @pytest.fixture
 def disk(disks: Disks) -> str:
     return disks.add()
-
-
-@pytest.fixture
-def own_loop(disks: Disks) -> Iterator[str]:
-    """A loop device with nothing attached, which nobody else is given (drivers/block/loop.c: LOOP_CTL_ADD, …REMOVE)."""
-    add, remove, number = 0x4C80, 0x4C81, 100_000 + os.getpid()
-    with open("/dev/loop-control", "rb") as control:
-        fcntl.ioctl(control, add, number)
-        node = f"/dev/loop{number}"
-        yield node
-        detach(node)
-        fcntl.ioctl(control, remove, number)
-
-
-def detach(node: str) -> None:
-    """Waits for others that look at it, such as blkid: until then it stays attached."""
-    while subprocess.run(["losetup", node], check=False, capture_output=True).returncode == 0:
-        subprocess.run(["losetup", "--detach", node], check=False, capture_output=True)
-        time.sleep(0.05)
 
 
 @pytest.fixture
@@ -189,15 +171,14 @@ def test_by_another_name(disk: str, tmp_path: Path) -> None:
     assert disk in aliases(device_at(disk))
 
 
-def test_what_was_attached_anew_is_another_device(disks: Disks, own_loop: str) -> None:
+def test_what_was_attached_anew_is_another_device(disks: Disks, disk: str) -> None:
     seen = []
     for name in ("one", "other", "one"):
         path = disks.root / name
         with path.open("wb") as file:
             file.truncate(64 * MIB)
-        output("losetup", own_loop, path)
-        seen.append(device_at(own_loop))
-        detach(own_loop)
+        loops.attach_anew(disk, path)
+        seen.append(device_at(disk))
     assert seen[0].identity != seen[1].identity
     assert seen[0]._replace(serial="", diskseq="") == seen[1]._replace(serial="", diskseq="")
     if seen[0].diskseq:
@@ -435,12 +416,12 @@ def test_what_is_mounted_below_and_attached(disks: Disks, mounted: Path) -> None
     finally:
         output("umount", mounted / "inside")
     (mounted / "image").write_bytes(bytes(MIB))
-    node = output("losetup", "--find", "--show", mounted / "image").strip()
+    node = loops.attach(mounted / "image")
     try:
         assert mount_users(mounted) == [f"loop {node}"]
         assert busy(mounted)
     finally:
-        output("losetup", "--detach", node)
+        loops.detach(node)
 
 
 def test_a_file_for_swapping(mounted: Path) -> None:
@@ -489,11 +470,7 @@ def broken(condition: object) -> str:
     return conditions.Checks(10).broken(condition)
 
 
-def test_conditions_of_a_device(disks: Disks, own_loop: str) -> None:
-    disk, path = own_loop, disks.root / "disk"
-    with path.open("wb") as file:
-        file.truncate(64 * MIB)
-    output("losetup", disk, path)
+def test_conditions_of_a_device(disks: Disks, disk: str) -> None:
     of_device = conditions.is_device(device_at(disk))
     of_content = conditions.holds(disk, content_at(disk, 10))
     unused = conditions.device_unused(disk)
@@ -506,11 +483,12 @@ def test_conditions_of_a_device(disks: Disks, own_loop: str) -> None:
         file.seek(2 * MIB)
         file.write(b"x" * MIB)
     assert [bool(broken(each)) for each in every] == [False, True, False]
-    detach(disk)
-    assert [bool(broken(each)) for each in every] == [True, True, False]
-    with path.open("r+b") as file:
-        file.truncate(63 * MIB)
-    output("losetup", disk, path)
+    with loops.detached(disk):
+        assert [bool(broken(each)) for each in every] == [True, True, False]
+    other = disks.root / "other"
+    other.touch()
+    os.truncate(other, 63 * MIB)
+    loops.attach_anew(disk, other)
     assert "replaced" in broken(of_device)
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from . import loops
 from .conftest import Host
 from .test_daemon_types import MIB, actions, code, converges, ok, run
 
@@ -145,7 +146,7 @@ def test_a_device_of_another_host_is_not_looked_at_here(far, tmp_path):
     file = tmp_path / "device"
     file.touch()
     os.truncate(file, 64 * MIB)
-    device = run("losetup", "--find", "--show", file)
+    device = loops.attach(file)
     try:
         run("mkfs.ext4", "-q", device)
         pool = {
@@ -165,7 +166,7 @@ def test_a_device_of_another_host_is_not_looked_at_here(far, tmp_path):
         ok(far.pool(name=far.name, state="absent"))
     finally:
         far.daemon.remove_pools()
-        run("losetup", "--detach", device)
+        loops.detach(device)
 
 
 def test_a_host_that_is_not_reached(far, pool):

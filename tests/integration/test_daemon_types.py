@@ -29,6 +29,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.host import daemon as engine_daemon
 
 from . import daemon as private_daemon
+from . import loops
 from .conftest import Host
 
 pytestmark = [
@@ -95,12 +96,12 @@ def loop(tmp_path):
         file = tmp_path / f"device{len(made)}"
         file.touch()
         os.truncate(file, size)
-        made.append(run("losetup", "--find", "--show", "--partscan", file))
+        made.append(loops.attach(file, "--partscan"))
         return made[-1]
 
     yield make
     for device in made:
-        run("losetup", "--detach", device)
+        loops.detach(device)
 
 
 @pytest.fixture

@@ -21,6 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.host.apply import App
 from ansible_collections.virt.storage.plugins.module_utils.host.processes import Processes
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import ChangeTable
 
+from . import loops
 from .crash_support import define_guest, disk_file
 from .disk_scenarios import (
     MIB,
@@ -38,7 +39,6 @@ from .disk_scenarios import (
     table,
     the_daemon_sees_the_same,
 )
-from .mounting import shared_below
 
 pytestmark = [
     pytest.mark.root,
@@ -322,15 +322,14 @@ def open_as_a_whole(disk: Disk, tmp_path: Path) -> Iterator[str]:
 @contextmanager
 def under_another_disk(disk: Disk, tmp_path: Path) -> Iterator[str]:
     """Its partition is mounted, under another name."""
-    above = run("losetup", "--find", "--show", "--offset", MIB, disk.node)
+    above = loops.attach(disk.node, "--offset", MIB)
     (tmp_path / "m").mkdir()
-    with shared_below(tmp_path):
-        run("mount", above, tmp_path / "m")
-        try:
-            yield f"loop {above} on {disk.node}"
-        finally:
-            run("umount", tmp_path / "m")
-            run("losetup", "--detach", above)
+    run("mount", above, tmp_path / "m")
+    try:
+        yield f"loop {above} on {disk.node}"
+    finally:
+        run("umount", tmp_path / "m")
+        loops.detach(above)
 
 
 @pytest.mark.thorough
@@ -535,14 +534,13 @@ def mounted_meanwhile(host, disk, tmp_path, meanwhile):
     run("mkfs.ext4", "-q", disk.path(1))
     point = tmp_path / "point"
     point.mkdir()
-    with shared_below(tmp_path):
-        meanwhile(lambda: run("mount", disk.path(1), point))
-        yield
-        assert sorted(table(disk)) == [1]
-        assert table(disk)[1].size == 20 * MIB
-        run("umount", point)
-        assert run("fsck.ext4", "-fn", disk.path(1))
-        assert run("blkid", "-p", "-o", "value", "-s", "PTTYPE", disk.node) == "gpt"
+    meanwhile(lambda: run("mount", disk.path(1), point))
+    yield
+    assert sorted(table(disk)) == [1]
+    assert table(disk)[1].size == 20 * MIB
+    run("umount", point)
+    assert run("fsck.ext4", "-fn", disk.path(1))
+    assert run("blkid", "-p", "-o", "value", "-s", "PTTYPE", disk.node) == "gpt"
 
 
 @pytest.mark.parametrize(

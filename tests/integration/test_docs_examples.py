@@ -28,8 +28,8 @@ from typing import Any
 import pytest
 import yaml
 
+from . import loops
 from .disk_scenarios import Disk
-from .mounting import shared_below
 from .playbooks import Playbooks
 from .servers import HOST, Servers
 from .targets import Targets
@@ -174,15 +174,14 @@ def disk(tmp_path: Path) -> Iterator[str]:
     image = tmp_path / "disk.img"
     with image.open("wb") as file:
         file.truncate(1 << 30)
-    made = subprocess.run(["losetup", "--find", "--show", image], capture_output=True, text=True, check=False)
-    if made.returncode != 0:
+    if not os.path.exists(loops.CONTROL):
         pytest.skip("no loop devices here")
-    with shared_below(tmp_path):
-        yield made.stdout.strip()
-        for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
-            if line.split()[1].startswith(f"{tmp_path}/"):
-                subprocess.run(["umount", line.split()[1]], check=True)
-        subprocess.run(["losetup", "--detach", made.stdout.strip()], check=True)
+    device = loops.attach(image)
+    yield device
+    for line in Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines():
+        if line.split()[1].startswith(f"{tmp_path}/"):
+            subprocess.run(["umount", line.split()[1]], check=True)
+    loops.detach(device)
 
 
 @pytest.fixture(scope="module")

@@ -17,9 +17,9 @@ import time
 
 import pytest
 
+from . import loops
 from .conftest import Host
 from .crash_support import MIB
-from .mounting import shared_below
 from .test_fs_pools import run  # where nothing can be mounted, that leaves these out too
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.libvirt_binding, pytest.mark.deadline(300)]
@@ -37,7 +37,7 @@ class Side:
         top.mkdir(exist_ok=True)
         (top / "disk").touch()
         os.truncate(top / "disk", 64 * MIB)
-        self.device = run("losetup", "--find", "--show", top / "disk")
+        self.device = loops.attach(top / "disk")
 
     def task(self, check, where, kind, **how):
         source = {"device": self.device, "format": kind}
@@ -73,11 +73,11 @@ def said(result):
 def sides(daemon_host, tmp_path):
     top = tmp_path / "native"
     top.mkdir()
-    with shared_below(top), contextlib.ExitStack() as after:
+    with contextlib.ExitStack() as after:
         inside = ["nsenter", "--mount", "--target", str(daemon_host.daemon.pid)]
         made = [Side(Host(tmp_path / "host"), top), Side(daemon_host, tmp_path / "theirs", inside)]
         for side in made:
-            after.callback(run, "losetup", "--detach", side.device, check=False)
+            after.callback(loops.detach, side.device)
         after.callback(daemon_host.daemon.remove_pools)
         after.callback(lambda: [run("umount", top / where, check=False) for where in "ab"])
         after.callback(lambda: [side.let_go() for side in made])

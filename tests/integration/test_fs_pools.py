@@ -23,9 +23,9 @@ from ansible_collections.virt.storage.plugins.module_utils.host import kernel
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import MakeOn
 
+from . import loops
 from .conftest import Host
 from .crash_support import MIB, ModuleServer, define_guest, disk_file, disk_volume, done, refused, unchanged
-from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(120)]
 
@@ -53,7 +53,7 @@ class Disk:
         self.host, self.top, self.file = host, top, top / "disk.img"
         with self.file.open("wb") as file:
             file.truncate(size)
-        self.device = run("losetup", "--find", "--show", self.file)
+        self.device = loops.attach(self.file)
         self.path = top / "pool"
 
     def pool(self, check: bool = False, **params: Any) -> dict[str, Any]:
@@ -75,18 +75,17 @@ class Disk:
             run("umount", self.top / "elsewhere", check=False)
         run("blockdev", "--setrw", self.device, check=False)
         run("swapoff", self.device, check=False)
-        run("losetup", "--detach", self.device, check=False)
+        loops.detach(self.device)
 
 
 @contextlib.contextmanager
 def a_disk(host: Host, top: Path, size: int = 64 * MIB) -> Iterator[Disk]:
     host.root.mkdir(parents=True, exist_ok=True)
-    with shared_below(top):
-        made = Disk(host, top, size)
-        try:
-            yield made
-        finally:
-            made.close()
+    made = Disk(host, top, size)
+    try:
+        yield made
+    finally:
+        made.close()
 
 
 @pytest.fixture
@@ -315,26 +314,24 @@ def test_what_a_loop_device_is_attached_to_is_not_taken_from_others(disk, params
             assert who in refused(disk.pool(check=check, **params), "device_in_use")["message"]
         assert (disk.content(), disk.mounted()) == ("ext4", {})
 
-    other = run("losetup", "--find", "--show", disk.file)
+    other = loops.attach(disk.file)
     left_alone(f"loop {other}")
-    run("losetup", "--detach", other)
+    loops.detach(other)
     definition = define_guest(disk.host.root, "off", disk_file(disk.file))
     left_alone("guest off")
     definition.unlink()
     with subprocess.Popen(["sleep", "60"], stdin=os.open(disk.file, os.O_RDWR)) as process:
         left_alone("process sleep")
         process.kill()
-    run("losetup", "--detach", disk.device)
     os.truncate(disk.file, 80 * MIB)
-    run("losetup", "--sizelimit", 64 * MIB, disk.device, disk.file)
-    behind = run("losetup", "--find", "--show", "--offset", 64 * MIB, disk.file)
+    loops.attach_anew(disk.device, disk.file, "--sizelimit", 64 * MIB)
+    behind = loops.attach(disk.file, "--offset", 64 * MIB)
     same_plan(disk, **params)
-    run("losetup", "--detach", behind)
+    loops.detach(behind)
 
 
 def test_the_disk_of_a_partition_is_not_taken_from_who_has_it_open(disk):
-    run("losetup", "--detach", disk.device)
-    run("losetup", "--partscan", disk.device, disk.file)
+    loops.attach_anew(disk.device, disk.file, "--partscan")
     run("sfdisk", "--quiet", "--no-reread", disk.device, input_text="label: gpt\nsize=40M\n")
     run("partx", "--update", disk.device)
     source = {"device": f"{disk.device}p1", "format": "ext4"}
@@ -458,13 +455,13 @@ def test_a_source_by_uuid_and_by_label(disk, host):
         assert not disk.mounted()
     copy = disk.top / "copy.img"
     copy.write_bytes(disk.file.read_bytes())
-    twin = run("losetup", "--find", "--show", copy)
+    twin = loops.attach(copy)
     try:
         error = refused(disk.pool(source={"device": f"UUID={uuid}"}), "source_conflict")
         assert twin in error["message"]
         assert disk.device in error["message"]
     finally:
-        run("losetup", "--detach", twin)
+        loops.detach(twin)
 
 
 def test_a_device_that_went_away(disk):
@@ -474,10 +471,10 @@ def test_a_device_that_went_away(disk):
     refused(
         disk.pool(name="q", path=str(disk.top / "q"), source={"device": str(gone), "format": "ext4"}), "source_missing"
     )
-    run("losetup", "--detach", disk.device)
-    error = refused(disk.pool(), "source_missing")
-    assert disk.device in error["message"]
-    refused(disk.pool(state="deleted"), "source_missing")
+    with loops.detached(disk.device):
+        error = refused(disk.pool(), "source_missing")
+        assert disk.device in error["message"]
+        refused(disk.pool(state="deleted"), "source_missing")
 
 
 def test_another_filesystem_than_the_one_declared(disk):
@@ -528,8 +525,8 @@ def test_a_play_that_deletes_a_pool_and_makes_another_of_its_disk_can_run_again(
     done(disk.pool(**gone, state="deleted"))
     run("mkswap", disk.device)
     unchanged(disk.pool(**gone, state="deleted"))
-    run("losetup", "--detach", disk.device)
-    unchanged(disk.pool(**gone, state="deleted"))
+    with loops.detached(disk.device):
+        unchanged(disk.pool(**gone, state="deleted"))
 
 
 def test_who_only_looks_into_a_device_for_a_moment_is_no_user(disk):
@@ -637,10 +634,9 @@ def test_what_is_mounted_over_a_pool_after_the_look_stays(disk, monkeypatch, dec
 
 def test_another_device_of_that_name_is_not_formatted(disk, meanwhile):
     def exchange() -> None:
-        run("losetup", "--detach", disk.device)
         with (disk.top / "other.img").open("wb") as file:
             file.truncate(64 * MIB)
-        run("losetup", disk.device, disk.top / "other.img")
+        loops.attach_anew(disk.device, disk.top / "other.img")
 
     meanwhile(MakeOn, exchange)
     kept_off(disk.pool(), "changed_meanwhile")
@@ -744,8 +740,7 @@ def test_a_note_of_another_boot_tells_nothing(disk, server, monkeypatch):
 
 
 def test_a_table_that_went_is_gone_for_the_kernel_too(disk):
-    run("losetup", "--detach", disk.device)
-    run("losetup", "--partscan", disk.device, disk.file)
+    loops.attach_anew(disk.device, disk.file, "--partscan")
     run("sfdisk", "--quiet", "--no-reread", disk.device, input_text="label: gpt\nsize=10M\n")
     run("partx", "--update", disk.device)
     assert Path(f"{disk.device}p1").exists()

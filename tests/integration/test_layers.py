@@ -14,7 +14,6 @@ import pytest
 
 from .conftest import Host
 from .disk_scenarios import MIB, Disk, converges, ok, pool_of, refuses, run
-from .mounting import shared_below
 
 pytestmark = [
     pytest.mark.root,
@@ -26,10 +25,9 @@ pytestmark = [
 
 @pytest.fixture
 def disk(loop: Callable[..., Disk], tmp_path: Path) -> Iterator[Disk]:
-    with shared_below(tmp_path):
-        yield loop()
-        while os.path.ismount(tmp_path / "files"):
-            run("umount", tmp_path / "files")
+    yield loop()
+    while os.path.ismount(tmp_path / "files"):
+        run("umount", tmp_path / "files")
 
 
 @pytest.fixture

@@ -20,6 +20,7 @@ from ansible_collections.virt.storage.plugins.module_utils.engines.libvirt impor
 from ansible_collections.virt.storage.plugins.module_utils.host import peers
 
 from . import daemon as private_daemon
+from . import loops
 from .crash_support import MIB, disk_file, disk_volume, done, image_info, qcow2, qemu_img, refused, unchanged
 from .test_daemon_types import run
 
@@ -201,11 +202,11 @@ def device_with(host, content: bytes) -> Path:
 @contextlib.contextmanager
 def attached(file: Path) -> Iterator[str]:
     """A loop device."""
-    device = run("losetup", "--find", "--show", file)
+    device = loops.attach(file)
     try:
         yield device
     finally:
-        run("losetup", "--detach", device)
+        loops.detach(device)
 
 
 def test_a_device_with_content_without_a_signature_is_not_formatted(daemon_host):

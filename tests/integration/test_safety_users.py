@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+from . import loops
 from .crash_support import (
     CHECK,
     MIB,
@@ -28,7 +29,6 @@ from .crash_support import (
     unchanged,
     without_locks,
 )
-from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
@@ -263,26 +263,23 @@ def qemu_nbd_on_an_overlay(disk):
 
 @contextlib.contextmanager
 def loop_device(disk):
-    device = subprocess.run(
-        ["losetup", "-f", "--show", disk], check=True, capture_output=True, text=True
-    ).stdout.strip()
+    device = loops.attach(disk)
     try:
         yield device
     finally:
-        subprocess.run(["losetup", "-d", device], check=True)
+        loops.detach(device)
 
 
 @contextlib.contextmanager
 def bind_mount(disk):
     place = disk.parent.parent / "mounts"
     place.mkdir()
-    with shared_below(place):
-        (place / "disk").touch()
-        subprocess.run(["mount", "--bind", disk, place / "disk"], check=True)
-        try:
-            yield
-        finally:
-            subprocess.run(["umount", place / "disk"], check=True)
+    (place / "disk").touch()
+    subprocess.run(["mount", "--bind", disk, place / "disk"], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", place / "disk"], check=True)
 
 
 @contextlib.contextmanager
@@ -311,7 +308,10 @@ def loop_device_elsewhere(disk):
     """Attached under a path that is another file for us."""
     target, told = disk.parent.parent / "theirs", disk.parent.parent / "node"
     target.touch()
-    with in_mounts_of_its_own(f"mount --bind {disk} {target}; losetup --find --show {target} > {told}"):
+    script = f"mount --bind {disk} {target}; losetup --find --show {target} > {told}"
+    with contextlib.ExitStack() as stack:
+        with loops.alone():
+            stack.enter_context(in_mounts_of_its_own(script))
         try:
             yield
         finally:

@@ -22,8 +22,8 @@ from ansible_collections.virt.storage.plugins.module_utils.backends import logic
 from ansible_collections.virt.storage.plugins.module_utils.host import nested
 
 from . import daemon as private_daemon
+from . import loops
 from .calling import call
-from .mounting import shared_below
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.deadline(120)]
 
@@ -50,8 +50,8 @@ class Host:
         file = self.root / f"disk{self._number}"
         with file.open("wb") as image:
             image.truncate(size)
-        node = run("losetup", "--find", "--show", "--partscan", file)
-        self.undo.callback(run, "losetup", "--detach", node)
+        node = loops.attach(file, "--partscan")
+        self.undo.callback(loops.detach, node)
         return node
 
     def mount(self, node: str) -> Path:
@@ -75,7 +75,7 @@ class Host:
 
 @pytest.fixture
 def host(tmp_path: Path) -> Iterator[Host]:
-    with shared_below(tmp_path), contextlib.ExitStack() as undo:
+    with contextlib.ExitStack() as undo:
         yield Host(tmp_path, undo)
 
 

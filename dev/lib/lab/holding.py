@@ -20,6 +20,7 @@ import places
 from places import CACHE, Stop, say
 
 LAB = CACHE / "lab"
+DEBIANS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 @contextlib.contextmanager
@@ -125,10 +126,11 @@ def alone(command: list[str]) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """For Debian's tools: the C locale, no questions, /usr/sbin on PATH also for a plain user."""
+    """For Debian's tools: the C locale, no questions, and Debian's own programs first, also for a plain user: some of
+    those tools are Python programs, and another python3 on PATH may be too old for them.
+    """
     env = dict(os.environ, LC_ALL="C", DEBIAN_FRONTEND="noninteractive")
-    path = env.get("PATH", os.defpath).split(os.pathsep)
-    ours = {str(each) for each in places.VENVS.glob("*/bin")}
-    path = [entry for entry in path if entry not in ours]
-    env["PATH"] = os.pathsep.join(path + [entry for entry in ("/usr/sbin", "/sbin") if entry not in path])
+    ours = [*DEBIANS, *map(str, places.VENVS.glob("*/bin"))]
+    path = [entry for entry in env.get("PATH", os.defpath).split(os.pathsep) if entry not in ours]
+    env["PATH"] = os.pathsep.join([*DEBIANS, *path])
     return env
