@@ -29,6 +29,7 @@ import places
 import pythons
 from places import COLLECTIONS, LOCAL, LOGS, ROOT, Stop, say
 
+ANSIBLE_LINT = "ansible-lint"
 LAB = "lab"  # its guests take both cores: it runs only when it is asked for
 GROUPS = ("sanity", "integration", "unit", "lint", "docs", LAB)
 STEP_TIMEOUT, LAB_TIMEOUT = 30 * 60, 50 * 60
@@ -44,8 +45,6 @@ OLDEST_RUNS_QUICK = "libvirt_binding and not thorough"
 NEED_ANSIBLE = "needs_ansible"
 WORKERS = "4"  # on two processors: half of the time the integration tests wait for tools and for the kernel
 SHORTER = {"DECLARATIONS_SEQUENCES": "100"}
-# Who waits for it gets fewer of what is random or killed than CI, and the unit tests with one Python.
-QUICK = {} if "CI" in os.environ or not REPEATABLE else {**SHORTER, "ENGINES_SEQUENCES": "60", "CRASH_SAMPLE": "3"}
 # With CI set, so few failing tests of a step are run once more, alone: a machine that has much else to do can stall for
 # longer than a test allows for. What passes then is named in the summary, and is to be looked into all the same.
 FEW = 3
@@ -87,7 +86,7 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str], quick: bool) -> li
         elif quick:
             arguments += ["-m", QUICK_RUNS]
         step = _pytest("integration", python, arguments + pytest_arguments)
-        fewer = QUICK if python is main else {**SHORTER, **QUICK}
+        fewer = {} if python is main else SHORTER
         step.extra_env.update({**REPEATABLE, **{name: n for name, n in fewer.items() if name not in os.environ}})
         steps.append(step)
     sanity = [str(ROOT / "dev" / "ansible_test"), *(["--quick"] if quick else [])]
@@ -111,7 +110,7 @@ def plan(choice: pythons.Choice, pytest_arguments: list[str], quick: bool) -> li
             [["mypy", "--config-file", str(ROOT / "pyproject.toml"), "-p", "ansible_collections.virt.storage.plugins"]],
             directory=COLLECTIONS,
         ),
-        Step("lint", "ansible-lint", main, [["ansible-lint", "--offline", "--profile", "production", "--nocolor"]]),
+        Step("lint", ANSIBLE_LINT, main, [["ansible-lint", "--offline", "--profile", "production", "--nocolor"]]),
         Step(
             "docs",
             "docs and changelog",
@@ -350,7 +349,7 @@ def _versions(python: pythons.Python) -> str:
 
 def _is_thorough(step: Step, choice: pythons.Choice) -> bool:
     """What seldom finds what the other steps did not, and takes its time."""
-    return step.group == "unit" and step.python is not choice.main
+    return step.title == ANSIBLE_LINT or (step.group == "unit" and step.python is not choice.main)
 
 
 def entry(arguments: list[str]) -> int:
@@ -392,7 +391,9 @@ def entry(arguments: list[str]) -> int:
         notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")
     if quick:
         notes.append("ansible-test sanity: of dev/ and tests/, and imports with each Python: with CI, or make sanity")
-        notes += [f"{step.title}: run with CI set, or by make unit" for step in steps if _is_thorough(step, choice)]
+        notes += [
+            f"{step.title}: run with CI set, or by make {step.group}" for step in steps if _is_thorough(step, choice)
+        ]
         steps = [step for step in steps if not _is_thorough(step, choice)]
     if options.python:
         steps = [step for step in steps if step.python.short == options.python]

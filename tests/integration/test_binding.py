@@ -47,6 +47,7 @@ def run_module(tmp_path, collections_path):
     return run
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("count", [1, 10_000], ids=["small", "more than a pipe holds"])
 def test_it_runs_again_with_its_parameters(run_module, count):
     result, printed = run_module(count)
@@ -58,6 +59,7 @@ def test_it_runs_again_with_its_parameters(run_module, count):
     assert PASSWORD not in printed
 
 
+@pytest.mark.thorough
 def test_check_mode_and_diff_survive(run_module):
     result, printed = run_module(1, "--check", "--diff")
     assert result["check_mode"]
@@ -66,6 +68,7 @@ def test_check_mode_and_diff_survive(run_module):
     assert PASSWORD not in printed
 
 
+@pytest.mark.thorough
 @pytest.mark.root
 def test_where_no_python_has_it_the_error_names_the_package(run_module):
     hidden = "/usr/lib/python3/dist-packages"

@@ -225,6 +225,7 @@ def test_nobody(partitioned: str) -> None:
     assert users(f"{partitioned}p1") == []
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("flags", [os.O_RDONLY, os.O_RDWR])
 def test_a_process(partitioned: str, tmp_path: Path, flags: int) -> None:
     program = "import os, sys\nos.open(sys.argv[1], int(sys.argv[2]))"
@@ -294,6 +295,7 @@ def test_swap(disk: str) -> None:
         output("swapoff", disk)
 
 
+@pytest.mark.thorough
 def test_who_may_write_to_it(disks: Disks, partitioned: str) -> None:
     def writers(node: str) -> list[str]:
         return list(map(str, writers_of(node)))
@@ -470,6 +472,7 @@ def broken(condition: object) -> str:
     return conditions.Checks(10).broken(condition)
 
 
+@pytest.mark.thorough
 def test_conditions_of_a_device(disks: Disks, disk: str) -> None:
     of_device = conditions.is_device(device_at(disk))
     of_content = conditions.holds(disk, content_at(disk, 10))

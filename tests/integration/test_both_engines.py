@@ -32,7 +32,7 @@ from .declarations.shares import table, too_rare
 if TYPE_CHECKING:
     from .declarations.twins import Twins
 
-pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.libvirt_binding]
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.libvirt_binding, pytest.mark.thorough]
 
 SHARDS = 6
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"

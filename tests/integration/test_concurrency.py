@@ -12,7 +12,7 @@ import pytest
 
 from .crash_support import MIB, ModuleServer, leftovers, qemu_img, refused, unchanged
 
-pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(90)]
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(90), pytest.mark.thorough]
 
 ROUNDS = 5
 

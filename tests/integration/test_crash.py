@@ -39,6 +39,7 @@ from .crash_support import (
 ALL = os.environ.get("CRASH_POINTS") == "all"
 
 pytestmark = [
+    pytest.mark.thorough,
     pytest.mark.needs_ansible,
     pytest.mark.deadline(3600 if ALL else 120),
     pytest.mark.xdist_group("crash"),  # many begin with the same undisturbed run

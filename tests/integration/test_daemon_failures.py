@@ -103,6 +103,7 @@ with patch_module_args(json.loads(sys.argv[1])):
 """
 
 
+@pytest.mark.thorough
 def test_a_module_ends_though_the_daemon_hangs(daemon_host, pool, stopped):
     """To close a connection that hangs would hang too, also when Python does so at its end."""
     ok(daemon_host.pool(**pool))

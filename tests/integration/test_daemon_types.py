@@ -130,6 +130,7 @@ def label(device) -> str:
     return run("blkid", "-p", "-s", "UUID", "-o", "value", device)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "size"), [("ext4", 64 * MIB), ("xfs", 320 * MIB)])
 def test_an_empty_device_is_formatted_once(fs, loop, kind, size):
     host, pool, _first = fs
@@ -283,6 +284,7 @@ def test_what_the_daemon_cannot_do_with_files(fs, tmp_path, volume):
     assert host.volume_info(fields=["name", "capacity", "mode"]) == before
 
 
+@pytest.mark.thorough
 def test_deleting_a_filesystem_pool_deletes_its_volumes(fs):
     host, pool, device = fs
     pool["source"] = {"device": device, "format": "ext4"}
@@ -300,6 +302,7 @@ def test_deleting_a_filesystem_pool_deletes_its_volumes(fs):
     assert [record["name"] for record in host.volume_info()] == ["lost+found"]
 
 
+@pytest.mark.thorough
 def test_a_change_that_needs_a_restart_builds_nothing(fs, tmp_path):
     host, pool, device = fs
     pool["source"] = {"device": device, "format": "ext4"}
@@ -378,6 +381,7 @@ def disk(clean, loop):
     return clean, {"name": clean.name, "type": "disk", "path": "/dev"}, device
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["gpt", "dos"])
 def test_partitions(disk, kind):
     host, pool, device = disk
@@ -405,6 +409,7 @@ def test_partitions(disk, kind):
     assert run("wipefs", "--noheadings", device) == ""
 
 
+@pytest.mark.thorough
 def test_a_disk_that_somebody_has_as_a_whole_is_left_alone(disk):
     """Empty as it is: no partition is made on it, and its table stays."""
     host, pool, device = disk
@@ -779,6 +784,7 @@ def commands(state) -> list[str]:
     return [line for line in lines if line.split()[1] in ("create", "destroy")]
 
 
+@pytest.mark.thorough
 def test_a_zpool(zfs, loop):
     host, state = zfs
     device = loop()

@@ -53,10 +53,12 @@ def disk(loop) -> Disk:
     return loop()
 
 
+@pytest.mark.thorough
 def test_a_gpt_disk(host, disk):
     gpt_life(host, disk)
 
 
+@pytest.mark.thorough
 def test_a_dos_disk(host, disk):
     dos_life(host, disk)
 
@@ -66,10 +68,12 @@ def test_sectors_of_4096_bytes(host, loop):
     gpt_life(host, loop(sector=4096))
 
 
+@pytest.mark.thorough
 def test_what_is_in_use_stays(host, disk, tmp_path):
     in_use(host, disk, tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_disk_beyond_what_dos_can_count(host, loop):
     """Without a word it gets gpt."""
     tib = 2**40
@@ -117,6 +121,7 @@ def test_a_table_that_is_no_partition_table(host, disk):
     refuses(host.pool, "not_supported", **pool_of(disk, "lvm2"))
 
 
+@pytest.mark.thorough
 def test_what_is_on_the_disk_is_not_lost_unsaid(host, disk):
     for make in (["mkfs.ext4", "-q"], ["mkswap"]):
         run(*make, disk.node)
@@ -130,6 +135,7 @@ def test_what_is_on_the_disk_is_not_lost_unsaid(host, disk):
     assert "without a signature" in made["plan"][1]["destroys"]
 
 
+@pytest.mark.thorough
 def test_all_that_is_cleared_is_looked_at(host, disk):
     """As a boot loader that lies behind the first MiB, between the samples that are read of larger places."""
     data = ["dd", "if=/dev/urandom", f"of={disk.node}", "bs=4K", "count=1", "status=none", "conv=fsync"]
@@ -142,6 +148,7 @@ def test_all_that_is_cleared_is_looked_at(host, disk):
     assert "without a signature" in made["plan"][0]["destroys"]
 
 
+@pytest.mark.thorough
 def test_a_table_of_another_kind_is_foreign(host, disk):
     run(
         "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"
@@ -158,6 +165,7 @@ def test_a_table_of_another_kind_is_foreign(host, disk):
     assert run("wipefs", "--noheadings", "--output", "TYPE", disk.node) == "dos"
 
 
+@pytest.mark.thorough
 def test_odd_partitions_are_as_they_are(host, disk):
     run(
         "parted",
@@ -183,6 +191,7 @@ def test_odd_partitions_are_as_they_are(host, disk):
     assert host.volume_info()[0]["format"] == "fat16"
 
 
+@pytest.mark.thorough
 def test_devices_that_can_not_be_cut(host, disk, loop, tmp_path):
     error = refuses(host.pool, "not_supported", **pool_of(loop(partitions=False)))
     assert "--partscan" in error["hint"]
@@ -211,6 +220,7 @@ def links():
         yield Path(directory)
 
 
+@pytest.mark.thorough
 def test_links_of_the_target(host, disk, links):
     (links / "mine").symlink_to(disk.node)
     for number in (1, 2):
@@ -224,6 +234,7 @@ def test_links_of_the_target(host, disk, links):
     converges(host.volume, pool="cut", name=disk.name(1), state="absent")
 
 
+@pytest.mark.thorough
 def test_content(host, disk, tmp_path):
     """Written before the partition is there."""
     ok(host.pool(**pool_of(disk, "gpt")))
@@ -246,6 +257,7 @@ def test_content(host, disk, tmp_path):
     assert not any(Path(disk.path(3)).read_bytes()[:MIB])
 
 
+@pytest.mark.thorough
 def test_what_is_mounted_is_copied_only_while_nothing_is_written(host, disk, tmp_path):
     ok(host.pool(**pool_of(disk, "gpt")))
     ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
@@ -261,6 +273,7 @@ def test_what_is_mounted_is_copied_only_while_nothing_is_written(host, disk, tmp
         run("umount", tmp_path / "m")
 
 
+@pytest.mark.thorough
 def test_what_volumes_of_a_disk_can_not_have(host, disk):
     ok(host.pool(**pool_of(disk, "gpt")))
     volume = {"pool": "cut", "name": disk.name(1), "capacity": "8MiB"}
@@ -273,6 +286,7 @@ def test_what_volumes_of_a_disk_can_not_have(host, disk):
     refuses(host.volume, "capacity_missing", pool="cut", name=disk.name(1))
 
 
+@pytest.mark.thorough
 def test_members_and_guests_keep_a_partition(host, disk, tmp_path):
     ok(host.pool(**pool_of(disk, "gpt")))
     volumes = [{"name": disk.name(number), "capacity": "16MiB"} for number in (1, 2)]
@@ -288,6 +302,7 @@ def test_members_and_guests_keep_a_partition(host, disk, tmp_path):
     assert "guest g" in refuses(host.volume, "volume_in_use", pool="cut", name=disk.name(2), state="absent")["message"]
 
 
+@pytest.mark.thorough
 def test_a_disk_of_which_a_guest_has_a_partition_gets_no_other_table(host, disk):
     run("parted", "--script", disk.node, "mklabel", "msdos", "mkpart", "primary", "1MiB", "2MiB")
     definition = define_guest(host.root, "off", disk_file(disk.path(1)))
@@ -355,6 +370,7 @@ def test_who_has_the_whole_disk_has_its_partitions(host, disk, tmp_path, use):
     converges(host.volume, **volume, state="absent")
 
 
+@pytest.mark.thorough
 def test_a_partition_of_a_disk_that_is_a_guests_is_the_guests(host, disk, tmp_path):
     """Shut off, and named by another path."""
     pool = pool_of(disk, "gpt")
@@ -375,6 +391,7 @@ def test_a_partition_of_a_disk_that_is_a_guests_is_the_guests(host, disk, tmp_pa
     converges(host.pool, **pool, state="deleted", allow=["nonempty"])
 
 
+@pytest.mark.thorough
 def test_who_may_not_look_is_refused_in_check_mode_too(host, disk, monkeypatch):
     """What converges or is refused is the same in check mode, and stays so when it is done."""
     pool = pool_of(disk, "gpt")
@@ -395,6 +412,7 @@ def test_who_may_not_look_is_refused_in_check_mode_too(host, disk, monkeypatch):
     assert Path(disk.path(2)).exists()
 
 
+@pytest.mark.thorough
 def test_an_empty_disk_that_is_in_use_keeps_its_table(host, disk, tmp_path):
     pool = pool_of(disk, "gpt")
     ok(host.pool(**pool))
@@ -406,6 +424,7 @@ def test_an_empty_disk_that_is_in_use_keeps_its_table(host, disk, tmp_path):
     converges(host.pool, **gone, allow=["in_use"])
 
 
+@pytest.mark.thorough
 def test_a_disk_on_which_another_pool_is_gets_no_other_table(host, disk, tmp_path):
     """Another pool's partition is not lost with it, running or not."""
     ok(host.pool(**pool_of(disk, "gpt")))
@@ -422,6 +441,7 @@ def test_a_disk_on_which_another_pool_is_gets_no_other_table(host, disk, tmp_pat
     converges(host.pool, **pool_of(disk, "dos"), allow=["overwrite"])
 
 
+@pytest.mark.thorough
 def test_the_kernel_is_told_again(host, disk):
     """A table that was written, by a task that did not get further."""
     ok(host.pool(**pool_of(disk, "gpt")))
@@ -432,6 +452,7 @@ def test_the_kernel_is_told_again(host, disk):
     table(disk)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("declared", [{"state": "absent"}, {"capacity": "24MiB"}, {"recreate": "always"}])
 def test_a_partition_that_the_kernel_has_not_is_changed_as_well(host, disk, declared):
     ok(host.pool(**pool_of(disk, "gpt")))
@@ -474,6 +495,7 @@ def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
     ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("word", [(), ("in_use",)])
 def test_what_a_partition_is_a_member_of_may_be_lost_with_a_word(host, disk, word):
     """Nothing holds it: it is not assembled."""
@@ -489,6 +511,7 @@ def test_what_a_partition_is_a_member_of_may_be_lost_with_a_word(host, disk, wor
         assert "member of LVM" in refuses(host.volume, "volume_in_use", **gone)["message"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("label", ["gpt", "dos"])
 def test_the_daemon_sees_the_same(host, daemon, disk, tmp_path, label):
     ok(host.pool(**pool_of(disk, label)))
@@ -543,6 +566,7 @@ def mounted_meanwhile(host, disk, tmp_path, meanwhile):
     assert run("blkid", "-p", "-o", "value", "-s", "PTTYPE", disk.node) == "gpt"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "declared",
     [
@@ -558,12 +582,14 @@ def test_a_partition_that_is_mounted_after_the_look_is_left_alone(host, disk, de
     refuses_now(host.volume, pool="cut", name=disk.name(1), **declared)
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("mounted_meanwhile")
 def test_a_table_with_a_partition_that_is_mounted_after_the_look_is_left_alone(host, disk):
     ok(host.pool(name="cut", state="absent"))
     refuses_now(host.pool, **pool_of(disk, "dos"), allow=["overwrite"])
 
 
+@pytest.mark.thorough
 @pytest.mark.usefixtures("mounted_meanwhile")
 def test_a_table_that_is_to_go_is_left_alone_too(host, disk):
     refuses_now(host.pool, **pool_of(disk, "gpt"), state="deleted", allow=["nonempty"])
@@ -579,6 +605,7 @@ def refuses_now(act, **params) -> None:
     assert "mounted" in result["error"]["message"] or "point" in result["error"]["message"]
 
 
+@pytest.mark.thorough
 def test_a_volume_that_is_made_anew_is_no_volume_until_it_is_whole(host, disk, server, tmp_path):
     """Killed while it is filled: nothing is there by its name, and the next run completes."""
     ok(host.pool(**pool_of(disk, "gpt")))
@@ -610,6 +637,7 @@ def test_a_volume_that_is_made_anew_is_no_volume_until_it_is_whole(host, disk, s
     assert run("sfdisk", "--part-label", disk.node, "2") == "label of 2"
 
 
+@pytest.mark.thorough
 def test_a_logical_partition_keeps_the_others_numbers_when_made_anew(host, disk):
     ok(host.pool(**pool_of(disk, "dos")))
     logical = [{"name": disk.name(number), "source": {"content": f"old {number}"}} for number in (5, 6, 7)]

@@ -34,7 +34,7 @@ from .playbooks import Playbooks
 from .servers import HOST, Servers
 from .targets import Targets
 
-pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python]
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python, pytest.mark.thorough]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 ROLES = sorted((REPOSITORY / "roles").glob("*/README.md"))

@@ -22,7 +22,13 @@ from .conftest import Host
 from .crash_support import MIB
 from .test_fs_pools import run  # where nothing can be mounted, that leaves these out too
 
-pytestmark = [pytest.mark.needs_ansible, pytest.mark.root, pytest.mark.libvirt_binding, pytest.mark.deadline(300)]
+pytestmark = [
+    pytest.mark.needs_ansible,
+    pytest.mark.root,
+    pytest.mark.libvirt_binding,
+    pytest.mark.deadline(300),
+    pytest.mark.thorough,
+]
 
 SECONDS, LEAST = int(os.environ.get("FS_SECONDS") or 20), 8
 OF_ONE = {"build", "delete"}  # steps that the daemon makes as a part of others, or not at all

@@ -114,6 +114,7 @@ def _plain(plan: Any) -> Any:
 KINDS = [("ext2", 64), ("ext3", 64), ("ext4", 64), ("xfs", 320), ("btrfs", 128)]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "size"), KINDS)
 def test_a_filesystem_is_made_mounted_adopted_and_deleted(host, tmp_path, kind, size):
     with a_disk(host, tmp_path, size * MIB) as disk:
@@ -147,6 +148,7 @@ def test_a_filesystem_is_made_mounted_adopted_and_deleted(host, tmp_path, kind, 
         unchanged(disk.pool(format=kind, state="deleted"))
 
 
+@pytest.mark.thorough
 def test_mount_options_and_their_change(disk):
     same_plan(disk, mount_options=["noatime"])
     assert "noatime" in disk.mounted()["options"]
@@ -156,6 +158,7 @@ def test_mount_options_and_their_change(disk):
     assert "noatime" not in disk.mounted()["options"].split(",")
 
 
+@pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)
     (disk.path / "kept").write_text("x")
@@ -186,6 +189,7 @@ def test_what_is_mounted_by_hand_is_adopted_and_released(disk):
     unchanged(disk.pool(format="auto", state="inactive", allow=["stop_adopted"]))
 
 
+@pytest.mark.thorough
 def test_a_pool_is_only_active_while_it_is_mounted(disk):
     same_plan(disk)
     run("umount", disk.path)
@@ -280,6 +284,7 @@ def put_bcache(disk: Disk) -> None:
 FOREIGN.update({"linux_raid_member at the end": put_raid, "zfs_member": put_zfs, "bcache": put_bcache})
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", list(FOREIGN))
 def test_nothing_is_formatted_that_nobody_allowed_to_be_lost(disk, kind):
     FOREIGN[kind](disk)
@@ -304,6 +309,7 @@ def test_a_device_that_is_used_elsewhere_is_left_alone(disk, tmp_path):
         assert str(elsewhere) in error["message"]
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("params", [{}, {"allow": ["overwrite"], "format": "ext3"}])
 def test_what_a_loop_device_is_attached_to_is_not_taken_from_others(disk, params):
     """The same bytes under another name: by one more loop device, as a guest's disk, open for writing."""
@@ -330,6 +336,7 @@ def test_what_a_loop_device_is_attached_to_is_not_taken_from_others(disk, params
     loops.detach(behind)
 
 
+@pytest.mark.thorough
 def test_the_disk_of_a_partition_is_not_taken_from_who_has_it_open(disk):
     loops.attach_anew(disk.device, disk.file, "--partscan")
     run("sfdisk", "--quiet", "--no-reread", disk.device, input_text="label: gpt\nsize=40M\n")
@@ -343,6 +350,7 @@ def test_the_disk_of_a_partition_is_not_taken_from_who_has_it_open(disk):
     done(disk.pool(source=source))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("by", ["path", "link", "volume", "image"])
 def test_a_disk_of_a_guest_that_is_shut_off_is_left_alone(disk, tmp_path, by):
     run("mkfs.ext4", "-q", disk.device)
@@ -394,6 +402,7 @@ def test_a_filesystem_of_which_others_have_the_device_is_not_erased(disk, tmp_pa
     same_plan(disk, **deleting)
 
 
+@pytest.mark.thorough
 def test_the_device_by_another_path_is_the_same(disk):
     same_plan(disk)
     link = disk.top / "link"
@@ -444,6 +453,7 @@ def test_a_busy_pool_says_by_whom(disk):
     done(disk.pool(state="inactive"))
 
 
+@pytest.mark.thorough
 def test_a_source_by_uuid_and_by_label(disk, host):
     run("mkfs.ext4", "-q", "-L", "my disk", disk.device)
     uuid = run("blkid", "-p", "-o", "value", "-s", "UUID", disk.device)
@@ -477,6 +487,7 @@ def test_a_device_that_went_away(disk):
         refused(disk.pool(state="deleted"), "source_missing")
 
 
+@pytest.mark.thorough
 def test_another_filesystem_than_the_one_declared(disk):
     same_plan(disk)
     done(disk.pool(state="inactive"))
@@ -509,6 +520,7 @@ def test_lost_and_found_is_the_filesystems_own_while_it_is_empty(disk):
     done(disk.pool(state="deleted"))
 
 
+@pytest.mark.thorough
 def test_a_play_that_deletes_a_pool_and_makes_another_of_its_disk_can_run_again(disk):
     """As a play would have it for a pool that got another name, type or format."""
     done(disk.pool())
@@ -643,6 +655,7 @@ def test_another_device_of_that_name_is_not_formatted(disk, meanwhile):
     assert disk.content() == ""
 
 
+@pytest.mark.thorough
 def test_who_works_on_the_disk_is_waited_for(disk, meanwhile):
     """And nobody waits for ever."""
     with contextlib.ExitStack() as stack:
@@ -705,6 +718,7 @@ def test_what_a_tool_left_that_failed_is_data_like_any_other(disk):
     done(disk.pool(allow=["overwrite"]))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", ["ext4", "xfs"])
 @pytest.mark.parametrize("meanwhile", [False, True])
 def test_what_was_written_after_a_pool_was_emptied_is_not_lost_with_it(host, tmp_path, kind, meanwhile):
@@ -730,6 +744,7 @@ def test_what_was_written_after_a_pool_was_emptied_is_not_lost_with_it(host, tmp
         assert disk.content() == kind
 
 
+@pytest.mark.thorough
 def test_a_note_of_another_boot_tells_nothing(disk, server, monkeypatch):
     with tool_instead(disk.top, "mkfs.ext4", 'for device; do :; done\nprintf half >"$device"; kill -9 $PPID'):
         assert killed_before(1000, server, disk)
@@ -784,6 +799,7 @@ def test_killed_between_operations_the_next_run_completes_the_work(host, tmp_pat
     raise AssertionError("it never came to its end")
 
 
+@pytest.mark.thorough
 def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk, server):
     """mkfs itself is killed: what it wrote by then has no signature yet, and was not there before."""
     directory = disk.top / "bin"
@@ -866,6 +882,7 @@ def test_a_device_is_named_by_a_path(disk):
         refused(later, "invalid_path")
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("state", ["inactive", "absent"])
 def test_a_pool_in_its_directory_is_not_lost_from_view(disk, host, state):
     same_plan(disk)
@@ -918,6 +935,7 @@ def test_what_was_started_is_unmounted_whatever_the_definition_says_since(disk):
     assert run("findmnt", "--noheadings", "--output", "FSTYPE", elsewhere) == "tmpfs"
 
 
+@pytest.mark.thorough
 def test_it_is_started_anew_where_its_definition_says(disk):
     done(disk.pool())
     elsewhere = disk.top / "elsewhere"

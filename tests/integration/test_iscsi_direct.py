@@ -239,6 +239,7 @@ def test_nobody_serves_there(host, targets):
     done(host.pool(name="san", state="absent"))
 
 
+@pytest.mark.thorough
 def test_a_server_that_does_not_answer(host, targets):
     done(host.pool(**pool_on(targets)))
     os.kill(targets.pid, signal.SIGSTOP)
@@ -251,6 +252,7 @@ def test_a_server_that_does_not_answer(host, targets):
     done(host.pool(name="san"))
 
 
+@pytest.mark.thorough
 def test_a_port_that_listens_and_is_silent(host, targets):
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

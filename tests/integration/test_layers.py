@@ -55,6 +55,7 @@ def test_a_filesystem_on_a_partition(host: Host, disk: Disk, cut: dict[str, Any]
     assert not ok(host.pool(**by_path))["changed"]
 
 
+@pytest.mark.thorough
 def test_what_is_below_is_left_as_it_is(host: Host, disk: Disk, cut: dict[str, Any], files: dict[str, Any]) -> None:
     ok(host.pool(**files))
     for state in ("inactive", "absent"):
@@ -69,6 +70,7 @@ def test_what_is_below_is_left_as_it_is(host: Host, disk: Disk, cut: dict[str, A
     converges(host.pool, **cut, state="inactive")
 
 
+@pytest.mark.thorough
 def test_what_an_earlier_task_would_have_made(host: Host, disk: Disk, files: dict[str, Any]) -> None:
     def missing(code: str) -> None:
         planned = ok(host.pool(check=True, **files))

@@ -36,6 +36,7 @@ def listed(host) -> list[str]:
     return sorted(line.split()[0] for line in host.daemon.virsh("vol-list", host.name).splitlines() if line.strip())
 
 
+@pytest.mark.thorough
 def test_volumes_of_every_kind(daemon_images):
     host = daemon_images
     Path(host.root, "disk.img").write_bytes(b"\1" * 3_000_000)
@@ -154,6 +155,7 @@ def test_a_directory_that_went_away_under_a_running_pool_is_made_again(daemon_im
     assert not host.pool(name=host.name, type="dir", path=str(host.images))["changed"]
 
 
+@pytest.mark.thorough
 def test_a_thousand_volumes_are_one_task(daemon_images):
     host = daemon_images
     host.volume(name="base", format="qcow2", capacity="1GiB")

@@ -20,6 +20,7 @@ needs_gluster = pytest.mark.skipif(
 
 
 @needs_gluster
+@pytest.mark.thorough
 @pytest.mark.deadline(240)
 def test_pools_on_a_gluster_volume(tmp_path: Path) -> None:
     """Every server and mount of it ends with the namespaces."""

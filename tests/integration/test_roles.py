@@ -95,6 +95,7 @@ MISSING = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("family", "daemon"), [*((family, True) for family in LXML_ONLY), ("RedHat", False)])
 def test_what_is_missing_is_told_by_the_package_database(stage: Stage, family: str, daemon: bool) -> None:
     stage.tool(*LXML_ONLY[family])
@@ -146,6 +147,7 @@ def test_what_is_missing_is_installed_and_nothing_else(stage: Stage, monkeypatch
     assert told == [{"name": ["lvm2"], "state": "present", "update_cache": True}]
 
 
+@pytest.mark.thorough
 def test_a_distribution_that_has_no_such_package_is_refused(stage: Stage) -> None:
     facts = {"os_family": "Archlinux", "pkg_mgr": "none", "selinux": {}, "distribution": "Archlinux"}
     played, _missing = stage.play("packages", "main", facts, packages_tools=["mkfs.gfs2"])
@@ -153,6 +155,7 @@ def test_a_distribution_that_has_no_such_package_is_refused(stage: Stage) -> Non
     assert "Archlinux has no package that is known here for each of mkfs.gfs2" in played.stdout + played.stderr
 
 
+@pytest.mark.thorough
 def test_a_word_that_is_no_tool_is_refused(stage: Stage) -> None:
     played, _missing = stage.play("packages", "main", {}, packages_tools=["lvm3"])
     assert played.returncode == 2
@@ -198,6 +201,7 @@ TEXTS = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("role", TEXTS)
 def test_a_list_may_be_given_as_text(stage: Stage, role: str) -> None:
     given, made = TEXTS[role]
@@ -209,6 +213,7 @@ def test_a_list_may_be_given_as_text(stage: Stage, role: str) -> None:
     assert told == {name: value if isinstance(value, str) else sorted(value) for name, value in made.items()}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("given", "written"), [(True, "yes"), (False, "no"), ("no", "no"), ("greedy", "greedy")])
 def test_a_plain_yes_is_a_word_of_multipath(stage: Stage, given: bool | str, written: str) -> None:
     play = {
@@ -259,6 +264,7 @@ def test_check_mode_shows_a_plan_where_no_unit_is_installed(stage: Stage, entry:
     assert shown in played.stdout
 
 
+@pytest.mark.thorough
 def test_a_target_that_nothing_restores_is_told(stage: Stage) -> None:
     """The program that serves is told to look only."""
     stage.tool("systemctl", "exit 0")
@@ -301,6 +307,7 @@ EXPORTED = {
 }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("case", EXPORTED)
 def test_what_is_exported_is_compared_with_what_is_declared(stage: Stage, case: str) -> None:
     served, unlike, unexport = EXPORTED[case]

@@ -447,6 +447,7 @@ def delete(host):
     return host.volume(name="disk", state="absent", check=True)
 
 
+@pytest.mark.thorough
 def test_a_guest_whose_definition_is_too_large_to_be_read_is_told_of(daemon_images, disk, guest):
     guest(disk_file(disk), f"<metadata><a:a xmlns:a='urn:a'>{'<a:b/>' * 200_000}</a:a></metadata>")
     (warning,) = done(delete(daemon_images))["warnings"]
@@ -459,6 +460,7 @@ def test_a_guest_on_an_overlay_that_is_in_no_pool(daemon_images, disk, guest):
     refused(delete(daemon_images), "volume_in_use")
 
 
+@pytest.mark.thorough
 def test_a_guest_that_names_the_volume_by_another_pool(daemon_images, disk, guest):
     (daemon_images.root / "link").symlink_to(daemon_images.images)
     daemon_images.daemon.virsh("pool-create-as", "twin", "dir", "--target", daemon_images.root / "link")
@@ -475,6 +477,7 @@ def test_a_guest_with_the_volume_as_nvdimm(daemon_images, guest):
     refused(delete(daemon_images), "volume_in_use")
 
 
+@pytest.mark.thorough
 def test_a_running_guest_that_gets_the_volume_with_its_next_start(daemon_images, disk, guest):
     virsh, name = daemon_images.daemon.virsh, guest("")
     virsh("start", name, "--paused")

@@ -189,6 +189,7 @@ def test_listing_does_not_open_what_can_hang(images):
     assert images.volume_info(pool="images", name="fifo") == []
 
 
+@pytest.mark.thorough
 def test_an_unreadable_image_is_a_record(images):
     """Cut off, full of lies or empty: every file is in the listing, whatever its header says."""
     whole = qcow2(images.root / "whole.qcow2").read_bytes()
@@ -381,6 +382,7 @@ def test_malformed_definition_of_another_pool(images):
     assert leftovers(images.root) == []
 
 
+@pytest.mark.thorough
 def test_qemu_img_is_never_given_an_option(images):
     """Paths are absolute, so that no name looks like an option or a protocol."""
     for name in ("json:{}", "nbd:x", "a,b=c", "a=b", "fat:rw:x", "%s", "a b'c\"", "ö"):

@@ -366,6 +366,7 @@ def test_recreating_from_itself(images):
     assert (images.images / "a").read_bytes().startswith(b"precious")
 
 
+@pytest.mark.thorough
 def test_a_very_long_chain_ends(images):
     top = qcow2(images.root / "0")
     for number in range(1, 80):

@@ -479,6 +479,7 @@ def test_descriptors_are_closed(images):
     assert descriptors() <= before
 
 
+@pytest.mark.thorough
 def test_more_volumes_than_descriptors(images):
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     for number in range(300):

@@ -164,6 +164,7 @@ def test_bulk_with_one_that_does_not_fit(small):
     assert sorted(os.listdir(small.images)) == ["a", "b", "big", "over"]
 
 
+@pytest.mark.thorough
 def test_many_equal_images_of_which_not_all_fit(small):
     """Each is made of one template; some find no room."""
     options = {"preallocation": "metadata", "cluster_size": "4K"}
@@ -411,6 +412,7 @@ def nobody(server):
         shutil.rmtree(top)
 
 
+@pytest.mark.thorough
 def test_a_user_without_rights(nobody):
     """All that needs no rights works without them."""
     nobody.start_images()

@@ -221,6 +221,7 @@ def test_zeros(disk: Path) -> None:
     assert region_at(str(disk), 30, 512, SIZE - 512).text == BLANK
 
 
+@pytest.mark.thorough
 def test_regions(disk: Path, tmp_path: Path) -> None:
     """As a filesystem in a free extent, left by a partition that was removed."""
     part = tmp_path / "part"

@@ -95,6 +95,7 @@ def test_an_empty_disk(host):
     }
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("label", ["gpt", "msdos"])
 def test_a_disk_with_partitions(host, label):
     node = host.disk()
@@ -106,6 +107,7 @@ def test_a_disk_with_partitions(host, label):
     assert (part["source"], part["kind"], part["size"]) == ({"device": f"{node}p1"}, "part", 19 * MIB)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("filesystem", "size"), [("ext4", 64), ("xfs", 320)])
 def test_a_filesystem_and_what_it_is_called(host, filesystem, size):
     node = host.disk(size * MIB)
@@ -125,6 +127,7 @@ def test_a_filesystem_and_what_it_is_called(host, filesystem, size):
     assert host.found("fs", node, free=True) == []
 
 
+@pytest.mark.thorough
 def test_a_disk_whose_partition_is_mounted_is_not_free(host):
     node = host.disk()
     run("parted", "-s", node, "mklabel", "gpt", "mkpart", "p1", "1MiB", "30MiB", "mkpart", "p2", "30MiB", "60MiB")
@@ -135,6 +138,7 @@ def test_a_disk_whose_partition_is_mounted_is_not_free(host):
     assert host.one("fs", f"{node}p2")["free"]
 
 
+@pytest.mark.thorough
 def test_a_disk_that_a_program_has_open(host):
     node = host.disk()
     with Path(node).open("rb") as file:
@@ -165,6 +169,7 @@ def test_a_disk_of_a_guest_is_not_free(host):
     assert host.one("disk", node)["why_not"] == ["a disk of guest web"]
 
 
+@pytest.mark.thorough
 def test_what_a_pool_has(host):
     """A filesystem pool has its partition, and with it the disk."""
     node = host.disk()
@@ -179,6 +184,7 @@ def test_what_a_pool_has(host):
     call(MODULE, uri=host.uri, type="fs", wait_for=[source], timeout=8)
 
 
+@pytest.mark.thorough
 def test_a_device_by_another_name(host):
     node = host.disk()
     link = host.root / "by-id"
@@ -188,6 +194,7 @@ def test_a_device_by_another_name(host):
     assert call(MODULE, uri=host.uri, type="disk", wait_for=[{"device": str(link)}], timeout=5)["missing"] == []
 
 
+@pytest.mark.thorough
 def test_what_is_free_later_is_waited_for(host):
     node = host.disk()
     run("mkfs.ext4", "-q", node)
@@ -207,6 +214,7 @@ def test_what_is_free_later_is_waited_for(host):
     assert "failed" not in result, result
 
 
+@pytest.mark.thorough
 def test_a_device_that_is_not_there_is_named(host):
     node = host.disk()
     wait = [{"device": node}, {"device": "/dev/disk/by-id/gone"}]
@@ -305,6 +313,7 @@ def test_a_group_can_be_given_to_storage_pool_and_is_its_then(groups, real):
     assert "failed" not in result, result
 
 
+@pytest.mark.thorough
 def test_a_group_with_a_device_missing_and_an_exported_one(groups, real):
     first, second, third = groups.disk(), groups.disk(), groups.disk()
     run("vgcreate", "-q", "broken", first, second)

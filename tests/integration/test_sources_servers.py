@@ -63,6 +63,7 @@ def test_exports(servers, uri, host):
     assert all(each["free"] for each in result["sources"])
 
 
+@pytest.mark.thorough
 def test_gluster_volumes_of_both_types(servers, uri):
     result = netfs(servers, uri, "glusterfs", GLUSTER_HOST)
     assert dict(zip((each["source"]["dir"] for each in result["sources"]), (e["free"] for e in result["sources"]))) == (
@@ -104,6 +105,7 @@ def test_only_what_is_like_the_source(servers, uri):
     assert sources(netfs(servers, uri, source=like)) == [("/export/images",)]
 
 
+@pytest.mark.thorough
 def test_a_source_can_be_given_to_storage_pool(servers, uri):
     """As it stands; and afterwards it is part of that pool."""
     for number, found in enumerate(netfs(servers, uri, "nfs")["sources"]):
@@ -140,6 +142,7 @@ def test_check_mode_is_the_same_where_all_is_there(servers, uri, check):
     assert sources(result) == [(path,) for path in EXPORTS]
 
 
+@pytest.mark.thorough
 def test_what_is_missing_is_named(servers, uri):
     wait = [{"host": HOST, "dir": path, "format": "nfs"} for path in ("/export/images", "/export/none")]
     began = time.monotonic()
@@ -168,6 +171,7 @@ def test_a_stopped_gluster_volume_is_not_free(servers, uri):
     assert result["missing"][0]["why"] == "the volume is not started (Created)"
 
 
+@pytest.mark.thorough
 def test_what_comes_while_it_is_waited_for(servers, uri):
     """A volume that is started meanwhile."""
     name = "gv-late"
@@ -240,6 +244,7 @@ def test_a_dead_server_ends_at_the_deadline(dead, uri, protocol):
     assert time.monotonic() - began < 20
 
 
+@pytest.mark.thorough
 def test_of_a_dead_server_nothing_can_be_told(dead, uri):
     wait = [{"host": HOST, "dir": "/export/images", "format": "nfs"}]
     result = dead.call(MODULE, type="netfs", uri=uri, wait_for=wait, timeout=2)
@@ -248,6 +253,7 @@ def test_of_a_dead_server_nothing_can_be_told(dead, uri):
     assert code(dead.call(MODULE, True, type="netfs", uri=uri, wait_for=wait, timeout=2)) == "deadline"
 
 
+@pytest.mark.thorough
 def test_a_server_that_lets_no_guest_ask(uri):
     if missing():
         pytest.skip(missing())
@@ -289,6 +295,7 @@ def through(daemon) -> Iterator[str]:
     daemon.remove_pools()
 
 
+@pytest.mark.thorough
 @pytest.mark.libvirt_binding
 def test_the_daemon_is_asked_and_shows_the_same(servers, through, daemon, tmp_path):
     result = netfs(servers, through, "nfs")
@@ -301,12 +308,14 @@ def test_the_daemon_is_asked_and_shows_the_same(servers, through, daemon, tmp_pa
     assert all(f"<dir path='{path}'/>" in told for path in EXPORTS)
 
 
+@pytest.mark.thorough
 @pytest.mark.libvirt_binding
 def test_what_the_daemon_can_not_ask_is_asked_beside_it(servers, through):
     result = netfs(servers, through)
     assert sources(result) == [(path,) for path in (*EXPORTS, *SHARES)]
 
 
+@pytest.mark.thorough
 @pytest.mark.libvirt_binding
 def test_its_pools_have_their_sources(servers, through):
     pool = {"name": "exported", "type": "netfs", "path": "/nowhere", "source": netfs(servers, through)["sources"][0]}
@@ -315,6 +324,7 @@ def test_its_pools_have_their_sources(servers, through):
     assert netfs(servers, through)["sources"][0]["why_not"] == ["part of pool exported already"]
 
 
+@pytest.mark.thorough
 @pytest.mark.libvirt_binding
 def test_the_daemon_finds_nothing(servers, through):
     assert code(netfs(servers, through, "nfs", "127.0.0.3x")) == "daemon_failed"

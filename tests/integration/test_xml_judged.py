@@ -137,6 +137,7 @@ def _could_be_found(shown: str) -> bool:
     return version is None and "<features" not in shown
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("kind", "cases"), [("pools", pools), ("volumes", volumes)])
 def test_what_libvirt_refuses_is_refused(kind: str, cases) -> None:
     """And what it takes is taken, but for what would be dropped without a word."""

@@ -29,7 +29,7 @@ from .making import Drawer
 from .running import Call, Sequence, Unforeseen, Workshop
 from .shares import table, too_rare
 
-pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python]
+pytestmark = [pytest.mark.needs_ansible, pytest.mark.each_python, pytest.mark.thorough]
 
 SHARDS = 10
 LONG = os.environ.get("HYPOTHESIS_PROFILE") == "long"
