@@ -394,7 +394,7 @@ def entry(arguments: list[str]) -> int:
         notes += [
             f"{step.title}: run with CI set, or by make {step.group}" for step in steps if _is_thorough(step, choice)
         ]
-        steps = [step for step in steps if not _is_thorough(step, choice)]
+        steps = [step for step in steps if step not in left_out]
     if options.python:
         steps = [step for step in steps if step.python.short == options.python]
         notes.append(f"all Pythons but {options.python}")
