@@ -391,9 +391,8 @@ def entry(arguments: list[str]) -> int:
         notes.append(f"the other groups: {left}" if options.groups else "the lab: make test-lab")
     if quick:
         notes.append("ansible-test sanity: of dev/ and tests/, and imports with each Python: with CI, or make sanity")
-        notes += [
-            f"{step.title}: run with CI set, or by make {step.group}" for step in steps if _is_thorough(step, choice)
-        ]
+        left_out = [step for step in steps if _is_thorough(step, choice)]
+        notes += [f"{step.title}: run with CI set, or by make {step.group}" for step in left_out]
         steps = [step for step in steps if step not in left_out]
     if options.python:
         steps = [step for step in steps if step.python.short == options.python]
