@@ -127,9 +127,11 @@ def alone(command: list[str]) -> list[str]:
 
 def environment() -> dict[str, str]:
     """For Debian's tools: the C locale, no questions, and Debian's own programs first, also for a plain user: some of
-    those tools are Python programs, and another python3 on PATH may be too old for them.
+    those tools are Python programs, and another python3 on PATH may be too old for them. In a tree of its own, a
+    directory of this machine for temporary files is not there.
     """
     env = dict(os.environ, LC_ALL="C", DEBIAN_FRONTEND="noninteractive")
+    env.pop("TMPDIR", None)
     ours = [*DEBIANS, *map(str, places.VENVS.glob("*/bin"))]
     path = [entry for entry in env.get("PATH", os.defpath).split(os.pathsep) if entry not in ours]
     env["PATH"] = os.pathsep.join([*DEBIANS, *path])
