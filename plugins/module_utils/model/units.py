@@ -24,6 +24,7 @@ for _power, _letter in enumerate(_LETTERS, start=1):
 _READABLE = 5  # digits
 _SIZE = re.compile(r"\s*([0-9]{1,40})\s*([A-Za-z]*)\s*\Z")
 _MODE_DIGITS = 3
+_UNQUOTED = (400, 440, 444)  # as bits they are 0620, 0670 and 0674, which nobody means
 _OCTAL = re.compile(r"(0o)?[0-7]{1,5}\Z")
 
 
@@ -78,7 +79,7 @@ def counted(number: int, noun: str) -> str:
 def parse_mode(value: int | str, option: str, subject: str = "") -> int:
     """Permission bits of an integer (the bits themselves) or of a string (octal). Raises ``invalid_mode``."""
     bits = -1
-    if isinstance(value, int) and not isinstance(value, bool):
+    if isinstance(value, int) and not isinstance(value, bool) and value not in _UNQUOTED:
         bits = value
     elif isinstance(value, str) and _OCTAL.match(value.strip()):
         bits = int(value.strip(), 8)
@@ -88,7 +89,7 @@ def parse_mode(value: int | str, option: str, subject: str = "") -> int:
         raise StorageError(
             "invalid_mode",
             f"{option}: {value!r} is not a mode between 0000 and 0777"
-            + (f": without quotes it is a number, {bits:#o} in octal" if meant else ""),
+            + (f": without quotes it is a number, {value:#o} in octal" if meant else ""),
             subject=subject,
             hint=f'Quote it as octal text{":" if meant else ", such as"} {option}: "0{digits if meant else 711}".',
         )

@@ -154,6 +154,12 @@ def test_what_is_no_mode(value):
     assert (error.code, error.subject) == ("invalid_mode", "pool p")
 
 
+@pytest.mark.parametrize("value", [400, 440, 444])
+def test_a_mode_to_read_only_is_not_taken_for_other_bits(value):
+    assert refusal(units.parse_mode, value, "mode", "pool p").hint == f'Quote it as octal text: mode: "0{value}".'
+    assert units.parse_mode(int(str(value), 8), "mode") == int(str(value), 8)
+
+
 def test_what_to_write_for_a_mode():
     error = refusal(units.parse_mode, 755, "mode", "pool p")
     assert error.message.endswith("a mode between 0000 and 0777: without quotes it is a number, 0o1363 in octal")
