@@ -492,6 +492,86 @@ def test_units_that_appear_grow_and_go(host: Host, target: Target) -> None:
     forgotten(host)
 
 
+@pytest.fixture
+def no_loops() -> Iterator[None]:
+    """LVM does not see twice what is on a unit that grows."""
+    local = Path("/etc/lvm/lvmlocal.conf")
+    before = local.read_bytes()
+    local.write_text('devices/global_filter=["r|^/dev/loop|"]\n', encoding="ascii")
+    yield
+    local.write_bytes(before)
+
+
+@pytest.fixture
+def maps(host: Host, target: Target) -> Iterator[list[str]]:
+    """The units, each under a map of its two paths."""
+    sh("systemctl start multipathd")
+    ok(host.pool(**pool_of(source={"hosts": ["127.0.0.1", "127.0.0.2"]})))
+    sh("""for turn in $(seq 240); do test "$(multipath -ll | grep -c running)" = 4 && break; sleep 0.5; done
+        udevadm settle""")
+    yield [run("multipath", "-l", "-v1", path_of(lun)).strip() for lun in (0, 1)]
+    sh("multipath -F; systemctl stop multipathd.service multipathd.socket")
+    forgotten(host)
+
+
+def carried(host: Host, volume: str, path: Path) -> list[dict[str, Any]]:
+    """A group on that volume, and a filesystem on one of its own: the pools."""
+    source = {"volume": "guests/data", "format": "ext4"}
+    return [
+        {"name": "guests", "type": "logical", "source": {"name": "carried", "volume": volume}},
+        {"name": "images", "type": "fs", "path": str(path), "source": source},
+    ]
+
+
+def room(host: Host) -> list[int]:
+    return [host.pool_info(name=name)[0]["capacity"] for name in ("guests", "images")]
+
+
+def carry_up(host: Host, device: str) -> None:
+    """The group's device is larger: as docs/layers.md has it, with all pools active."""
+    before = room(host)
+    sh(f"pvresize -q {device}")
+    assert room(host) == [before[0] + 64 * MIB, before[1]]
+    converges(host.volume, pool="guests", name="data", capacity="96MiB")
+    sh("resize2fs /dev/carried/data")
+    assert room(host)[1] > before[1] + 50 * MIB
+    assert {each["state"] for each in host.pool_info()} == {"active"}
+
+
+def test_a_unit_that_grew_is_carried_up(host: Host, no_loops: None, target: Target, tmp_path: Path) -> None:
+    ok(host.pool(**pool_of()))
+    guests, images = carried(host, "san/unit:0:0:1", tmp_path / "images")
+    ok(host.pool(**guests))
+    ok(host.volume(pool="guests", name="data", capacity="32MiB"))
+    ok(host.pool(**images))
+    target.grow(1, 128 * MIB)
+    converges(host.volume, pool="san", name="unit:0:0:1", capacity="128MiB")
+    carry_up(host, path_of(1))
+    ok(host.pool(name="images", state="absent"))
+    ok(host.pool(name="guests", state="deleted", allow=["nonempty"]))
+    forgotten(host)
+
+
+def test_a_unit_that_grew_is_carried_up_by_its_map(
+    host: Host, no_loops: None, target: Target, maps: list[str], tmp_path: Path
+) -> None:
+    ok(host.pool(name="maps", type="mpath"))
+    guests, images = carried(host, f"maps/{maps[1]}", tmp_path / "images")
+    ok(host.pool(**guests))
+    ok(host.volume(pool="guests", name="data", capacity="32MiB"))
+    ok(host.pool(**images))
+    target.grow(1, 128 * MIB)
+    run("iscsiadm", "-m", "session", "--rescan")
+    assert sizes(host, "maps")[maps[1]] == 64 * MIB
+    run("multipathd", "resize", "map", maps[1])
+    assert sizes(host, "maps")[maps[1]] == 128 * MIB
+    carry_up(host, f"/dev/mapper/{maps[1]}")
+    refuses(host.pool, "pool_in_use", name="san", state="inactive")
+    ok(host.pool(name="images", state="absent"))
+    ok(host.pool(name="guests", state="deleted", allow=["nonempty"]))
+    ok(host.pool(name="maps", state="absent"))
+
+
 def test_by_two_portals(host: Host, target: Target) -> None:
     converges(host.pool, **pool_of(source={"hosts": ["127.0.0.1", "127.0.0.2"]}))
     assert sorted(sessions()) == [(f"127.0.0.{n}:3260", IQN) for n in (1, 2)]
@@ -566,6 +646,36 @@ def test_through_the_daemon(daemon_host: Host, target: Target) -> None:
     converges(daemon_host.pool, name="san", state="inactive")
     converges(daemon_host.pool, name="san", state="absent")
     run("iscsiadm", "-m", "node", "-T", IQN, "-o", "delete")  # the daemon leaves it
+
+
+def test_through_the_daemon_with_a_password(daemon_host: Host, target: Target) -> None:
+    target.demand("kvm1", SECRET)
+    auth = {"type": "chap", "username": "kvm1", "secret": "wrongwrongwr"}
+    assert daemon_host.pool(**pool_of(source={"auth": auth}))["failed"]
+    assert sessions() == []
+    auth["secret"] = SECRET
+    made = ok(daemon_host.pool(**pool_of(source={"auth": auth})))
+    assert made["changed"]
+    assert SECRET not in str(made)
+    assert SECRET not in virsh("pool-dumpxml", "san")
+    assert sessions() == [("127.0.0.1:3260", IQN)]
+    assert not ok(daemon_host.pool(**pool_of(source={"auth": auth})))["changed"]
+    converges(daemon_host.pool, name="san", state="inactive")
+    converges(daemon_host.pool, name="san", state="active")  # it is kept
+    converges(daemon_host.pool, name="san", state="absent")
+    assert "iscsi" not in virsh("secret-list")
+    run("iscsiadm", "-m", "node", "-T", IQN, "-o", "delete")
+
+
+def test_through_the_daemon_while_it_is_used(daemon_host: Host, target: Target) -> None:
+    ok(daemon_host.pool(**pool_of()))
+    sh(f"mkfs.ext4 -q {path_of(0)}; mount {path_of(0)} /mnt")
+    for state in ("inactive", "absent"):
+        refuses(daemon_host.pool, "volume_in_use", name="san", state=state)
+    sh("umount /mnt")
+    assert sessions() == [("127.0.0.1:3260", IQN)]
+    converges(daemon_host.pool, name="san", state="absent")
+    run("iscsiadm", "-m", "node", "-T", IQN, "-o", "delete")
 
 
 def test_a_daemon_takes_over(system_host: Host, daemon_host: Host, target: Target) -> None:
