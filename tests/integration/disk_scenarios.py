@@ -6,11 +6,15 @@ loop devices of this machine, and on every kind of disk in the lab.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
+from xml.etree import ElementTree
 
 MIB = 2**20
 CYLINDER = 255 * 63 * 512
@@ -38,9 +42,40 @@ def _masked(result: dict[str, Any]) -> Any:
     return result["plan"], result["diff"]
 
 
+def head(device: str) -> bytes:
+    """Where partition tables, labels of LVM and most signatures are, from the disk itself; no process is started."""
+    descriptor = os.open(device, os.O_RDONLY)
+    try:
+        os.posix_fadvise(descriptor, 0, 64 * 1024, os.POSIX_FADV_DONTNEED)
+        return os.pread(descriptor, 64 * 1024, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _disk_of(host: Any, params: dict[str, Any]) -> Path:
+    """The one that a call is about: as it declares it, else as the definition of the pool has it."""
+    declared = params.get("source", {}).get("device", "")
+    file = Path(host.uri.partition("root=")[2], "etc/libvirt/storage", f"{params.get('pool') or params['name']}.xml")
+    if not declared and "root=" in host.uri and file.exists():
+        declared = file.read_text(encoding="utf-8").partition("<device path='")[2].partition("'")[0]
+    return Path(os.path.realpath(declared or "/dev/null"))
+
+
+def _on(disk: Path) -> Any:
+    """What a change of a disk changes: its head, and the kernel's partitions or maps of it."""
+    if not disk.is_block_device():
+        return None
+    below = Path("/sys/class/block", disk.name)
+    sizes = [*below.glob("*/size"), *below.glob("holders/*/size")]
+    return head(str(disk)), {str(path): path.read_text(encoding="ascii") for path in sizes}
+
+
 def converges(act: Any, **params: Any) -> dict[str, Any]:
-    """The result of a real run: as check mode said, and with nothing left to do after it."""
+    """The result of a real run: as check mode said, which changed nothing, and with nothing left to do after it."""
+    disk = _disk_of(act.__self__, params)
+    before = _on(disk)
     checked = ok(act(check=True, **params))
+    assert _on(disk) == before
     made = ok(act(**params))
     assert made["changed"], made
     assert _masked(checked) == _masked(made)
@@ -225,25 +260,50 @@ def _while_mounted(host: Any, disk: Disk, point: str, pool: dict[str, Any], sour
     assert sorted(table(disk)) == [2]
 
 
-POOL_XML = """<pool type='disk'><name>theirs</name><source><device path='{device}'/><format type='{label}'/></source>
-<target><path>/dev</path></target></pool>"""
+POOL_XML = """<pool type='disk'><name>theirs</name><target><path>/dev</path></target>
+<source><device path='{device}' {more}/><format type='{label}'/></source></pool>"""
+
+
+@contextlib.contextmanager
+def daemons_pool(virsh: Any, disk: Disk, label: str, more: str = "") -> Iterator[None]:
+    """Called theirs; ``more`` are attributes of its device."""
+    device = disk.node if disk.directory == "/dev" else disk.source  # maps have names of their own
+    with tempfile.NamedTemporaryFile("w", suffix=".xml") as file:
+        file.write(POOL_XML.format(device=device, label=label, more=more))
+        file.flush()
+        virsh("pool-define", file.name)
+    try:
+        virsh("pool-start", "theirs")
+        yield
+        virsh("pool-destroy", "theirs")
+    finally:
+        virsh("pool-undefine", "theirs")
 
 
 def the_daemon_sees_the_same(host: Any, virsh: Any, disk: Disk) -> None:
-    """Capacity, allocation, what is available, volumes, their sizes, paths and keys. ``virsh`` takes words, and gives
-    what it prints; its pool is called theirs.
+    """Capacity, allocation, what is available, where there is room, volumes, their sizes, paths and keys. ``virsh``
+    takes words, and gives what it prints; its pool is called theirs.
     """
     virsh("pool-refresh", "theirs")
-    told = dict(line.split(":", 1) for line in virsh("pool-info", "--bytes", "theirs").splitlines() if ":" in line)
+    told = ElementTree.fromstring(virsh("pool-dumpxml", "theirs"))
     ours = host.pool_info(name="cut")[0]
-    sizes = {name: int(told[name.capitalize()]) for name in ("capacity", "allocation", "available")}
     less = CYLINDER + MIB if ours["partition_table"] == "dos" else 0  # which it counts in whole cylinders and tracks
-    for name, size in sizes.items():
-        assert 0 <= ours[name] - size <= (0 if name == "allocation" else less), (name, sizes, ours)
-    lines = [line.split() for line in virsh("vol-list", "theirs").splitlines() if "/" in line]
+    for name in ("capacity", "allocation", "available"):
+        size = int(told.findtext(name))
+        assert 0 <= ours[name] - size <= (0 if name == "allocation" else less), (name, size, ours)
+    _the_same_room(ours["free_extents"], told)
     records = {record["name"]: record for record in host.volume_info(pool="cut")}
-    assert dict(lines) == {name: record["path"] for name, record in records.items()}
+    assert set(records) == {line.split()[0] for line in virsh("vol-list", "theirs").splitlines() if "/" in line}
     for name, record in records.items():
-        info = virsh("vol-info", "--bytes", "--pool", "theirs", name).split()
-        assert str(record["capacity"]) in info, (record, info)
-        assert virsh("vol-key", "--pool", "theirs", name).strip() == record["key"]
+        shown = ElementTree.fromstring(virsh("vol-dumpxml", "--pool", "theirs", name))
+        for fact, place in {**dict.fromkeys(("key", "capacity", "allocation")), "path": "target/path"}.items():
+            assert shown.findtext(place or fact) == str(record[fact]), (name, fact, record)
+        assert shown.find("target/format").get("type") == "none"  # whatever the table says
+
+
+def _the_same_room(ours: list[dict[str, Any]], told: ElementTree.Element) -> None:
+    """Ours is in whole MiB: what it lacks is less than one at each end, and none of it is taken for the daemon."""
+    theirs = [(int(each.get("start")), int(each.get("end"))) for each in told.iterfind("source/device/freeExtent")]
+    for start, end in theirs:
+        inside = [each for each in ours if start <= each["start"] and each["end"] <= end + 512]
+        assert sum(each["size"] for each in inside) > end - start - 2 * MIB, (ours, theirs)

@@ -25,10 +25,10 @@ from . import loops
 from .crash_support import define_guest, disk_file
 from .disk_scenarios import (
     MIB,
-    POOL_XML,
     Disk,
     code,
     converges,
+    daemons_pool,
     dos_life,
     gpt_life,
     in_use,
@@ -513,23 +513,17 @@ def test_what_a_partition_is_a_member_of_may_be_lost_with_a_word(host, disk, wor
 
 @pytest.mark.thorough
 @pytest.mark.parametrize("label", ["gpt", "dos"])
-def test_the_daemon_sees_the_same(host, daemon, disk, tmp_path, label):
+def test_the_daemon_sees_the_same(host, daemon, disk, label):
     ok(host.pool(**pool_of(disk, label)))
     volumes = [{"name": disk.name(number), "capacity": f"{number}0MiB"} for number in (1, 2)]
     ok(host.volume(pool="cut", volumes=volumes))
-    xml = tmp_path / "pool.xml"
-    xml.write_text(POOL_XML.format(device=disk.node, label=label))
-    daemon.virsh("pool-define", xml)
-    daemon.virsh("pool-start", "theirs")
-    try:
+    with daemons_pool(daemon.virsh, disk, label):
         the_daemon_sees_the_same(host, daemon.virsh, disk)
         daemon.virsh("vol-create-as", "theirs", disk.name(3), str(20 * MIB))
         the_daemon_sees_the_same(host, daemon.virsh, disk)
         assert not ok(host.volume(pool="cut", name=disk.name(3), capacity=str(table(disk)[3].size)))["changed"]
         ok(host.volume(pool="cut", name=disk.name(2), state="absent"))
         the_daemon_sees_the_same(host, daemon.virsh, disk)
-    finally:
-        daemon.virsh("pool-destroy", "theirs")
 
 
 @pytest.fixture

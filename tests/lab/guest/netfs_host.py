@@ -23,7 +23,7 @@ class Far:
     knows no other's locks. ``name`` is that of the network's namespace and of the host.
     """
 
-    def __init__(self, name: str, server: str, image: Path, top: Path) -> None:
+    def __init__(self, name: str, source: dict[str, str], image: Path, top: Path) -> None:
         told, telling = os.pipe()
         heard, hearing = os.pipe()
         self.pid = os.fork()
@@ -33,7 +33,7 @@ class Far:
                 _keep_only(told, hearing)
                 _enter(name)
                 with os.fdopen(told, encoding="utf-8") as orders, os.fdopen(hearing, "w", encoding="utf-8") as answers:
-                    _serve(Host(f"native:///?root={top}"), server, str(image), orders, answers)
+                    _serve(Host(f"native:///?root={top}"), source, str(image), orders, answers)
                 status = 0
             finally:
                 os._exit(status)
@@ -80,8 +80,7 @@ def _enter(name: str) -> None:
     socket.sethostname(name)
 
 
-def _serve(host: Host, server: str, image: str, orders: TextIO, answers: TextIO) -> None:
-    source = {"host": server, "dir": "/srv/free", "format": "nfs"}
+def _serve(host: Host, source: dict[str, str], image: str, orders: TextIO, answers: TextIO) -> None:
     started = host.pool(name="shared", type="netfs", path="/srv/pool", source=source)
     print(json.dumps([started["changed"], started.get("msg", "")]), file=answers, flush=True)
     for line in orders:

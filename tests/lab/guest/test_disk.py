@@ -4,19 +4,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.integration.disk_scenarios import (
     MIB,
-    POOL_XML,
     Disk,
     code,
     converges,
+    daemons_pool,
     ok,
     pool_of,
     table,
@@ -61,9 +62,15 @@ def test_links_that_stay(host, empty):
     assert "ID_FS_TYPE" not in run("udevadm", "info", "--query=property", disk.path(3))
 
 
-def cut_grown_removed(host: Host, disk: Disk, **source: Any) -> None:
-    """Two partitions under their names, one of them grown, the other one removed; then all of it."""
-    pool = pool_of(disk, "gpt", **source)
+def virsh(*words: str) -> str:
+    return run("virsh", "-q", *words).strip()
+
+
+def cut_grown_removed(host: Host, disk: Disk, seen: bool = False) -> None:
+    """Two partitions under their names, one of them grown, the other one removed; then all of it. ``seen``: the daemon
+    calls them so, too.
+    """
+    pool = pool_of(disk, "gpt")
     ok(host.pool(**pool))
     volumes = [{"name": disk.name(number), "capacity": "8MiB"} for number in (1, 2)]
     made = converges(host.volume, pool="cut", volumes=volumes)
@@ -71,6 +78,9 @@ def cut_grown_removed(host: Host, disk: Disk, **source: Any) -> None:
     ok(host.volume(pool="cut", name=disk.name(2), capacity="16MiB"))
     run("udevadm", "settle")
     assert run("blockdev", "--getsize64", disk.path(2)).strip() == str(16 * MIB)
+    if seen:
+        with daemons_pool(virsh, disk, "gpt"):
+            the_daemon_sees_the_same(host, virsh, disk)
     ok(host.volume(pool="cut", name=disk.name(1), state="absent"))
     assert {number: each.size for number, each in table(disk).items()} == {2: 16 * MIB}
     assert not os.path.exists(disk.path(1))
@@ -87,7 +97,9 @@ def test_a_multipath_map_that_udev_makes_partitions_of(host: Host, multipath: Ca
     cut_grown_removed(host, Disk(source, os.path.realpath(source), f"{name}-part", "/dev/mapper"))
 
 
-def test_a_multipath_map_whose_partitions_are_ours_to_name(host: Host, multipath: Callable[[str], str]) -> None:
+def test_a_multipath_map_whose_partitions_are_ours_to_name(
+    host: Host, daemon_host: Host, multipath: Callable[[str], str]
+) -> None:
     name = multipath("skip_kpartx yes")
     source = f"/dev/mapper/{name}"
     for separator, stem in ((True, f"{name}p"), (False, name)):
@@ -96,6 +108,8 @@ def test_a_multipath_map_whose_partitions_are_ours_to_name(host: Host, multipath
         ok(host.pool(**pool, allow=["overwrite"]))
         assert ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))["volumes"][0]["path"] == disk.path(1)
         assert run("blockdev", "--getsize64", disk.path(1)).strip() == str(8 * MIB)
+        with daemons_pool(virsh, disk, "gpt", f"part_separator='{'yes' if separator else 'no'}'"):
+            the_daemon_sees_the_same(host, virsh, disk)
         ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
         assert not os.path.exists(disk.path(1))
 
@@ -122,12 +136,12 @@ def nvme(tmp_path: Path) -> Iterator[Disk]:
         rmdir {target}/subsystems/lab/namespaces/1 {target}/subsystems/lab {target}/ports/1""")
 
 
-def test_an_nvme_disk(host: Host, nvme: Disk) -> None:
+def test_an_nvme_disk(host: Host, daemon_host: Host, nvme: Disk) -> None:
     assert nvme.path(1) == "/dev/nvme0n1p1"
-    cut_grown_removed(host, nvme)
+    cut_grown_removed(host, nvme, seen=True)
 
 
-def test_a_scsi_disk_with_dos(host, scsi):
+def test_a_scsi_disk_with_dos(host, daemon_host, scsi):
     disk = scsi
     ok(host.pool(**pool_of(disk)))
     volumes = [
@@ -139,8 +153,65 @@ def test_a_scsi_disk_with_dos(host, scsi):
     assert code(host.volume(pool="cut", name=disk.name(5), state="absent")) == "partition_renumbered"
     ok(host.volume(pool="cut", name=disk.name(6), capacity="16MiB"))
     assert {number: each.size for number, each in table(disk).items()} == {1: 40 * MIB, 5: 8 * MIB, 6: 16 * MIB}
+    with daemons_pool(virsh, disk, "dos"):
+        the_daemon_sees_the_same(host, virsh, disk)
     ok(host.pool(**pool_of(disk), state="deleted", allow=["nonempty"]))
     assert not os.path.exists(disk.path(1))
+
+
+@contextlib.contextmanager
+def events(node: str) -> Iterator[list[str]]:
+    """What udev says of that device meanwhile, an entry for each event."""
+    seen: list[str] = []
+    words = ["stdbuf", "-oL", "udevadm", "monitor", "--udev", "--property", "--subsystem-match=block"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as monitor:
+        assert monitor.stdout
+        while monitor.stdout.readline().strip():  # it listens now
+            pass
+        try:
+            yield seen
+            run("udevadm", "settle")
+        finally:
+            monitor.terminate()
+        seen += [each for each in monitor.stdout.read().split("\n\n") if f"DEVNAME={node}\n" in f"{each}\n"]
+
+
+def activations() -> str:
+    return run("journalctl", "--quiet", "--output=cat", "--unit=lvm-activate-old.service")
+
+
+def test_a_signature_that_shows_through_is_gone_before_udev_looks(host, empty):
+    """Made by hand, the partition of a volume group's disk makes udev activate that group."""
+    disk = empty(3)
+    ok(host.pool(**pool_of(disk, "gpt")))
+    volume = {"pool": "cut", "name": disk.name(1), "capacity": "64MiB"}
+    ok(host.volume(**volume))
+    run("vgcreate", "-qq", "old", disk.path(1))
+    run("lvcreate", "-qq", "-n", "one", "-L", "8M", "old")
+    before = table(disk)[1]
+    by_hand = f"start={before.start // 512}, size={before.size // 512}\n"
+
+    def away() -> None:
+        sh("vgchange -qq -an old; rm -f /run/lvm/pvs_online/* /run/lvm/vgs_online/*")
+        run("sfdisk", "-q", "--wipe=never", "--delete", disk.node, "1")
+        run("udevadm", "settle")
+
+    away()
+    with events(disk.path(1)) as seen:
+        run("sfdisk", "-q", "--append", "--wipe-partitions=never", disk.node, text=by_hand)
+    assert table(disk)[1][:2] == before[:2]
+    assert [each for each in seen if "ID_FS_TYPE=LVM2_member" in each]
+    sh("until journalctl --quiet --unit=lvm-activate-old.service | grep 'now active'; do sleep 0.2; done")
+    activated = activations()
+    away()
+    with events(disk.path(1)) as seen:
+        made = ok(host.volume(**volume))
+    assert "LVM2_member" in made["plan"][0]["destroys"]
+    assert table(disk)[1][:2] == before[:2]
+    assert [each for each in seen if "ACTION=add" in each]
+    assert not [each for each in seen if "ID_FS_TYPE" in each]
+    assert activations() == activated
+    assert run("pvs", "--noheadings") == ""
 
 
 def in_use(host: Host, disk: Disk, number: int) -> str:
@@ -181,13 +252,9 @@ def test_whole_disks_in_use(host, empty, tmp_path):
     ok(host.pool(**pool_of(disk), allow=["overwrite"]))
 
 
-def virsh(*words: str) -> str:
-    return run("virsh", "-q", *words).strip()
-
-
 @pytest.mark.parametrize("label", ["gpt", "dos"])
-def test_the_daemon_sees_the_same(host: Host, daemon_host: Host, empty, tmp_path, label):
-    """Capacity, allocation, what is available, volumes, paths and keys, of what each of the two has made."""
+def test_the_daemon_sees_the_same(host: Host, daemon_host: Host, empty, label):
+    """What each of the two has made."""
     disk = empty(0)
     ok(host.pool(**pool_of(disk, label)))
     volumes = [
@@ -195,19 +262,16 @@ def test_the_daemon_sees_the_same(host: Host, daemon_host: Host, empty, tmp_path
         {"name": disk.name(2), "capacity": "30MiB", "format": "linux-lvm"},
     ]
     ok(host.volume(pool="cut", volumes=volumes))
-    xml = tmp_path / "pool.xml"
-    xml.write_text(POOL_XML.format(device=disk.node, label=label))
-    virsh("pool-define", str(xml))
-    virsh("pool-start", "theirs")
-    try:
+    with daemons_pool(virsh, disk, label):
         size = 40 * MIB
         virsh("vol-create-as", "theirs", disk.name(3), str(size), *(["--format", "linux"] if label == "dos" else []))
         run("udevadm", "settle")
+        if label == "dos":
+            extended = {"name": disk.name(4), "capacity": "40MiB", "format": "extended"}
+            logical = [{"name": disk.name(number), "capacity": "10MiB"} for number in (5, 6)]
+            ok(host.volume(pool="cut", volumes=[extended, *logical]))
         the_daemon_sees_the_same(host, virsh, disk)
         assert not ok(host.volume(pool="cut", name=disk.name(3), capacity=str(table(disk)[3].size)))["changed"]
         virsh("vol-delete", "--pool", "theirs", disk.name(2))
         run("udevadm", "settle")
         the_daemon_sees_the_same(host, virsh, disk)
-    finally:
-        virsh("pool-destroy", "theirs")
-        virsh("pool-undefine", "theirs")

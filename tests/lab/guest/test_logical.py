@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import MakeOn
 from tests.integration.calling import call
+from tests.integration.disk_scenarios import head
 
 from .hosts import Host, run, run_json
 
@@ -81,10 +83,20 @@ def done(result: dict[str, Any], changed: bool = True) -> dict[str, Any]:
     return result
 
 
+def untouched() -> tuple[Any, ...]:
+    """What LVM would change: labels and metadata of devices, their backups, and the volumes that are active."""
+    disks = [*glob.glob("/dev/disk/by-id/virtio-lab-disk*"), *glob.glob("/dev/loop[0-9]*")]
+    maps = [(path / "dm/name", path / "size") for path in Path("/sys/block").glob("dm-*")]
+    kept = [os.stat(path).st_mtime_ns for path in ("/etc/lvm/archive", "/etc/lvm/backup") if os.path.exists(path)]
+    return [head(disk) for disk in disks], kept, sorted([each.read_text() for each in pair] for pair in maps)
+
+
 def same(host: Host, kind: str, **params: Any) -> dict[str, Any]:
-    """Done, after check mode has said the same; a second run does nothing."""
+    """Done, after check mode has said the same and done nothing; a second run does nothing."""
     act = getattr(host, kind)
+    before = untouched()
     foreseen = act(check=True, **params)
+    assert untouched() == before
     result = done(act(**params))
     assert foreseen["plan"] == result["plan"]
     assert foreseen["diff"]["before"] == result["diff"]["before"]
@@ -162,16 +174,14 @@ def facts_of(root: ElementTree.Element) -> dict[str, Any]:
     return {"extents": extents, **{name: root.findtext(name) for name in texts}}
 
 
-def test_like_the_daemon(system_host: Host, daemon_host: Host, empty: list[str]) -> None:
-    """The same group by libvirtd: what it shows of pool and volumes is equal; it leaves out thin volumes."""
-    run("vgcreate", GROUP, *empty[:2])
-    run("lvcreate", "-y", "-L", "12M", "-n", "plain", GROUP)
-    run("lvcreate", "-y", "-L", "16M", "-i2", "-n", "striped", GROUP)
-    run("lvcreate", "-y", "-s", "-L", "8M", "-n", "snap", f"{GROUP}/plain")
-    run("lvcreate", "-y", "-an", "-Zn", "-L", "8M", "-n", "off", GROUP)
+def told_to_both(system_host: Host) -> None:
+    """The group is a pool of ours, and of the daemon, which finds it as it starts."""
     done(system_host.pool(name=GROUP, type="logical"))
-    run("virsh", "pool-define-as", GROUP, "logical", check=False)
     run("systemctl", "restart", "libvirtd")
+
+
+def as_the_daemon_shows(system_host: Host) -> dict[str, dict[str, Any]]:
+    """Our records, after what the daemon shows of pool and volumes was found to be equal."""
     ours = {record["name"]: record for record in system_host.volume_info(pool=GROUP, xml=True)}
     (pool,) = system_host.pool_info(name=GROUP)
     info = ElementTree.fromstring(run("virsh", "pool-dumpxml", GROUP))
@@ -180,12 +190,52 @@ def test_like_the_daemon(system_host: Host, daemon_host: Host, empty: list[str])
         name: info.findtext(name) for name in ("capacity", "allocation", "available")
     }
     theirs = [line.split()[0] for line in run("virsh", "vol-list", GROUP).splitlines()[2:] if line]
-    assert sorted(theirs) == ["plain", "snap", "striped"]
-    assert sorted(ours) == ["off", "plain", "snap", "striped"]
+    assert theirs == sorted(name for name, record in ours.items() if record["timestamps"])
     for name in theirs:
         assert facts_of(ElementTree.fromstring(ours[name]["xml"])) == _volume_xml(name)
+    return ours
+
+
+def test_like_the_daemon(system_host: Host, daemon_host: Host, empty: list[str]) -> None:
+    """The same group by libvirtd: what it shows of pool and volumes is equal; it leaves out thin volumes."""
+    run("vgcreate", GROUP, *empty[:2])
+    run("lvcreate", "-y", "-L", "12M", "-n", "plain", GROUP)
+    run("lvcreate", "-y", "-L", "16M", "-i2", "-n", "striped", GROUP)
+    run("lvcreate", "-y", "-s", "-L", "8M", "-n", "snap", f"{GROUP}/plain")
+    run("lvcreate", "-y", "-an", "-Zn", "-L", "8M", "-n", "off", GROUP)
+    told_to_both(system_host)
+    assert sorted(as_the_daemon_shows(system_host)) == ["off", "plain", "snap", "striped"]
     done(system_host.pool(name=GROUP, state="absent"))
     assert lvs()["plain"]["lv_attr"][4] == "a"
+
+
+def test_volumes_that_virsh_makes(system_host: Host, daemon_host: Host, empty: list[str]) -> None:
+    """A sparse one is a snapshot of an origin that LVM hides, and that goes with it."""
+    run("vgcreate", GROUP, empty[0])
+    run("lvcreate", "-y", "-L", "12M", "-n", "plain", GROUP)
+    told_to_both(system_host)
+    run("virsh", "vol-create-as", GROUP, "sparse", "40M", "--allocation", "0")
+    run("virsh", "vol-create-as", GROUP, "snap", "12M", "--backing-vol", "plain")
+    run("virsh", "pool-refresh", GROUP)
+    ours = as_the_daemon_shows(system_host)
+    assert (ours["sparse"]["capacity"], ours["sparse"]["allocation"]) == (40 * MIB, 4 * MIB)
+    assert (ours["sparse"].get("backing"), ours["snap"]["backing"]["volume"]) == (None, "plain")
+    assert "[sparse_vorigin]" in hidden()
+    volumes = [
+        {"name": "plain", "capacity": "12M"},
+        {"name": "sparse", "capacity": "40M"},
+        {"name": "snap", "backing": "plain"},
+    ]
+    done(system_host.volume(pool=GROUP, volumes=volumes), changed=False)
+    refused(system_host.volume(pool=GROUP, name="plain", state="absent"), "volume_backing")
+    same(system_host, "volume", pool=GROUP, name="sparse", state="absent")
+    assert hidden() == ["plain", "snap"]
+    done(system_host.pool(name=GROUP, state="absent"))
+
+
+def hidden() -> list[str]:
+    """All volumes; those that LVM shows to nobody who does not ask, in brackets."""
+    return sorted(row["lv_name"] for row in report("lvs", "lv_name", "lv", "--all", GROUP))
 
 
 def test_resized_filled_in_use(host: Host, empty: list[str], tmp_path: Path) -> None:

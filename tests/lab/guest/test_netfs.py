@@ -15,10 +15,11 @@ from typing import Any
 
 import pytest
 
-from .hosts import Host, run, sh
+from .hosts import Host, own_address, run, run_json, sh
 from .netfs_host import Far
 
 PATH = "/srv/pool"
+SERVED = ("free", "squashed", "open", "share")
 MIB = 1 << 20
 PASSWORD = "pass,word %1"
 
@@ -26,7 +27,7 @@ PASSWORD = "pass,word %1"
 @pytest.fixture(scope="module", autouse=True)
 def servers() -> Iterator[None]:
     """Exports and shares; a server that can be cut off is reached over a pair of interfaces, from its own network."""
-    for name in ("free", "squashed", "open", "share"):
+    for name in SERVED:
         os.makedirs(f"/srv/{name}", exist_ok=True)
     os.chown("/srv/squashed", 64055, 64055)
     os.chmod("/srv/open", 0o777)
@@ -57,7 +58,7 @@ def clean() -> Iterator[None]:
     yield
     while os.path.ismount(PATH):
         run("umount", "-l", PATH)
-    for name in ("free", "squashed", "open", "share"):
+    for name in SERVED:
         run("find", f"/srv/{name}", "-mindepth", "1", "-delete")
 
 
@@ -77,6 +78,11 @@ def mounted() -> dict[str, str]:
     return json.loads(said)["filesystems"][0] if said else {}
 
 
+def on_both_sides() -> tuple[Any, ...]:
+    """What is mounted and what is exported, with the mount point."""
+    return mounted(), os.path.lexists(PATH), {name: sorted(os.listdir(f"/srv/{name}")) for name in SERVED}
+
+
 def done(result: dict[str, Any]) -> dict[str, Any]:
     """A result that is no failure, and whose claims held."""
     assert "failed" not in result, result
@@ -94,16 +100,20 @@ def code(result: dict[str, Any]) -> str:
 
 
 def applied(host: Host, **params: Any) -> dict[str, Any]:
+    return as_said(host.pool, **params)
+
+
+def as_said(act: Any, **params: Any) -> dict[str, Any]:
     """The real run, whose plan is what check mode said, and after which nothing is left to do."""
-    planned = done(host.pool(check=True, **params))
-    before = mounted()
-    assert mounted() == before
-    made = done(host.pool(**params))
+    before = on_both_sides()
+    planned = done(act(check=True, **params))
+    assert on_both_sides() == before
+    made = done(act(**params))
     assert made["changed"]
     assert [change["summary"] for change in made["plan"]] == [change["summary"] for change in planned["plan"]]
     assert [change["commands"] for change in made["plan"]] == [change["commands"] for change in planned["plan"]]
     if params.get("state") != "deleted":
-        assert not changed(host.pool(**params))
+        assert not changed(act(**params))
     return made
 
 
@@ -129,12 +139,35 @@ def test_a_pool_on_an_export(host: Host, version: str) -> None:
     applied(host, name="shared", state="absent")
 
 
-def test_the_daemon_sees_the_same(daemon_host: Host) -> None:
-    """libvirt's own pool of the same export: capacity, volumes, keys, paths."""
-    sh("truncate -s 1M /srv/free/a.raw; qemu-img create -q -f qcow2 /srv/free/b.qcow2 16M; mkdir -p /srv/pool; sync")
-    sh(f"""virsh -q pool-define-as shared netfs --source-host 127.0.0.1 --source-path /srv/free --source-format nfs \
-        --target {PATH}
-        virsh -q pool-start shared""")
+@pytest.fixture
+def brick() -> Iterator[None]:
+    """The Gluster volume lab."""
+    sh(f"""systemctl start rpcbind glusterd
+        gluster --mode=script volume create lab {own_address()}:/srv/brick force
+        gluster --mode=script volume start lab""")
+    yield
+    sh(f"""if mountpoint -q {PATH}; then umount -l {PATH}; fi
+        gluster --mode=script volume stop lab force
+        gluster --mode=script volume delete lab
+        systemctl stop glusterd; rm -rf /srv/brick""")
+
+
+def gluster(**more: Any) -> dict[str, Any]:
+    source = {"host": own_address(), "dir": "lab", "format": "glusterfs"}  # it refuses the loopback
+    return {"name": "shared", "type": "netfs", "path": PATH, "source": source, **more}
+
+
+@pytest.mark.parametrize("declared", [nfs, cifs, gluster])
+def test_the_daemon_sees_the_same(daemon_host: Host, declared: Any, request: pytest.FixtureRequest) -> None:
+    """libvirt's own pool of the same source: capacity, volumes, keys, paths."""
+    if declared is gluster:
+        request.getfixturevalue("brick")
+    source = declared()["source"]
+    sh(f"""virsh -q pool-define-as shared netfs --source-host {source["host"]} --source-path {source["dir"]} \
+            --source-format {source["format"]} --target {PATH}
+        mkdir -p {PATH}; virsh -q pool-start shared
+        truncate -s 1M {PATH}/a.raw; qemu-img create -q -f qcow2 {PATH}/b.qcow2 16M; sync
+        virsh -q pool-refresh shared""")
     theirs = mounted()
     daemon_volumes = daemon_host.volume_info(pool="shared")
     native = Host("native:///system", allow=["beside_daemon"])
@@ -153,14 +186,36 @@ def test_the_daemon_sees_the_same(daemon_host: Host) -> None:
     # what the daemon mounted is adopted: it stays when the native engine stops the pool
     done(native.pool(name="shared", state="inactive"))
     assert mounted() == theirs
-    done(native.pool(**nfs()))
+    done(native.pool(**declared()))
     done(native.pool(name="shared", state="inactive", allow=["stop_adopted"]))
     assert not mounted()
-    done(native.pool(**nfs()))
+    done(native.pool(**declared()))
     ours = mounted()
     assert (ours["source"], ours["fstype"]) == (theirs["source"], theirs["fstype"])
-    assert sorted(ours["options"].split(",")) == sorted(theirs["options"].split(","))
+    more = ["nobrl"] if declared is cifs else []
+    assert sorted(ours["options"].split(",")) == sorted([*theirs["options"].split(","), *more])
     done(native.pool(name="shared", state="absent"))
+
+
+def test_volumes_through_the_daemon(daemon_host: Host) -> None:
+    applied(daemon_host, **nfs())
+    assert mounted()["source"] == "127.0.0.1:/srv/free"
+    for name, image in (("a.raw", "raw"), ("b.qcow2", "qcow2")):
+        for size in (16, 32):
+            as_said(daemon_host.volume, pool="shared", name=name, capacity=f"{size}MiB", format=image)
+            info = run_json("qemu-img", "info", "--output=json", f"/srv/free/{name}")
+            assert (info["format"], info["virtual-size"]) == (image, size * MIB)
+    as_said(daemon_host.volume, pool="shared", name="a.raw", state="absent")
+    assert os.listdir("/srv/free") == ["b.qcow2"]
+    assert code(daemon_host.pool(**nfs(state="deleted"))) == "pool_nonempty"
+    applied(daemon_host, **nfs(state="deleted", allow=["nonempty"]))
+    assert (os.listdir("/srv/free"), mounted()) == ([], {})
+    done(daemon_host.pool(**nfs("squashed")))
+    owned = {"pool": "shared", "name": "a.qcow2", "format": "qcow2", "owner": 64055, "group": 64055}
+    as_said(daemon_host.volume, **owned, capacity="1MiB")
+    assert (os.stat("/srv/squashed/a.qcow2").st_uid, os.listdir("/srv/squashed")) == (64055, ["a.qcow2"])
+    as_said(daemon_host.volume, pool="shared", name="a.qcow2", state="absent")
+    assert os.listdir("/srv/squashed") == []
 
 
 @pytest.mark.parametrize("host_name", ["::1", "localhost"])
@@ -404,9 +459,9 @@ def test_mounting_from_a_dead_server_ends_in_time(host: Host, cut_off: Any) -> N
 # --- several hosts ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def two_hosts(tmp_path: Path) -> Iterator[list[Far]]:
-    """Two clients of one export, each with a network and a name of its own."""
+@pytest.fixture(params=["nfs", "cifs"])
+def two_hosts(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[list[Far]]:
+    """Two clients of one server, each with a network and a name of its own."""
     running = []
     for number, name in enumerate(("one", "two"), start=1):
         sh(f"""ip netns add {name}
@@ -419,7 +474,8 @@ def two_hosts(tmp_path: Path) -> Iterator[list[Far]]:
             exportfs -o rw,no_root_squash,insecure,no_subtree_check,fsid=1 10.78.{number}.2:/srv/free""")
         image = tmp_path / f"{name}.raw"
         image.write_bytes(bytes([number]) * (4 * MIB))
-        running.append(Far(name, f"10.78.{number}.1", image, tmp_path / name))
+        declared = nfs if request.param == "nfs" else cifs
+        running.append(Far(name, declared(host=f"10.78.{number}.1")["source"], image, tmp_path / name))
     yield running
     for far in running:
         far.kill()
@@ -427,8 +483,9 @@ def two_hosts(tmp_path: Path) -> Iterator[list[Far]]:
         run("ip", "netns", "delete", name)
 
 
-def test_two_hosts_make_one_volume(two_hosts: list[Far]) -> None:
+def test_two_hosts_make_one_volume(request: pytest.FixtureRequest, two_hosts: list[Far]) -> None:
     """One wins whole, and the other is told, or finds it; neither cleans up what the other one is making."""
+    served = "/srv/free" if "nfs" in request.node.name else "/srv/share"
     for far in two_hosts:
         assert far.answer() == [True, ""]
     told = []
@@ -441,7 +498,7 @@ def test_two_hosts_make_one_volume(two_hosts: list[Far]) -> None:
         assert len(winners) == 1, results
         assert {code for _made, code in results} <= {"", "changed_meanwhile"}, results
         told += [code for _made, code in results if code]
-        assert Path(f"/srv/free/{name}").read_bytes() == bytes([winners[0]]) * (4 * MIB)
-    assert sorted(os.listdir("/srv/free")) == [f"v{turn}.raw" for turn in range(5)]
+        assert Path(f"{served}/{name}").read_bytes() == bytes([winners[0]]) * (4 * MIB)
+    assert sorted(os.listdir(served)) == [f"v{turn}.raw" for turn in range(5)]
     assert told, "they never met"
     assert [far.finish() for far in two_hosts] == [0, 0]
