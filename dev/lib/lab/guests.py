@@ -84,13 +84,43 @@ class Guest:
     def boot(self) -> None:
         """Start on its disks as they are."""
         self._launch("")
-        self._become_itself()
+        self._become_itself(booted=True)
 
-    def _become_itself(self) -> None:
-        """The clock is the saved one's or QEMU's; the guest that is saved is nobody."""
+    def _become_itself(self, booted: bool = False) -> None:
+        """The clock is the saved one's or QEMU's; the guest that is saved is nobody. One that was booted knows who it
+        is, unless its name was not on its disk yet: its connections are left alone then.
+        """
         self._wait_for_ssh()
-        identity = f"lab-identity {self.number} {shlex.quote(self.name)}" if self.number else ""
+        name = shlex.quote(self.name)
+        known = f'test "$(hostname)" = {name} || ' if booted else ""
+        identity = f"{known}lab-identity {self.number} {name}" if self.number else ""
         self.run(f"date -s @{time.time():.0f} >/dev/null; {identity}")
+
+    def reboot(self) -> None:
+        """Its own systemd shuts it down and starts it again. Its clock is wrong until it is back."""
+        before = self.boot_id()
+        self.run("systemctl reboot --no-block", check=False)
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while self.boot_id() in ("", before):
+            if time.monotonic() > deadline:
+                raise Stop(f"The guest {self.name} does not come back; its console: {self.directory / 'console.log'}")
+            time.sleep(1)
+        self._become_itself(booted=True)
+
+    def power_off(self) -> None:
+        """Its own systemd shuts it down; ``boot`` starts it again."""
+        self.run("systemctl poweroff --no-block", check=False)
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while self.alive():
+            if time.monotonic() > deadline:
+                raise Stop(f"The guest {self.name} does not end; its console: {self.directory / 'console.log'}")
+            time.sleep(0.2)
+        reap()
+
+    def boot_id(self) -> str:
+        """As the journal has it (``_BOOT_ID``); empty where the guest does not answer."""
+        told = self.run("cat /proc/sys/kernel/random/boot_id", check=False).stdout.decode()
+        return told.strip().replace("-", "")
 
     def cut_power(self) -> None:
         """What the guest did not flush to its disks is lost, as far as a killed QEMU loses it (see docs/lab.md)."""

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..host.block import Device
+from ..host.block import Device, by_name, name_of, on_network
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.notes import boot
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
 FILESYSTEM = "filesystem"
 _AUTO = "auto"
+_NETDEV = "_netdev"  # mount(8); systemd.mount(5): unmounted before the network goes, and who logs out of targets
 _OWN = (mounted.LOST_AND_FOUND,)
 _BY_CONTENT = ("UUID", "LABEL")  # what is gone once something else is made there
 
@@ -372,7 +373,12 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
 def _mount(pool: Pool, found: Found) -> list[Any]:
     wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
     read_only = ("ro",) if found.storage.read_only else ()
-    options = (*mounted.OPTIONS, *read_only, *(pool.mount_options or ()))
     node = _node(found) or (pool.source.devices or ())[0].path
+    options = (*mounted.OPTIONS, *read_only, *_of_network(node), *(pool.mount_options or ()))
     mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
     return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]
+
+
+def _of_network(node: str) -> tuple[str, ...]:
+    device = by_name(name_of(node))
+    return () if device is None or not on_network(device) else (_NETDEV,)

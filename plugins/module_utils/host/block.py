@@ -23,6 +23,7 @@ _NOT_THERE = "Look at how it is spelled and whether it is attached (lsblk lists 
 _SECTOR = 512  # sizes and starts in sysfs are in these, whatever the device's own are
 _PARTITION_OF = re.compile(r"part([0-9]+)-(.+)", re.DOTALL)  # kpartx(8): device-mapper's uuid of a partition
 _LOOP, _MD, _ROM = 7, 9, 11  # the kernel's devices.txt
+_OF_NETWORK = re.compile(r"/host[0-9]+/session[0-9]+/|/(?:nbd|rbd)[0-9]+\Z")  # where sysfs has them: iSCSI, nbd, rbd
 
 
 class Device(NamedTuple):
@@ -263,6 +264,12 @@ def bases(device: Device) -> tuple[Device, ...]:
                 found[below.name] = below
                 waiting.append(below)
     return tuple(found.values())
+
+
+def on_network(device: Device) -> bool:
+    """Whether it is, or is on, a device that is gone once the network is: a unit of iSCSI, an nbd or an rbd."""
+    places = (os.path.realpath(f"{_SYS}/class/block/{each.name}") for each in (device, *bases(device)))
+    return any(map(_OF_NETWORK.search, places))
 
 
 def wholes(device: Device) -> tuple[Device, ...]:

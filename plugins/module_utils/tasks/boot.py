@@ -6,7 +6,8 @@
 """What the unit runs at boot: it starts the pools that are marked for autostart, as a task with ``build: never`` does.
 
 What a pool stands on may be another pool, or come later: what can't be started is tried again, at once where something
-else was started meanwhile. Only of what is mounted does the order matter: below it there is a directory as well.
+else was started meanwhile, else after a look for units that are served only now. Only of what is mounted does the order
+matter: below it there is a directory as well.
 """
 
 from __future__ import annotations
@@ -15,10 +16,11 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
-from ..converge import converge
+from ..converge import Aim, converge
 from ..decide.decision import Decision
 from ..decide.pools import decide_pool
 from ..engines.boot import daemon_at_boot
@@ -26,9 +28,10 @@ from ..engines.places import find_places
 from ..engines.select import daemon_listens, native_engine
 from ..host.mounts import mounts
 from ..host.paths import resolved
+from ..model.change import Change, Subject
 from ..model.errors import StorageError
 from ..model.found import Found
-from ..model.goal import PoolGoal
+from ..model.goal import PoolGoal, Scope
 from ..model.pool import Pool
 from ..model.types import row_of
 from .pool import aim_at
@@ -39,6 +42,7 @@ _SECONDS, _PAUSE = 120, 3  # so long, and so often, what is not there yet is wai
 _ERROR, _WARNING, _INFO = 3, 4, 6  # sd-daemon(3)
 
 Start = Callable[[str], Optional[StorageError]]
+Seek = Callable[[str], None]
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -54,7 +58,13 @@ def main(arguments: Sequence[str]) -> int:
         marked = native_engine(places, _TIMEOUT).marked_pools()
     except StorageError as unreadable:
         return _ends(1, str(unreadable))
-    failed = start_all(marked, lambda name: start(name, native_engine(places, _TIMEOUT)), _SECONDS, _PAUSE)
+    failed = start_all(
+        marked,
+        lambda name: start(name, native_engine(places, _TIMEOUT)),
+        lambda name: seek(name, native_engine(places, _TIMEOUT)),
+        _SECONDS,
+        _PAUSE,
+    )
     for name, error in failed.items():
         say(_ERROR, f"pool {name} is not started: {error}")
     return 1 if failed else 0
@@ -71,7 +81,9 @@ def say(level: int, text: str) -> None:
     sys.stderr.flush()
 
 
-def start_all(marked: Mapping[str, Pool], start_one: Start, seconds: float, pause: float) -> dict[str, StorageError]:
+def start_all(
+    marked: Mapping[str, Pool], start_one: Start, seek_in: Seek, seconds: float, pause: float
+) -> dict[str, StorageError]:
     """Those that could not be started, and why."""
     deadline = time.monotonic() + seconds
     waiting = dict(sorted(marked.items()))
@@ -88,7 +100,16 @@ def start_all(marked: Mapping[str, Pool], start_one: Start, seconds: float, paus
             if time.monotonic() >= deadline:
                 break
             time.sleep(pause)
+            for name in _below(marked, waiting):
+                seek_in(name)
     return failed
+
+
+def _below(marked: Mapping[str, Pool], waiting: Mapping[str, Pool]) -> list[str]:
+    """The pools that were started, and may get what others wait for."""
+    if not any(row_of(pool.type).on_devices for pool in waiting.values()):
+        return []
+    return [name for name, pool in marked.items() if name not in waiting and row_of(pool.type).served]
 
 
 def _waits(name: str, waiting: Mapping[str, Pool]) -> StorageError | None:
@@ -129,3 +150,14 @@ def start(name: str, engine: Any) -> StorageError | None:
         done = "; ".join(change.summary for change in result.decision.changes)
         say(_INFO, done or f"pool {name}: it is active")
     return result.error
+
+
+def seek(name: str, engine: Any) -> None:
+    """Lets the kernel look for the units of a pool: it does not see by itself what is served since then. Whether that
+    helped is seen by those that wait.
+    """
+    change = Change(Subject(name), "refresh", f"pool {name}: look for units", {}, {}, ())
+    scope, decision = Scope(Pool(name)), Decision((change,))
+    aim = Aim(None, scope, False, lambda goal, found: {}, lambda goal, found: decision, lambda change, found: {})
+    with suppress(StorageError, OSError):
+        converge(aim, engine, False)

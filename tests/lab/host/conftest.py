@@ -34,7 +34,8 @@ def guests() -> Iterator[Guests]:
     test.
 
     ``guest.text("lsblk")`` is what a shell script prints there; ``guest.cut_power()`` kills the machine,
-    ``guest.boot()`` starts it again on the same disks.
+    ``guest.power_off()`` shuts it down, and ``guest.boot()`` starts it again on the same disks; so does
+    ``guest.reboot()``.
     """
     numbers = itertools.count(1)
     with lab_guests.private_network() as network:

@@ -358,6 +358,14 @@ def test_mounting(seen):
     assert command.startswith("mount -t hfsplus ")
 
 
+def test_what_is_on_the_network_is_unmounted_before_that_goes(seen, monkeypatch):
+    monkeypatch.setattr(fs, "by_name", lambda name: DEVICE if name == "sdx" else None)
+    monkeypatch.setattr(fs, "on_network", lambda device: device == DEVICE)
+    pool = {"mount_options": ("noatime",)}
+    (command,) = lowered(seen(holding("ext4")), "start", may=frozenset({BRING_UP}), pool=pool)
+    assert command == "mount -t ext4 -o nodev,nosuid,noexec,_netdev,noatime -- /dev/sdx /p"
+
+
 def test_copying_on_write_is_set_on_a_new_filesystem_only(seen):
     may = frozenset({BRING_UP})
     assert lowered(seen(BLANK, "btrfs"), "start", "btrfs", may=may, pool={"cow": False})[-1] == "chattr +C /p"

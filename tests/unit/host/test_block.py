@@ -302,6 +302,25 @@ def test_what_is_changed_with_a_device(machine):
         assert device_users.touched(by_name(name)) == {(os.makedev(*number),) for number in numbers}
 
 
+@pytest.mark.parametrize(
+    ("name", "on", "far"),
+    [
+        ("sda", "platform/host2/session1/target2:0:0/2:0:0:0/block", True),
+        ("sda", "pci0000:00/0000:00:1f.2/ata1/host2/target2:0:0/2:0:0:0/block", False),
+        ("rbd0", "rbd/0/block", True),
+        ("nbd0", "virtual/block", True),
+    ],
+)
+def test_what_goes_with_the_network(machine, name, on, far):
+    """A volume on a partition is on it, too."""
+    machine.add(name, "8:0", on=on)
+    machine.add(f"{name}p1", "8:1", on=f"{on}/{name}", partition=1, start=8)
+    machine.dm("dm-0", "253:0", "vg-lv", "LVM-x")
+    (machine.sys / "devices/dm-0/slaves").mkdir()
+    (machine.sys / f"devices/dm-0/slaves/{name}p1").symlink_to(machine.sys / f"class/block/{name}p1")
+    assert [block.on_network(by_name(each)) for each in (name, f"{name}p1", "dm-0")] == [far] * 3
+
+
 # -- sources ------------------------------------------------------------------------------------------------------
 
 

@@ -45,6 +45,19 @@ class Starter:
         return None
 
 
+class Seeker:
+    """What is looked for units in, and what is served by then."""
+
+    def __init__(self, starter=None, **serves):
+        self.starter, self.serves = starter, serves
+        self.looked = []
+
+    def __call__(self, name):
+        self.looked.append(name)
+        if self.looked.count(name) == self.serves.get(name):
+            self.starter.started.append(f"unit of {name}")
+
+
 def pools(**paths):
     return {name: Pool(name, kind, path=path) for name, (kind, path) in paths.items()}
 
@@ -52,23 +65,40 @@ def pools(**paths):
 def test_what_stands_on_others_comes_after_them():
     marked = pools(a=("fs", "/a"), b=("logical", "/dev/b"), c=("iscsi", "/dev/disk/by-path"))
     starter = Starter(on={"a": ["b"], "b": ["c"]})
-    assert boot.start_all(marked, starter, seconds=0, pause=99) == {}
+    assert boot.start_all(marked, starter, Seeker(), seconds=0, pause=99) == {}
     assert starter.started == ["c", "b", "a"]
 
 
 def test_nothing_is_started_in_what_is_still_to_be_mounted():
     marked = pools(a=("dir", "/srv/z/images"), z=("netfs", "/srv/z"), b=("dir", "/srv/zz"))
     starter = Starter(needs={"z": 3})
-    assert boot.start_all(marked, starter, seconds=9, pause=0) == {}
+    assert boot.start_all(marked, starter, Seeker(), seconds=9, pause=0) == {}
     assert starter.started == ["b", "z", "a"]
     assert starter.tried.count("a") == 1
 
 
 def test_what_is_not_there_in_time_is_told():
     marked = pools(a=("dir", "/srv/z/images"), z=("netfs", "/srv/z"), b=("dir", "/b"))
-    failed = boot.start_all(marked, Starter(needs={"z": 99}), seconds=0, pause=0)
+    failed = boot.start_all(marked, Starter(needs={"z": 99}), Seeker(), seconds=0, pause=0)
     assert {name: error.code for name, error in failed.items()} == {"a": "pool_inactive", "z": "source_missing"}
     assert "pool z" in failed["a"].message
+
+
+def test_units_that_are_served_late_are_looked_for():
+    """Where pools are started that may get them, and not in one that waits itself."""
+    marked = pools(a=("fs", "/a"), b=("logical", "/dev/b"), c=("iscsi", "/dev"), d=("scsi", "/dev"), e=("dir", "/e"))
+    starter = Starter(needs={"d": 3}, on={"a": ["b"], "b": ["unit of c"]})
+    seeker = Seeker(starter, c=2)
+    assert boot.start_all(marked, starter, seeker, seconds=9, pause=0) == {}
+    assert starter.started == ["c", "e", "d", "unit of c", "b", "a"]
+    assert seeker.looked == ["c", "c", "d"]
+
+
+def test_no_units_are_looked_for_where_only_a_server_is_waited_for():
+    marked = pools(c=("iscsi", "/dev"), z=("netfs", "/srv/z"))
+    seeker = Seeker()
+    assert boot.start_all(marked, Starter(needs={"z": 5}), seeker, seconds=9, pause=0) == {}
+    assert seeker.looked == []
 
 
 def test_a_directory_on_a_mounted_one_is_found_through_links(tmp_path):
@@ -76,7 +106,7 @@ def test_a_directory_on_a_mounted_one_is_found_through_links(tmp_path):
     (tmp_path / "link").symlink_to("mounted")
     marked = pools(a=("dir", f"{tmp_path}/link/images"), z=("fs", f"{tmp_path}/mounted"))
     starter = Starter()
-    assert boot.start_all(marked, starter, seconds=9, pause=0) == {}
+    assert boot.start_all(marked, starter, Seeker(), seconds=9, pause=0) == {}
     assert starter.started == ["z", "a"]
 
 
