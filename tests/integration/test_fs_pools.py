@@ -158,6 +158,13 @@ def test_mount_options_and_their_change(disk):
     assert "noatime" not in disk.mounted()["options"].split(",")
 
 
+def test_a_read_only_pool_becomes_writable(disk):
+    same_plan(disk, mount_options=["ro"])
+    same_plan(disk, mount_options=["noatime"], allow=["restart"])
+    assert {"rw", "noatime"} <= set(disk.mounted()["options"].split(","))
+    done(disk.host.volume(pool="p", name="a", capacity="1M"))
+
+
 @pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)
