@@ -165,6 +165,12 @@ def test_a_read_only_pool_becomes_writable(disk):
     done(disk.host.volume(pool="p", name="a", capacity="1M"))
 
 
+def test_a_restart_can_change_the_mode_too(disk):
+    same_plan(disk, mode="0755")
+    same_plan(disk, mode="0700", mount_options=["noatime"], allow=["restart"])
+    assert os.stat(disk.path).st_mode & 0o7777 == 0o700
+
+
 @pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)
