@@ -158,6 +158,19 @@ def test_mount_options_and_their_change(disk):
     assert "noatime" not in disk.mounted()["options"].split(",")
 
 
+def test_a_read_only_pool_becomes_writable(disk):
+    same_plan(disk, mount_options=["ro"])
+    same_plan(disk, mount_options=["noatime"], allow=["restart"])
+    assert {"rw", "noatime"} <= set(disk.mounted()["options"].split(","))
+    done(disk.host.volume(pool="p", name="a", capacity="1M"))
+
+
+def test_a_restart_can_change_the_mode_too(disk):
+    same_plan(disk, mode="0755")
+    same_plan(disk, mode="0700", mount_options=["noatime"], allow=["restart"])
+    assert os.stat(disk.path).st_mode & 0o7777 == 0o700
+
+
 @pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)

@@ -62,8 +62,10 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         if holds and place.mount is not None and place.mount.root != "/":
             beside = f"what is beside its subvolume {place.mount.root}"  # which is not seen, and goes with the device
             storage = replace(storage, holds=(*storage.holds, beside))
-        fixed = "it is mounted from a filesystem that has none" if by_signature(storage.filesystem).fixed else ""
-        return replace(storage, mark=mark, fixed=fixed, requires=part.requires[:1])
+        kind = by_signature(storage.filesystem)
+        fixed = "it is mounted from a filesystem that has none" if kind.fixed else ""
+        read_only = kind.read_only or (source.device is not None and source.device.read_only)
+        return replace(storage, mark=mark, fixed=fixed, read_only_source=read_only, requires=part.requires[:1])
     fixed = "what is mounted there is read-only" if read_only else ""
     fixed = f"{known.signature} has none" if known is not None and known.fixed else fixed
     same = 2 if part.kind == READY else 1  # else it gets its content in the same task
@@ -71,7 +73,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         storage,
         mark=mark,
         fixed=fixed,
-        read_only=read_only,
+        read_only_source=read_only,
         requires=part.requires[:same],
         filesystem="" if known is None else known.kernel,
     )
@@ -372,7 +374,7 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
 
 def _mount(pool: Pool, found: Found) -> list[Any]:
     wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
-    read_only = ("ro",) if found.storage.read_only else ()
+    read_only = ("ro",) if found.storage.read_only_source else ()
     node = _node(found) or (pool.source.devices or ())[0].path
     options = (*mounted.OPTIONS, *read_only, *_of_network(node), *(pool.mount_options or ()))
     mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")

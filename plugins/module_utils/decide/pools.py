@@ -309,8 +309,8 @@ def _run(goal: PoolGoal, found: Found, wanted: Pool, kept: Pool, differing: tupl
     if runs:
         _check_supported(goal, found)
         changes += _build(goal, found, wanted, missing)
-    if runs or (found.active and goal.state == "present"):
-        changes += _set_permissions(goal, found, wanted)
+    if (runs or (found.active and goal.state == "present")) and not (restart and found.storage.bring_up):
+        changes += _set_permissions(goal, found, wanted)  # a restart gives them to what it brings up
     if runs and (restart or not found.active):
         from .running import start
 

@@ -33,7 +33,6 @@ _ADAPTER_FIELDS = tuple(field.name for field in fields(Adapter))
 _PATHS = ("source.dir", "source.device", "source.devices")
 _DECLARED = ("source", "mount_options", "config_options")
 _SECRETS = ("source.auth.secret", "source.auth.mutual.secret")
-_PASSWORDS = ("password", "pass", "password2")  # mount.cifs(8)
 _NOT_THE_SOURCE = ("bind", "rbind", "move", "remount", "loop", "offset", "sizelimit")  # mount(8)
 _MUTUAL = "chap"
 _LOGIN = "cifs"  # what needs a password at hand rather than a secret of libvirt
@@ -249,8 +248,9 @@ def _check_mount_options(pool: Pool) -> None:
     """Options are in the definition, in command lines and in the list of mounts. With some of them it is not the source
     that is mounted, so that the pool would never be found active.
     """
-    words = [word.partition("=")[0].strip() for option in pool.mount_options or () for word in option.split(",")]
-    other = [word for word in words if word in _NOT_THE_SOURCE]
+    words = [word.strip() for option in pool.mount_options or () for word in option.split(",")]
+    names = [word.partition("=")[0].strip() for word in words]
+    other = [name for name in names if name in _NOT_THE_SOURCE]
     if other:
         raise _wrong(
             "invalid_option",
@@ -258,13 +258,20 @@ def _check_mount_options(pool: Pool) -> None:
             f"mount_options: with {', '.join(other)} something else than the source would be mounted",
             "Leave it out, and name as the source what is to be mounted.",
         )
-    if any(word in _PASSWORDS for word in words):
+    if any(map(_has_password, words)):
         raise _wrong(
             "invalid_option",
             pool,
             "mount_options: a password there could be read by anybody",
             "Give it as source.auth (type: cifs, username, secret).",
         )
+
+
+def _has_password(word: str) -> bool:
+    """mount.cifs goes by the first letters of an option, and takes what follows a percent sign in the name of a user
+    for the password.
+    """
+    return word.startswith("pass") or (word.startswith("user") and "%" in word)
 
 
 def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, name: str) -> Login | None:

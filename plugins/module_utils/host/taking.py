@@ -35,20 +35,19 @@ def make_on(op: MakeOn, held: Sequence[int], timeout: float | None) -> None:
     with _all_locked(devices, seconds) as locks:
         keep = (*held, *locks)
         _check_all_unused(devices, seconds)
-        with alone(op.nodes):
+        with ExitStack() as holding:
+            holding.enter_context(alone(op.nodes))
             _same_devices(op, 0)
             for taken in op.devices:
                 _check_content(taken, seconds)
-            if op.note:
-                write_file(WriteFile(op.note, op.noted))
-            if op.wipe:
-                run(op.wiping, keep)
-        for device in devices:
-            if op.wipe and device.partitions:
-                reread(device.node, seconds)
-        _make(op, keep)
-    if op.note:
-        unlink(op.note)
+            with _noted(op):
+                if op.wipe:
+                    run(op.wiping, keep)
+                holding.close()  # the tools want to hold them too
+                for device in devices:
+                    if op.wipe and device.partitions:
+                        reread(device.node, seconds)
+                _make(op, keep)
 
 
 def _same_devices(op: MakeOn, seconds: float) -> list[Device]:
@@ -71,10 +70,26 @@ def _check_all_unused(devices: Iterable[Device], seconds: float) -> None:
         check_unused(device, seconds, processes)
 
 
-def _make(op: MakeOn, keep: Sequence[int]) -> None:
+@contextmanager
+def _noted(op: MakeOn) -> Iterator[None]:
     """What was killed leaves the note, as it would with us; what failed by itself had its reason, and leaves data like
-    any other.
+    any other: that of others, where it failed before anything was made.
     """
+    if not op.note:
+        yield
+        return
+    write_file(WriteFile(op.note, op.noted))
+    try:
+        yield
+    except (OSError, StorageError) as error:
+        if (getattr(error, "rc", None) or 0) >= 0:
+            with suppress(OSError):
+                unlink(op.note)
+        raise
+    unlink(op.note)
+
+
+def _make(op: MakeOn, keep: Sequence[int]) -> None:
     if not op.argv:
         return
     try:
@@ -82,9 +97,6 @@ def _make(op: MakeOn, keep: Sequence[int]) -> None:
     except StorageError as error:
         if error.code == "command_failed":
             error.hint = op.hint or error.hint
-        if op.note and (error.rc or 0) >= 0:
-            with suppress(OSError):
-                unlink(op.note)
         raise
 
 

@@ -62,6 +62,7 @@ def seen(tmp_path, monkeypatch):
         supported=True,
         unseen=(),
         root="/",
+        options=("rw",),
     ):
         look = Look(5.0, str(tmp_path / "records"), str(tmp_path / "starts"))
         path = tmp_path / "pool"
@@ -69,7 +70,7 @@ def seen(tmp_path, monkeypatch):
         if mount is not None:
             path.mkdir(exist_ok=True)
             number = (0, 40) if mount == "btrfs" else device.number
-            mounts.append(Mount(root, str(path), mount, device.node, ("rw",), ("rw",), number, 7, 1))
+            mounts.append(Mount(root, str(path), mount, device.node, options, ("rw",), number, 7, 1))
         look.once("mounts", lambda: mounts)
 
         def resolve(text, _look):
@@ -249,7 +250,7 @@ def test_what_is_named_after_its_content_is_not_formatted_when_it_comes(seen, mo
 def test_a_device_that_is_read_only_is_not_formatted_and_mounted_read_only(seen):
     device = DEVICE._replace(read_only=True)
     assert part(seen(BLANK, device=device)).problem.code == "not_writable"
-    assert seen(holding("ext4"), device=device).read_only
+    assert seen(holding("ext4"), device=device).read_only_source
 
 
 def test_a_device_that_is_not_there_is_not_an_empty_one(seen):
@@ -364,6 +365,18 @@ def test_what_is_on_the_network_is_unmounted_before_that_goes(seen, monkeypatch)
     pool = {"mount_options": ("noatime",)}
     (command,) = lowered(seen(holding("ext4")), "start", may=frozenset({BRING_UP}), pool=pool)
     assert command == "mount -t ext4 -o nodev,nosuid,noexec,_netdev,noatime -- /dev/sdx /p"
+
+
+@pytest.mark.parametrize(
+    ("kind", "device", "stays"),
+    [("ext4", DEVICE, False), ("ext4", DEVICE._replace(read_only=True), True), ("iso9660", DEVICE, True)],
+)
+def test_a_restart_mounts_it_read_only_only_where_nothing_else_can_be(seen, kind, device, stays):
+    """Whatever the mount is that goes down for it."""
+    storage = seen(holding(kind), kind, device, mount=kind, options=("ro",))
+    assert storage.read_only
+    (command,) = lowered(storage, "start", kind, may=frozenset({BRING_UP}), pool={"mount_options": ("noatime",)})
+    assert (",ro," in command) is stays
 
 
 def test_copying_on_write_is_set_on_a_new_filesystem_only(seen):

@@ -298,6 +298,15 @@ def test_permissions_are_those_of_what_is_mounted():
     assert actions(decide_pool(wanted, started(up, replace(POOL, permissions=Permissions(0o750))))) == ["permissions"]
 
 
+def test_what_a_restart_mounts_gets_its_permissions_then():
+    """What is on the path in between is the bare directory."""
+    wanted = goal(permissions=Permissions(0o750), mount_options=("noatime",), allow=["restart"])
+    up = storage(up=True, ours=True, permissions=Permissions(0o755, 0, 0))
+    made = decide_pool(wanted, started(up, POOL))
+    assert actions(made) == ["stop", "redefine", "start"]
+    assert change(made, "start").after["target"] == {"mode": "0750"}
+
+
 TAKEN = Condition("device", "/dev/sdx", (8,))
 UP = storage(filesystem(requires=(TAKEN,)), directory(), up=True, ours=True)
 

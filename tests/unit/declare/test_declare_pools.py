@@ -537,6 +537,20 @@ def test_options_that_mount_something_else(word):
     goal(**declared, mount_options=["ro,noatime", "subvol=loop"])
 
 
+@pytest.mark.parametrize(
+    "word",
+    ["password=s3cret", "pass=s3cret", "passwd=s3cret", " password2=s3cret", "username=u%s3cret", "user=DOM/u%s3cret",
+     "username=DOM\\u%s3cret"],
+)  # fmt: skip
+def test_options_that_hold_a_password(word):
+    """As mount.cifs takes them, which knows options by their first letters."""
+    declared = {"name": "p", "type": "netfs", "path": "/p", "source": {"host": "h", "dir": "s", "format": "cifs"}}
+    for given in ([word], [f"ro,{word}"]):
+        error = refused(**declared, mount_options=given)
+        assert (error.code, "s3cret" in f"{error}") == ("invalid_option", False)
+    goal(**declared, mount_options=["username=u", "domain=a%b", "credentials=/etc/share", "user_xattr", "ro,uid=1"])
+
+
 # -- a volume of another pool as the device -----------------------------------------------------------------------
 
 

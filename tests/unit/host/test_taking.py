@@ -41,7 +41,10 @@ class Host:
         name = os.path.basename(path)
         disk = self.disks[name]
         number = (8, self.numbers[name])
-        return Device(path, path, number, 1 << 20, 512, False, "disk", disk=disk and self.path(disk))
+        partitions = tuple(self.path(each) for each, of in self.disks.items() if of == name)
+        return Device(
+            path, path, number, 1 << 20, 512, False, "disk", disk=disk and self.path(disk), partitions=partitions
+        )
 
     def taken(self, *names):
         devices = [self.device(self.path(name)) for name in names]
@@ -123,3 +126,49 @@ def test_a_command_that_fails_says_where_to_look(host):
     with pytest.raises(StorageError) as caught:
         make(host, "b", hint="Ask LVM.")
     assert (caught.value.code, caught.value.hint) == ("command_failed", "Ask LVM.")
+
+
+# -- the note that what is there is of our making ---------------------------------------------------------------------
+
+
+def _no_partx(disk, seconds):
+    raise StorageError("tool_missing", "partx is not installed on this host")
+
+
+def _late(disk, seconds):
+    raise StorageError("deadline", "partx did not answer within 1 s")
+
+
+@pytest.mark.parametrize(
+    ("tool", "ends", "reread", "stays"),
+    [
+        ("wipefs", "exit 1", None, False),
+        ("wipefs", "kill -9 $$", None, True),
+        ("vgcreate", "exit 5", None, False),
+        ("vgcreate", "kill -9 $$", None, True),
+        ("partx", "", _no_partx, False),
+        ("partx", "", _late, False),
+        ("none", "", None, False),
+    ],
+)
+def test_only_what_was_killed_leaves_the_note(host, monkeypatch, tool, ends, reread, stays):
+    """What failed by itself while the old content went leaves data of others, which no later task may take for ours."""
+    (host.top / "tools" / tool).write_text(f"#!/bin/sh\n{ends}\n")
+    (host.top / "tools" / tool).chmod(0o755)
+    monkeypatch.setattr(taking, "reread", reread or (lambda disk, seconds: None))
+    host.disks["a"], host.numbers["a"] = None, 0
+    note = host.top / "notes" / "making"
+    try:
+        make(host, "a", wipe=True, note=str(note), noted="here")
+    except StorageError:
+        assert tool != "none"
+    assert note.exists() is stays
+
+
+def test_a_note_of_an_earlier_task_stays_where_nothing_is_done(host):
+    note = host.top / "making"
+    note.touch()
+    host.contents["b"] = Content((Signature("ext4"),))
+    with pytest.raises(StorageError):
+        make(host, "b", wipe=True, note=str(note), noted="here")
+    assert note.exists()
