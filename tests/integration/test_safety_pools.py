@@ -260,7 +260,7 @@ def test_same_uuid(images, check):
 
 
 @CHECK
-@pytest.mark.parametrize("way", ["same", "slashes", "link", "link above", "inactive", "transient"])
+@pytest.mark.parametrize("way", ["same", "slashes", "link", "link above", "inactive", "transient", "moved"])
 def test_same_directory(images, way, check):
     path = str(images.images)
     if way == "slashes":
@@ -275,6 +275,9 @@ def test_same_directory(images, way, check):
         done(images.pool(name="images", state="inactive"))
     elif way == "transient":
         (images.root / "etc/libvirt/storage/images.xml").unlink()
+    elif way == "moved":  # it runs there until it is stopped
+        definition = images.root / "etc/libvirt/storage/images.xml"
+        definition.write_text(definition.read_text().replace(path, f"{path}-later"))
     before = without_locks(snapshot(images.root))
     for state in ("present", "active", "inactive"):
         error = refused(images.pool(check, name="second", type="dir", path=path, state=state), "source_conflict")

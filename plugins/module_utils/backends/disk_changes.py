@@ -146,7 +146,7 @@ class _Lowering:
         was = () if old is None else ((old.number, old.start, old.end),)
         filled = self._filled(volume, start, end)._replace(was=was, unused=True)
         entry = self._entry(number, start, end, type_of(self.table.label, volume.format))
-        if self.table.moved_by(number) or self.table.inside(number):
+        if self.table.moved_by(number):
             return filled._replace(
                 argv=(*_SFDISK, "-N", str(number), self.table.device), script=entry.partition(": ")[2]
             )

@@ -80,6 +80,10 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         raise link_refused(have, task)
     subject, users = str(task.subject(have.name)), task.found.users.get(have.name, ())
     guard_unused(subject, users, entry.allow, "made anew", task, name=have.name)
+    if task.found.table is not None:
+        from .cutting import check_removal
+
+        check_removal(have.name, task, anew=True)
     check_parents_stay(entry, task)
     volume = settle_new(entry, task)
     check_copy_on_write("options.nocow", volume.nocow or None, task.found, str(task.subject(volume.name)))

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 from ..model.change import Change
 from ..model.errors import StorageError
-from ..model.goal import VolumeGoal
 from ..model.tables import (
     DOS,
     EXTENDED,
@@ -230,34 +229,40 @@ def recognised(changes: tuple[Change, ...]) -> tuple[Change, ...]:
     )
 
 
-def check_removal(entry: VolumeGoal, task: VolumesTask) -> None:
-    """Raises where logical partitions would get other names, or would go with their extended one."""
-    table, name = _table(task), entry.volume.name
-    moved = (table.name(each.number) for each in table.moved_by(table.number(name) or 0))
-    refusal = removal_refusal(name, task, gone_with(name, table), moved)
+def check_removal(name: str, task: VolumesTask, anew: bool = False) -> None:
+    """Raises where logical partitions would get other names, or would go with their extended one. ``anew``: it is made
+    anew, with the number that it has.
+    """
+    table = _table(task)
+    moved = () if anew else table.moved_by(table.number(name) or 0)
+    refusal = removal_refusal(name, task, gone_with(name, table), (table.name(each.number) for each in moved), anew)
     if refusal is not None:
         raise refusal
 
 
-def removal_refusal(name: str, task: VolumesTask, within: Iterable[str], moved: Iterable[str]) -> StorageError | None:
+def removal_refusal(
+    name: str, task: VolumesTask, within: Iterable[str], moved: Iterable[str], anew: bool = False
+) -> StorageError | None:
     """What is refused of deleting a partition ``within`` which others lie, or for which others are ``moved`` to another
-    number. Those that go in the same task don't count.
+    number. Those that go in the same task don't count, unless it is made ``anew``, which comes before.
     """
-    staying = [other for other in within if other not in task.doomed_names]
+    going = frozenset() if anew else task.doomed_names
+    doing, when = ("made anew", "in an earlier task") if anew else ("deleted", "in the same task, or before")
+    staying = [other for other in within if other not in going]
     if staying:
         more = f" and {len(staying) - _SHOWN} more" if len(staying) > _SHOWN else ""
         return task.refuse(
             "volume_in_use",
             name,
-            f"volume {task.goal.pool}/{name} would be deleted, but {', '.join(staying[:_SHOWN])}{more} are in it",
-            "Delete these in the same task, or before.",
+            f"volume {task.goal.pool}/{name} would be {doing}, but {', '.join(staying[:_SHOWN])}{more} are in it",
+            f"Delete these {when}.",
         )
-    other = next((other for other in moved if other not in task.doomed_names), None)
+    other = next((other for other in moved if other not in going), None)
     if other is None:
         return None
     return task.refuse(
         "partition_renumbered",
         name,
-        f"without {name}, {other} would get another number and name, so that the next run would delete that",
-        "Delete the higher ones in the same task too.",
+        f"without {name}, {other} would get another number and name, so that the next run would change that",
+        f"Delete the higher ones {when}.",
     )

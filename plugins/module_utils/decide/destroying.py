@@ -57,7 +57,7 @@ def delete(entry: VolumeGoal, task: VolumesTask, backing_word: str = "backing") 
     if task.found.table is not None:
         from .cutting import check_removal
 
-        check_removal(entry, task)
+        check_removal(name, task)
     yield Change(
         task.subject(name),
         "delete",

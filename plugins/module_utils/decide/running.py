@@ -128,6 +128,7 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     """What our own start brought up is taken down, unless somebody uses it; what was up before is left as it is."""
     if not _is_up(goal, found):
         return []
+    _check_told(found)
     check_nothing_above(goal, found)
     if takes_away(goal, found):
         from .deleting import guard_all
@@ -151,6 +152,14 @@ def stop(goal: PoolGoal, found: Found, restart: bool = False, deleting: bool = F
     after = {"state": "inactive"}
     requires = (*(current.leaves if may else ()), *_still_unused(goal, found))
     return [change_of(goal, "stop", summary, {"state": state}, after, pool, may=may, requires=requires)]
+
+
+def _check_told(found: Found) -> None:
+    """Raises where nobody can tell what a start has mounted or activated: it would stay up, with nothing to say so."""
+    unreadable = found.unreadable
+    brought_up = found.row.mounted or found.row.group == VOLUME_GROUP
+    if unreadable is not None and brought_up and not found.current.take_down:
+        raise unreadable
 
 
 def _still_unused(goal: PoolGoal, found: Found) -> tuple[Condition, ...]:

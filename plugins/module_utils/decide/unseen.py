@@ -123,14 +123,15 @@ def _partitions_refusal(changes: Iterable[Change], task: VolumesTask) -> Storage
     names = set(found.volumes)
     for change in changes:
         name = change.subject.volume or ""
-        if change.action == "delete":
+        anew = change.action == "recreate"
+        if change.action == "delete" or anew:
             names.discard(name)
-            if not found.beside and not daemon_deletes(pool):
+            if (anew or not found.beside) and not daemon_deletes(pool):
                 return cannot("remove", name, task)
-            refusal = _removal_refusal(name, pool, task)
+            refusal = _removal_refusal(name, pool, task, anew)
             if refusal is not None:
                 return refusal
-        elif change.action == "create":
+        if change.action == "create" or anew:
             refusal = _partition_refusal(name, names, change.wanted, task)
             if refusal is not None:
                 return refusal
@@ -144,7 +145,7 @@ def from_the_end(names: Iterable[str], task: VolumesTask) -> list[str]:
     return sorted(names, key=lambda name: -((number_of(name, pool, task.found.resolved) if pool else None) or 0))
 
 
-def _removal_refusal(name: str, pool: Pool, task: VolumesTask) -> StorageError | None:
+def _removal_refusal(name: str, pool: Pool, task: VolumesTask, anew: bool) -> StorageError | None:
     """What is refused of a dos label, as far as the daemon tells of that."""
     volumes = task.found.volumes
     numbers = {other: number_of(other, pool, task.found.resolved) or 0 for other in volumes}
@@ -155,7 +156,7 @@ def _removal_refusal(name: str, pool: Pool, task: VolumesTask) -> StorageError |
     from .cutting import removal_refusal
 
     moved = [other for other in logical if name in logical and numbers[other] > numbers[name]]
-    return removal_refusal(name, task, logical if name == extended else (), moved)
+    return removal_refusal(name, task, logical if name == extended else (), moved, anew)
 
 
 def _partition_refusal(name: str, names: set[str], volume: Volume, task: VolumesTask) -> StorageError | None:

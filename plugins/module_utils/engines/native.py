@@ -73,6 +73,11 @@ def _parse(path: str, text: str | None, name: str) -> Pool | None:
     return pool
 
 
+def _is_moved(live: Pool | None, definition: Pool | None) -> bool:
+    """Whether a pool runs on other storage than its definition says."""
+    return definition is not None and is_elsewhere(live, definition, row_of(definition.type).port)
+
+
 def _same_source(pool: Pool | None, other: Pool) -> bool:
     other = defined(other)
     return pool is not None and (pool.type, pool.path, pool.source) == (other.type, other.path, other.source)
@@ -142,24 +147,33 @@ class NativeEngine:
         return sorted(names)
 
     def _neighbours(self, but: str, look: Look) -> tuple[tuple[Neighbour, ...], tuple[str, ...]]:
-        """The other pools, and those that can't be read."""
-        neighbours, unread = [], []
+        """The other pools: as they run, where that is elsewhere, and as they are defined; and what can't be read."""
+        neighbours: list[Neighbour] = []
+        unread: list[str] = []
         for name in self.pool_names():
-            if name == but:
-                continue
-            try:
-                text = _read(self._definition_path(name)) or _read(self._state_path(name))
-                pool = _parse(self._definition_path(name), text or "", name)
-            except StorageError as error:
-                unread.append(f"{name} ({error.message})")
-                continue
-            if pool is not None:
+            for pool, started in self._places_of(name, unread) if name != but else ():
                 place = look.servers.resolved(pool.path) if pool.path else None
-                started = os.path.exists(self._state_path(name))
                 devices = tuple(map(look.servers.resolved, device_paths(pool)))
                 identity = look.servers.identity(place) if place else None
                 neighbours.append(Neighbour(pool, place, devices, started, identity))
         return tuple(neighbours), tuple(unread)
+
+    def _places_of(self, name: str, unread: list[str]) -> Iterator[tuple[Pool, bool]]:
+        """Where a pool runs and where it will, each with whether it does; one that runs as it is defined has but one
+        place. Why a file can't be read is added to ``unread``.
+        """
+        told: dict[str, Pool | None] = {}
+        for path in (self._state_path(name), self._definition_path(name)):
+            try:
+                told[path] = _parse(path, _read(path), name)
+            except StorageError as error:
+                unread.append(f"{name} ({error.message})")
+        live, definition = told.get(self._state_path(name)), told.get(self._definition_path(name))
+        moved = _is_moved(live, definition)
+        if live is not None and (moved or definition is None):
+            yield live, True
+        if definition is not None:
+            yield definition, not moved and os.path.exists(self._state_path(name))
 
     def observe(self, scope: Scope) -> Found:
         """One look at one pool, as deep as the scope asks."""
@@ -168,8 +182,7 @@ class NativeEngine:
         definition = _parse(self._definition_path(name), text, name)
         live = _parse(self._state_path(name), _read(self._state_path(name)), name)
         # What was started is what is stopped; volumes are where the pool runs, whatever a definition says since.
-        moved = is_elsewhere(live, definition, None if definition is None else row_of(definition.type).port)
-        running = live if moved else definition or live
+        running = live if _is_moved(live, definition) else definition or live
         existing = (definition or live) if scope.neighbours else running
         look = self.host.look()
         resolved = {path: look.servers.resolved(path) for path in paths_of((scope.pool, existing, running))}

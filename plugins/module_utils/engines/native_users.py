@@ -204,7 +204,7 @@ class Files:
             path = volume.backing.path or ""
 
 
-def _named(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> Iterator[str]:
+def _named(guest: GuestDisks, neighbours: Sequence[Neighbour], look: Files) -> Iterator[str]:
     """What a guest's definition names, by path, as a volume of another pool, or as hardware."""
     from ..host.block import nodes_below
 
@@ -214,14 +214,12 @@ def _named(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> I
         from ..host.scsi import nodes_at
 
         yield from nodes_at(guest.hardware)  # of tapes too
-    pools = {neighbour.pool.name: neighbour.pool for neighbour in neighbours if neighbour.pool.path is not None}
     for of, volume in guest.volumes:
-        path = look.volume(pools[of], volume) if of in pools else None
-        if path is not None:
-            yield path
+        pools = (each.pool for each in neighbours if each.pool.name == of and each.pool.path is not None)
+        yield from filter(None, (look.volume(pool, volume) for pool in pools))
 
 
-def _disks_of(guest: GuestDisks, neighbours: Iterable[Neighbour], look: Files) -> set[tuple[int, ...]]:
+def _disks_of(guest: GuestDisks, neighbours: Sequence[Neighbour], look: Files) -> set[tuple[int, ...]]:
     """What tells the devices and files that a guest has, and that its images are built on."""
     told = (look.identity(member) for path in _named(guest, neighbours, look) for member in look.chain(path))
     return {identity for identity in told if identity is not None}

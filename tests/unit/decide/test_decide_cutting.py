@@ -134,6 +134,17 @@ def test_logical_partitions_keep_their_names():
     assert code(there, volume(2, state="absent"), volume(6, state="absent")) == "volume_in_use"
 
 
+@pytest.mark.parametrize("word", ["linux", "extended", None])
+def test_an_extended_partition_is_not_made_anew_with_others_in_it(word):
+    """Nor where these go in the same task: only after that."""
+    again = replace(volume(2, 100, format=word), recreate="always")
+    assert code(found(FIRST, EXTENDED, *LOGICAL), again) == "volume_in_use"
+    assert code(found(FIRST, EXTENDED, LOGICAL[0]), again, volume(5, state="absent")) == "volume_in_use"
+    assert [change.action for change in decide(found(FIRST, EXTENDED), again).changes] == ["recreate"]
+    logical = replace(volume(5, 10), recreate="always")
+    assert [change.action for change in decide(found(FIRST, EXTENDED, *LOGICAL), logical).changes] == ["recreate"]
+
+
 def test_the_highest_go_first():
     there = found(FIRST, EXTENDED, *LOGICAL)
     made = decide(there, *(volume(number, state="absent") for number in (2, 5, 1, 6)))

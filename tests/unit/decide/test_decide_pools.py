@@ -17,6 +17,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     ABSENT,
     EVERYTHING,
     READY,
+    UNKNOWN_STORAGE,
     UNSEEN,
     Found,
     Neighbour,
@@ -819,6 +820,39 @@ def test_what_bringing_up_hides_is_said_once():
     down = replace(MOUNTED, up=False, ours=False, hides=1, parts=(Part("filesystem", "a filesystem", READY),))
     assert any("1 entry" in text for text in decide_pool(pool_goal(), defined(down, pool)).warnings)
     assert not decide_pool(pool_goal("inactive"), defined(down, pool)).warnings
+
+
+# -- nobody can tell what is up -------------------------------------------------------------------------------------
+
+GROUP = Pool("p", "logical", UUID, "/dev/vg", source=Source(name="vg"))
+EXPORT = Pool("p", "netfs", UUID, "/p", source=Source((SourceHost("nas"),), dir="/e"))
+TWICE = Problem("vg_duplicate", "there are 2 volume groups vg", "Rename one.")
+DEAD = Problem("deadline", "/srv does not answer", "See whether its server is up.")
+
+
+def untold(problem):
+    return replace(UNREADABLE, parts=(Part("x", "x", UNKNOWN_STORAGE, problem=problem),))
+
+
+@pytest.mark.parametrize(("state", "otherwise"), [("inactive", []), ("absent", ["undefine"])])
+@pytest.mark.parametrize(
+    ("pool", "storage", "code"),
+    [
+        pytest.param(GROUP, UNREADABLE, "storage_unreadable", id="LVM does not tell"),
+        pytest.param(GROUP, untold(TWICE), "vg_duplicate", id="two groups of the name"),
+        pytest.param(EXPORT, untold(DEAD), "deadline", id="below another dead mount"),
+    ],
+)
+def test_what_may_be_up_is_not_taken_for_stopped(state, otherwise, pool, storage, code):
+    """The state file would go, and with it all that says that there is something to be taken down."""
+    assert pool_refused(pool_goal(state), started(storage, pool)).code == code
+    assert actions(decide_pool(pool_goal(state), defined(storage, pool))) == otherwise
+
+
+def test_what_does_not_answer_is_taken_down_where_that_can_be_tried():
+    dead = replace(untold(DEAD), bring_up="mount x on /p", take_down="unmount /p", ours=True)
+    (stop,) = decide_pool(pool_goal("inactive"), started(dead, EXPORT)).changes
+    assert "unmount /p" in stop.summary
 
 
 # -- a login that came to its end after its task --------------------------------------------------------------------

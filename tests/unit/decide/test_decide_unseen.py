@@ -781,6 +781,32 @@ def test_logical_partitions_get_no_other_numbers_unseen(names, code):
     assert len(decide(gpt, *doomed).changes) == len(names)
 
 
+@pytest.mark.parametrize(
+    ("name", "going", "code"),
+    [
+        ("sdx2", (), "volume_in_use"),  # the daemon would delete it with all that is in it
+        ("sdx2", ("sdx5", "sdx6", "sdx7"), "volume_in_use"),  # they go after that
+        ("sdx5", (), "partition_renumbered"),  # the new one would be sdx7
+        ("sdx7", (), ""),
+        ("sdx1", (), ""),
+    ],
+)
+def test_partitions_made_anew_unseen(name, going, code):
+    found = far("disk", *LOGICAL, source={"format": "dos"})
+    declared = [entry(name, capacity=MIB, recreate="always"), *(entry(each, "absent") for each in going)]
+    if code:
+        assert refusal(found, *declared).code == code
+    else:
+        assert actions(decide(found, *declared)) == [f"recreate {name}"]
+
+
+def test_what_would_get_another_number_is_not_made_anew_unseen():
+    again = {"capacity": MIB, "recreate": "always"}
+    assert refusal(partitioned("sdx1", "sdx3"), entry("sdx3", **again)).code == "invalid_name"
+    digits = partitioned("nvme0n1p1", device="/dev/nvme0n1", beside=True)
+    assert refusal(digits, entry("nvme0n1p1", **again)).code == "daemon_cannot"
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 

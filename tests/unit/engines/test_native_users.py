@@ -74,6 +74,15 @@ def test_a_guest_that_has_it_as_a_volume_of_another_pool(monkeypatch, kind, name
     assert seen == {"a-b": ["guest g"] if name != "mpathb" else []}
 
 
+@pytest.mark.parametrize("place", ["/dev/v-g", "/dev/later"])
+def test_a_guest_that_has_it_as_a_volume_of_a_pool_with_two_places(place):
+    """The pool runs in one, and will in the other one when it is started anew."""
+    guest = parse_guest("<domain><name>g</name><disk><source pool='q' volume='a-b'/></disk></domain>")
+    pools = [Neighbour(Pool("q", path=path), path) for path in ("/dev/v-g", "/dev/later")]
+    lies = found(replace(volume(), path=f"{place}/a-b"))
+    assert users(lies, [guest], pools) == {"a-b": ["guest g"]}
+
+
 class Units:
     def observe(self, pool, look, holds):
         return Storage(READY, pool.path)
