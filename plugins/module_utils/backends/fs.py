@@ -329,7 +329,7 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Ch
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.part == FILESYSTEM:
         return _make(change, found, notes)
-    operations = mounted.lower(change, found, notes, lambda pool: _mount(pool, found))
+    operations = mounted.lower(change, notes, lambda pool: _mount(pool, found))
     made = any(part.name == FILESYSTEM and part.kind != READY for part in found.storage.parts)
     if change.action == "start" and operations and made and change.wanted.cow is False:
         from ..model.operations import SetNocow

@@ -81,10 +81,9 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
     if storage.bring_up and ((restart and not _stays_up(found)) or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         _check_hides_no_pool(goal, found, storage.path or "")
-        permissions = permissions_facts(replace(goal.pool.permissions, label=None))
-        check_not_fixed(permissions, found, str(subject_of(goal)))
+        given = _given(goal, found, wanted) if row_of(wanted.type).file_tree else {}
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
-        after.update({"target": permissions} if permissions and row_of(wanted.type).file_tree else {})
+        after.update({"target": given} if given else {})
     elif storage.take_down:
         summary += ", which is up already"
     elif adopted and not storage.parts:
@@ -92,6 +91,16 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _given(goal: PoolGoal, found: Found, wanted: Pool) -> dict[str, Any]:
+    """The owner, group and mode that what is mounted gets, whether the task or only the definition says them. Where it
+    can get none, what the task says is refused.
+    """
+    if not found.storage.fixed:
+        return permissions_facts(replace(wanted.permissions, label=None))
+    check_not_fixed(permissions_facts(replace(goal.pool.permissions, label=None)), found, str(subject_of(goal)))
+    return {}
 
 
 def _stays_up(found: Found) -> bool:

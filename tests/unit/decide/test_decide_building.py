@@ -298,6 +298,15 @@ def test_permissions_are_those_of_what_is_mounted():
     assert actions(decide_pool(wanted, started(up, replace(POOL, permissions=Permissions(0o750))))) == ["permissions"]
 
 
+def test_permissions_of_a_definition_alone_are_shown_where_they_are_set():
+    known = replace(POOL, permissions=Permissions(0o750, 5))
+    made = decide_pool(pool_goal(), defined(storage(), known))
+    assert change(made, "start").after == {"state": "active", "target": {"mode": "0750", "owner": 5}}
+    fixed = defined(storage(fixed="vfat has none"), known)
+    assert change(decide_pool(pool_goal(), fixed), "start").after == {"state": "active"}
+    assert pool_refused(pool_goal(permissions=Permissions(0o750)), fixed).code == "not_supported"
+
+
 def test_what_a_restart_mounts_gets_its_permissions_then():
     """What is on the path in between is the bare directory."""
     wanted = goal(permissions=Permissions(0o750), mount_options=("noatime",), allow=["restart"])
