@@ -171,6 +171,26 @@ def test_a_restart_can_change_the_mode_too(disk):
     assert os.stat(disk.path).st_mode & 0o7777 == 0o700
 
 
+def test_the_mode_of_a_definition_alone_is_shown_too(disk):
+    done(disk.pool(state="inactive"))
+    edit(disk, ("</path>", "</path><permissions><mode>0750</mode></permissions>"))
+    result = same_plan(disk)
+    assert 'mode: "0750"' in result["diff"]["after"]
+    assert os.stat(disk.path).st_mode & 0o7777 == 0o750
+
+
+def test_a_mode_is_refused_where_it_is_mounted_read_only(disk):
+    refused_alike(disk, "not_supported", mount_options=["ro"], mode="0755")
+    assert not disk.mounted()
+    same_plan(disk, mode="0755")
+    refused(disk.pool(mode="0750", mount_options=["ro"], allow=["restart"]), "not_supported")
+    same_plan(disk, mode="0755", mount_options=["ro"], allow=["restart"])
+    assert "ro" in disk.mounted()["options"].split(",")
+    assert os.stat(disk.path).st_mode & 0o7777 == 0o755
+    same_plan(disk, mode="0750", mount_options=[], allow=["restart"])
+    assert os.stat(disk.path).st_mode & 0o7777 == 0o750
+
+
 @pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)

@@ -66,8 +66,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         fixed = "it is mounted from a filesystem that has none" if kind.fixed else ""
         read_only = kind.read_only or (source.device is not None and source.device.read_only)
         return replace(storage, mark=mark, fixed=fixed, read_only_source=read_only, requires=part.requires[:1])
-    fixed = "what is mounted there is read-only" if read_only else ""
-    fixed = f"{known.signature} has none" if known is not None and known.fixed else fixed
+    fixed = f"{known.signature} has none" if known is not None and known.fixed else ""
     same = 2 if part.kind == READY else 1  # else it gets its content in the same task
     return replace(
         storage,
@@ -330,7 +329,7 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Ch
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.part == FILESYSTEM:
         return _make(change, found, notes)
-    operations = mounted.lower(change, found, notes, lambda pool: _mount(pool, found))
+    operations = mounted.lower(change, notes, lambda pool: _mount(pool, found))
     made = any(part.name == FILESYSTEM and part.kind != READY for part in found.storage.parts)
     if change.action == "start" and operations and made and change.wanted.cow is False:
         from ..model.operations import SetNocow

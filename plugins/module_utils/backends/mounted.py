@@ -19,7 +19,7 @@ from ..host.conditions import is_mounted
 from ..host.mounts import Mount, filesystem_of, mount_at
 from ..host.paths import resolved
 from ..model.change import BRING_UP, TAKE_DOWN, Change, Condition
-from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, User
+from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Part, Storage, User
 from ..model.pool import Pool
 from . import filetree
 
@@ -190,17 +190,16 @@ def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tu
     return users_at(resolved(storage.path or "", look.mounts()))
 
 
-def lower(change: Change, found: Found, notes: Notes, mounting: Callable[[Pool], list[Any]]) -> list[Any]:
+def lower(change: Change, notes: Notes, mounting: Callable[[Pool], list[Any]]) -> list[Any]:
     """The operations on the mount point and on what is mounted there; ``mounting`` gives those that mount it."""
     from ..model.operations import Run, SetPermissions
 
     pool: Pool = change.wanted
     if change.action == "start":
-        permissions = pool.permissions
         operations = mounting(pool) if BRING_UP in change.may else []
-        declared = (permissions.mode, permissions.owner, permissions.group)
-        if operations and declared != (None, None, None) and not found.storage.fixed:
-            operations.append(SetPermissions(pool.path or "", *declared, follow=True))
+        if operations and "target" in (change.after or {}):
+            given = pool.permissions
+            operations.append(SetPermissions(pool.path or "", given.mode, given.owner, given.group, follow=True))
         return operations
     if change.action == "stop":
         path = pool.path or ""

@@ -68,7 +68,7 @@ busy = mounted.busy
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
-    return mounted.lower(change, found, notes, mounting)
+    return mounted.lower(change, notes, mounting)
 
 
 lower_volumes = filetree.lower_volumes

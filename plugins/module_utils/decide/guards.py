@@ -134,7 +134,7 @@ def check_ownership(permissions: Permissions, have: Permissions | None, found: F
         shown = have or replace(found.storage.permissions, mode=None)
         names = ("mode", "owner", "group")
         other = (name for name in names if getattr(permissions, name) not in (None, getattr(shown, name)))
-        check_not_fixed(other, found, subject)
+        check_not_fixed(other, found.storage.fixed, subject)
     if found.process is None:
         _check_not_squashed(permissions, have, found, subject)
         return
@@ -156,13 +156,13 @@ def check_ownership(permissions: Permissions, have: Permissions | None, found: F
         )
 
 
-def check_not_fixed(names: Iterable[str], found: Found, subject: str) -> None:
-    """Raises ``not_supported`` where these can't be set, since the filesystem shows all files alike."""
+def check_not_fixed(names: Iterable[str], fixed: str, subject: str) -> None:
+    """Raises ``not_supported`` where these can't be set; ``fixed`` says why, and is empty where they can."""
     names = list(names)
-    if names and found.storage.fixed:
+    if names and fixed:
         raise StorageError(
             "not_supported",
-            f"{', '.join(names)} can't be set: {found.storage.fixed}",
+            f"{', '.join(names)} can't be set: {fixed}",
             subject=subject,
             hint="Leave it out; what the kernel shows there can often be chosen with mount_options.",
         )

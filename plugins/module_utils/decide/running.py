@@ -15,7 +15,7 @@ from ..model.adapters import goes_with_pool
 from ..model.change import ANYTHING, BRING_UP, EMPTIED, HALFWAY, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
-from ..model.found import READY, UNSEEN, Found, Neighbour, User
+from ..model.found import READY, UNSEEN, Found, Neighbour, Storage, User
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.types import VOLUME_GROUP, row_of
@@ -81,10 +81,9 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
     if storage.bring_up and ((restart and not _stays_up(found)) or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         _check_hides_no_pool(goal, found, storage.path or "")
-        permissions = permissions_facts(replace(goal.pool.permissions, label=None))
-        check_not_fixed(permissions, found, str(subject_of(goal)))
+        given = _given(goal, found, wanted) if row_of(wanted.type).file_tree else {}
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
-        after.update({"target": permissions} if permissions and row_of(wanted.type).file_tree else {})
+        after.update({"target": given} if given else {})
     elif storage.take_down:
         summary += ", which is up already"
     elif adopted and not storage.parts:
@@ -92,6 +91,26 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
     return change_of(
         goal, "start", summary, {"state": state}, after, wanted, may=may, requires=storage.requires if may else ()
     )
+
+
+def _given(goal: PoolGoal, found: Found, wanted: Pool) -> dict[str, Any]:
+    """The owner, group and mode that what is mounted gets, whether the task or only the definition says them. Where it
+    can get none, what the task says is refused, unless that is seen there already.
+    """
+    fixed = _fixed(found.storage, wanted)
+    if not fixed:
+        return permissions_facts(replace(wanted.permissions, label=None))
+    said = permissions_facts(replace(goal.pool.permissions, label=None))
+    seen = permissions_facts(found.storage.permissions) if found.storage.open else {}
+    check_not_fixed([name for name in said if said[name] != seen.get(name)], fixed, str(subject_of(goal)))
+    return {}
+
+
+def _fixed(storage: Storage, wanted: Pool) -> str:
+    """Why owner, group and mode of what will be mounted can't be set."""
+    if storage.read_only_source:
+        return "what is mounted there is read-only"
+    return "with ro among mount_options it is mounted read-only" if wanted.mounts_read_only else storage.fixed
 
 
 def _stays_up(found: Found) -> bool:

@@ -248,8 +248,7 @@ def _check_mount_options(pool: Pool) -> None:
     """Options are in the definition, in command lines and in the list of mounts. With some of them it is not the source
     that is mounted, so that the pool would never be found active.
     """
-    words = [word.strip() for option in pool.mount_options or () for word in option.split(",")]
-    names = [word.partition("=")[0].strip() for word in words]
+    names = [word.partition("=")[0].strip() for word in pool.mount_words]
     other = [name for name in names if name in _NOT_THE_SOURCE]
     if other:
         raise _wrong(
@@ -258,7 +257,7 @@ def _check_mount_options(pool: Pool) -> None:
             f"mount_options: with {', '.join(other)} something else than the source would be mounted",
             "Leave it out, and name as the source what is to be mounted.",
         )
-    if any(map(_has_password, words)):
+    if any(map(_has_password, pool.mount_words)):
         raise _wrong(
             "invalid_option",
             pool,

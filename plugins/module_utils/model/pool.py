@@ -137,6 +137,17 @@ class Pool:
     secret: str | None = field(default=None, repr=False, compare=False)
     mutual: Login | None = field(default=None, repr=False, compare=False)
 
+    @property
+    def mount_words(self) -> tuple[str, ...]:
+        """Its mount options one by one."""
+        return tuple(word.strip() for option in self.mount_options or () for word in option.split(","))
+
+    @property
+    def mounts_read_only(self) -> bool:
+        """Whether its mount options say so: the last of them counts (mount(8))."""
+        names = [word.partition("=")[0] for word in self.mount_words]
+        return [name for name in names if name in ("ro", "rw")][-1:] == ["ro"]
+
 
 # What storage a pool is on, rather than how that is used.
 PLACE = ("path", "source.hosts", "source.dir", "source.devices", "source.name", "source.initiator", "source.adapter")

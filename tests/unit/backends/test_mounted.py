@@ -21,9 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     FOREIGN,
     READY,
     UNKNOWN_STORAGE,
-    Found,
     Part,
-    Storage,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool
 
@@ -194,12 +192,11 @@ def test_a_pool_without_a_path_is_looked_at(look):
 # -- lowering -----------------------------------------------------------------------------------------------------
 
 
-def lowered(action, may=(), part="", **pool):
-    change = Change(Subject("p"), action, "", wanted=Pool("p", "fs", path="/p", **pool), may=frozenset(may), part=part)
-    storage = Storage(READY, "/p", bring_up="mount it")
+def lowered(action, may=(), part="", after=None, **pool):
+    wanted = Pool("p", "fs", path="/p", **pool)
+    change = Change(Subject("p"), action, "", after=after, wanted=wanted, may=frozenset(may), part=part)
     operations = mounted.lower(
         change,
-        Found("p", storage=storage, current=storage),
         Notes("/records", "/starts"),
         lambda pool: [mounted.mount("ext4", ("nodev", "ro"), "/dev/sdx", pool.path)],
     )
@@ -207,11 +204,12 @@ def lowered(action, may=(), part="", **pool):
 
 
 def test_starting_mounts_and_gives_the_permissions_to_what_is_mounted():
-    assert lowered("start", [BRING_UP], permissions=Permissions(0o750, 5)) == [
-        "mount -t ext4 -o nodev,ro -- /dev/sdx /p",
-        "chown 5 /p && chmod 0750 /p",
-    ]
-    assert lowered("start", permissions=Permissions(0o750)) == []
+    """As far as the change says that it has them then."""
+    given, mount_it = Permissions(0o750, 5), "mount -t ext4 -o nodev,ro -- /dev/sdx /p"
+    shown = {"state": "active", "target": {"mode": "0750", "owner": 5}}
+    assert lowered("start", [BRING_UP], after=shown, permissions=given) == [mount_it, "chown 5 /p && chmod 0750 /p"]
+    assert lowered("start", [BRING_UP], after={"state": "active"}, permissions=given) == [mount_it]
+    assert lowered("start", after=shown, permissions=given) == []
 
 
 def test_stopping_unmounts_only_where_that_is_to_be_done():

@@ -298,6 +298,48 @@ def test_permissions_are_those_of_what_is_mounted():
     assert actions(decide_pool(wanted, started(up, replace(POOL, permissions=Permissions(0o750))))) == ["permissions"]
 
 
+def test_permissions_of_a_definition_alone_are_shown_where_they_are_set():
+    known = replace(POOL, permissions=Permissions(0o750, 5))
+    made = decide_pool(pool_goal(), defined(storage(), known))
+    assert change(made, "start").after == {"state": "active", "target": {"mode": "0750", "owner": 5}}
+    fixed = defined(storage(fixed="vfat has none"), known)
+    assert change(decide_pool(pool_goal(), fixed), "start").after == {"state": "active"}
+    assert pool_refused(pool_goal(permissions=Permissions(0o750)), fixed).code == "not_supported"
+
+
+RO = {"mount_options": ("noatime,ro",)}
+
+
+@pytest.mark.parametrize(
+    ("there", "pool"),
+    [
+        (storage(), RO),
+        (storage(read_only_source=True), {}),
+        (storage(up=True, ours=True), {**RO, "allow": ["restart"]}),
+    ],
+)
+def test_what_is_mounted_read_only_gets_no_permissions(there, pool):
+    """A definition may have some all the same; what the task says would stay undone."""
+    known = replace(POOL, permissions=Permissions(0o750, 5))
+    found = started(there, known) if there.up else defined(there, known)
+    assert "target" not in change(decide_pool(pool_goal(**pool), found), "start").after
+    error = pool_refused(pool_goal(permissions=Permissions(0o755), **pool), found)
+    assert (error.code, "mode" in error.message, "read-only" in error.message) == ("not_supported", True, True)
+
+
+def test_what_is_mounted_read_only_may_be_said_as_it_is():
+    wanted = pool_goal(permissions=Permissions(0o755), allow=["restart"], **RO)
+    up = storage(up=True, ours=True, permissions=Permissions(0o755, 0, 0))
+    assert "target" not in change(decide_pool(wanted, started(up, POOL)), "start").after
+
+
+def test_a_read_only_mount_that_goes_keeps_nobody_from_setting_them():
+    wanted = pool_goal(permissions=Permissions(0o750), allow=["restart"], mount_options=("ro", "rw"))
+    up = storage(up=True, ours=True, read_only=True, permissions=Permissions(0o755, 0, 0))
+    made = decide_pool(wanted, started(up, replace(POOL, mount_options=("ro",))))
+    assert (made.refusal, change(made, "start").after["target"]) == (None, {"mode": "0750"})
+
+
 def test_what_a_restart_mounts_gets_its_permissions_then():
     """What is on the path in between is the bare directory."""
     wanted = goal(permissions=Permissions(0o750), mount_options=("noatime",), allow=["restart"])
