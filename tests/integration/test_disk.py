@@ -149,6 +149,19 @@ def test_all_that_is_cleared_is_looked_at(host, disk):
 
 
 @pytest.mark.thorough
+def test_what_is_left_where_a_logical_partition_will_be_is_said(host, disk):
+    """Its place is inside of an extended one that is not there yet."""
+    ok(host.pool(**pool_of(disk, "dos")))
+    run("dd", "if=/dev/urandom", f"of={disk.node}", "bs=4K", "count=1", f"seek={14 * 256}", "status=none", "conv=fsync")
+    sizes = {1: ("10MiB", None), 2: ("60MiB", "extended"), 5: ("20MiB", None), 3: ("10MiB", None)}
+    volumes = [{"name": disk.name(n), "capacity": size, "format": word} for n, (size, word) in sizes.items()]
+    made = converges(host.volume, pool="cut", volumes=volumes)
+    assert table(disk)[5].start == 12 * MIB
+    told = {entry["subject"]: entry["destroys"] for entry in made["plan"] if entry["destroys"]}
+    assert list(told) == [f"volume cut/{disk.name(5)}"], told
+    assert "without a signature" in next(iter(told.values()))
+
+
 def test_a_table_of_another_kind_is_foreign(host, disk):
     run(
         "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"

@@ -78,6 +78,20 @@ def settle_partition(volume: Volume, wanted: int, task: VolumesTask) -> Volume:
     )
 
 
+def newly_taken(changes: Iterable[Change], table: Table) -> dict[str, Extent]:
+    """What is cleared for partitions beside the places that they have, by their names; for extended ones nothing is."""
+    taken = {}
+    for change in changes:
+        volume = change.wanted
+        if change.action not in ("create", "recreate") or volume.format == EXTENDED or not volume.extents:
+            continue
+        extent, old = volume.extents[0], table.by_number(table.number(volume.name))
+        start = old.end if old is not None and old.start == extent.start else extent.start
+        if start < extent.end:
+            taken[volume.name] = replace(extent, start=start)
+    return taken
+
+
 def _check_made_anew(name: str, table: Table, task: VolumesTask) -> None:
     """Raises for labels of which a new partition does not get the number that we want."""
     if table.label not in (DOS, GPT):

@@ -238,16 +238,3 @@ def usage_of(table: Table) -> tuple[int, int, int]:
     ends = [*(each.end for each in table.partitions), *(gap.end for gap in free)]
     allocated = sum(each.size for each in table.partitions if not table.is_extended(each))
     return max(ends, default=table.end), allocated, sum(gap.size for gap in free)
-
-
-def planned(table: Table, wanted: Iterable[tuple[str, int]]) -> dict[str, Gap]:
-    """Where new partitions of these names and sizes will be, made in the order of their numbers; without those for
-    which there is no place.
-    """
-    found: dict[str, Gap] = {}
-    for number, size in sorted((table.number(name) or 0, size) for name, size in wanted):
-        extent = place(table, size, table.is_logical(number)) if number else None
-        if extent is not None:
-            found[table.name(number)] = extent
-            table = table.with_partition(Partition(number, extent.start, extent.end))
-    return found

@@ -12,7 +12,7 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Aim, Result, converge
-from ..decide.volumes import decide_volumes, volumes_at_stake
+from ..decide.volumes import decide_volumes, places_at_stake, volumes_at_stake
 from ..declare.volumes import volumes_goal, volumes_scope
 from ..engines.select import engine_for
 from ..host.accounts import accounts_of
@@ -29,7 +29,7 @@ def run(module: AnsibleModule) -> None:
     goal = volumes_goal(params, *accounts_of(params["uri"]))
     allow = frozenset(word for entry in goal.volumes for word in entry.allow) | set(params["allow"] or ())
     engine = watched(module, engine_for(params["uri"], allow, params["timeout"], reading=False))
-    aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts)
+    aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts, places=places_at_stake)
     result = converge(aim, engine, module.check_mode)
     entries = _entries(goal, result, module.check_mode)
     finish(module, result, engine, {"pool": pool_record(result.found), "volumes": entries}, _message(entries, result))
