@@ -45,6 +45,7 @@ pytestmark = [
     pytest.mark.needs_ansible,
     pytest.mark.skipif(shutil.which("parted") is None, reason="parted is not installed"),
 ]
+SWAP, EFI = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F", "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 PHYSICAL_VOLUME = b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"  # as libblkid looks for it
 
 
@@ -662,6 +663,19 @@ def test_a_logical_partition_keeps_the_others_numbers_when_made_anew(host, disk)
         assert Path(disk.path(number)).read_bytes()[:5] == f"new {number}".encode()
         assert table(disk) == before
     assert Path(disk.path(6)).read_bytes()[:5] == b"old 6"
+
+
+@pytest.mark.parametrize(("label", "kinds"), [("dos", ["82", "7", "5"]), ("gpt", [SWAP, EFI])])
+def test_a_partition_that_is_made_anew_keeps_its_type(host, disk, label, kinds):
+    ok(host.pool(**pool_of(disk, label)))
+    numbers = range(1, len(kinds) + 1)
+    ok(host.volume(pool="cut", volumes=[{"name": disk.name(number), "capacity": "8MiB"} for number in numbers]))
+    for number, kind in zip(numbers, kinds):
+        run("sfdisk", "--no-reread", "--no-tell-kernel", "--part-type", disk.node, number, kind)
+    before = table(disk)
+    ok(host.volume(pool="cut", recreate="always", volumes=[{"name": disk.name(number)} for number in numbers]))
+    assert table(disk) == before
+    assert [before[number].type for number in numbers] == [kind.lower() for kind in kinds]
 
 
 ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 10)

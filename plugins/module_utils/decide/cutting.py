@@ -25,6 +25,7 @@ from ..model.tables import (
     place,
     room_of,
     rounded,
+    type_made,
     type_of,
 )
 from ..model.units import format_size, spoken_size
@@ -58,19 +59,18 @@ def settle_partition(volume: Volume, wanted: int, task: VolumesTask) -> Volume:
         _check_made_anew(volume.name, table, task)
     number = _number(volume, table, task, new=have is None)
     _check_kind(volume, number, table, task)
-    logical = table.is_logical(number)
+    logical, kind = table.is_logical(number), type_made(table, number, volume.format) or ""
     extent = _again(wanted, number, table) if have is not None else place(table, wanted, logical)
     if extent is None and have is not None and not logical:
         table = table.without(number)
         extent = place(table, wanted, logical)
     if extent is None:
         raise no_space(volume.name, f"{format_size(wanted)} in one piece", table, task, logical)
-    kind = format_of(table.label, type_of(table.label, volume.format) or "")
     directory = (task.found.storage.path or "").rstrip("/")
     path = f"{table.directory}/{volume.name}" if directory in ("/dev", table.directory) else None
     return replace(
         volume,
-        format=kind,
+        format=format_of(table.label, kind),
         path=path if have is None else have.path,
         capacity=extent.size,
         allocation=extent.size,
@@ -176,7 +176,7 @@ def _check_kind(volume: Volume, number: int, table: Table, task: VolumesTask) ->
             "invalid_option",
             volume.name,
             f"{volume.name} can't be extended: one of the partitions 1 to 4 is, without content",
-            "Leave format out.",
+            "Leave format out, or declare another one (format: linux) where it is extended now.",
         )
 
 

@@ -150,6 +150,15 @@ def type_of(label: str, word: str | None) -> str | None:
     return next((number for number, known in types if known == word), None)
 
 
+def type_made(table: Table, number: int, word: str | None) -> str | None:
+    """The type that a partition gets for a word. One that is that already keeps its own: several types have one word,
+    and many have none.
+    """
+    old = table.by_number(number)
+    kept = old is not None and word is not None and word == format_of(table.label, old.type)
+    return old.type if old is not None and kept else type_of(table.label, word)
+
+
 def can_be_cut(label: str) -> bool:
     return label in (DOS, GPT) or label in _CUT_BY_PARTED
 

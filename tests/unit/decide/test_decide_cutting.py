@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.backends.disk_changes import lower_volumes
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import (
     decide_volumes,
     places_at_stake,
@@ -186,6 +187,40 @@ def test_an_extended_partition_is_not_made_anew_with_others_in_it(word):
     assert code(found(FIRST, EXTENDED, LOGICAL[0]), extended, volume(5, state="absent")) == "volume_in_use"
     assert [change.action for change in decide(found(FIRST, EXTENDED), extended).changes] == ["recreate"]
     assert [change.action for change in decide(found(FIRST, EXTENDED, *LOGICAL), again(5, 10)).changes] == ["recreate"]
+
+
+def written(change, there: Found) -> str:
+    """The entry that the table gets."""
+    (step,) = lower_volumes([change], there, lambda each: None)
+    return step.operations[0].script
+
+
+@pytest.mark.parametrize("said", [{}, {"format": "none"}, {"format": "raw"}, {"content": Content(data=b"x")}])
+@pytest.mark.parametrize(
+    ("label", "kind", "word"),
+    [
+        ("dos", "82", "linux-swap"),
+        ("dos", "b", "fat32"),
+        ("dos", "7", "none"),
+        ("gpt", "e6d6d379-f507-44c2-a23c-238f2a3df928", "linux-lvm"),
+        ("gpt", "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "none"),
+    ],
+)
+def test_a_partition_that_is_made_anew_stays_what_it_is_for(label, kind, word, said):
+    """Its type, too, where several have one word, or none has one."""
+    there = found(FIRST._replace(type=kind), label=label)
+    (change,) = decide(there, again(1, 19, **said)).changes
+    assert change.wanted.format == change.after["format"] == word
+    assert written(change, there).endswith(f"type={kind}")
+    (other,) = decide(there, again(1, 19, format="linux")).changes
+    assert other.wanted.format == "linux"
+    assert not written(other, there).endswith(f"type={kind}")
+
+
+def test_an_extended_partition_that_is_made_anew_stays_that():
+    (change,) = decide(found(EXTENDED), again(2)).changes
+    assert change.wanted.format == "extended"
+    assert code(found(EXTENDED), again(2, content=Content(data=b"x"))) == "invalid_option"
 
 
 def test_the_highest_go_first():
