@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # nothing that runs needs it where there is nothing to change
     from .model.discovery import Discovery, Query
     from .model.operations import Step
     from .model.pool import Pool, SourceVolume
+    from .model.volume import Extent
 
 
 _BLIND = "What was done is in the diff; look at what became of it, and run the task again."
@@ -58,6 +59,9 @@ class Engine(Protocol):
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         """Adds who uses the volumes at stake, as much as each stake asks (model/found.py: PIN, RUNNING, EVERYTHING)."""
 
+    def observe_remains(self, found: Found, places: Mapping[str, Extent]) -> Found:
+        """Adds what is left where volumes will be cut, by their names."""
+
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         """What pools could be made from, and the pools that there are; it takes no longer than ``seconds``. Raises
         StorageError where nothing could be looked at.
@@ -82,7 +86,8 @@ class Engine(Protocol):
 @dataclass(frozen=True)
 class Aim:
     """A declaration with its rules: how far to look, what is at stake, what to change, and what is claimed to hold
-    then. ``settled`` makes of one that names what has to be looked at first one that does not.
+    then. ``settled`` makes of one that names what has to be looked at first one that does not. ``places``: what volumes
+    would be cut from.
     """
 
     goal: Any
@@ -92,6 +97,7 @@ class Aim:
     decide: Callable[[Any, Found], Decision]
     facts: Callable[[Change, Found], Any]
     settled: Callable[[Engine], Aim] | None = None
+    places: Callable[[Any, Found], Mapping[str, Extent]] = lambda goal, found: {}
 
 
 @dataclass(frozen=True)
@@ -115,6 +121,8 @@ def converge(aim: Aim, engine: Engine, check: bool) -> Result:
         aim = aim if aim.settled is None else aim.settled(engine)
         found = engine.observe(aim.scope)
         found = engine.observe_users(found, aim.at_stake(aim.goal, found))
+        places = aim.places(aim.goal, found)
+        found = engine.observe_remains(found, places) if places else found
         try:
             decision = aim.decide(aim.goal, found)
         except StorageError as refusal:

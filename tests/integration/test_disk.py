@@ -45,6 +45,7 @@ pytestmark = [
     pytest.mark.needs_ansible,
     pytest.mark.skipif(shutil.which("parted") is None, reason="parted is not installed"),
 ]
+SWAP, EFI = "0657FD6D-A4AB-43C4-84E5-0933C84B4F4F", "C12A7328-F81F-11D2-BA4B-00A0C93EC93B"
 PHYSICAL_VOLUME = b"LABELONE" + (1).to_bytes(8, "little") + bytes(8) + b"LVM2 001"  # as libblkid looks for it
 
 
@@ -149,6 +150,19 @@ def test_all_that_is_cleared_is_looked_at(host, disk):
 
 
 @pytest.mark.thorough
+def test_what_is_left_where_a_logical_partition_will_be_is_said(host, disk):
+    """Its place is inside of an extended one that is not there yet."""
+    ok(host.pool(**pool_of(disk, "dos")))
+    run("dd", "if=/dev/urandom", f"of={disk.node}", "bs=4K", "count=1", f"seek={14 * 256}", "status=none", "conv=fsync")
+    sizes = {1: ("10MiB", None), 2: ("60MiB", "extended"), 5: ("20MiB", None), 3: ("10MiB", None)}
+    volumes = [{"name": disk.name(n), "capacity": size, "format": word} for n, (size, word) in sizes.items()]
+    made = converges(host.volume, pool="cut", volumes=volumes)
+    assert table(disk)[5].start == 12 * MIB
+    told = {entry["subject"]: entry["destroys"] for entry in made["plan"] if entry["destroys"]}
+    assert list(told) == [f"volume cut/{disk.name(5)}"], told
+    assert "without a signature" in next(iter(told.values()))
+
+
 def test_a_table_of_another_kind_is_foreign(host, disk):
     run(
         "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"
@@ -643,6 +657,19 @@ def test_a_logical_partition_keeps_the_others_numbers_when_made_anew(host, disk)
         assert Path(disk.path(number)).read_bytes()[:5] == f"new {number}".encode()
         assert table(disk) == before
     assert Path(disk.path(6)).read_bytes()[:5] == b"old 6"
+
+
+@pytest.mark.parametrize(("label", "kinds"), [("dos", ["82", "7", "5"]), ("gpt", [SWAP, EFI])])
+def test_a_partition_that_is_made_anew_keeps_its_type(host, disk, label, kinds):
+    ok(host.pool(**pool_of(disk, label)))
+    numbers = range(1, len(kinds) + 1)
+    ok(host.volume(pool="cut", volumes=[{"name": disk.name(number), "capacity": "8MiB"} for number in numbers]))
+    for number, kind in zip(numbers, kinds):
+        run("sfdisk", "--no-reread", "--no-tell-kernel", "--part-type", disk.node, number, kind)
+    before = table(disk)
+    ok(host.volume(pool="cut", recreate="always", volumes=[{"name": disk.name(number)} for number in numbers]))
+    assert table(disk) == before
+    assert [before[number].type for number in numbers] == [kind.lower() for kind in kinds]
 
 
 ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 10)

@@ -274,7 +274,6 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         leftovers=tuple(stale) if not device.read_only else (),
         extent=ALIGNMENT,
         table=table,
-        remains=_remains(scope, table, device, look),
         digests=digests(volumes, scope),
     )
 
@@ -362,21 +361,6 @@ def _volume(name: str, partition: Partition, table: Table, node: str | None, lin
         return replace(volume, identity=device_at(node).identity)
     except StorageError as error:
         return replace(volume, problem=error.message)
-
-
-def _remains(scope: Scope, table: Table, device: Device, look: Look) -> dict[str, str]:
-    """What an earlier partition has left where a new one is to be."""
-    from ..host.signatures import region_at
-    from ..model.tables import planned
-
-    names = {table.name(each.number) for each in table.partitions}
-    wanted = [(v.name, v.capacity or 0) for v in scope.new if v.name not in names and v.format != "extended"]
-    found = {}
-    for name, extent in planned(table, wanted).items():
-        content = region_at(device.node, look.left(device.node), extent.start, extent.size)
-        if content.text != BLANK:
-            found[name] = content.problem or content.text
-    return found
 
 
 def busy(pool: Pool, storage: Storage, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:

@@ -17,7 +17,7 @@ from ..host.signatures import HEAD, TAIL
 from ..model.change import UNKNOWN, Change
 from ..model.found import Found
 from ..model.operations import ChangeTable, Run, Step
-from ..model.tables import DOS, GPT, Table, type_of
+from ..model.tables import DOS, GPT, Table, type_made, type_of
 from ..model.volume import Volume
 
 _SIZE_IN_IDENTITY = 2  # behind major and minor number: host/block.py
@@ -145,7 +145,7 @@ class _Lowering:
         old = self.table.by_number(number)
         was = () if old is None else ((old.number, old.start, old.end),)
         filled = self._filled(volume, start, end)._replace(was=was, unused=True)
-        entry = self._entry(number, start, end, type_of(self.table.label, volume.format))
+        entry = self._entry(number, start, end, type_made(self.table, number, volume.format))
         if self.table.moved_by(number):
             return filled._replace(
                 argv=(*_SFDISK, "-N", str(number), self.table.device), script=entry.partition(": ")[2]

@@ -25,6 +25,7 @@ from ..model.tables import (
     place,
     room_of,
     rounded,
+    type_made,
     type_of,
 )
 from ..model.units import format_size, spoken_size
@@ -58,24 +59,37 @@ def settle_partition(volume: Volume, wanted: int, task: VolumesTask) -> Volume:
         _check_made_anew(volume.name, table, task)
     number = _number(volume, table, task, new=have is None)
     _check_kind(volume, number, table, task)
-    logical = table.is_logical(number)
+    logical, kind = table.is_logical(number), type_made(table, number, volume.format) or ""
     extent = _again(wanted, number, table) if have is not None else place(table, wanted, logical)
     if extent is None and have is not None and not logical:
         table = table.without(number)
         extent = place(table, wanted, logical)
     if extent is None:
         raise no_space(volume.name, f"{format_size(wanted)} in one piece", table, task, logical)
-    kind = format_of(table.label, type_of(table.label, volume.format) or "")
     directory = (task.found.storage.path or "").rstrip("/")
     path = f"{table.directory}/{volume.name}" if directory in ("/dev", table.directory) else None
     return replace(
         volume,
-        format=kind,
+        format=format_of(table.label, kind),
         path=path if have is None else have.path,
         capacity=extent.size,
         allocation=extent.size,
         extents=(Extent(table.device, extent.start, extent.end),),
     )
+
+
+def newly_taken(changes: Iterable[Change], table: Table) -> dict[str, Extent]:
+    """What is cleared for partitions beside the places that they have, by their names; for extended ones nothing is."""
+    taken = {}
+    for change in changes:
+        volume = change.wanted
+        if change.action not in ("create", "recreate") or volume.format == EXTENDED or not volume.extents:
+            continue
+        extent, old = volume.extents[0], table.by_number(table.number(volume.name))
+        start = old.end if old is not None and old.start == extent.start else extent.start
+        if start < extent.end:
+            taken[volume.name] = replace(extent, start=start)
+    return taken
 
 
 def _check_made_anew(name: str, table: Table, task: VolumesTask) -> None:
@@ -162,7 +176,7 @@ def _check_kind(volume: Volume, number: int, table: Table, task: VolumesTask) ->
             "invalid_option",
             volume.name,
             f"{volume.name} can't be extended: one of the partitions 1 to 4 is, without content",
-            "Leave format out.",
+            "Leave format out, or declare another one (format: linux) where it is extended now.",
         )
 
 

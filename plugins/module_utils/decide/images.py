@@ -32,17 +32,16 @@ def settle_new(entry: VolumeGoal, task: VolumesTask) -> Volume:
     name = entry.volume.name
     if name not in task.settled:
         have = task.found.volumes.get(name)
-        declared = entry.volume if have is None else _completed(entry.volume, have)
+        declared = entry.volume if have is None else _completed(entry.volume, have, task)
         task.settled[name] = settle(replace(entry, volume=declared), task)
     return task.settled[name]
 
 
-def _completed(declared: Volume, have: Volume) -> Volume:
+def _completed(declared: Volume, have: Volume, task: VolumesTask) -> Volume:
     """What is not declared stays as it was. An image of another format that is made anew as raw keeps the size that a
     guest saw, not that of its file.
     """
     size = have.looks_capacity if have.looks_like == "qcow2" and have.looks_capacity is not None else have.capacity
-    known = have.format if have.format in (*VOLUME_FORMATS, THIN_POOL) else None
     if have.type == "block":  # udev gives permissions to a device
         permissions = declared.permissions
     else:
@@ -51,11 +50,19 @@ def _completed(declared: Volume, have: Volume) -> Volume:
     return replace(
         declared,
         identity=have.identity,
-        format=declared.format or (None if declared.content is not None else known),
+        format=_kept_format(declared, have, task),
         capacity=size if declared.capacity is None and not made_from else declared.capacity,
         permissions=permissions,
         thin_pool=declared.thin_pool or (None if declared.backing is not None else have.thin_pool),
     )
+
+
+def _kept_format(declared: Volume, have: Volume, task: VolumesTask) -> str | None:
+    """That of a partition says what it is for, whatever is written into it."""
+    if task.found.table is not None:
+        return have.format if declared.format in (None, "none", "raw") else declared.format
+    known = have.format if have.format in (*VOLUME_FORMATS, THIN_POOL) else None
+    return declared.format or (None if declared.content is not None else known)
 
 
 def _kept_permissions(declared: Permissions, have: Permissions) -> Permissions:

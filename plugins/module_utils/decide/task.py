@@ -161,10 +161,18 @@ class VolumesTask:
         """The volume of this pool that is meant, by its name or its path; None for a file elsewhere."""
         if reference.volume is not None or reference.path is None:
             return reference.volume
+        if reference.path in self._devices:
+            return self._devices[reference.path]
         resolved, directory = self.found.resolved, self.found.storage.path or ""
         path = resolved.get(reference.path, reference.path)
         inside = posixpath.dirname(path) == resolved.get(directory, directory)
         return posixpath.basename(path) if inside else None
+
+    @cached_property
+    def _devices(self) -> dict[str, str]:
+        """Volumes that are devices, by what they are called: of LVM that leads to nodes which say nothing of them."""
+        volumes = self.found.volumes.values() if self.found.row.volumes == "block" else ()
+        return {path: volume.name for volume in volumes for path in (volume.path, *volume.aliases) if path is not None}
 
     def parents(self, entry: VolumeGoal) -> tuple[str, ...]:
         """The volumes of this pool that an entry declares to be made from."""

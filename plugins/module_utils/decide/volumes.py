@@ -16,7 +16,7 @@ from ..model.found import EVERYTHING, GROUND, PIN, READY, RUNNING, UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.types import THIN_POOL
 from ..model.units import format_size, spoken_size
-from ..model.volume import Volume
+from ..model.volume import Extent, Volume
 from .compare import Difference, differences, shown
 from .decision import Decision, clean, refresh, staging_refusal, unwritable
 from .task import VolumesTask, extra_volumes
@@ -116,6 +116,18 @@ def volumes_at_stake(goal: VolumesGoal, found: Found) -> dict[str, str]:
     if found.ground and found.looked and any(_is_cut(entry, found) for entry in goal.volumes):
         stakes[GROUND] = EVERYTHING
     return stakes
+
+
+def places_at_stake(goal: VolumesGoal, found: Found) -> dict[str, Extent]:
+    """What volumes would be cut from that is free now, by their names: something may be left there."""
+    if found.table is None:
+        return {}
+    from .cutting import newly_taken
+
+    try:
+        return newly_taken(decide_volumes(goal, found).changes, found.table)
+    except StorageError:  # whatever is left there
+        return {}
 
 
 def _is_cut(entry: VolumeGoal, found: Found) -> bool:

@@ -110,7 +110,6 @@ def volumes_scope(goal: VolumesGoal) -> Scope:
         images=_keys(volume.backing for volume in volumes),
         sources=_keys(volume.content for volume in volumes),
         contents=tuple((v.name, len(v.content.data)) for v in volumes if v.content and v.content.data is not None),
-        new=tuple(volumes),
     )
 
 

@@ -63,6 +63,7 @@ from .places import daemon_places
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
     from ..model.discovery import Discovery, Query
     from ..model.secrets import SecretObject
+    from ..model.volume import Extent
 
 _FAR = "only the daemon can look at it"
 _OF_IDENTITY = ("identity", "device")
@@ -387,6 +388,9 @@ class LibvirtEngine:
         paths += beneath_of(found, stakes)
         reached = all(path.startswith("/") and self.host.servers.silent(path) is None for path in paths)
         return reached and all(map(os.path.exists, paths)) and self._beside(paths)
+
+    def observe_remains(self, found: Found, places: Mapping[str, Extent]) -> Found:
+        return self.host.observe_remains(found, places)
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .far import guests_told

@@ -27,6 +27,7 @@ from ..model.errors import StorageError
 from ..model.found import (
     ABOVE,
     ABSENT,
+    BLANK,
     ERASED,
     EVERYTHING,
     GROUND,
@@ -49,6 +50,7 @@ from .places import Places
 if TYPE_CHECKING:
     from ..libvirt_xml.guests import GuestDisks
     from ..model.adapters import Hosts
+    from ..model.volume import Extent
     from .guest_watch import GuestWatch, Told
 
 _ELSEWHERE = " as process "  # see host/device_users.py
@@ -260,6 +262,17 @@ class LocalHost:
 
         found = observe_chains(found, stakes, self.servers)
         return observe_users(found, stakes, others, guests, self.servers)
+
+    def observe_remains(self, found: Found, places: Mapping[str, Extent]) -> Found:
+        """Adds what is left where volumes will be cut."""
+        from ..host.signatures import region_at
+
+        look, remains = self.look(), {}
+        for name, place in places.items():
+            content = region_at(place.device, look.left(place.device), place.start, place.end - place.start)
+            if content.text != BLANK:
+                remains[name] = content.problem or content.text
+        return replace(found, remains=remains)
 
     def _watch_guests(
         self, found: Found, stakes: Mapping[str, str], neighbours: Sequence[Neighbour], told: Callable[[], Told]

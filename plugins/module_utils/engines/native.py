@@ -49,6 +49,7 @@ from .places import Places
 if TYPE_CHECKING:  # nothing else needs it than what looks for sources
     from ..model.discovery import Discovery, Query
     from ..model.secrets import SecretObject
+    from ..model.volume import Extent
     from .boot import BootUnit
 
 
@@ -288,6 +289,9 @@ class NativeEngine:
 
     def observe_users(self, found: Found, stakes: Mapping[str, str]) -> Found:
         return self.host.observe_users(found, stakes, lambda: self._neighbours(found.name, self.host.look())[0])
+
+    def observe_remains(self, found: Found, places: Mapping[str, Extent]) -> Found:
+        return self.host.observe_remains(found, places)
 
     def find_sources(self, query: Query, seconds: float) -> Discovery:
         from .sources import look_here, settled

@@ -295,7 +295,7 @@ class Found:
     ``secrets``: those that its definition or declaration names.
     ``hosts``: the SCSI hosts that the adapters of all these pools lead to: see model/adapters.py. ``initiator``: the
     name by which this host logs in to targets where no other one is said, empty if not known.
-    ``remains``: what is left where a new volume of that name will be cut: it is cleared.
+    ``remains``: what is left where a volume of that name will be cut: it is cleared.
     ``file_limit``: the largest file in bytes, None if not known. ``process``: user and groups that we run as, None when
     we may give files to anybody. ``resolved``: paths to what they resolve to. ``digests``: volume names to the SHA-256
     of their first bytes.

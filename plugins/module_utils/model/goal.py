@@ -60,9 +60,8 @@ class Scope:
     has written into them. ``images`` and ``sources``: what volumes are made from, as volume names of the pool or
     absolute paths; of sources it is also asked who writes to them. ``neighbours``: read the other definitions.
     ``contents``: volume name to number of bytes whose digest is wanted. ``holds``: list what its directory holds.
-    ``new``: volumes as declared, of which those that are not there will be made: where they would be cut from a pool,
-    something may be left. ``boots``: it is asked who starts pools at boot. ``stops``: the pool may be stopped, and so
-    what devices it has matters.
+    ``boots``: it is asked who starts pools at boot. ``stops``: the pool may be stopped, and so what devices it has
+    matters.
     """
 
     pool: Pool
@@ -75,6 +74,5 @@ class Scope:
     neighbours: bool = False
     contents: tuple[tuple[str, int], ...] = ()
     holds: bool = False
-    new: tuple[Volume, ...] = ()
     boots: bool = False
     stops: bool = False

@@ -150,6 +150,15 @@ def type_of(label: str, word: str | None) -> str | None:
     return next((number for number, known in types if known == word), None)
 
 
+def type_made(table: Table, number: int, word: str | None) -> str | None:
+    """The type that a partition gets for a word. One that is that already keeps its own: several types have one word,
+    and many have none.
+    """
+    old = table.by_number(number)
+    kept = old is not None and word is not None and word == format_of(table.label, old.type)
+    return old.type if old is not None and kept else type_of(table.label, word)
+
+
 def can_be_cut(label: str) -> bool:
     return label in (DOS, GPT) or label in _CUT_BY_PARTED
 
@@ -238,16 +247,3 @@ def usage_of(table: Table) -> tuple[int, int, int]:
     ends = [*(each.end for each in table.partitions), *(gap.end for gap in free)]
     allocated = sum(each.size for each in table.partitions if not table.is_extended(each))
     return max(ends, default=table.end), allocated, sum(gap.size for gap in free)
-
-
-def planned(table: Table, wanted: Iterable[tuple[str, int]]) -> dict[str, Gap]:
-    """Where new partitions of these names and sizes will be, made in the order of their numbers; without those for
-    which there is no place.
-    """
-    found: dict[str, Gap] = {}
-    for number, size in sorted((table.number(name) or 0, size) for name, size in wanted):
-        extent = place(table, size, table.is_logical(number)) if number else None
-        if extent is not None:
-            found[table.name(number)] = extent
-            table = table.with_partition(Partition(number, extent.start, extent.end))
-    return found

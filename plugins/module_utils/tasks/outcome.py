@@ -103,7 +103,7 @@ def watched(module: AnsibleModule, engine: Any) -> Any:
 
         return patient
 
-    for name in ("observe", "observe_users", "find_sources", "broken"):
+    for name in ("observe", "observe_users", "observe_remains", "find_sources", "broken"):
         setattr(engine, name, wrapped(getattr(engine, name)))
     carry_out = engine.execute
 

@@ -12,11 +12,12 @@ from typing import Any
 from ansible.module_utils.basic import AnsibleModule
 
 from ..converge import Aim, Result, converge
-from ..decide.volumes import decide_volumes, volumes_at_stake
+from ..decide.decision import Decision
+from ..decide.volumes import decide_volumes, places_at_stake, volumes_at_stake
 from ..declare.volumes import volumes_goal, volumes_scope
 from ..engines.select import engine_for
 from ..host.accounts import accounts_of
-from ..model.change import Change, known
+from ..model.change import Change, Subject, known
 from ..model.errors import StorageError
 from ..model.facts import volume_facts
 from ..model.found import Found
@@ -29,7 +30,7 @@ def run(module: AnsibleModule) -> None:
     goal = volumes_goal(params, *accounts_of(params["uri"]))
     allow = frozenset(word for entry in goal.volumes for word in entry.allow) | set(params["allow"] or ())
     engine = watched(module, engine_for(params["uri"], allow, params["timeout"], reading=False))
-    aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts)
+    aim = Aim(goal, volumes_scope(goal), False, volumes_at_stake, decide_volumes, facts, places=places_at_stake)
     result = converge(aim, engine, module.check_mode)
     entries = _entries(goal, result, module.check_mode)
     finish(module, result, engine, {"pool": pool_record(result.found), "volumes": entries}, _message(entries, result))
@@ -53,7 +54,7 @@ def facts(change: Change, found: Found) -> Any:
 
 def _message(entries: list[dict[str, Any]], result: Result) -> str:
     bad = [entry for entry in entries if entry["status"] in ("failed", "skipped")]
-    if len(entries) < 2 or not bad:
+    if len(entries) < 2 or not bad or not result.outcomes:
         return ""
     subject = "" if result.error is None else f"{result.error.subject}: "
     return f"{len(bad)} of {len(entries)} volumes failed or were skipped, the first: {subject}{result.error}"
@@ -80,7 +81,7 @@ def _entry(name: str, changes: list[Change], outcomes: dict, result: Result, che
     if volume is not None:
         record = {**volume_record(volume), "state": "present"}
     if result.error is not None and not result.outcomes:
-        return {**record, "status": "skipped" if changes else "ok"}
+        return {**record, **_refused(str(Subject(result.found.name, name)), changes, result.decision, result.error)}
     if check:
         return _predicted(record, changes)
     status = "changed" if changes else "ok"
@@ -89,6 +90,15 @@ def _entry(name: str, changes: list[Change], outcomes: dict, result: Result, che
         if outcome is not None and outcome.error is not None:
             return {**record, "status": outcome.status, "error": outcome.error.as_dict()}
     return {**record, "status": status}
+
+
+def _refused(subject: str, changes: list[Change], decision: Decision, error: StorageError) -> dict[str, Any]:
+    """What became of a volume in a task that was refused. Where nothing was decided nobody knows whether it is as
+    declared.
+    """
+    if error.subject != subject and decision.changes and not changes:
+        return {"status": "ok"}
+    return {"status": "failed" if error.subject == subject else "skipped", "error": error.as_dict()}
 
 
 def _predicted(record: dict[str, Any], changes: list[Change]) -> dict[str, Any]:

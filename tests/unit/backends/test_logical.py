@@ -62,7 +62,9 @@ def storage(told=REPORT, pool=POOL):
 def found(told=REPORT):
     there = storage(told)
     base = Found("vg1", POOL, started=True, active=True, storage=there, current=there)
-    return logical.observe_volumes(base, Scope(POOL, volumes=None), Look(told))
+    seen = logical.observe_volumes(base, Scope(POOL, volumes=None), Look(told))
+    nodes = {f"/dev/dm-{number}": each for number, each in enumerate(seen.volumes.values())}
+    return replace(seen, resolved={path: node for node, each in nodes.items() for path in (each.path, *each.aliases)})
 
 
 # --- looking ---------------------------------------------------------------------------------------------------------
@@ -261,6 +263,18 @@ def test_snapshots():
     assert "--setactivationskip n" in thin
     assert "--extents 2 -- vg1/l1" in room
     assert "--extents 100%ORIGIN -- vg1/l1" in whole
+
+
+@pytest.mark.parametrize("path", ["/dev/vg1/l1", "/dev/mapper/vg1-l1", "/dev/disk/by-id/dm-name-vg1-l1"])
+def test_a_volume_that_is_meant_by_a_path(path):
+    """Whatever node that leads to: as by its name."""
+    snapshot = decide(entry("s", backing=Backing(path=path))).changes[0].wanted
+    assert snapshot == decide(entry("s", backing=Backing(volume="l1"))).changes[0].wanted
+    copied = entry("a", content=Content(path=path))
+    assert decide(copied, entry("l1", capacity=12 * MIB)).changes[0].wanted.content.format == "raw"
+    with pytest.raises(StorageError) as caught:
+        decide(copied, entry("l1", "absent", allow=["backing"]))
+    assert caught.value.code == "parent_removed"
 
 
 def test_a_volume_with_content():

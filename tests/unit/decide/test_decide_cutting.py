@@ -10,13 +10,19 @@ from dataclasses import replace
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes, volumes_at_stake
+from ansible_collections.virt.storage.plugins.module_utils.backends.disk_changes import lower_volumes
+from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import (
+    decide_volumes,
+    places_at_stake,
+    volumes_at_stake,
+)
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     GROUND,
     READY,
     Found,
+    Image,
     Problem,
     Storage,
     Usage,
@@ -25,7 +31,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import VolumeGoal, VolumesGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
 from ansible_collections.virt.storage.plugins.module_utils.model.tables import ALIGNMENT, Partition, Table, format_of
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Extent, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Extent, Volume
 
 MIB = 2**20
 POOL = Pool("cut", "disk", path="/dev", source=Source(devices=(SourceDevice("/dev/sdb"),)))
@@ -68,6 +74,10 @@ def code(there: Found, *entries: VolumeGoal) -> str:
     return raised.value.code
 
 
+def again(number: int, mib: float | None = None, **more) -> VolumeGoal:
+    return replace(volume(number, mib, **more), recreate="always")
+
+
 EXTENDED = Partition(2, 20 * MIB, 120 * MIB, "f")
 FIRST = Partition(1, MIB, 20 * MIB, "83")
 LOGICAL = (Partition(5, 21 * MIB, 31 * MIB, "83"), Partition(6, 32 * MIB, 42 * MIB, "83"))
@@ -88,6 +98,41 @@ def test_new_partitions_are_one_after_the_other():
 def test_what_is_left_there_is_said():
     made = decide(found(remains={"sdb1": "ext4"}), volume(1, 10), volume(2, 10))
     assert [bool(change.destroys) for change in made.changes] == [True, False]
+
+
+IMAGE = Image(Volume("i", 30 * MIB, format="raw", type="file", path="/i", physical=30 * MIB))
+LOGICAL_TOO = [volume(1, 10), volume(2, 100, format="extended"), volume(5, 10), volume(6, 10), volume(3, 10)]
+
+
+@pytest.mark.parametrize(
+    ("there", "entries", "expected"),
+    [
+        pytest.param(
+            found(),
+            LOGICAL_TOO,
+            {"sdb1": (1, 11), "sdb5": (12, 22), "sdb6": (23, 33), "sdb3": (111, 121)},
+            id="in and behind a new extended one, for which nothing is cleared",
+        ),
+        pytest.param(
+            replace(found(), images={"/i": IMAGE}),
+            [volume(1, content=Content(path="/i")), volume(2, 10)],
+            {"sdb1": (1, 31), "sdb2": (31, 41)},
+            id="as large as the source",
+        ),
+        pytest.param(found(FIRST), [volume(1, 29), volume(2, 10)], {"sdb2": (30, 40)}, id="behind what grows"),
+        pytest.param(found(FIRST), [again(1, 29)], {"sdb1": (20, 30)}, id="made anew, larger"),
+        pytest.param(found(FIRST), [again(1, 10)], {}, id="made anew in its place"),
+        pytest.param(found(FIRST), [volume(1, 300)], {}, id="refused"),
+        pytest.param(replace(found(), table=None), [volume(1, 10)], {}, id="no table"),
+    ],
+)
+def test_what_is_cleared_is_looked_at_where_it_is_decided_to_be(there, entries, expected):
+    goal = VolumesGoal("cut", tuple(entries))
+    taken = places_at_stake(goal, there)
+    assert {name: (extent.start // MIB, extent.end // MIB) for name, extent in taken.items()} == expected
+    changes = decide(replace(there, remains=dict.fromkeys(taken, "ext4")), *entries).changes if expected else ()
+    told = {change.subject.volume for change in changes if "ext4" in change.destroys}
+    assert told == expected.keys()
 
 
 @pytest.mark.parametrize(
@@ -137,12 +182,45 @@ def test_logical_partitions_keep_their_names():
 @pytest.mark.parametrize("word", ["linux", "extended", None])
 def test_an_extended_partition_is_not_made_anew_with_others_in_it(word):
     """Nor where these go in the same task: only after that."""
-    again = replace(volume(2, 100, format=word), recreate="always")
-    assert code(found(FIRST, EXTENDED, *LOGICAL), again) == "volume_in_use"
-    assert code(found(FIRST, EXTENDED, LOGICAL[0]), again, volume(5, state="absent")) == "volume_in_use"
-    assert [change.action for change in decide(found(FIRST, EXTENDED), again).changes] == ["recreate"]
-    logical = replace(volume(5, 10), recreate="always")
-    assert [change.action for change in decide(found(FIRST, EXTENDED, *LOGICAL), logical).changes] == ["recreate"]
+    extended = again(2, 100, format=word)
+    assert code(found(FIRST, EXTENDED, *LOGICAL), extended) == "volume_in_use"
+    assert code(found(FIRST, EXTENDED, LOGICAL[0]), extended, volume(5, state="absent")) == "volume_in_use"
+    assert [change.action for change in decide(found(FIRST, EXTENDED), extended).changes] == ["recreate"]
+    assert [change.action for change in decide(found(FIRST, EXTENDED, *LOGICAL), again(5, 10)).changes] == ["recreate"]
+
+
+def written(change, there: Found) -> str:
+    """The entry that the table gets."""
+    (step,) = lower_volumes([change], there, lambda each: None)
+    return step.operations[0].script
+
+
+@pytest.mark.parametrize("said", [{}, {"format": "none"}, {"format": "raw"}, {"content": Content(data=b"x")}])
+@pytest.mark.parametrize(
+    ("label", "kind", "word"),
+    [
+        ("dos", "82", "linux-swap"),
+        ("dos", "b", "fat32"),
+        ("dos", "7", "none"),
+        ("gpt", "e6d6d379-f507-44c2-a23c-238f2a3df928", "linux-lvm"),
+        ("gpt", "C12A7328-F81F-11D2-BA4B-00A0C93EC93B", "none"),
+    ],
+)
+def test_a_partition_that_is_made_anew_stays_what_it_is_for(label, kind, word, said):
+    """Its type, too, where several have one word, or none has one."""
+    there = found(FIRST._replace(type=kind), label=label)
+    (change,) = decide(there, again(1, 19, **said)).changes
+    assert change.wanted.format == change.after["format"] == word
+    assert written(change, there).endswith(f"type={kind}")
+    (other,) = decide(there, again(1, 19, format="linux")).changes
+    assert other.wanted.format == "linux"
+    assert not written(other, there).endswith(f"type={kind}")
+
+
+def test_an_extended_partition_that_is_made_anew_stays_that():
+    (change,) = decide(found(EXTENDED), again(2)).changes
+    assert change.wanted.format == "extended"
+    assert code(found(EXTENDED), again(2, content=Content(data=b"x"))) == "invalid_option"
 
 
 def test_the_highest_go_first():
@@ -213,11 +291,10 @@ def test_a_partition_that_the_kernel_does_not_know_as_it_is_can_go(identity):
 )
 def test_what_gets_its_number_by_itself_is_not_made_anew(label, expected):
     """The tool that makes one with the number that it had knows no such labels."""
-    again = replace(volume(1, 19), recreate="always")
     if expected:
-        assert code(found(FIRST, label=label), again) == expected
+        assert code(found(FIRST, label=label), again(1, 19)) == expected
     else:
-        assert [change.action for change in decide(found(FIRST, label=label), again).changes] == ["recreate"]
+        assert [change.action for change in decide(found(FIRST, label=label), again(1, 19)).changes] == ["recreate"]
 
 
 @pytest.mark.parametrize("declared", [volume(3, 10), volume(1, 30), volume(1, 9, allow=["shrink"])])

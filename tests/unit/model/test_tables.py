@@ -19,7 +19,6 @@ from ansible_collections.virt.storage.plugins.module_utils.model.tables import (
     free_extents,
     gaps,
     place,
-    planned,
     room_of,
     rounded,
     usage_of,
@@ -112,14 +111,14 @@ def test_a_place_is_the_smallest_that_fits(table, wanted, logical):
 
 
 @given(layouts(), st.lists(st.integers(1, 40 * MIB), max_size=6))
-def test_planned_partitions_are_beside_each_other(table, sizes):
+def test_new_partitions_are_beside_each_other(table, sizes):
     numbers = range(10, 16) if table.label == "gpt" else range(1, 5)
     free = [number for number in numbers if table.by_number(number) is None]
-    wanted = [(table.name(number), size) for number, size in zip(free, sizes)]
-    found = planned(table, wanted)
-    places = list(found.values())
-    assert not [1 for i, a in enumerate(places) for b in places[:i] if overlaps(a, b)]
-    assert not [1 for a in places for b in table.partitions if overlaps(a, b)]
+    for number, size in zip(free, sizes):
+        found = place(table, size, False)
+        if found is not None:
+            assert not [each for each in table.partitions if overlaps(found, each)]
+            table = table.with_partition(Partition(number, found.start, found.end))
 
 
 @given(layouts())

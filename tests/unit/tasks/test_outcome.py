@@ -22,6 +22,7 @@ from ansible_collections.virt.storage.plugins.module_utils.tasks import outcome
 
 pytestmark = pytest.mark.needs_ansible
 
+LOOKS = ("observe", "observe_users", "observe_remains", "find_sources", "broken")
 FAILURE = StorageError("command_failed", "mkfs failed")
 
 
@@ -69,7 +70,7 @@ def test_what_was_done_before_counts_as_it_is():
 
 
 @pytest.mark.parametrize("executed", [False, True])
-@pytest.mark.parametrize("look", ["observe", "observe_users", "find_sources", "broken"])
+@pytest.mark.parametrize("look", LOOKS)
 def test_a_look_that_hangs_after_something_was_done(monkeypatch, look, executed):
     """A later look hangs: what was done before it is not denied."""
     hanging = {}
@@ -81,7 +82,7 @@ def test_a_look_that_hangs_after_something_was_done(monkeypatch, look, executed)
     monkeypatch.setattr(outcome, "watch", watch)
     monkeypatch.setattr(outcome.os, "_exit", lambda status: None)
     module = Module()
-    looks = {name: lambda: 1 for name in ("observe", "observe_users", "find_sources", "broken")}
+    looks = {name: lambda: 1 for name in LOOKS}
     engine = outcome.watched(module, SimpleNamespace(**looks, execute=lambda operation: None))
     if executed:
         engine.execute("something")
