@@ -191,17 +191,28 @@ def test_a_disk_that_does_not_answer(monkeypatch, tmp_path):
     assert caught.value.code == "deadline"
 
 
-@pytest.mark.parametrize(("rows", "forgotten"), [([(1, 2048)], False), ([(2, 4096)], True), ([(1, 4096)], True)])
-def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
+@pytest.mark.parametrize(
+    ("number", "start", "size", "why"),
+    [
+        pytest.param(1, 2048, 2048, "", id="as the table says"),
+        pytest.param(1, 2048, 4096, "", id="larger in the table"),
+        pytest.param(1, 2048, 1024, "ends", id="smaller in the table"),
+        pytest.param(2, 4096, 2048, "is no longer", id="gone"),
+        pytest.param(1, 4096, 2048, "is no longer", id="elsewhere by now"),
+    ],
+)
+def test_what_only_the_kernel_still_has(monkeypatch, number, start, size, why):
     disk = device("/dev/sdb", partitions=("/dev/sdb1",))
     monkeypatch.setattr(partitions, "device_at", lambda path: disk)
     monkeypatch.setattr(partitions, "kernel_partitions", lambda disk: [Seen("sdb1", 1, MIB, MIB)])
-    told = [{"node": f"/dev/sdb{number}", "start": start, "size": 2048} for number, start in rows]
+    told = [{"node": f"/dev/sdb{number}", "start": start, "size": size}]
     printed = json.dumps({"partitiontable": {"label": "gpt", "partitions": told}})
-    part = device("/dev/sdb1", "part", disk="/dev/sdb", partition=1)
-    assert partitions.is_forgotten(part, lambda argv: printed) is forgotten
-    assert not partitions.is_forgotten(part, lambda argv: "")  # no table that can be read: it can't be told
-    assert not partitions.is_forgotten(disk, lambda argv: printed)
+    part = device("/dev/sdb1", "part", disk="/dev/sdb", partition=1)._replace(size=MIB)
+    found = partitions.unreliable(part, lambda argv: printed)
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
+    assert not partitions.unreliable(part, lambda argv: "")  # no table that can be read: it can't be told
+    assert not partitions.unreliable(disk, lambda argv: printed)
 
 
 @pytest.mark.parametrize(("program", "shared"), [("parted", True), ("sfdisk", False)])
