@@ -492,6 +492,24 @@ def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
     ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
 
 
+def test_what_is_on_a_read_only_disk_stays_as_it_is(host, disk):
+    """It is started and read all the same."""
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))
+    ok(host.pool(name="cut", state="inactive"))
+    run("blockdev", "--setro", disk.node)
+    try:
+        ok(host.pool(**pool))
+        assert not ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))["changed"]
+        for volume in ({"name": disk.name(2), "capacity": "8MiB"}, {"name": disk.name(1), "capacity": "9MiB"}):
+            refuses(host.volume, "not_writable", pool="cut", **volume)
+        refuses(host.volume, "not_writable", pool="cut", name=disk.name(1), state="absent")
+        refuses(host.pool, "not_writable", **pool, state="deleted", allow=["nonempty"])
+    finally:
+        run("blockdev", "--setrw", disk.node)
+
+
 def not_taken(host, pool, why):
     """Check mode only warns: an earlier task may make the partition what it should be."""
     for mode in (True, False):
