@@ -492,6 +492,15 @@ def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
     ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
 
 
+def test_a_gpt_with_few_entries(host, disk):
+    """What does not fit is refused before anything is cleared."""
+    run("sfdisk", "--quiet", disk.node, script="label: gpt\ntable-length: 4\n" + "size=4MiB\n" * 3)
+    ok(host.pool(**pool_of(disk, "gpt")))
+    refuses(host.volume, "invalid_name", pool="cut", name=disk.name(5), capacity="4MiB")
+    converges(host.volume, pool="cut", name=disk.name(4), capacity="4MiB")
+    refuses(host.volume, "no_space", pool="cut", name=disk.name(5), capacity="4MiB")
+
+
 def test_what_is_on_a_read_only_disk_stays_as_it_is(host, disk):
     """It is started and read all the same."""
     pool = pool_of(disk, "gpt")

@@ -160,7 +160,8 @@ def _by_sfdisk(empty: Table, run: Runner, seconds: float) -> Table:
     found = [_partition(row, sector) for row in rows.get("partitions", ())]
     table = empty._replace(label=label_of(rows["label"]), sector=sector, partitions=tuple(sorted(found)))
     if table.label == GPT and "firstlba" in rows and "lastlba" in rows:
-        return table._replace(first=int(rows["firstlba"]) * sector, end=(int(rows["lastlba"]) + 1) * sector)
+        first, end = int(rows["firstlba"]) * sector, (int(rows["lastlba"]) + 1) * sector
+        return table._replace(first=first, end=end, entries=int(rows.get("table-length", table.entries)))
     if table.extended is None:
         return table
     return table._replace(links=tuple(_patiently(table.device, seconds, lambda: _links(table))))

@@ -123,7 +123,9 @@ def test_what_sfdisk_prints():
 
     table = read_table(device("/dev/nvme0n1"), "gpt", None, run)
     assert asked == [["sfdisk", "--json", "/dev/nvme0n1"]]
-    assert (table.first, table.end, table.sector) == (34 * 4096, 1001 * 4096, 4096)
+    assert (table.first, table.end, table.sector, table.entries) == (34 * 4096, 1001 * 4096, 4096, 128)
+    told["table-length"] = "4"
+    assert read_table(device("/dev/nvme0n1"), "gpt", None, run).entries == 4
     assert [(each.number, each.start, each.end) for each in table.partitions] == [
         (2, MIB, 2 * MIB),
         (12, 2 * MIB, 3 * MIB),
@@ -236,3 +238,15 @@ def test_a_program_that_waits_for_udev_leaves_it_a_shared_lock(tmp_path, monkeyp
         work = partitioning._Held(held.fileno(), (), 10.0)
         partitioning._edit(ChangeTable(str(disk), (), argv=(program,)), work)
     assert got == {fcntl.LOCK_SH: shared, fcntl.LOCK_EX: False}
+
+
+@pytest.mark.parametrize("made", [[], [(MIB, 3 * MIB)]])
+def test_a_partition_that_was_not_made_is_a_failure(made):
+    there = tuple(Partition(number, *place) for number, place in enumerate([(8 * MIB, 9 * MIB), *made], 1))
+    table = Table("gpt", "/dev/sdb", "sdb", 512, MIB, 512 * MIB, there)
+    operation = ChangeTable("/dev/sdb", (), argv=("sfdisk",), free=(MIB, 2 * MIB))
+    with pytest.raises(StorageError) as caught:
+        partitioning._check_made(operation, table)
+    assert caught.value.code == "operation_failed"
+    partitioning._check_made(operation, table.with_partition(Partition(3, MIB, 2 * MIB)))
+    partitioning._check_made(operation._replace(free=None), table)
