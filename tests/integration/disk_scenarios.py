@@ -20,8 +20,8 @@ MIB = 2**20
 CYLINDER = 255 * 63 * 512
 
 
-def run(*words: object, check: bool = True) -> str:
-    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False)
+def run(*words: object, check: bool = True, script: str | None = None) -> str:
+    done = subprocess.run([str(word) for word in words], capture_output=True, text=True, check=False, input=script)
     assert not check or done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
     return done.stdout.strip()
 

@@ -499,14 +499,58 @@ def test_what_the_kernel_has_and_the_table_has_not(host, disk, tmp_path):
             assert "process" in error["message"]
         refuses(host.pool, "device_in_use", **pool, state="deleted", allow=["nonempty"])
         assert (run("sfdisk", "--dump", disk.node), Path(disk.path(1)).exists()) == (before, True)
-    for mode in (True, False):
-        told = host.pool(check=mode, **fs)
-        assert (told.get("failed", False), told["changed"]) == (not mode, mode)
-        assert any("no longer in the partition table" in text for text in (*told["warnings"], str(told.get("error"))))
+    not_taken(host, fs, "no longer in the partition table")
     assert run("wipefs", "--noheadings", disk.path(1)) == ""
     converges(host.volume, pool="cut", name=disk.name(3), capacity="8MiB")
     assert not Path(disk.path(1)).exists()
     ok(host.pool(**pool, state="deleted", allow=["nonempty"]))
+
+
+def test_a_gpt_with_few_entries(host, disk):
+    """What does not fit is refused before anything is cleared."""
+    run("sfdisk", "--quiet", disk.node, script="label: gpt\ntable-length: 4\n" + "size=4MiB\n" * 3)
+    ok(host.pool(**pool_of(disk, "gpt")))
+    refuses(host.volume, "invalid_name", pool="cut", name=disk.name(5), capacity="4MiB")
+    converges(host.volume, pool="cut", name=disk.name(4), capacity="4MiB")
+    refuses(host.volume, "no_space", pool="cut", name=disk.name(5), capacity="4MiB")
+
+
+def test_what_is_on_a_read_only_disk_stays_as_it_is(host, disk):
+    """It is started and read all the same."""
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))
+    ok(host.pool(name="cut", state="inactive"))
+    run("blockdev", "--setro", disk.node)
+    try:
+        ok(host.pool(**pool))
+        assert not ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))["changed"]
+        for volume in ({"name": disk.name(2), "capacity": "8MiB"}, {"name": disk.name(1), "capacity": "9MiB"}):
+            refuses(host.volume, "not_writable", pool="cut", **volume)
+        refuses(host.volume, "not_writable", pool="cut", name=disk.name(1), state="absent")
+        refuses(host.pool, "not_writable", **pool, state="deleted", allow=["nonempty"])
+    finally:
+        run("blockdev", "--setrw", disk.node)
+
+
+def not_taken(host, pool, why):
+    """Check mode only warns: an earlier task may make the partition what it should be."""
+    for mode in (True, False):
+        told = host.pool(check=mode, **pool)
+        assert (told.get("failed", False), told["changed"]) == (not mode, mode)
+        assert any(why in text for text in (*told["warnings"], str(told.get("error"))))
+
+
+def test_a_filesystem_is_not_made_larger_than_the_table_has_its_partition(host, disk, tmp_path):
+    """Another one may begin where the kernel's still is: after a boot both would have what is there."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="16MiB"))
+    quietly = ("sfdisk", "--force", "--no-reread", "--no-tell-kernel")
+    fs = {"name": "p", "type": "fs", "path": str(tmp_path / "p"), "source": {"device": disk.path(1), "format": "ext4"}}
+    for words in (("-N", 1), ("--append",)):
+        run(*quietly, *words, disk.node, script="size=8MiB\n")
+    not_taken(host, fs, "ends in the partition table")
+    assert run("wipefs", "--noheadings", disk.path(1)) == ""
 
 
 @pytest.mark.thorough

@@ -103,6 +103,11 @@ def _no_partitions(source: SourceDevice) -> Problem:
     return Problem("not_supported", what, "Attach it with partitions: losetup --partscan.")
 
 
+def _write_protected(source: SourceDevice) -> Problem:
+    hint = "Make it writable (blockdev --setrw), or name another disk."
+    return Problem("not_writable", f"{source.path} is read-only", hint)
+
+
 def _no_label() -> Problem:
     what = f"partition tables of the kind {_OTHER_LABELS} are not made: volumes of LVM are cut from volume groups"
     return Problem("not_supported", what, "Use a pool of type logical, or another source.format.")
@@ -196,7 +201,7 @@ def _problem(label: str, source: SourceDevice, device: Device) -> Problem | None
     if label == _OTHER_LABELS:
         return _no_label()
     if device.read_only:
-        return Problem("not_writable", f"{source.path} is read-only", "Make it writable, or name another disk.")
+        return _write_protected(source)
     if label == "dos" and default_label(device.size, device.sector) != "dos":
         return Problem("not_supported", f"a dos label can't count all of {source.path}", "Declare source.format: gpt.")
     return None
@@ -265,10 +270,10 @@ def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
         name = table.name(partition.number)
         if asked is None or name in asked:
             volumes[name] = _volume(name, partition, table, nodes.get(partition.number), links)
-    kept = None if device.read_only else _taken(device) or _kept(gone, table, look)
+    frozen = _write_protected(source) if device.read_only else _taken(device) or _kept(gone, table, look)
     return replace(
         found,
-        storage=replace(found.storage, frozen=kept or found.storage.frozen),
+        storage=replace(found.storage, frozen=frozen or found.storage.frozen),
         volumes=volumes,
         usage=Usage(*usage_of(table)),
         leftovers=tuple(stale) if not device.read_only else (),

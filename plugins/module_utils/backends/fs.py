@@ -152,7 +152,9 @@ def _filesystem(
         return _ready(what, pool, source, place.mount.fstype, same), False, wanted, ""
     if device is None:
         return _missing(what, pool, source, source.problem, wanted), False, wanted, ""
-    lost = None if place.up else _lost(source, device, look)
+    from .holding import unreliable
+
+    lost = None if place.up else unreliable(source.text, device, look)
     if lost is not None:
         return _missing(what, pool, source, lost, wanted), False, wanted, ""
     from ..host.signatures import content_at
@@ -188,18 +190,6 @@ def _missing(what: str, pool: Pool, source: _Source, problem: Problem | None, wa
         return part
     part = replace(part, barred=_unmountable(wanted))
     return replace(part, making=_making(what, ""), facts={"format": pool.source.format}) if wanted.making else part
-
-
-def _lost(source: _Source, device: Device, look: Look) -> Problem | None:
-    """Why a device is none to rely on: after a boot, or once its user is gone, it is not there."""
-    if device.kind != "part":
-        return None
-    from ..host.partitions import is_forgotten
-
-    if not is_forgotten(device, look.run):
-        return None
-    what = f"{source.text} is no longer in the partition table of {device.disk}; only the kernel has it still"
-    return Problem("source_missing", what, "Make it anew, or name another device.")
 
 
 def _fits_mount(mount: Mount, wanted: Filesystem | None) -> bool:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from ..host.block import Device
 from ..model.errors import StorageError
-from ..model.found import User
+from ..model.found import Problem, User
 
 if TYPE_CHECKING:
     from ..host.look import Look
@@ -35,6 +35,17 @@ def users_of(device: Device, content: Content, look: Look) -> tuple[tuple[User, 
         if error.code == "tool_missing":  # without LVM there are no volume groups on this host
             return (), unseen
         return (), (*unseen, f"the volume groups on {device.node} ({error.message})")
+
+
+def unreliable(path: str, device: Device, look: Look) -> Problem | None:
+    """Why nothing can be kept on a device: after a boot, or once its user is gone, it is another one, or not there."""
+    from ..host import partitions
+
+    why = partitions.unreliable(device, look.run)
+    if not why:
+        return None
+    hint = f"Have the kernel read the table anew (partx --update {device.disk}), or name another device."
+    return Problem("source_missing", f"{path} {why}", hint)
 
 
 def _groups(device: Device, look: Look) -> tuple[User, ...]:

@@ -251,6 +251,8 @@ def _look_at(path: str, device: Device, told: lvm.Report, look: Look) -> _Seen:
 
 def _unfit(path: str, device: Device, look: Look) -> Problem | None:
     """Why LVM can't take a device, whatever is on it."""
+    from .holding import unreliable
+
     if device.read_only:
         return Problem("not_writable", f"{path} is read-only", "Name a device that can be written.")
     if device.dm_uuid.startswith(_VOLUME) and not lvm.looks_into_volumes(look):
@@ -259,7 +261,7 @@ def _unfit(path: str, device: Device, look: Look) -> Problem | None:
             f"{path} is a logical volume, and LVM takes none as a physical volume",
             "Name another device, or let LVM do that (devices/scan_lvs=1 in lvm.conf).",
         )
-    return None
+    return unreliable(path, device, look)
 
 
 def _hidden(path: str, device: Device) -> Problem:

@@ -148,7 +148,7 @@ def _number(volume: Volume, table: Table, task: VolumesTask, new: bool) -> int:
                 "no_space",
                 name,
                 f"the {table.label} partition table of {table.device} has no room for another partition",
-                "Delete one, or use gpt.",
+                "Delete one" + (", or use gpt." if table.label != GPT else "."),
             )
         numbers = ", ".join(map(str, free[:_SHOWN])) + (" and higher" if len(free) > _SHOWN else "")
         raise task.refuse(

@@ -270,7 +270,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
         _check_supported(goal, found)
     if differing:
         _check_complete(goal, wanted, starting=False)
-    moved = any(name in differing for name in ("path", *(f"source.{name}" for name in _row(wanted).one_of or ())))
+    moved = any(name in differing for name in PLACE)
     if "cow" in _row(wanted).features and (found.storage.open or found.storage.bring_up):
         check_copy_on_write("features.cow", goal.pool.cow, found, str(subject_of(goal)))
     if existing is None or moved:

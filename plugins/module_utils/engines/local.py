@@ -391,20 +391,17 @@ def emptied_note(storage: Storage) -> str:
 
 
 def _is_emptied(storage: Storage, told: str, look: Look) -> bool:
-    """Whether it still is as it was left. A device may have been mounted elsewhere since then, and hold something: what
-    it holds tells, or for the moment before that was noted the boot; without a mark nothing does.
+    """Whether it still is as it was left. It may have been mounted since then, and hold something: what its device
+    holds tells that; without a mark nothing does.
     """
-    text = emptied_note(storage)
-    if storage.ground and not storage.mark:
+    if storage.up or not storage.mark:
         return False
-    if storage.up or not storage.ground or told == f"{text}\n{boot()}":
-        return told.startswith(text)
     from ..host.contents import imprint_of
     from ..host.patience import in_child
 
     node = storage.ground[0]
     imprint = in_child(lambda: imprint_of(node), look.left(node))
-    return bool(imprint) and told == f"{text}\n{imprint}"
+    return bool(imprint) and told == f"{emptied_note(storage)}\n{imprint}"
 
 
 def restarting_key(pool: str, uri: str = "") -> str:

@@ -18,7 +18,6 @@ from ..backends.by_type import backend_of
 from ..host.files import read_small_file
 from ..host.locks import locked
 from ..host.look import Look
-from ..host.notes import boot
 from ..libvirt_xml.pool import parse_pool
 from ..model.change import BRING_UP, EMPTIED, TAKE_DOWN, Change, Condition
 from ..model.definition import defined, keep_names
@@ -441,16 +440,14 @@ class NativeEngine:
             yield ops.Remove(note, note=True)
 
     def _stop(self, change: Change, found: Found) -> Iterator[Any]:
+        """That it was emptied is noted only of what is down: as long as it is up, anybody may fill it again."""
         from ..model import operations as ops
 
-        name, notes = change.subject.pool, self.host.notes
-        note, text = notes.record_path(emptied_key(name)), emptied_note(found.storage)
-        if EMPTIED in change.may:
-            yield ops.WriteFile(note, f"{text}\n{boot()}", note=True)
+        name, notes, storage = change.subject.pool, self.host.notes, found.storage
         if TAKE_DOWN in change.may:
             yield from self._backend(change, found)
-        if EMPTIED in change.may and found.storage.ground:
-            yield ops.NoteContent(note, text, found.storage.ground[0])
+        if EMPTIED in change.may and storage.mark:
+            yield ops.NoteContent(notes.record_path(emptied_key(name)), emptied_note(storage), storage.ground[0])
         if TAKE_DOWN in change.may or found.current.ours:  # what went down by itself and came back is not ours
             yield ops.Remove(notes.started_path(name))
 

@@ -61,7 +61,10 @@ def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) ->
         elif op.argv:
             _check_alone(device, op.unseen)
         _change(op, device, work)
-        _tell_kernel(device, table if not op.argv else _table(op.made or op.label, device, op, work), op, work)
+        if op.argv:
+            table = _table(op.made or op.label, device, op, work)
+        _tell_kernel(device, table, op, work)
+        _check_made(op, table)
     if op.settle:
         settle(seconds)
 
@@ -152,6 +155,19 @@ def _check(op: ChangeTable, table: Table) -> None:
         outside = table.is_extended(table.by_number(number) or Partition(0, 0, 0)) and first <= start and end <= last
         if first < end and start < last and not outside:
             raise changed_meanwhile(op.disk, f"got a partition {number} where a new one was to be")
+
+
+def _check_made(op: ChangeTable, table: Table | None) -> None:
+    """sfdisk ends well where the table has no entry left for a partition, and makes none."""
+    if op.free is None or table is None or op.free in [(each.start, each.end) for each in table.partitions]:
+        return
+    start, end = op.free
+    raise StorageError(
+        "operation_failed",
+        f"{op.argv[0]} ended without an error, but {op.disk} has no partition from byte {start} to {end}",
+        subject=op.disk,
+        hint=f"See what is there (sfdisk --dump {op.disk}), then run the task again.",
+    )
 
 
 def _write(op: ChangeTable, work: _Held) -> None:

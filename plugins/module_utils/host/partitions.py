@@ -160,7 +160,8 @@ def _by_sfdisk(empty: Table, run: Runner, seconds: float) -> Table:
     found = [_partition(row, sector) for row in rows.get("partitions", ())]
     table = empty._replace(label=label_of(rows["label"]), sector=sector, partitions=tuple(sorted(found)))
     if table.label == GPT and "firstlba" in rows and "lastlba" in rows:
-        return table._replace(first=int(rows["firstlba"]) * sector, end=(int(rows["lastlba"]) + 1) * sector)
+        first, end = int(rows["firstlba"]) * sector, (int(rows["lastlba"]) + 1) * sector
+        return table._replace(first=first, end=end, entries=int(rows.get("table-length", table.entries)))
     if table.extended is None:
         return table
     return table._replace(links=tuple(_patiently(table.device, seconds, lambda: _links(table))))
@@ -272,18 +273,22 @@ def _is_inner(have: Seen, table: Table) -> bool:
     )
 
 
-def is_forgotten(device: Device, run: Runner) -> bool:
-    """Whether a partition of the kernel's is no longer in the table of its disk: one that was in use when the table
-    changed stays until it is free. False where that can't be told.
+def unreliable(device: Device, run: Runner) -> str:
+    """Why a partition of the kernel's is none to rely on, as what follows its name: one that was in use when the table
+    of its disk changed stays as it was until it is free. Empty where that can't be told.
     """
     if device.kind != "part" or device.disk is None:
-        return False
+        return ""
     try:
         disk = device_at(device.disk)
-        gone = differences(read_table(disk, "", None, run), kernel_partitions(disk))[0]
+        gone, _new, sized = differences(read_table(disk, "", None, run), kernel_partitions(disk))
     except (StorageError, OSError):
-        return False
-    return device.name in [each.name for each in gone]
+        return ""
+    if device.name in [each.name for each in gone]:
+        return f"is no longer in the partition table of {device.disk}; only the kernel has it still"
+    if any(each.number == device.partition and each.size < device.size for each in sized):
+        return f"ends in the partition table of {device.disk} before it does for the kernel"
+    return ""
 
 
 def loop_without_partitions(device: Device) -> bool:

@@ -19,7 +19,7 @@ PRIMARIES = 4  # of a dos label; what comes after them is in the extended one
 _DOS_SECTORS = 2**32  # that a dos label can count
 # Labels whose partitions parted cuts as it is told; those of pc98 and sun have to be whole cylinders.
 _CUT_BY_PARTED = {"bsd": 8, "dvh": 8, "mac": 63}
-_GPT_ENTRIES = 128
+_GPT_ENTRIES = 128  # that are usual, and the most that are used
 _MOST_LOGICAL = 60  # of a disk, that any kernel of our time shows
 # Partitions that hold nothing but the table itself, or stand for the whole disk, by label: their numbers.
 RESERVED = {"dvh": (9, 11), "mac": (1,), "sun": (3,)}
@@ -67,7 +67,8 @@ class Gap(NamedTuple):
 class Table(NamedTuple):
     """``stem`` is what the names of its partitions begin with, before their numbers; ``directory`` where their nodes
     are. ``first`` and ``end`` bound what can be in partitions. ``links``: the places of the chain in an extended
-    partition, a sector each. ``identity`` tells the disk from any other.
+    partition, a sector each. ``identity`` tells the disk from any other. ``entries``: for how many partitions a gpt has
+    room.
     """
 
     label: str
@@ -80,6 +81,7 @@ class Table(NamedTuple):
     links: tuple[int, ...] = ()
     directory: str = "/dev"
     identity: tuple = ()
+    entries: int = _GPT_ENTRIES
 
     @property
     def extended(self) -> Partition | None:
@@ -120,7 +122,7 @@ class Table(NamedTuple):
         if self.label == DOS and logical:
             following = max([PRIMARIES, *used]) + 1
             return (following,) if following <= _MOST_LOGICAL else ()
-        most = {DOS: PRIMARIES, GPT: _GPT_ENTRIES}.get(self.label) or _CUT_BY_PARTED.get(self.label, 0)
+        most = {DOS: PRIMARIES, GPT: min(self.entries, _GPT_ENTRIES), **_CUT_BY_PARTED}.get(self.label, 0)
         free = tuple(number for number in range(1, most + 1) if number not in used)
         return free if self.label in (DOS, GPT) else free[:1]
 

@@ -11,14 +11,16 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm
+from ansible_collections.virt.storage.plugins.module_utils.backends import logical, logical_devices, lvm
 from ansible_collections.virt.storage.plugins.module_utils.backends.logical_changes import lower_pool, lower_volumes
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
-from ansible_collections.virt.storage.plugins.module_utils.host import kernel
+from ansible_collections.virt.storage.plugins.module_utils.host import kernel, partitions
+from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found
@@ -143,6 +145,13 @@ def test_groups_of_which_nothing_is_changed(group, code):
     assert there.parts[0].problem.code == code
     decision = decide_volumes(VolumesGoal("vg1", (VolumeGoal(Volume("new", 4 * MIB)),)), found(told))
     assert decision.refusal.code == code
+
+
+def test_a_partition_that_only_the_kernel_has_is_not_taken(monkeypatch):
+    monkeypatch.setattr(partitions, "unreliable", lambda device, run: "is gone")
+    part = Device("/dev/sdb1", "/dev/sdb1", (8, 17), MIB, 512, False, "part", disk="/dev/sdb", partition=1)
+    problem = logical_devices._unfit(part.path, part, SimpleNamespace(run=None))
+    assert (problem.code, problem.what) == ("source_missing", "/dev/sdb1 is gone")
 
 
 def test_a_copy_of_a_device():

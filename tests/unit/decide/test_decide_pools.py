@@ -519,6 +519,24 @@ def test_moving_into_the_directory_of_another_pool():
     assert pool_refused(pool_goal("inactive", path="/q"), found).code == "source_conflict"
 
 
+@pytest.mark.parametrize(
+    ("pool_type", "paths", "other"),
+    [("fs", ["/dev/b"], "fs"), ("disk", ["/dev/b"], "fs"), ("logical", ["/dev/a", "/dev/b"], "fs")],
+)
+@pytest.mark.parametrize("theirs", ["/dev/b", "/dev/disk/by-id/b"])
+def test_changing_to_a_device_of_another_pool(pool_type, paths, other, theirs):
+    def source(*names):
+        return Source(devices=tuple(map(SourceDevice, names)), name="vg" if pool_type == "logical" else None)
+
+    existing = Pool("p", pool_type, UUID, "/p", source=source("/dev/a"))
+    neighbour = Neighbour(Pool("other", other, OTHER, "/o", source=source(theirs)), None, devices=("/dev/b",))
+    storage = Storage(READY, "/p")
+    found = Found("p", existing, storage=storage, current=storage)
+    goal = PoolGoal(Pool("p", source=source(*paths)), "inactive")
+    assert pool_refused(goal, replace(found, neighbours=(neighbour,))).code == "source_conflict"
+    assert "redefine" in actions(decide_pool(goal, found))
+
+
 def test_a_neighbour_at_another_place_is_no_conflict():
     found = nothing(neighbours=(neighbour(), neighbour("vg", "/p", pool_type="logical"), neighbour("n", None, None)))
     assert actions(decide_pool(dir_goal("present", uuid=UUID), found)) == ["define"]

@@ -13,19 +13,28 @@ import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import by_signature
 from ansible_collections.virt.storage.plugins.module_utils.engines import local
+from ansible_collections.virt.storage.plugins.module_utils.engines.native import NativeEngine
+from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
 from ansible_collections.virt.storage.plugins.module_utils.host import contents
 from ansible_collections.virt.storage.plugins.module_utils.host.apply import Applier
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
-from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
-from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Part, Storage
-from ansible_collections.virt.storage.plugins.module_utils.model.operations import NoteContent
+from ansible_collections.virt.storage.plugins.module_utils.model.change import (
+    EMPTIED,
+    TAKE_DOWN,
+    Change,
+    Condition,
+    Subject,
+)
+from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, Found, Part, Storage
+from ansible_collections.virt.storage.plugins.module_utils.model.operations import NoteContent, Run, WriteFile
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool
 
 MIB = 2**20
 
 
 def test_what_was_emptied_is_known_by_its_beginning(tmp_path):
-    """Or for the moment before that is noted by the boot; after another boot somebody may have mounted it."""
+    """Not by the boot: somebody may have mounted it since."""
     device = tmp_path / "device"
     device.write_bytes(b"superblock")
     condition = Condition("device", str(device), ())
@@ -40,16 +49,25 @@ def test_what_was_emptied_is_known_by_its_beginning(tmp_path):
         return local._is_emptied(storage, note, look)
 
     assert emptied(told)
-    assert emptied(f"{text}\n{boot()}")
-    assert not any(map(emptied, (text, f"{text}\nanother", f"other\n{boot()}")))
-    assert not local._is_emptied(
-        replace(storage, mark=""), f"{local.emptied_note(replace(storage, mark=''))}\n{boot()}", look
-    )
+    assert not any(map(emptied, (text, f"{text}\n", f"{text}\n{boot()}", told.replace("mount", "other"))))
+    assert not local._is_emptied(replace(storage, mark=""), told.replace("uuid", ""), look)
+    assert not local._is_emptied(replace(storage, up=True), told, look)
     device.write_bytes(b"superblock, mounted once more")
     assert not emptied(told)
     device.unlink()
     assert not emptied(f"{text}\n")
-    assert local._is_emptied(replace(storage, parts=()), text, look)
+
+
+@pytest.mark.parametrize("mark", ["uuid", ""])
+def test_a_pool_is_noted_as_emptied_once_it_is_down(tmp_path, mark):
+    part = Part("filesystem", "x", READY, requires=(Condition("device", "/dev/sdx", ()),))
+    pool = Pool("p", "fs", path="/p")
+    storage = Storage(READY, "/p", take_down="unmount /p", mark=mark, ours=True, parts=(part,))
+    stop = Change(Subject("p"), "stop", "", wanted=pool, may=frozenset({TAKE_DOWN, EMPTIED}))
+    engine = NativeEngine(find_places(f"native:///?root={tmp_path}"), 5)
+    (step,) = engine.lower([stop], Found("p", pool, live=pool, storage=storage, current=storage))
+    down, *noted = [type(each) for each in step.operations]
+    assert (down, NoteContent in noted, WriteFile in noted) == (Run, bool(mark), False)
 
 
 @pytest.mark.parametrize("place", [0, 65536, 64 * MIB, 100 * MIB - 4096])

@@ -123,7 +123,9 @@ def test_what_sfdisk_prints():
 
     table = read_table(device("/dev/nvme0n1"), "gpt", None, run)
     assert asked == [["sfdisk", "--json", "/dev/nvme0n1"]]
-    assert (table.first, table.end, table.sector) == (34 * 4096, 1001 * 4096, 4096)
+    assert (table.first, table.end, table.sector, table.entries) == (34 * 4096, 1001 * 4096, 4096, 128)
+    told["table-length"] = "4"
+    assert read_table(device("/dev/nvme0n1"), "gpt", None, run).entries == 4
     assert [(each.number, each.start, each.end) for each in table.partitions] == [
         (2, MIB, 2 * MIB),
         (12, 2 * MIB, 3 * MIB),
@@ -191,17 +193,28 @@ def test_a_disk_that_does_not_answer(monkeypatch, tmp_path):
     assert caught.value.code == "deadline"
 
 
-@pytest.mark.parametrize(("rows", "forgotten"), [([(1, 2048)], False), ([(2, 4096)], True), ([(1, 4096)], True)])
-def test_what_only_the_kernel_still_has(monkeypatch, rows, forgotten):
+@pytest.mark.parametrize(
+    ("number", "start", "size", "why"),
+    [
+        pytest.param(1, 2048, 2048, "", id="as the table says"),
+        pytest.param(1, 2048, 4096, "", id="larger in the table"),
+        pytest.param(1, 2048, 1024, "ends", id="smaller in the table"),
+        pytest.param(2, 4096, 2048, "is no longer", id="gone"),
+        pytest.param(1, 4096, 2048, "is no longer", id="elsewhere by now"),
+    ],
+)
+def test_what_only_the_kernel_still_has(monkeypatch, number, start, size, why):
     disk = device("/dev/sdb", partitions=("/dev/sdb1",))
     monkeypatch.setattr(partitions, "device_at", lambda path: disk)
     monkeypatch.setattr(partitions, "kernel_partitions", lambda disk: [Seen("sdb1", 1, MIB, MIB)])
-    told = [{"node": f"/dev/sdb{number}", "start": start, "size": 2048} for number, start in rows]
+    told = [{"node": f"/dev/sdb{number}", "start": start, "size": size}]
     printed = json.dumps({"partitiontable": {"label": "gpt", "partitions": told}})
-    part = device("/dev/sdb1", "part", disk="/dev/sdb", partition=1)
-    assert partitions.is_forgotten(part, lambda argv: printed) is forgotten
-    assert not partitions.is_forgotten(part, lambda argv: "")  # no table that can be read: it can't be told
-    assert not partitions.is_forgotten(disk, lambda argv: printed)
+    part = device("/dev/sdb1", "part", disk="/dev/sdb", partition=1)._replace(size=MIB)
+    found = partitions.unreliable(part, lambda argv: printed)
+    assert found.startswith(why)
+    assert bool(found) == bool(why)
+    assert not partitions.unreliable(part, lambda argv: "")  # no table that can be read: it can't be told
+    assert not partitions.unreliable(disk, lambda argv: printed)
 
 
 @pytest.mark.parametrize(("program", "shared"), [("parted", True), ("sfdisk", False)])
@@ -225,3 +238,15 @@ def test_a_program_that_waits_for_udev_leaves_it_a_shared_lock(tmp_path, monkeyp
         work = partitioning._Held(held.fileno(), (), 10.0)
         partitioning._edit(ChangeTable(str(disk), (), argv=(program,)), work)
     assert got == {fcntl.LOCK_SH: shared, fcntl.LOCK_EX: False}
+
+
+@pytest.mark.parametrize("made", [[], [(MIB, 3 * MIB)]])
+def test_a_partition_that_was_not_made_is_a_failure(made):
+    there = tuple(Partition(number, *place) for number, place in enumerate([(8 * MIB, 9 * MIB), *made], 1))
+    table = Table("gpt", "/dev/sdb", "sdb", 512, MIB, 512 * MIB, there)
+    operation = ChangeTable("/dev/sdb", (), argv=("sfdisk",), free=(MIB, 2 * MIB))
+    with pytest.raises(StorageError) as caught:
+        partitioning._check_made(operation, table)
+    assert caught.value.code == "operation_failed"
+    partitioning._check_made(operation, table.with_partition(Partition(3, MIB, 2 * MIB)))
+    partitioning._check_made(operation._replace(free=None), table)

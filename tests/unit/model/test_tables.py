@@ -179,6 +179,7 @@ def test_free_numbers():
     full = dos(first, extended, *logical)
     assert full.free_numbers(True) == (7,)
     assert gpt(first).free_numbers(False) == tuple(range(2, 129))
+    assert gpt(first)._replace(entries=4).free_numbers(False) == (2, 3, 4)
     assert gpt(first)._replace(label="bsd").free_numbers(False) == (2,)
     assert gpt()._replace(label="mac").free_numbers(False) == (2,)  # the first one is the map itself
     assert [each.number for each in full.moved_by(5)] == [6]
