@@ -46,6 +46,7 @@ modprobe target_core_pscsi
 host=$(basename $(echo $(readlink -f /sys/bus/pseudo/drivers/scsi_debug/adapter0)/host*)); tape={CORE}/pscsi_0/tape
 mkdir -p $tape
 echo "scsi_host_id=${{host#host}},scsi_channel_id=0,scsi_target_id=0,scsi_lun_id=0" > $tape/control
+echo /dev/sg0 > $tape/udev_path
 echo 1 > $tape/enable
 mkdir {GROUP}/lun/lun_0; ln -s $tape {GROUP}/lun/lun_0/port
 echo 1 > {GROUP}/enable
@@ -131,7 +132,7 @@ def _check_it_runs(guest: Guest, said: str) -> None:
 def _check_shutdown(guest: Guest, boot: str) -> None:
     """All was unmounted before who logs out and the network went; nothing had to be recovered."""
     told = guest.text(f"journalctl --output=json _PID=1 JOB_TYPE=stop _BOOT_ID={boot}")
-    stopped = [json.loads(line) for line in told.splitlines()]
+    stopped = [each for each in map(json.loads, told.splitlines()) if "JOB_RESULT" in each]  # not those that begin
     assert [each["MESSAGE"] for each in stopped if each["JOB_RESULT"] != "done"] == []
     order = {each["UNIT"]: place for place, each in enumerate(stopped)}  # of the last time
     assert {*MOUNTS, *GOES_LATER} <= {*order}, order

@@ -224,13 +224,17 @@ def _big(name: str) -> dict[str, Any]:
 def _begin_volume(server: Guest, under_way: Caller, name: str, then: str) -> None:
     """The server goes when some of the volume is there."""
     under_way.begin("storage_volume", timeout=TIMEOUT, **_big(name))
-    server.run(f"""set -eu
+    seen = server.run(
+        f"""set -eu
         for turn in $(seq 600); do
             partial=$(find /srv/other -type f ! -name first -size +1M)
             [ -z "$partial" ] || break
             sleep 0.1
         done
-        [ -n "$partial" ]; {then}""")
+        [ -n "$partial" ]; {then}""",
+        check=False,
+    )
+    assert seen.returncode == 0, under_way.end()
     assert name not in server.text("ls /srv/other").split()
 
 

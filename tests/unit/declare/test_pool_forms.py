@@ -177,7 +177,11 @@ def options(draw, kind):
     elif row.target != "none" and draw(st.booleans()):
         params["path"] = row.target.format(name=source.get("name") or "p") + draw(st.sampled_from(["", "/"]))
     if row.target != "none":
-        params.update(draw(picks(owner=st.integers(0, 9), group=st.integers(0, 9), mode=st.sampled_from([0, 0o111, 0o700, 0o777]))))
+        params.update(
+            draw(
+                picks(owner=st.integers(0, 9), group=st.integers(0, 9), mode=st.sampled_from([0, 0o111, 0o700, 0o777]))
+            )
+        )
     for feature in row.features:
         params.update(draw(st.just({}) | FEATURES[feature]) if feature in FEATURES else {})
     return params
