@@ -272,12 +272,11 @@ def daemons_pool(virsh: Any, disk: Disk, label: str, more: str = "") -> Iterator
         file.write(POOL_XML.format(device=device, label=label, more=more))
         file.flush()
         virsh("pool-define", file.name)
-    try:
+    with contextlib.ExitStack() as after:
+        after.callback(virsh, "pool-undefine", "theirs")
         virsh("pool-start", "theirs")
+        after.callback(virsh, "pool-destroy", "theirs")
         yield
-        virsh("pool-destroy", "theirs")
-    finally:
-        virsh("pool-undefine", "theirs")
 
 
 def the_daemon_sees_the_same(host: Any, virsh: Any, disk: Disk) -> None:
@@ -291,7 +290,7 @@ def the_daemon_sees_the_same(host: Any, virsh: Any, disk: Disk) -> None:
     for name in ("capacity", "allocation", "available"):
         size = int(told.findtext(name))
         assert 0 <= ours[name] - size <= (0 if name == "allocation" else less), (name, size, ours)
-    _the_same_room(ours["free_extents"], told)
+    _the_same_room(ours["free_extents"], told, less)
     records = {record["name"]: record for record in host.volume_info(pool="cut")}
     assert set(records) == {line.split()[0] for line in virsh("vol-list", "theirs").splitlines() if "/" in line}
     for name, record in records.items():
@@ -301,9 +300,11 @@ def the_daemon_sees_the_same(host: Any, virsh: Any, disk: Disk) -> None:
         assert shown.find("target/format").get("type") == "none"  # whatever the table says
 
 
-def _the_same_room(ours: list[dict[str, Any]], told: ElementTree.Element) -> None:
-    """Ours is in whole MiB: what it lacks is less than one at each end, and none of it is taken for the daemon."""
+def _the_same_room(ours: list[dict[str, Any]], told: ElementTree.Element, less: int) -> None:
+    """Ours is in whole MiB: what it lacks is less than one at each end, and none of it is taken for the daemon, which
+    leaves out ``less`` at the end of the disk.
+    """
     theirs = [(int(each.get("start")), int(each.get("end"))) for each in told.iterfind("source/device/freeExtent")]
     for start, end in theirs:
-        inside = [each for each in ours if start <= each["start"] and each["end"] <= end + 512]
+        inside = [each for each in ours if start <= each["start"] and each["end"] <= end + 512 + less]
         assert sum(each["size"] for each in inside) > end - start - 2 * MIB, (ours, theirs)

@@ -169,7 +169,7 @@ FOREIGN = {
     "swap": ("mkswap -q $D", "swap"),
     "array, at the end": (f"{_MD} 1.0", "linux_raid_member"),
     "array, at the start": (f"{_MD} 1.2", "linux_raid_member"),
-    "two at once": (f"{_MD} 1.0; mkfs.xfs -q /dev/md8", "linux_raid_member and xfs"),
+    "two at once": (f"{_MD} 1.0; mkfs.xfs -q /dev/md8", "linux_raid_member and an xfs"),
     "bcache": ("make-bcache -B $D > /dev/null", "bcache"),
     "no signature": ("dd if=/dev/urandom of=$D bs=1M count=1 seek=4 status=none", "without a signature"),
 }
