@@ -312,6 +312,14 @@ def test_nothing_is_formatted_that_nobody_allowed_to_be_lost(disk, kind):
         assert run("wipefs", "--no-act", "--noheadings", "--output", "TYPE", disk.device).split() == ["ext4"]
 
 
+@pytest.mark.parametrize("format", ["auto", "vfat", "ext4"])
+def test_a_table_in_the_boot_sector_of_a_filesystem_is_not_overlooked(disk, format):
+    make("mkfs.vfat", "-I", DEVICE)(disk)
+    run("sfdisk", "--wipe", "never", disk.device, input_text="label: dos\nstart=10MiB, size=20MiB\n")
+    error = refused(disk.pool(check=True, format=format), "storage_foreign")
+    assert "a dos partition table and a vfat filesystem" in error["message"]
+
+
 def test_a_device_that_is_used_elsewhere_is_left_alone(disk, tmp_path):
     run("mkfs.ext4", "-q", disk.device)
     elsewhere = tmp_path / "elsewhere"

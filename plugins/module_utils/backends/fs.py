@@ -249,7 +249,9 @@ def _not_it(
     elif tag is not None and tag[0] in _BY_CONTENT:
         part = Part(FILESYSTEM, what, kind, f"{why}, which is what {source.text} is named after")
     else:
-        part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
+        inside = ", ".join(map(os.path.basename, device.partitions))
+        lost = f"{held} on {source.text}" + (f" with {inside}" if inside else "")
+        part = Part(FILESYSTEM, what, kind, why, destroys=lost if held else "")
     facts = {"format": pool.source.format}
     users, unseen = _users(device, content, look)
     return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
