@@ -312,11 +312,11 @@ def test_nothing_is_formatted_that_nobody_allowed_to_be_lost(disk, kind):
         assert run("wipefs", "--no-act", "--noheadings", "--output", "TYPE", disk.device).split() == ["ext4"]
 
 
-@pytest.mark.parametrize("format", ["auto", "vfat", "ext4"])
-def test_a_table_in_the_boot_sector_of_a_filesystem_is_not_overlooked(disk, format):
+@pytest.mark.parametrize("kind", ["auto", "vfat", "ext4"])
+def test_a_table_in_the_boot_sector_of_a_filesystem_is_not_overlooked(disk, kind):
     make("mkfs.vfat", "-I", DEVICE)(disk)
     run("sfdisk", "--wipe", "never", disk.device, input_text="label: dos\nstart=10MiB, size=20MiB\n")
-    error = refused(disk.pool(check=True, format=format), "storage_foreign")
+    error = refused(disk.pool(check=True, format=kind), "storage_foreign")
     assert "a dos partition table and a vfat filesystem" in error["message"]
 
 

@@ -230,6 +230,8 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
         extended_l2=header.extended_l2,
         encrypted=header.encrypted,
         data_file=header.data_file,
+        snapshots=header.snapshots,
+        beyond_0_10=header.beyond_0_10,
         problem=header.problem,
     )
 

@@ -449,10 +449,23 @@ def test_amending(have, declared, before, after):
         pytest.param(replace(QCOW2, compat="0.10"), {"lazy_refcounts": True}, id="lazy-wanted"),
         pytest.param(QCOW2, {"compat": "0.10", "lazy_refcounts": True}, id="both-wanted"),
         pytest.param(replace(QCOW2, extended_l2=True), {"compat": "0.10"}, id="subclusters-there"),
+        pytest.param(replace(QCOW2, beyond_0_10=("a bitmap",)), {"compat": "0.10"}, id="bitmap-there"),
     ],
 )
 def test_what_can_not_be_amended(have, declared):
     assert refused(holding(have), entry(**declared)).code in ("invalid_option", "volume_differs")
+
+
+def test_what_internal_snapshots_stand_against():
+    have = replace(QCOW2, backing=Backing("/p/old", "raw"), snapshots=2)
+    found = holding(have, volume("old"), volume("new"))
+    error = refused(found, entry(backing=Backing(volume="new", format="raw"), allow=frozenset({"backing"})))
+    assert (error.code, "internal snapshots (2)" in error.message) == ("volume_differs", True)
+    of_version_2 = holding(replace(QCOW2, compat="0.10", snapshots=1))
+    size = (QCOW2.capacity or 0) + MIB
+    assert refused(of_version_2, entry(capacity=size)).code == "volume_differs"
+    assert actions(decide(of_version_2, entry(capacity=size, compat="1.1"))) == ["amend v", "resize v"]
+    assert actions(decide(holding(replace(QCOW2, snapshots=1)), entry(capacity=size))) == ["resize v"]
 
 
 def test_turning_lazy_refcounts_off_with_compat():
