@@ -181,6 +181,7 @@ def read_volume(path: str, name: str, headers: bool = True, declared: str | None
         permissions=_permissions(status),
         link_target=target,
         identity=identity_of(link),
+        links=link.st_nlink,
         timestamps=(("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns)),
     )
     if stat.S_ISDIR(status.st_mode):

@@ -225,6 +225,8 @@ def _resized(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Volume:
 def _shrink(entry: VolumeGoal, have: Volume, wanted: Volume, differing: list[Difference], task: VolumesTask) -> Change:
     size, had = format_size(wanted.capacity or 0), have.capacity or 0
     lost = f"the last {format_size(had - (wanted.capacity or 0))} of {have.path}"
+    if have.links > 1 and have.type == "file":
+        lost += f", whose file has {have.links - 1} more " + ("name" if have.links == 2 else "names")
     if "shrink" not in entry.allow:
         raise task.refuse(
             "shrink_refused",

@@ -371,6 +371,11 @@ def test_shrinking_takes_a_word(have):
     assert lifted.requires == (IDENTITY,)
 
 
+def test_what_is_shrunk_under_other_names_too_is_said():
+    change = only(decide(holding(replace(RAW, links=3)), entry(capacity=0, allow=["shrink"])))
+    assert change.destroys == "the last 1 MiB of /p/v, whose file has 2 more names"
+
+
 def test_qcow2_that_is_a_granule_too_large_is_shrunk():
     assert refused(holding(QCOW2), entry(capacity=MIB - 512)).code == "shrink_refused"
     assert decide(holding(QCOW2), entry(capacity=MIB - 511)).changes == ()
