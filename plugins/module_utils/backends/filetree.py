@@ -24,13 +24,11 @@ from ..model.errors import StorageError
 from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import Permissions
-from ..model.volume import Backing, Volume
+from ..model.volume import STAGING, Backing, Volume, is_staging
 
 if TYPE_CHECKING:
     from ..host.look import Look
     from ..model.change import Change
-
-STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -52,13 +50,9 @@ def staging_name(fstype: str) -> str:
     return f"{STAGING}-{this_host()}" if is_remote(fstype) else STAGING
 
 
-def _is_staging(name: str) -> bool:
-    return name == STAGING or name.startswith(f"{STAGING}-")
-
-
 def _is_own_staging(name: str) -> bool:
     """That of another host may hold what a task is making there."""
-    return name == STAGING or (_is_staging(name) and name.startswith(f"{STAGING}-{this_host()}"))
+    return name == STAGING or (is_staging(name) and name.startswith(f"{STAGING}-{this_host()}"))
 
 
 def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
@@ -247,7 +241,7 @@ def list_volumes(
     wanted: Iterable[str] = names if names is not None else sorted(os.listdir(directory))
     volumes = {}
     for name in wanted:
-        if _is_staging(name):
+        if is_staging(name):
             continue
         volume = read_volume(os.path.join(directory, name), name, headers, "raw" if name in raw else None)
         if volume is not None and (names is not None or name in also or not volume.foreign):

@@ -12,6 +12,13 @@ from typing import NamedTuple
 
 from .pool import UNDECLARED, Permissions
 
+STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
+
+
+def is_staging(name: str) -> bool:
+    """Whether a directory of that name is, or is another host's, in which volumes are prepared."""
+    return name == STAGING or name.startswith(f"{STAGING}-")
+
 
 @dataclass(frozen=True)
 class Backing:

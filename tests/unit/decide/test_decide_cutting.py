@@ -25,7 +25,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import VolumeGoal, VolumesGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
 from ansible_collections.virt.storage.plugins.module_utils.model.tables import ALIGNMENT, Partition, Table, format_of
-from ansible_collections.virt.storage.plugins.module_utils.model.volume import Extent, Volume
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import Content, Extent, Volume
 
 MIB = 2**20
 POOL = Pool("cut", "disk", path="/dev", source=Source(devices=(SourceDevice("/dev/sdb"),)))
@@ -71,6 +71,11 @@ def code(there: Found, *entries: VolumeGoal) -> str:
 EXTENDED = Partition(2, 20 * MIB, 120 * MIB, "f")
 FIRST = Partition(1, MIB, 20 * MIB, "83")
 LOGICAL = (Partition(5, 21 * MIB, 31 * MIB, "83"), Partition(6, 32 * MIB, 42 * MIB, "83"))
+
+
+@pytest.mark.parametrize("more", [{}, {"at_least": True}, {"content": Content(data=b"")}])
+def test_there_is_no_partition_of_nothing(more):
+    assert code(found(), volume(1, 0, **more)) == "invalid_size"
 
 
 def places(decision) -> dict[str, tuple[int, int]]:
