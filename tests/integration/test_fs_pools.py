@@ -871,6 +871,25 @@ def test_the_smallest_that_is_not_refused_is_made(host, tmp_path, kind):
         assert subprocess.run([f"mkfs.{kind}", "-q", disk.device], capture_output=True, check=False).returncode
 
 
+@pytest.mark.parametrize("sector", [512, 4096])
+@pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
+def test_the_smallest_of_each_sector_size_can_be_mounted(tmp_path, kind, sector):
+    from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import FILESYSTEMS
+
+    least = FILESYSTEMS[kind].smallest(sector)
+    file = tmp_path / "file"
+    file.touch()
+    os.truncate(file, least)
+    device = loops.attach(file, "--sector-size", sector)
+    try:
+        run(f"mkfs.{kind}", "-q", device)
+        (tmp_path / "point").mkdir()
+        run("mount", "-t", kind, device, tmp_path / "point")
+        run("umount", tmp_path / "point")
+    finally:
+        loops.detach(device)
+
+
 @pytest.mark.parametrize("kind", ["ufs", "gfs2"])
 def test_what_can_not_be_made_here_is_said_to_who_would_lose_for_it(disk, kind):
     run("mkfs.vfat", "-I", disk.device)

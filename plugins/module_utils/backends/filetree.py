@@ -36,6 +36,8 @@ _KINDS = (
     (stat.S_ISCHR, "a character device"),
 )
 _LARGEST = 2**63 - 1
+# Files whose blocks are mapped one by one, by the size of a block: the kernel's fs/ext4/super.c, ext4_max_bitmap_size.
+_LARGEST_MAPPED = {1024: 17247252480, 2048: 275415851008, 4096: 2196873666560}
 _QCOW2_HEADER = 104  # bytes, of version 3
 
 
@@ -137,7 +139,9 @@ def filesystem(path: str) -> str:
 
 def file_limit(path: str, fstype: str) -> int | None:
     """The largest file in bytes that the filesystem can hold, where it is known (ext4(5), vfat: 32-bit sizes)."""
-    if fstype in ("ext2", "ext3", "ext4"):
+    if fstype in ("ext2", "ext3"):
+        return _LARGEST_MAPPED.get(os.statvfs(path).f_bsize)
+    if fstype == "ext4":
         return (2**32 - 1) * os.statvfs(path).f_bsize
     if fstype in ("vfat", "msdos"):
         return 2**32 - 1

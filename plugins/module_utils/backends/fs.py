@@ -279,9 +279,10 @@ def _unmakeable(pool: Pool, source: _Source, device: Device, wanted: Filesystem 
         return Problem(
             "not_writable", f"{source.text} is read-only", "Make it writable (blockdev --setrw), or name another."
         )
-    if device.size < wanted.least:
+    least = wanted.smallest(device.sector)
+    if device.size < least:
         what = f"{source.text} has {format_size(device.size)}, and {spoken(pool.source.format or '')} needs "
-        what += f"{format_size(wanted.least)} or more"
+        what += f"{format_size(least)} or more"
         return Problem("not_supported", what, "Name a larger device, or another source.format.")
     return _unmountable(wanted)
 
