@@ -8,6 +8,7 @@ import os
 import random
 import shutil
 import signal
+import struct
 import subprocess
 import tempfile
 import time
@@ -134,6 +135,34 @@ def test_what_is_on_the_disk_is_not_lost_unsaid(host, disk):
     assert "without a signature" in refuses(host.pool, "storage_foreign", **pool_of(disk))["message"]
     made = converges(host.pool, **pool_of(disk), allow=["overwrite"])
     assert "without a signature" in made["plan"][1]["destroys"]
+
+
+def put_entry(disk: Disk, index: int, start: int, size: int) -> None:
+    """Into the MBR, and nothing else."""
+    with open(disk.node, "r+b") as file:
+        file.seek(446 + 16 * index)
+        file.write(struct.pack("<B3sB3sII", 0, bytes(3), 0x83, bytes(3), start // 512, size // 512))
+
+
+def test_a_table_in_an_old_boot_sector_is_seen(host, disk):
+    run("mkfs.vfat", "-I", disk.node)
+    put_entry(disk, 0, 10 * MIB, 20 * MIB)
+    error = refuses(host.pool, "storage_foreign", **pool_of(disk))
+    assert disk.name(1) in error["message"]
+    made = converges(host.pool, **pool_of(disk), allow=["overwrite"])
+    assert made["plan"][1]["destroys"] == (
+        f"a dos partition table and a vfat filesystem on {disk.node} with {disk.name(1)}"
+    )
+
+
+def test_what_only_a_hybrid_mbr_has_is_not_free(host, disk):
+    run("parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "one", "1MiB", "11MiB")
+    put_entry(disk, 1, 11 * MIB, 40 * MIB)
+    ok(host.pool(**pool_of(disk, "gpt")))
+    volume = {"pool": "cut", "name": disk.name(2), "capacity": "20MiB"}
+    converges(host.volume, **volume)
+    assert table(disk)[2].start == 51 * MIB
+    refuses(host.volume, "no_space", pool="cut", name=disk.name(1), capacity="20MiB")
 
 
 @pytest.mark.thorough

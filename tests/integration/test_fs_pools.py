@@ -332,6 +332,14 @@ def test_nothing_is_formatted_that_nobody_allowed_to_be_lost(disk, kind):
         assert run("wipefs", "--no-act", "--noheadings", "--output", "TYPE", disk.device).split() == ["ext4"]
 
 
+@pytest.mark.parametrize("kind", ["auto", "vfat", "ext4"])
+def test_a_table_in_the_boot_sector_of_a_filesystem_is_not_overlooked(disk, kind):
+    make("mkfs.vfat", "-I", DEVICE)(disk)
+    run("sfdisk", "--wipe", "never", disk.device, input_text="label: dos\nstart=10MiB, size=20MiB\n")
+    error = refused(disk.pool(check=True, format=kind), "storage_foreign")
+    assert "a dos partition table and a vfat filesystem" in error["message"]
+
+
 def test_a_device_that_is_used_elsewhere_is_left_alone(disk, tmp_path):
     run("mkfs.ext4", "-q", disk.device)
     elsewhere = tmp_path / "elsewhere"
@@ -901,6 +909,25 @@ def test_the_smallest_that_is_not_refused_is_made(host, tmp_path, kind):
         same_plan(disk, format=kind)
     with a_disk(host, tmp_path, FILESYSTEMS[kind].least - 512) as disk:
         assert subprocess.run([f"mkfs.{kind}", "-q", disk.device], capture_output=True, check=False).returncode
+
+
+@pytest.mark.parametrize("sector", [512, 4096])
+@pytest.mark.parametrize("kind", ["ext2", "ext3", "ext4"])
+def test_the_smallest_of_each_sector_size_can_be_mounted(tmp_path, kind, sector):
+    from ansible_collections.virt.storage.plugins.module_utils.backends.filesystems import FILESYSTEMS
+
+    least = FILESYSTEMS[kind].smallest(sector)
+    file = tmp_path / "file"
+    file.touch()
+    os.truncate(file, least)
+    device = loops.attach(file, "--sector-size", sector)
+    try:
+        run(f"mkfs.{kind}", "-q", device)
+        (tmp_path / "point").mkdir()
+        run("mount", "-t", kind, device, tmp_path / "point")
+        run("umount", tmp_path / "point")
+    finally:
+        loops.detach(device)
 
 
 @pytest.mark.parametrize("kind", ["ufs", "gfs2"])

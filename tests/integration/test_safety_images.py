@@ -492,6 +492,29 @@ def test_an_overlay_leaves_before_its_base_is_changed(images, base):
     assert image_info(images.images / "v")["full-backing-filename"] == str(images.images / "b")
 
 
+@CHECK
+def test_an_image_keeps_its_internal_snapshots_and_bitmaps(images, check):
+    folder = images.images
+    raw(folder / "a", MIB, b"a" * MIB)
+    raw(folder / "b", MIB, b"b" * MIB)
+    qcow2(folder / "v", "1M", "-b", folder / "a", "-F", "raw")
+    qcow2(folder / "old", "1M", "-o", "compat=0.10")
+    qcow2(folder / "narrow", "1M", "-o", "refcount_bits=1")
+    qcow2(folder / "marked")
+    qemu_img("bitmap", "--add", folder / "marked", "one")
+    for name in ("v", "old"):
+        qemu_img("snapshot", "-c", "s", folder / name)
+    before = snapshot(folder)
+    rebase = {"backing": {"volume": "b", "format": "raw"}, "allow": ["backing"]}
+    refused(images.volume(check, name="v", format="qcow2", **rebase), "volume_differs")
+    refused(images.volume(check, name="old", format="qcow2", capacity="2M"), "volume_differs")
+    for name in ("v", "narrow", "marked"):
+        refused(images.volume(check, name=name, format="qcow2", options={"compat": "0.10"}), "invalid_option")
+    assert snapshot(folder) == before
+    done(images.volume(name="old", format="qcow2", capacity="2M", options={"compat": "1.1"}))
+    assert image_info(folder / "old")["snapshots"][0]["name"] == "s"
+
+
 def test_an_overlay_that_can_not_leave_stops_its_base(images):
     """The rebase fails: then the base stays, and with it what the overlay reads."""
     folder = images.images

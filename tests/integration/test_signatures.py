@@ -173,6 +173,21 @@ def test_a_partition_table_with_a_filesystem(disk: Path) -> None:
     assert content_of(str(disk), 30) in ("dos and ext4", "ext4")
 
 
+@pytest.mark.parametrize("kind", ["vfat", "ntfs", "exfat"])
+@pytest.mark.parametrize("by", ["wipefs", "blkid"])
+def test_a_partition_table_in_the_boot_sector_of_a_filesystem(kind: str, by: str, disk: Path, monkeypatch) -> None:
+    """As sfdisk leaves it: blkid tells of no table, wipefs of one wherever there is a boot sector."""
+    if by == "blkid":
+        monkeypatch.setattr(signatures, "all_signatures", signatures.likely_signatures)
+    make(MADE[kind][0], disk)
+    assert text(disk) == kind
+    alone = content_at(str(disk), 30)
+    write(disk, 446, struct.pack("<B3sB3sII", 0, b"\0\2\0", 0x83, b"\0\3\0", 2048, 2048) + b"\0" * 48)
+    divided = content_at(str(disk), 30)
+    assert divided.names == ("dos", kind)
+    assert divided.facts != alone.facts
+
+
 def test_labels_and_uuids(disk: Path) -> None:
     make("mkfs.ext4 -q -U 11111111-2222-3333-4444-555555555555 {}", disk)
     subprocess.run(["tune2fs", "-L", "a b,c", disk], check=True, capture_output=True)

@@ -25,6 +25,7 @@ from ..host.partitions import (
     loop_without_partitions,
     old_label,
     read_table,
+    with_hybrid,
 )
 from ..model.change import UNKNOWN, Change
 from ..model.errors import StorageError
@@ -159,7 +160,10 @@ def _read(content: Content, device: Device, source: SourceDevice, look: Look) ->
     names = [label_of(each) for each in content.names]
     old = old_label(device.node, look.left(source.path))
     label = old or next((name for name in names if name in ("dos", "gpt", "dvh", "mac", "sun")), "")
-    return read_table(device, label, source.part_separator, look.run, look.left(source.path)) if label else None
+    if not label:
+        return None
+    table = read_table(device, label, source.part_separator, look.run, look.left(source.path))
+    return with_hybrid(table, look.left(source.path))
 
 
 def _beside(content: Content, table: Table | None) -> list[str]:

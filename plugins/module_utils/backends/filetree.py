@@ -24,13 +24,11 @@ from ..model.errors import StorageError
 from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, Usage
 from ..model.goal import Scope
 from ..model.pool import Permissions
-from ..model.volume import Backing, Volume
+from ..model.volume import STAGING, Backing, Volume, is_staging
 
 if TYPE_CHECKING:
     from ..host.look import Look
     from ..model.change import Change
-
-STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
 
 _KINDS = (
     (stat.S_ISFIFO, "a FIFO"),
@@ -38,6 +36,8 @@ _KINDS = (
     (stat.S_ISCHR, "a character device"),
 )
 _LARGEST = 2**63 - 1
+# Files whose blocks are mapped one by one, by the size of a block: the kernel's fs/ext4/super.c, ext4_max_bitmap_size.
+_LARGEST_MAPPED = {1024: 17247252480, 2048: 275415851008, 4096: 2196873666560}
 _QCOW2_HEADER = 104  # bytes, of version 3
 
 
@@ -52,13 +52,9 @@ def staging_name(fstype: str) -> str:
     return f"{STAGING}-{this_host()}" if is_remote(fstype) else STAGING
 
 
-def _is_staging(name: str) -> bool:
-    return name == STAGING or name.startswith(f"{STAGING}-")
-
-
 def _is_own_staging(name: str) -> bool:
     """That of another host may hold what a task is making there."""
-    return name == STAGING or (_is_staging(name) and name.startswith(f"{STAGING}-{this_host()}"))
+    return name == STAGING or (is_staging(name) and name.startswith(f"{STAGING}-{this_host()}"))
 
 
 def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
@@ -143,7 +139,9 @@ def filesystem(path: str) -> str:
 
 def file_limit(path: str, fstype: str) -> int | None:
     """The largest file in bytes that the filesystem can hold, where it is known (ext4(5), vfat: 32-bit sizes)."""
-    if fstype in ("ext2", "ext3", "ext4"):
+    if fstype in ("ext2", "ext3"):
+        return _LARGEST_MAPPED.get(os.statvfs(path).f_bsize)
+    if fstype == "ext4":
         return (2**32 - 1) * os.statvfs(path).f_bsize
     if fstype in ("vfat", "msdos"):
         return 2**32 - 1
@@ -181,6 +179,7 @@ def read_volume(path: str, name: str, headers: bool = True, declared: str | None
         permissions=_permissions(status),
         link_target=target,
         identity=identity_of(link),
+        links=link.st_nlink,
         timestamps=(("atime", status.st_atime_ns), ("mtime", status.st_mtime_ns), ("ctime", status.st_ctime_ns)),
     )
     if stat.S_ISDIR(status.st_mode):
@@ -230,6 +229,8 @@ def _with_header(volume: Volume, path: str, declared: str | None) -> Volume:
         extended_l2=header.extended_l2,
         encrypted=header.encrypted,
         data_file=header.data_file,
+        snapshots=header.snapshots,
+        beyond_0_10=header.beyond_0_10,
         problem=header.problem,
     )
 
@@ -244,7 +245,7 @@ def list_volumes(
     wanted: Iterable[str] = names if names is not None else sorted(os.listdir(directory))
     volumes = {}
     for name in wanted:
-        if _is_staging(name):
+        if is_staging(name):
             continue
         volume = read_volume(os.path.join(directory, name), name, headers, "raw" if name in raw else None)
         if volume is not None and (names is not None or name in also or not volume.foreign):

@@ -19,8 +19,8 @@ from ..model.found import Found
 from ..model.pool import Permissions
 from ..model.types import VOLUME_FORMATS
 from ..model.units import round_up
-from ..model.volume import Backing, Volume
-from .filetree import STAGING, staging_name
+from ..model.volume import STAGING, Backing, Volume
+from .filetree import staging_name
 
 if TYPE_CHECKING:
     from ..host.notes import Notes

@@ -238,7 +238,9 @@ def _not_it(
     elif tag is not None and tag[0] in _BY_CONTENT:
         part = Part(FILESYSTEM, what, kind, f"{why}, which is what {source.text} is named after")
     else:
-        part = Part(FILESYSTEM, what, kind, why, destroys=f"{held} on {source.text}" if held else "")
+        inside = ", ".join(map(os.path.basename, device.partitions))
+        lost = f"{held} on {source.text}" + (f" with {inside}" if inside else "")
+        part = Part(FILESYSTEM, what, kind, why, destroys=lost if held else "")
     facts = {"format": pool.source.format}
     users, unseen = _users(device, content, look)
     return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
@@ -266,9 +268,10 @@ def _unmakeable(pool: Pool, source: _Source, device: Device, wanted: Filesystem 
         return Problem(
             "not_writable", f"{source.text} is read-only", "Make it writable (blockdev --setrw), or name another."
         )
-    if device.size < wanted.least:
+    least = wanted.smallest(device.sector)
+    if device.size < least:
         what = f"{source.text} has {format_size(device.size)}, and {spoken(pool.source.format or '')} needs "
-        what += f"{format_size(wanted.least)} or more"
+        what += f"{format_size(least)} or more"
         return Problem("not_supported", what, "Name a larger device, or another source.format.")
     return _unmountable(wanted)
 

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from ..model.change import Change
+from ..model.errors import StorageError
 from ..model.goal import VolumeGoal
 from ..model.pool import Permissions
 from ..model.units import format_size, round_up
@@ -95,6 +96,7 @@ def _amend(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volume
     declared = entry.volume
     lazy = have.lazy_refcounts if declared.lazy_refcounts is None else declared.lazy_refcounts
     needing = [name for name, on in (("lazy_refcounts", lazy), ("extended_l2", have.extended_l2)) if on]
+    needing += have.beyond_0_10
     if (declared.compat or have.compat) == "0.10" and needing:
         raise task.refuse(
             "invalid_option",
@@ -117,6 +119,8 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
             "or let it be made anew, which loses its content (recreate: needed).",
             "backing",
         )
+    if have.snapshots:
+        raise _has_snapshots(have, "they would read what is in the new backing", "", task)
     _refuse_running(have, "rewritten", entry.allow, task)
     check_parents_stay(entry, task)
     capacity = entry.volume.capacity if entry.volume.capacity is not None else have.capacity
@@ -135,6 +139,15 @@ def _rebase(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
         wanted=replace(have, backing=backing),
         requires=same_file(have),
         needs=task.parents(entry),
+    )
+
+
+def _has_snapshots(have: Volume, why: str, way_out: str, task: VolumesTask) -> StorageError:
+    return task.refuse(
+        "volume_differs",
+        have.name,
+        f"volume {task.goal.pool}/{have.name} has internal snapshots ({have.snapshots}): {why}",
+        f"Remove them (qemu-img snapshot -d){way_out}, or let it be made anew, which loses all (recreate: always).",
     )
 
 
@@ -162,6 +175,9 @@ def _check_same_backing(backing: Backing | None, entry: VolumeGoal, task: Volume
 def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: VolumesTask) -> Iterator[Change]:
     task.check_can(have.name, "resize")
     _check_is_raw(entry, have, task)
+    if have.snapshots and (entry.volume.compat or have.compat) == "0.10":
+        why, way_out = "one of compat 0.10 is not resized then", ", give it compat 1.1 (options)"
+        raise _has_snapshots(have, why, way_out, task)
     wanted = _resized(entry, have, task)
     size, had = wanted.capacity or 0, have.capacity or 0
     if size == 0 and (have.format != "raw" or have.type == "block"):
@@ -209,6 +225,8 @@ def _resized(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Volume:
 def _shrink(entry: VolumeGoal, have: Volume, wanted: Volume, differing: list[Difference], task: VolumesTask) -> Change:
     size, had = format_size(wanted.capacity or 0), have.capacity or 0
     lost = f"the last {format_size(had - (wanted.capacity or 0))} of {have.path}"
+    if have.links > 1 and have.type == "file":
+        lost += f", whose file has {have.links - 1} more " + ("name" if have.links == 2 else "names")
     if "shrink" not in entry.allow:
         raise task.refuse(
             "shrink_refused",

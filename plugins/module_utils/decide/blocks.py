@@ -43,7 +43,10 @@ def settle_block(entry: VolumeGoal, task: VolumesTask) -> Volume:
         from .cutting import settle_partition
 
         volume = _with_content(entry, volume, task)
-        return settle_partition(volume, max(volume.capacity or 0, 1), task)
+        if not volume.capacity:
+            what = f"volume {task.goal.pool}/{volume.name} can't be made: there are no partitions of 0 bytes"
+            raise task.refuse("invalid_size", volume.name, what, "Give the capacity that it is to have.")
+        return settle_partition(volume, volume.capacity, task)
     capacity = None if volume.capacity is None else round_up(volume.capacity, task.found.granule)
     allocation = capacity if volume.allocation is None else round_up(volume.allocation, task.found.granule)
     path = task.found.volume_path(volume.name)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 
 from ..model.errors import StorageError
+from ..model.volume import is_staging
 
 CONTROL = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 _LONGEST_VOLUME = 255  # NAME_MAX
@@ -51,9 +52,9 @@ def pool_name(name: str) -> str:
     return _check(name, "pool", _LONGEST_POOL)
 
 
-def volume_name(name: str, reserved: str = ".virt-storage") -> str:
-    """Raises ``invalid_name``. ``reserved`` is the directory in which volumes are prepared."""
-    if name == reserved:
+def volume_name(name: str) -> str:
+    """Raises ``invalid_name``, also for the directories in which volumes are prepared."""
+    if is_staging(name):
         raise StorageError(
             "invalid_name",
             f"the volume name {name!r} is reserved",

@@ -17,7 +17,7 @@ from ..model.errors import StorageError
 from ..model.found import User
 from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of, wholes
 from .patience import in_child
-from .processes import OpenFile, Processes, is_udev, process_user
+from .processes import Mapped, OpenFile, Processes, is_udev, process_user
 from .users import attachments, held, loops, qemu_lock, swaps, writable, writers_beside
 
 _SECONDS = 5.0
@@ -47,8 +47,9 @@ def users_of_device(
     for source in (_built(device, above), *named):
         found.update(dict.fromkeys(source))
     opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
-    for file in processes.lasting(list(opened)):
-        user, member = process_user(file.pid), opened[file]
+    mapped = {file: member for file in processes.mapped() for member in _opened(file, numbers)}
+    for file in (*processes.lasting(list(opened)), *mapped):
+        user, member = process_user(file.pid), {**opened, **mapped}[file]
         found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
     unseen = set(processes.unseen)
     found.update(dict.fromkeys(_writers_of_wholes(device, processes, unseen)))
@@ -67,7 +68,7 @@ def users_beneath(device: Device, processes: Processes | None = None) -> tuple[t
     for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device, processes)):
         found.update(dict.fromkeys(source))
     opened = [file for file in processes.files() if _opened(file, own)]
-    for file in processes.lasting(opened):
+    for file in (*processes.lasting(opened), *(file for file in processes.mapped() if _opened(file, own))):
         found[process_user(file.pid)] = None
     unseen = set(processes.unseen)
     theirs = [*_writers_of_wholes(device, processes, unseen)]
@@ -115,8 +116,8 @@ def standing_on(device: Device) -> Iterator[User]:
     return _built(device, [device, *above])
 
 
-def _opened(file: OpenFile, numbers: dict[tuple[int, int], Device]) -> list[Device]:
-    """The device of these that a descriptor is of."""
+def _opened(file: OpenFile | Mapped, numbers: dict[tuple[int, int], Device]) -> list[Device]:
+    """The device of these that a descriptor, or memory, is of."""
     member = numbers.get(_number(file.link) or (-1, -1)) if "/dev/" in file.shown else None
     return [] if member is None or is_udev(file.pid) else [member]
 

@@ -21,6 +21,7 @@ from .block import Device, device_at
 from .files import read_small_file
 from .patience import in_child
 from .run import misprinted
+from .signatures import PROTECTS_GPT, mbr_partitions
 
 _TRAILING = re.compile(r"([0-9]+)\Z")
 _SYS = "/sys/class/block"
@@ -187,6 +188,19 @@ def _partition(row: dict[str, Any], sector: int) -> Partition:
     start = int(row["start"]) * sector
     number = int(match.group(1)) if match is not None else 0
     return Partition(number, start, start + int(row["size"]) * sector, str(row.get("type", "")))
+
+
+def with_hybrid(table: Table, seconds: float = _SECONDS) -> Table:
+    """With what a hybrid MBR beside a GPT has as partitions."""
+    taken = _patiently(table.device, seconds, lambda: _hybrid(table)) if table.label == GPT else ()
+    return table._replace(taken=tuple((start, end) for start, end in taken))
+
+
+def _hybrid(table: Table) -> list[tuple[int, int]]:
+    with open(table.device, "rb") as disk:
+        entries = mbr_partitions(disk.read(_SECTOR))
+    own = [(first, first + count) for kind, first, count in entries if kind != PROTECTS_GPT]
+    return [(start * table.sector, end * table.sector) for start, end in own]
 
 
 def _links(table: Table) -> tuple[int, ...]:

@@ -10,8 +10,9 @@ from __future__ import annotations
 import os
 import re
 import stat
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Callable, NamedTuple
 
 from ..model.errors import StorageError
@@ -29,6 +30,9 @@ _SAMPLES, _SAMPLE = 64, 64 * 1024
 _COPIES = (8 * _MIB, 64 * _MIB, 128 * _MIB, 256 * 1024 * _MIB)
 _TABLE, _PROTECTIVE = "partition-table", "PMBR"
 _BOOT_SECTORS = {"exfat", "ntfs", "vfat"}
+_SECTOR = 512
+_ENTRIES, _ENTRY, _MAGIC_AT, _MAGIC = 446, 16, 510, b"\x55\xaa"  # of an MBR: four partitions
+PROTECTS_GPT = 0xEE
 # What a signature makes of a device (blkid's words), in use or not.
 MEMBERS = {
     "LVM2_member": "of LVM, as a physical volume",
@@ -65,14 +69,11 @@ class Content(NamedTuple):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Each kind of signature once, partition tables first; without the MBR that only protects a GPT, and the "dos"
-        that wipefs sees in the boot sector of a filesystem.
-        """
+        """Each kind of signature once, partition tables first; without the MBR that only protects a GPT."""
         tables = [each.name for each in self.signatures if each.usage == _TABLE]
         others = [each.name for each in self.signatures if each.usage != _TABLE]
         names = dict.fromkeys(sorted(tables) + sorted(others))
         aside = {_PROTECTIVE} if len(names) > 1 else set()
-        aside |= {"dos"} if _BOOT_SECTORS & names.keys() else set()
         return tuple(name for name in names if name not in aside)
 
     @property
@@ -118,14 +119,40 @@ def look_at(path: str, timeout: float, prober: Prober, offset: int = 0, size: in
     if read["problem"]:
         return Content(problem=read["problem"])
     try:
-        found = tuple(prober(max(0.1, deadline - time.monotonic())))
+        found = _with_table(prober(max(0.1, deadline - time.monotonic())), read["divided"])
     except StorageError as error:
         return Content(problem=error.message)
     return Content(found, not found and not read["zero"])
 
 
+def _with_table(found: Sequence[Signature], divided: bool) -> tuple[Signature, ...]:
+    """A boot sector ends as an MBR does: wipefs takes any of a filesystem for a table too, and blkid none, though one
+    may have been written into it.
+    """
+    if not _BOOT_SECTORS & {each.name for each in found}:
+        return tuple(found)
+    others = tuple(each for each in found if each.name != "dos")
+    return (*others, Signature("dos", _MAGIC_AT, _TABLE)) if divided else others
+
+
+def mbr_partitions(sector: bytes) -> list[tuple[int, int, int]]:
+    """(type, first sector, number of sectors) of those in an MBR; none where the kernel takes it for a boot sector
+    without a table (block/partitions/msdos.c).
+    """
+    entries = [sector[at : at + _ENTRY] for at in range(_ENTRIES, _MAGIC_AT, _ENTRY)]
+    if sector[_MAGIC_AT:_SECTOR] != _MAGIC or any(entry[0] & 0x7F for entry in entries):
+        return []
+    found = [(entry[4], *struct.unpack("<II", entry[8:])) for entry in entries]
+    return [each for each in found if each[0] and each[2]]
+
+
+def _is_divided(sector: bytes) -> bool:
+    types = [kind for kind, _first, _count in mbr_partitions(sector)]
+    return bool(types) and PROTECTS_GPT not in types
+
+
 def _read(path: str, offset: int, size: int | None) -> dict[str, Any]:
-    """Why it can't be read, or whether all samples are zeros: the first that is not ends it."""
+    """Why it can't be read, or whether all samples are zeros (the first that is not ends it), and partitions in it."""
     try:
         # a FIFO must not be waited for
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -143,7 +170,8 @@ def _read(path: str, offset: int, size: int | None) -> dict[str, Any]:
         ranges = list(sampled(offset, end if size is None else offset + size))
         for start, length in ranges:
             os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_DONTNEED)  # see _is_zero
-        return {"problem": "", "zero": _is_zero(descriptor, ranges)}
+        divided = _is_divided(os.pread(descriptor, _SECTOR, offset))
+        return {"problem": "", "zero": _is_zero(descriptor, ranges), "divided": divided}
     except OSError as error:
         return {"problem": error.strerror}
 

@@ -31,13 +31,15 @@ _L1_LIMIT = 32 * 2**20
 _SIZE_LIMIT = 2**63 - 1
 _VMDK_DESCRIPTOR = 20 * 512
 
-_QCOW2 = struct.Struct(">4sIQIIQIIQQ")
-_QCOW2_V3 = struct.Struct(">QQ12xI")
+_QCOW2 = struct.Struct(">4sIQIIQIIQQII")
+_QCOW2_V3 = struct.Struct(">QQQII")
 _QCOW = struct.Struct(">8xQI4xQ4xI")
 _QED = struct.Struct("<4sI4xIQ24xQII")
 _EXTENSION = struct.Struct(">II")
-_DIRTY, _CORRUPT, _DATA_FILE, _EXTENDED_L2 = 1, 2, 4, 16
-_KNOWN_FEATURES = 31  # With 8, the compression type.
+_DIRTY, _CORRUPT, _DATA_FILE, _COMPRESSION, _EXTENDED_L2 = 1, 2, 4, 8, 16
+_KNOWN_FEATURES = 31
+_BITMAPS = 1  # of the autoclear features
+_REFCOUNT_BITS = 16  # of version 2
 
 
 class ImageHeader(NamedTuple):
@@ -46,7 +48,8 @@ class ImageHeader(NamedTuple):
     ``compat``, ``cluster_size``, ``lazy_refcounts`` and ``extended_l2`` are None for every format but qcow2.
     ``data_file`` is the file outside of the image that holds its data (of several, the first): "" when the header says
     that there is one and not which. A header with a ``problem`` is not to be relied on, neither for what it says nor
-    for what it leaves out.
+    for what it leaves out. ``snapshots``: how many internal ones there are. ``beyond_0_10``: what it has that an image
+    of compat 0.10 can't, or that is lost on the way there.
     """
 
     format: str
@@ -62,6 +65,8 @@ class ImageHeader(NamedTuple):
     dirty: bool = False
     corrupt: bool = False
     problem: str = ""
+    snapshots: int = 0
+    beyond_0_10: tuple[str, ...] = ()
 
 
 def read_header(fd: int, size: int, declared: str | None = None) -> ImageHeader:
@@ -151,11 +156,14 @@ def _magic(block: bytes, magic: bytes) -> str:
 def _qcow2(fd: int, block: bytes, size: int, version: int) -> ImageHeader:
     if len(block) < (72 if version == 2 else 104):
         return ImageHeader("qcow2", size, problem="the qcow2 header is cut off")
-    _magic4, _version, offset, length, bits, capacity, crypt, l1_size, l1_offset, refcounts = _QCOW2.unpack_from(block)
+    (_magic4, _version, offset, length, bits, capacity, crypt, l1_size, l1_offset, refcounts, _clusters, snapshots) = (
+        _QCOW2.unpack_from(block)
+    )
     features = compatible = 0
-    header_length = 72
+    header_length, beyond = 72, ()
     if version == 3:
-        features, compatible, header_length = _QCOW2_V3.unpack_from(block, 72)
+        features, compatible, autoclear, order, header_length = _QCOW2_V3.unpack_from(block, 72)
+        beyond = _beyond_0_10(features, autoclear, order, snapshots)
     cluster = 1 << bits if 9 <= bits <= 21 else None
     extended = features & _EXTENDED_L2 != 0
     problem = _magic(block, b"QFI\xfb")
@@ -199,7 +207,20 @@ def _qcow2(fd: int, block: bytes, size: int, version: int) -> ImageHeader:
         data_file=(data_file or "") if features & _DATA_FILE else None,
         dirty=features & _DIRTY != 0,
         corrupt=features & _CORRUPT != 0,
+        snapshots=snapshots,
+        beyond_0_10=beyond,
     )
+
+
+def _beyond_0_10(features: int, autoclear: int, order: int, snapshots: int) -> tuple[str, ...]:
+    """In words. Of the same kind are lazy refcounts and extended L2 entries, which are told by themselves."""
+    told = (
+        ("an internal snapshot", snapshots),
+        ("a bitmap", autoclear & _BITMAPS),
+        ("another compression type", features & _COMPRESSION),
+        (f"another width of refcounts than {_REFCOUNT_BITS} bits", 1 << min(order, 8) != _REFCOUNT_BITS),
+    )
+    return tuple(what for what, there in told if there)
 
 
 def _extensions(fd: int, block: bytes, offset: int, end: int) -> tuple[str | None, str | None, str]:

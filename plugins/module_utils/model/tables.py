@@ -68,7 +68,7 @@ class Table(NamedTuple):
     """``stem`` is what the names of its partitions begin with, before their numbers; ``directory`` where their nodes
     are. ``first`` and ``end`` bound what can be in partitions. ``links``: the places of the chain in an extended
     partition, a sector each. ``identity`` tells the disk from any other. ``entries``: for how many partitions a gpt has
-    room.
+    room. ``taken``: (start, end) of what a hybrid MBR has as partitions, which may be none of the GPT's.
     """
 
     label: str
@@ -82,6 +82,7 @@ class Table(NamedTuple):
     directory: str = "/dev"
     identity: tuple = ()
     entries: int = _GPT_ENTRIES
+    taken: tuple[tuple[int, int], ...] = ()
 
     @property
     def extended(self) -> Partition | None:
@@ -180,7 +181,7 @@ def bounds(label: str, size: int, sector: int) -> tuple[int, int]:
 def gaps(table: Table) -> list[Gap]:
     """Everything that is in no partition, those inside the extended one after the others."""
     outer = [(each.start, each.end) for each in table.partitions if not table.is_logical(each.number)]
-    found = [Gap(*gap) for gap in _between(outer, table.first, table.end)]
+    found = [Gap(*gap) for gap in _between([*outer, *table.taken], table.first, table.end)]
     extended = table.extended
     if extended is not None:
         inner = [(each.start, each.end) for each in table.inside(extended.number)]

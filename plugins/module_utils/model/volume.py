@@ -12,6 +12,13 @@ from typing import NamedTuple
 
 from .pool import UNDECLARED, Permissions
 
+STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
+
+
+def is_staging(name: str) -> bool:
+    """Whether a directory of that name is, or is another host's, in which volumes are prepared."""
+    return name == STAGING or name.startswith(f"{STAGING}-")
+
 
 @dataclass(frozen=True)
 class Backing:
@@ -102,7 +109,8 @@ class Volume:
     ``looks_like`` is what a header in a volume that is declared raw pretends, ``looks_capacity`` the size that it
     tells. ``timestamps`` are nanoseconds since the epoch, which a float would not hold. ``thin_pool``: the volume of
     the same pool that its space comes from, as it is written. ``aliases``: other paths that lead to it while it is
-    active.
+    active. ``links``: how many names its file has. ``snapshots`` and ``beyond_0_10`` are those of its header: see
+    images/headers.py.
     """
 
     name: str
@@ -129,6 +137,9 @@ class Volume:
     physical: int | None = None
     data_file: str | None = None
     encrypted: bool = False
+    links: int = 1
+    snapshots: int = 0
+    beyond_0_10: tuple[str, ...] = ()
     link_target: str | None = None
     foreign: str = ""
     problem: str = ""

@@ -12,6 +12,7 @@ import os
 import socket
 import struct
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
@@ -248,6 +249,15 @@ def test_references(tmp_path):
         ("absolute", "/img/base"),
         ("relative", str(tmp_path / "raw")),
     ]
+
+
+@pytest.mark.parametrize(
+    ("fstype", "block", "limit"),
+    [("ext3", 1024, 17247252480), ("ext2", 4096, 2196873666560), ("ext3", 65536, None), ("ext4", 4096, 2**44 - 4096)],
+)
+def test_the_largest_file_by_blocks(monkeypatch, fstype, block, limit):
+    monkeypatch.setattr(filetree.os, "statvfs", lambda path: SimpleNamespace(f_bsize=block))
+    assert filetree.file_limit("/p", fstype) == limit
 
 
 @pytest.mark.parametrize("length", [0, 3, 5])

@@ -196,6 +196,13 @@ def test_a_device_that_is_too_small_is_said_before(seen, name):
     assert part(seen(holding(FILESYSTEMS[name].signature), name, device=small)).problem is None  # it is there
 
 
+def test_a_device_of_large_sectors_is_too_small_earlier(seen):
+    for name, least in (("ext4", 224 << 10), ("ext3", 8 << 20)):
+        small = DEVICE._replace(size=least - 4096, sector=4096)
+        assert part(seen(BLANK, name, device=small)).problem.code == "not_supported"
+        assert part(seen(BLANK, name, device=small._replace(size=least))).problem is None
+
+
 def test_no_modprobe_loads_nothing(monkeypatch):
     def failing(code):
         def run(argv, timeout):

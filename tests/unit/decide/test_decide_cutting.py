@@ -83,6 +83,11 @@ FIRST = Partition(1, MIB, 20 * MIB, "83")
 LOGICAL = (Partition(5, 21 * MIB, 31 * MIB, "83"), Partition(6, 32 * MIB, 42 * MIB, "83"))
 
 
+@pytest.mark.parametrize("more", [{}, {"at_least": True}, {"content": Content(data=b"")}])
+def test_there_is_no_partition_of_nothing(more):
+    assert code(found(), volume(1, 0, **more)) == "invalid_size"
+
+
 def places(decision) -> dict[str, tuple[int, int]]:
     extents = {change.subject.volume: change.wanted.extents[0] for change in decision.changes}
     return {name: (extent.start // MIB, extent.end // MIB) for name, extent in extents.items()}

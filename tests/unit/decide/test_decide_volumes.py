@@ -371,6 +371,11 @@ def test_shrinking_takes_a_word(have):
     assert lifted.requires == (IDENTITY,)
 
 
+def test_what_is_shrunk_under_other_names_too_is_said():
+    change = only(decide(holding(replace(RAW, links=3)), entry(capacity=0, allow=["shrink"])))
+    assert change.destroys == "the last 1 MiB of /p/v, whose file has 2 more names"
+
+
 def test_qcow2_that_is_a_granule_too_large_is_shrunk():
     assert refused(holding(QCOW2), entry(capacity=MIB - 512)).code == "shrink_refused"
     assert decide(holding(QCOW2), entry(capacity=MIB - 511)).changes == ()
@@ -449,10 +454,23 @@ def test_amending(have, declared, before, after):
         pytest.param(replace(QCOW2, compat="0.10"), {"lazy_refcounts": True}, id="lazy-wanted"),
         pytest.param(QCOW2, {"compat": "0.10", "lazy_refcounts": True}, id="both-wanted"),
         pytest.param(replace(QCOW2, extended_l2=True), {"compat": "0.10"}, id="subclusters-there"),
+        pytest.param(replace(QCOW2, beyond_0_10=("a bitmap",)), {"compat": "0.10"}, id="bitmap-there"),
     ],
 )
 def test_what_can_not_be_amended(have, declared):
     assert refused(holding(have), entry(**declared)).code in ("invalid_option", "volume_differs")
+
+
+def test_what_internal_snapshots_stand_against():
+    have = replace(QCOW2, backing=Backing("/p/old", "raw"), snapshots=2)
+    found = holding(have, volume("old"), volume("new"))
+    error = refused(found, entry(backing=Backing(volume="new", format="raw"), allow=frozenset({"backing"})))
+    assert (error.code, "internal snapshots (2)" in error.message) == ("volume_differs", True)
+    of_version_2 = holding(replace(QCOW2, compat="0.10", snapshots=1))
+    size = (QCOW2.capacity or 0) + MIB
+    assert refused(of_version_2, entry(capacity=size)).code == "volume_differs"
+    assert actions(decide(of_version_2, entry(capacity=size, compat="1.1"))) == ["amend v", "resize v"]
+    assert actions(decide(holding(replace(QCOW2, snapshots=1)), entry(capacity=size))) == ["resize v"]
 
 
 def test_turning_lazy_refcounts_off_with_compat():

@@ -89,6 +89,8 @@ def test_the_private_directory_is_no_volume():
         volume_name(".virt-storage")
     assert caught.value.code == "invalid_name"
     assert pool_name(".virt-storage") == ".virt-storage"
+    with pytest.raises(StorageError):
+        volume_name(".virt-storage-data")
     assert volume_name(".virt-storage2") == ".virt-storage2"
 
 

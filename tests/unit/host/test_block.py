@@ -199,6 +199,9 @@ class Nobody(Processes):
     def files(self):
         return []
 
+    def mapped(self):
+        return []
+
     def tables(self):
         return {}
 

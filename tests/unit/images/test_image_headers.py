@@ -42,6 +42,7 @@ def extension(kind, data):
 def qcow2(
     version=3, backing=b"", extensions=(), bits=16, size=10 * MIB, crypt=0, l1=1, incompatible=0, compatible=0,
     header_length=112, backing_offset=None, backing_length=None, magic=b"QFI\xfb", l1_offset=0x30000, refcounts=0x10000,
+    snapshots=0, autoclear=0, order=4,
 ):  # fmt: skip
     """A qcow2 header by docs/interop/qcow2.txt, with its backing name behind the extensions."""
     length = header_length if version == 3 else 72
@@ -49,9 +50,9 @@ def qcow2(
     offset = (length + len(tail) if backing else 0) if backing_offset is None else backing_offset
     count = len(backing) if backing_length is None else backing_length
     head = magic + struct.pack(">IQIIQ", version, offset, count, bits, size)
-    head += struct.pack(">IIQQIIQ", crypt, l1, l1_offset, refcounts, 1, 0, 0)
+    head += struct.pack(">IIQQIIQ", crypt, l1, l1_offset, refcounts, 1, snapshots, 0)
     if version == 3:
-        head += struct.pack(">QQQII", incompatible, compatible, 0, 4, header_length)
+        head += struct.pack(">QQQII", incompatible, compatible, autoclear, order, header_length)
         head = head.ljust(header_length, b"\0")
     return head + tail + backing
 
@@ -135,6 +136,24 @@ def test_qcow2_in_full():
         "qcow2", 10 * MIB, "/p/b\udcff", "vmdk", "1.1", 16384, True, True, True, "d.raw", True, True, ""
     )
     assert read(qcow2(version=2), MIB) == ImageHeader("qcow2", 10 * MIB, None, None, "0.10", 65536, False, False)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ({"snapshots": 2}, "snapshot"),
+        ({"autoclear": 1}, "bitmap"),
+        ({"incompatible": 8}, "compression"),
+        ({"order": 0}, "refcounts"),
+        ({"order": 2**32 - 1}, "refcounts"),
+    ],
+)
+def test_what_an_image_of_compat_0_10_can_not_have(more, told):
+    header = read(qcow2(**more), MIB)
+    assert header.snapshots == more.get("snapshots", 0)
+    (what,) = header.beyond_0_10
+    assert told in what
+    assert read(qcow2(version=2, snapshots=3), MIB)[-2:] == (3, ())
 
 
 def test_a_data_file_without_a_name_is_one_and_a_name_without_the_bit_is_none():

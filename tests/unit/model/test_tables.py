@@ -170,6 +170,14 @@ def test_names_and_numbers():
     assert table.name(3) == "nvme0n1p3"
 
 
+def test_what_a_hybrid_mbr_has_is_not_free():
+    first = Partition(1, MIB, 10 * MIB, "83")
+    table = gpt(first)._replace(taken=((MIB, 10 * MIB), (12 * MIB, 40 * MIB)))
+    assert (tables.free_extents(table)[0].start, tables.free_extents(table)[0].end) == (10 * MIB, 12 * MIB)
+    assert tables.free_extents(table)[1].start == 40 * MIB
+    assert tables.room_of(table, first) == 11 * MIB
+
+
 def test_free_numbers():
     first = Partition(1, MIB, 2 * MIB, "83")
     assert dos(first).free_numbers(False) == (2, 3, 4)
