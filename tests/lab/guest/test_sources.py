@@ -51,8 +51,8 @@ def used(disks: list[str], scsi_disks: list[str], tmp_path: Path) -> Iterator[li
         mkfs.ext4 -q {disks[1]}-part1; mount {disks[1]}-part1 {place}
         mkswap -q {disks[2]}; swapon {disks[2]}
         mdadm --create --run --quiet /dev/md9 --metadata=1.2 --level=1 --raid-devices=2 {disks[3]} missing
-        echo x | cryptsetup -q luksFormat --type luks1 --pbkdf-force-iterations 1000 {disks[4]} -
-        echo x | cryptsetup open {disks[4]} opened -
+        printf x | cryptsetup -q luksFormat --type luks1 --pbkdf-force-iterations 1000 {disks[4]} -
+        printf x | cryptsetup open {disks[4]} opened --key-file=-
         vgcreate -q vgs {disks[5]}; lvcreate -qq -L 64M -n lv vgs; mkfs.ext4 -q /dev/vgs/lv
         mkfs.xfs -q -L found {scsi_disks[0]}
         zpool create -m none tank {scsi_disks[1]}; zfs create -V 16M tank/volume
