@@ -47,9 +47,10 @@ def users_of_device(
     for source in (_built(device, above), *named):
         found.update(dict.fromkeys(source))
     opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
-    mapped = {file: member for file in processes.mapped() for member in _opened(file, numbers)}
-    for file in (*processes.lasting(list(opened)), *mapped):
-        user, member = process_user(file.pid), {**opened, **mapped}[file]
+    lasting: dict[OpenFile | Mapped, Device] = {file: opened[file] for file in processes.lasting(list(opened))}
+    lasting.update({file: member for file in processes.mapped() for member in _opened(file, numbers)})
+    for file, member in lasting.items():
+        user = process_user(file.pid)
         found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
     unseen = set(processes.unseen)
     found.update(dict.fromkeys(_writers_of_wholes(device, processes, unseen)))
@@ -68,8 +69,8 @@ def users_beneath(device: Device, processes: Processes | None = None) -> tuple[t
     for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device, processes)):
         found.update(dict.fromkeys(source))
     opened = [file for file in processes.files() if _opened(file, own)]
-    for file in (*processes.lasting(opened), *(file for file in processes.mapped() if _opened(file, own))):
-        found[process_user(file.pid)] = None
+    found.update(dict.fromkeys(process_user(file.pid) for file in processes.lasting(opened)))
+    found.update(dict.fromkeys(process_user(file.pid) for file in processes.mapped() if _opened(file, own)))
     unseen = set(processes.unseen)
     theirs = [*_writers_of_wholes(device, processes, unseen)]
     return (*(User(user.kind, f"{user.who} on {device.node}") for user in found), *theirs), tuple(sorted(unseen))

@@ -160,7 +160,8 @@ def _qcow2(fd: int, block: bytes, size: int, version: int) -> ImageHeader:
         _QCOW2.unpack_from(block)
     )
     features = compatible = 0
-    header_length, beyond = 72, ()
+    header_length = 72
+    beyond: tuple[str, ...] = ()
     if version == 3:
         features, compatible, autoclear, order, header_length = _QCOW2_V3.unpack_from(block, 72)
         beyond = _beyond_0_10(features, autoclear, order, snapshots)
