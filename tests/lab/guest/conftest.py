@@ -136,6 +136,8 @@ def multipath() -> Iterator[Callable[[str], str]]:
 
     yield make
     sh("""udevadm settle
-        for each in $(dmsetup ls --target linear | sed '/^No devices/d' | cut -f 1); do dmsetup remove --retry $each; done
+        for each in $(dmsetup ls --target linear | sed '/^No devices/d' | cut -f 1); do
+            dmsetup remove --retry $each
+        done
         multipath -F; systemctl stop multipathd.service multipathd.socket; modprobe -r scsi_debug""")
     settings.unlink()
