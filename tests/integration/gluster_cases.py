@@ -89,7 +89,7 @@ class Cases:
         for directory, kind in (("gv0", "glusterfs"), ("/gv0", "glusterfs"), ("gv0", "auto")):
             assert changed(self.pool(**self.shared(directory, kind))), directory
             seen = self.mounted()
-            assert (seen["source"], seen["fstype"]) == (f"{ADDRESS}:/gv0", "fuse.glusterfs")
+            assert (seen["source"], seen["fstype"]) == (f"{ADDRESS}:{directory}", "fuse.glusterfs")
             assert {"nodev", "nosuid", "noexec"} <= set(seen["options"].split(","))
             assert not changed(self.pool(**self.shared(directory, kind)))
             done(self.pool(name="shared", state="absent"))
@@ -114,7 +114,7 @@ class Cases:
 
     def test_a_mount_that_was_there_is_adopted(self) -> None:
         os.makedirs(self.path)
-        run("mount", "-t", "glusterfs", f"{ADDRESS}:gv0", self.path)
+        run("mount", "-t", "glusterfs", f"{ADDRESS}:/gv0", self.path)
         done(self.pool(**self.shared()))
         assert not changed(self.pool(**self.shared()))
         done(self.pool(name="shared", state="inactive"))

@@ -94,12 +94,15 @@ def _words(pool: Pool) -> str:
 
 
 def source_of(pool: Pool, kind: str) -> str:
-    """What mount is told to mount, in the words of each kind: nfs(5), mount.glusterfs(8), mount.cifs(8)."""
+    """What mount is told to mount, in the words of each kind: nfs(5), mount.glusterfs(8), mount.cifs(8). libvirt finds
+    its pool mounted only where the table of mounts has its own (storage_backend_fs.c), which names of directories
+    are in as they were given.
+    """
     host = _host(pool)
     if kind == CIFS:
         return f"//{host}/{_directory(pool)}"
     if kind == GLUSTERFS:
-        return f"{host}:/{_directory(pool)}"  # it takes an address of IPv6 without brackets only
+        return f"{host}:{pool.source.dir or '/'}"  # it takes an address of IPv6 without brackets only
     bracketed = f"[{host}]" if ":" in host else host
     return f"{bracketed}:{pool.source.dir or '/'}"
 

@@ -166,7 +166,7 @@ def test_the_daemon_sees_the_same(daemon_host: Host, declared: Any, request: pyt
     sh(f"""virsh -q pool-define-as shared netfs --source-host {source["host"]} --source-path {source["dir"]} \
             --source-format {source["format"]} --target {PATH}
         mkdir -p {PATH}; virsh -q pool-start shared
-        truncate -s 1M {PATH}/a.raw; qemu-img create -q -f qcow2 {PATH}/b.qcow2 16M; sync
+        truncate -s 1M {PATH}/a.raw; qemu-img create -q -f qcow2 /tmp/b.qcow2 16M; cp /tmp/b.qcow2 {PATH}; sync
         virsh -q pool-refresh shared""")
     theirs = mounted()
     daemon_volumes = daemon_host.volume_info(pool="shared")

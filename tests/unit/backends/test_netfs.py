@@ -98,7 +98,7 @@ def words(declared):
         (pool("nfs"), "nodev,nosuid,noexec", "nas1:/export"),
         (pool("nfs", version="4.2", mount_options=("ro",)), "nodev,nosuid,noexec,nfsvers=4.2,ro", "nas1:/export"),
         (pool("nfs", "fd00::5"), "nodev,nosuid,noexec", "[fd00::5]:/export"),
-        (pool("glusterfs", directory="gv0"), "nodev,nosuid,noexec,direct-io-mode=1", "nas1:/gv0"),
+        (pool("glusterfs", directory="gv0"), "nodev,nosuid,noexec,direct-io-mode=1", "nas1:gv0"),
         (
             pool("glusterfs", "fd00::5", "/gv0"),
             "nodev,nosuid,noexec,direct-io-mode=1,xlator-option=transport.address-family=inet6",
