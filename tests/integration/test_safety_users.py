@@ -367,6 +367,13 @@ def test_open(images, use):
         done(images.volume(True, name="disk", **declared))
 
 
+def test_the_other_names_of_what_is_shrunk_are_said(images):
+    disk = raw(images.images / "disk", MIB, b"a" * MIB)
+    os.link(disk, images.images / "backup")
+    shrunk = done(images.volume(name="disk", capacity="4K", allow=["shrink"]))
+    assert shrunk["plan"][0]["destroys"].endswith("whose file has 1 more name")
+
+
 @pytest.mark.parametrize("use", EVERY_OPENER)
 def test_open_allows_no_rewriting(images, use):
     """qemu-img must not write into an image that somebody has open: growth and other changes of qcow2 in place."""
@@ -455,46 +462,6 @@ def test_open_under_another_name(images):
     os.link(disk, images.root / "hard")
     with opened(images.root / "hard", "rb"):
         refused(images.volume(name="disk", state="absent"), "volume_in_use")
-
-
-MAPPER = """
-import mmap, os, sys, time
-descriptor = os.open(sys.argv[1], os.O_RDWR)
-memory = mmap.mmap(descriptor, 4096, getattr(mmap, sys.argv[2]))
-for name in os.listdir("/proc/self/fd"):
-    if int(name) > 2:
-        try:
-            os.close(int(name))  # that of mmap too
-        except OSError:
-            pass
-print(flush=True)
-time.sleep(60)
-"""
-
-
-@pytest.mark.parametrize("how", ["MAP_SHARED", "MAP_PRIVATE"])
-def test_what_is_in_memory_and_closed_is_in_use(images, how):
-    disk = make_disk(images)
-    mapper = subprocess.Popen([sys.executable, "-c", MAPPER, disk, how], stdout=subprocess.PIPE, text=True)
-    try:
-        mapper.stdout.readline()
-        before = snapshot(images.images)
-        error = refused(images.volume(name="disk", state="absent"), "volume_in_use")
-        assert f"pid {mapper.pid}" in error["message"]
-        assert snapshot(images.images) == before
-        copy = images.volume(name="copy", source={"path": str(disk), "format": "raw"}, check=True)
-        assert (copy.get("error") or {}).get("code") == ("source_in_use" if how == "MAP_SHARED" else None)
-    finally:
-        mapper.kill()
-        mapper.communicate()
-    done(images.volume(name="disk", state="absent"))
-
-
-def test_the_other_names_of_what_is_shrunk_are_said(images):
-    disk = raw(images.images / "disk", MIB, b"a" * MIB)
-    os.link(disk, images.images / "backup")
-    shrunk = done(images.volume(name="disk", capacity="4K", allow=["shrink"]))
-    assert shrunk["plan"][0]["destroys"].endswith("whose file has 1 more name")
 
 
 def test_deleting_a_pool_with_an_open_volume(images):

@@ -61,7 +61,6 @@ def find(query: Query, look: Look) -> Discovery:
     devices = [device for device in _devices() if _is_disk(device) or (row.file_tree and _may_hold_files(device))]
     processes = Processes()
     processes.files()  # once for all, before there are children
-    processes.mapped()
     processes.tables()
     looked = [(device, *_look_at(device, processes, look)) for device in devices]
     wanted = [each for each in looked if row.partitions or not _is_divided(each[0], each[1])]

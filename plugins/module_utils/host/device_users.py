@@ -17,7 +17,7 @@ from ..model.errors import StorageError
 from ..model.found import User
 from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of, wholes
 from .patience import in_child
-from .processes import Mapped, OpenFile, Processes, is_udev, process_user
+from .processes import OpenFile, Processes, is_udev, process_user
 from .users import attachments, held, loops, qemu_lock, swaps, writable, writers_beside
 
 _SECONDS = 5.0
@@ -47,10 +47,8 @@ def users_of_device(
     for source in (_built(device, above), *named):
         found.update(dict.fromkeys(source))
     opened = {file: member for file in processes.files() for member in _opened(file, numbers)}
-    lasting: dict[OpenFile | Mapped, Device] = {file: opened[file] for file in processes.lasting(list(opened))}
-    lasting.update({file: member for file in processes.mapped() for member in _opened(file, numbers)})
-    for file, member in lasting.items():
-        user = process_user(file.pid)
+    for file in processes.lasting(list(opened)):
+        user, member = process_user(file.pid), opened[file]
         found[user if member is device else User(user.kind, f"{user.who} with {member.node}")] = None
     unseen = set(processes.unseen)
     found.update(dict.fromkeys(_writers_of_wholes(device, processes, unseen)))
@@ -69,8 +67,8 @@ def users_beneath(device: Device, processes: Processes | None = None) -> tuple[t
     for source in (_mounts(own, device, processes), _swaps(own, device), _served(own, device, processes)):
         found.update(dict.fromkeys(source))
     opened = [file for file in processes.files() if _opened(file, own)]
-    found.update(dict.fromkeys(process_user(file.pid) for file in processes.lasting(opened)))
-    found.update(dict.fromkeys(process_user(file.pid) for file in processes.mapped() if _opened(file, own)))
+    for file in processes.lasting(opened):
+        found[process_user(file.pid)] = None
     unseen = set(processes.unseen)
     theirs = [*_writers_of_wholes(device, processes, unseen)]
     return (*(User(user.kind, f"{user.who} on {device.node}") for user in found), *theirs), tuple(sorted(unseen))
@@ -117,8 +115,8 @@ def standing_on(device: Device) -> Iterator[User]:
     return _built(device, [device, *above])
 
 
-def _opened(file: OpenFile | Mapped, numbers: dict[tuple[int, int], Device]) -> list[Device]:
-    """The device of these that a descriptor, or memory, is of."""
+def _opened(file: OpenFile, numbers: dict[tuple[int, int], Device]) -> list[Device]:
+    """The device of these that a descriptor is of."""
     member = numbers.get(_number(file.link) or (-1, -1)) if "/dev/" in file.shown else None
     return [] if member is None or is_udev(file.pid) else [member]
 

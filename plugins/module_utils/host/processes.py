@@ -3,22 +3,18 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""All processes' open files, those in their memory, directories and mount tables, and what the kernel itself has open,
-read once (proc_pid_fd(5), proc_pid_maps(5), proc_pid_mountinfo(5)).
+"""All processes' open files, directories and mount tables, and what the kernel itself has open, read once
+(proc_pid_fd(5), proc_pid_mountinfo(5)).
 """
 
 from __future__ import annotations
 
 import os
-import re
 import time
-from collections.abc import Iterable
 from typing import NamedTuple
 
-from ..model.errors import StorageError
 from ..model.found import User
 from .mounts import Mount, mount_at, mounts
-from .patience import in_child
 from .served import served
 
 _OTHERS = "open files of other users' processes"
@@ -29,8 +25,6 @@ SELF = "self"  # the process that we are, as /proc calls it
 # Seconds: losetup, blkid, LVM and others look into every device for a moment. Who is older, or has it open still after
 # that, means to keep it.
 _LASTING, _MOMENT = 2.0, 0.1
-MAPS, SECONDS_FOR_MAPS = "files that processes have in memory", 5.0
-_MAPPED = re.compile(r"(\S+) (\S+) \S+ \S+ [0-9]+ +(/.*)", re.ASCII)
 
 
 class OpenFile(NamedTuple):
@@ -43,24 +37,12 @@ class OpenFile(NamedTuple):
     shown: str
 
 
-class Mapped(NamedTuple):
-    """A file in the memory of a process, which may have closed it: as an OpenFile. ``writes``: what is written there
-    goes into the file.
-    """
-
-    pid: str
-    link: str
-    shown: str
-    writes: bool
-
-
 class Processes:
     """Every process but this one, and the kernel. Lists are made when first asked for, and stay as they were."""
 
     def __init__(self) -> None:
         self.unseen: set[str] = set()
         self._files: list[OpenFile] | None = None
-        self._mapped: list[Mapped] | None = None
         self._tables: dict[str, tuple[str, list[Mount]]] | None = None
         self._namespaces: dict[str, str] = {}
         self._served: list[tuple[str, User]] | None = None
@@ -79,18 +61,6 @@ class Processes:
             self._files = [file for pid in self.pids() for file in self._descriptors(pid)]
             self._listed = time.monotonic()
         return self._files
-
-    def mapped(self) -> list[Mapped]:
-        """All files in memory, without programs and their libraries."""
-        if self._mapped is None:
-            pids = self.pids()
-            try:
-                told = in_child(lambda: _mapped(pids), SECONDS_FOR_MAPS)
-            except StorageError:
-                told = None
-            self.unseen |= {MAPS} if told is None else set()
-            self._mapped = [Mapped(*each) for each in told or ()]
-        return self._mapped
 
     def lasting(self, opened: list[OpenFile]) -> list[OpenFile]:
         """Those of the listed descriptors that are no passing look. Waits until the list is two seconds old at most."""
@@ -148,22 +118,6 @@ class Processes:
         """The mounts that a process sees; ours where that can't be told."""
         tables = self.tables()
         return tables.get(self._namespaces.get(pid, SELF), tables[SELF])[1]
-
-
-def _mapped(pids: Iterable[str]) -> list[Mapped]:
-    """Each file of a process once. Maps can't be read while a page of the process is waited for."""
-    found = []
-    for pid in pids:
-        try:
-            with open(f"/proc/{pid}/maps", encoding="utf-8", errors="surrogateescape") as lines:
-                rows = [match.groups() for match in map(_MAPPED.match, lines) if match]
-        except OSError:
-            continue
-        code = {shown for _place, how, shown in rows if "x" in how}
-        written = {shown for _place, how, shown in rows if how[1::2] == "ws"}
-        places = {shown: f"/proc/{pid}/map_files/{place}" for place, _how, shown in rows if shown not in code}
-        found += [Mapped(pid, link, shown, shown in written) for shown, link in places.items()]
-    return found
 
 
 def _hides_others() -> bool:

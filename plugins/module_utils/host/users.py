@@ -22,7 +22,7 @@ from ..model.errors import StorageError
 from ..model.found import User
 from .mounts import Mount, mounts, unescaped
 from .patience import in_child
-from .processes import Mapped, Processes, is_udev, process_user
+from .processes import Processes, is_udev, process_user
 
 # QEMU locks single bytes from 100 (permissions it uses) and 200 (permissions it denies others): block/file-posix.c.
 _QEMU_LOCK_START, _QEMU_LOCK_LENGTH = 100, 200
@@ -94,10 +94,6 @@ class _Targets:
             return None
         status = _try_stat(path)
         return None if status is None else self._keys.get(_what(status))
-
-    def mapped(self, mapped: Mapped) -> str | None:
-        """The key of a file in memory. Only root may follow its own link."""
-        return self.find(mapped.link, mapped.shown) or self.find(f"/proc/{mapped.pid}/root{mapped.shown}", mapped.shown)
 
     def attached(self, attached: Attached) -> str | None:
         """The key of what a loop device is attached to."""
@@ -264,10 +260,6 @@ def users_of(
             user = process_user(file.pid)
             if user not in users[key]:
                 users[key].append(user)
-    for mapped in processes.mapped() if paths else ():
-        key = targets.mapped(mapped)
-        if key is not None and (not writers_only or mapped.writes) and process_user(mapped.pid) not in users[key]:
-            users[key].append(process_user(mapped.pid))
     loop_nodes = [node for node, _path in loops()]
     for path, shown, user in _attached(processes) if paths else ():
         key = targets.find(path, shown)

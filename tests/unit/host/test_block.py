@@ -199,9 +199,6 @@ class Nobody(Processes):
     def files(self):
         return []
 
-    def mapped(self):
-        return []
-
     def tables(self):
         return {}
 
