@@ -227,7 +227,7 @@ def _begin_volume(server: Guest, under_way: Caller, name: str, then: str) -> Non
     seen = server.run(
         f"""set -eu
         for turn in $(seq 600); do
-            partial=$(find /srv/other -type f ! -name first -size +1M)
+            partial=$(find /srv/other -type f ! -path /srv/other/first -size +1M)
             [ -z "$partial" ] || break
             sleep 0.1
         done
