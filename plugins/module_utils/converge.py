@@ -142,6 +142,17 @@ def converge(aim: Aim, engine: Engine, check: bool) -> Result:
         return _apply(aim, engine, found, decision, steps)
 
 
+def carry_out(change: Change, scope: Scope, engine: Engine) -> None:
+    """What does not depend on what is found, in a pool that is there. Raises StorageError; without the lock of the pool
+    it does nothing.
+    """
+    from .engines.execute import execute
+
+    with engine.session(scope.pool.name, False, False) as locked:
+        if locked:
+            execute(tuple(engine.lower((change,), engine.observe(scope))), engine)
+
+
 def _apply(aim: Aim, engine: Engine, found: Found, decision: Decision, steps: tuple[Step, ...]) -> Result:
     from .engines.execute import execute
 

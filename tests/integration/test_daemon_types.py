@@ -29,7 +29,6 @@ import pytest
 from ansible_collections.virt.storage.plugins.module_utils.host import daemon as engine_daemon
 
 from . import daemon as private_daemon
-from . import loops
 from .conftest import Host
 
 pytestmark = [
@@ -88,23 +87,6 @@ def actions(result) -> list[str]:
 
 
 @pytest.fixture
-def loop(tmp_path):
-    """Makes loop devices on sparse files."""
-    made: list[str] = []
-
-    def make(size=64 * MIB) -> str:
-        file = tmp_path / f"device{len(made)}"
-        file.touch()
-        os.truncate(file, size)
-        made.append(loops.attach(file, "--partscan"))
-        return made[-1]
-
-    yield make
-    for device in made:
-        loops.detach(device)
-
-
-@pytest.fixture
 def clean(daemon_host):
     """Pools are gone before the devices that they are on."""
     yield daemon_host
@@ -116,7 +98,7 @@ def clean(daemon_host):
 
 @pytest.fixture
 def fs(clean, loop, tmp_path):
-    return clean, {"name": clean.name, "type": "fs", "path": str(tmp_path / "mnt")}, loop()
+    return clean, {"name": clean.name, "type": "fs", "path": str(tmp_path / "mnt")}, loop(64 * MIB).node
 
 
 def signature(device) -> str:
@@ -134,7 +116,7 @@ def label(device) -> str:
 @pytest.mark.parametrize(("kind", "size"), [("ext4", 64 * MIB), ("xfs", 320 * MIB)])
 def test_an_empty_device_is_formatted_once(fs, loop, kind, size):
     host, pool, _first = fs
-    device = loop(size)
+    device = loop(size).node
     pool["source"] = {"device": device, "format": kind}
     made = converges(host.pool, **pool, autostart=True)
     assert actions(made) == ["define", "start", "autostart"]
@@ -377,7 +359,7 @@ def partitions(device) -> list[str]:
 def disk(clean, loop):
     if shutil.which("parted") is None:
         pytest.skip("parted is not installed")
-    device = loop(128 * MIB)
+    device = loop().node
     return clean, {"name": clean.name, "type": "disk", "path": "/dev"}, device
 
 
@@ -462,7 +444,7 @@ def test_a_label_of_another_kind_is_written_only_where_that_is_allowed(disk):
 )
 def test_nothing_is_built_over_a_mounted_disk(clean, loop, tmp_path, kind, source):
     """libvirt would clear its first MiB, and parted, pvcreate or mkfs would find the mount too late."""
-    device, point = loop(), tmp_path / "point"
+    device, point = loop(64 * MIB).node, tmp_path / "point"
     run("mkfs.ext4", "-q", device)
     point.mkdir()
     run("mount", device, point)
@@ -787,7 +769,7 @@ def commands(state) -> list[str]:
 @pytest.mark.thorough
 def test_a_zpool(zfs, loop):
     host, state = zfs
-    device = loop()
+    device = loop(64 * MIB).node
     pool = {"name": "tank", "type": "zfs", "source": {"name": "tank", "device": device}}
     failed = host.pool(**pool, build="never")
     assert failed["error"]["code"] == "source_missing", failed["error"]

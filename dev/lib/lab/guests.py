@@ -18,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -100,22 +100,21 @@ class Guest:
         """Its own systemd shuts it down and starts it again. Its clock is wrong until it is back."""
         before = self.boot_id()
         self.run("systemctl reboot --no-block", check=False)
-        deadline = time.monotonic() + _BOOT_SECONDS
-        while self.boot_id() in ("", before):
-            if time.monotonic() > deadline:
-                raise Stop(f"The guest {self.name} does not come back; its console: {self.directory / 'console.log'}")
-            time.sleep(1)
+        self._wait_until(lambda: self.boot_id() not in ("", before), "come back")
         self._become_itself(booted=True)
 
     def power_off(self) -> None:
         """Its own systemd shuts it down; ``boot`` starts it again."""
         self.run("systemctl poweroff --no-block", check=False)
-        deadline = time.monotonic() + _BOOT_SECONDS
-        while self.alive():
-            if time.monotonic() > deadline:
-                raise Stop(f"The guest {self.name} does not end; its console: {self.directory / 'console.log'}")
-            time.sleep(0.2)
+        self._wait_until(lambda: not self.alive(), "end")
         reap()
+
+    def _wait_until(self, done: Callable[[], bool], what: str) -> None:
+        deadline = time.monotonic() + _BOOT_SECONDS
+        while not done():
+            if time.monotonic() > deadline:
+                raise Stop(f"The guest {self.name} does not {what}; its console: {self.directory / 'console.log'}")
+            time.sleep(0.5)
 
     def boot_id(self) -> str:
         """As the journal has it (``_BOOT_ID``); empty where the guest does not answer."""

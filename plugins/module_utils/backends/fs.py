@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..host.block import Device, by_name, name_of, on_network
+from ..host.block import Device, on_network
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.notes import boot
@@ -75,6 +75,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         read_only_source=read_only,
         requires=part.requires[:same],
         filesystem="" if known is None else known.kernel,
+        remote=source.device is not None and on_network(source.device),
     )
 
 
@@ -368,11 +369,7 @@ def _mount(pool: Pool, found: Found) -> list[Any]:
     wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
     read_only = ("ro",) if found.storage.read_only_source else ()
     node = _node(found) or (pool.source.devices or ())[0].path
-    options = (*mounted.OPTIONS, *read_only, *_of_network(node), *(pool.mount_options or ()))
+    remote = (_NETDEV,) if found.storage.remote else ()
+    options = (*mounted.OPTIONS, *read_only, *remote, *(pool.mount_options or ()))
     mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
     return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]
-
-
-def _of_network(node: str) -> tuple[str, ...]:
-    device = by_name(name_of(node))
-    return () if device is None or not on_network(device) else (_NETDEV,)

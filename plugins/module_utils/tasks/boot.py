@@ -20,7 +20,7 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any, Optional
 
-from ..converge import Aim, converge
+from ..converge import carry_out, converge
 from ..decide.decision import Decision
 from ..decide.pools import decide_pool
 from ..engines.boot import daemon_at_boot
@@ -157,7 +157,5 @@ def seek(name: str, engine: Any) -> None:
     helped is seen by those that wait.
     """
     change = Change(Subject(name), "refresh", f"pool {name}: look for units", {}, {}, ())
-    scope, decision = Scope(Pool(name)), Decision((change,))
-    aim = Aim(None, scope, False, lambda goal, found: {}, lambda goal, found: decision, lambda change, found: {})
     with suppress(StorageError, OSError):
-        converge(aim, engine, False)
+        carry_out(change, Scope(Pool(name)), engine)

@@ -367,7 +367,6 @@ def test_mounting(seen):
 
 
 def test_what_is_on_the_network_is_unmounted_before_that_goes(seen, monkeypatch):
-    monkeypatch.setattr(fs, "by_name", lambda name: DEVICE if name == "sdx" else None)
     monkeypatch.setattr(fs, "on_network", lambda device: device == DEVICE)
     pool = {"mount_options": ("noatime",)}
     (command,) = lowered(seen(holding("ext4")), "start", may=frozenset({BRING_UP}), pool=pool)
