@@ -165,6 +165,16 @@ def test_a_read_only_pool_becomes_writable(disk):
     done(disk.host.volume(pool="p", name="a", capacity="1M"))
 
 
+def test_a_mount_point_can_not_be_made_on_a_read_only_filesystem(disk, tmp_path):
+    outer = tmp_path / "outer"
+    outer.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "ro", "tmpfs", outer)
+    try:
+        refused_alike(disk, "not_writable", path=str(outer / "inner"))
+    finally:
+        run("umount", outer)
+
+
 def test_a_restart_can_change_the_mode_too(disk):
     same_plan(disk, mode="0755")
     same_plan(disk, mode="0700", mount_options=["noatime"], allow=["restart"])

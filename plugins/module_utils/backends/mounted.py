@@ -19,7 +19,7 @@ from ..host.conditions import is_mounted
 from ..host.mounts import Mount, filesystem_of, mount_at
 from ..host.paths import resolved
 from ..model.change import BRING_UP, TAKE_DOWN, Change, Condition
-from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Part, Storage, User
+from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNKNOWN_STORAGE, Part, Storage, User
 from ..model.pool import Pool
 from . import filetree
 
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from ..host.look import Look
     from ..host.notes import Notes
 
-DIRECTORY = "directory"  # the name of the part that something is mounted on
 OPTIONS = ("nodev", "nosuid", "noexec")  # what libvirt mounts with on Linux, before what a pool says
 LOST_AND_FOUND = "lost+found"  # a filesystem's own, where it is empty: mke2fs(8)
 

@@ -14,14 +14,13 @@ from typing import Any
 from ..model.change import Change
 from ..model.errors import MISSING_CODES, StorageError
 from ..model.facts import permissions_facts
-from ..model.found import ABSENT, FOREIGN, READY, Found, Part, Problem, Storage
+from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, Found, Part, Problem, Storage
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool
 from ..model.types import row_of
 from .decision import change_of, subject_of
 from .guards import check_ownership
 
-DIRECTORY = "directory"
 _DIRECTORY_MODE = 0o711  # what libvirt gives the directory of a pool when none is declared
 _IF_EMPTY = ", if it is empty then"  # what an earlier task of a play makes
 _NOT_BUILT = "Name what is there: pools of this type are made of what others serve."

@@ -13,13 +13,13 @@ from typing import Any
 from ..model.change import Change
 from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
-from ..model.found import ABSENT, FOREIGN, READY, UNSEEN, Found, Part
+from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNSEEN, Found, Part
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
 from ..model.types import PoolType, row_of
 from ..model.units import counted
 from ..model.volume import Volume
-from .building import DIRECTORY, check_unused, parts_of, unreadable
+from .building import check_unused, parts_of, unreadable
 from .decision import change_of, clean, subject_of
 from .destroying import delete
 from .guards import guard_unused, standing_on

@@ -282,7 +282,7 @@ class NativeEngine:
                 return f"{storage.path} is " + ("on a read-only filesystem" if storage.read_only else "not writable")
             return unwritable(self.places.locks)
         paths = [self.places.locks, self.places.config, self.places.run]
-        if storage.path and storage.kind == ABSENT:
+        if storage.path and storage.directory == ABSENT:
             paths.append(os.path.dirname(storage.path))
         return next(filter(None, map(unwritable, paths)), "")
 

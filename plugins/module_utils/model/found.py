@@ -25,6 +25,8 @@ if TYPE_CHECKING:  # only pools that log in have any
 # copy under another name of a file that is held open when it is removed.
 SQUASHING = ("nfs", "nfs4", "fuse.glusterfs", "glusterfs")
 KEEPING = ("nfs", "nfs4")
+# The name of the part that volumes are in, or that something is mounted on.
+DIRECTORY = "directory"
 ABSENT, READY, FOREIGN, UNKNOWN_STORAGE, UNSEEN = "absent", "ready", "foreign", "unknown", "unseen"
 
 # What a device holds: nothing, something without a signature, or a text that starts with UNREADABLE and says why.
@@ -181,6 +183,11 @@ class Storage:
     def listed(self) -> bool:
         """Whether its volumes can be looked at here."""
         return self.kind == READY and (self.up or self.listable)
+
+    @property
+    def directory(self) -> str:
+        """The kind of the directory that it is, or that it is mounted on."""
+        return next((part.kind for part in self.parts if part.name == DIRECTORY), self.kind)
 
     @property
     def problem(self) -> Problem | None:
