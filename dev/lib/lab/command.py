@@ -23,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import environments
@@ -166,9 +167,7 @@ def groups(arguments: list[str]) -> int:
 
 
 def molecule(arguments: list[str]) -> int:
-    """Its playbooks start guests by ``dev/lab start``; they end with the run. In CI a scenario that fails is tried once
-    more, as groups of tests are.
-    """
+    """Its playbooks start guests by ``dev/lab start``; they end with the run."""
     ours, words = _split(arguments)
     found = sorted(file.parent.name for file in SCENARIOS.glob("*/molecule.yml"))
     for name in ours:
@@ -176,18 +175,9 @@ def molecule(arguments: list[str]) -> int:
             raise Stop(f"No scenario {name}; there are: {', '.join(found)}")
     _prepare()
     saved.get(image.get())
-    failed, unsteady = [], []
-    for name in ours or found:
-        tries = [_scenario(name, words)]
-        while not tries[-1] and len(tries) < suites.TRIES:
-            say(f"Once more: molecule scenario {name}")
-            tries.append(_scenario(name, words))
-        if not tries[-1]:
-            failed.append(name)
-        elif len(tries) > 1:
-            unsteady.append(name)
-    if unsteady:
-        say(f"Unsteady, since they passed at their second try only: {', '.join(unsteady)}")
+    passed = {name: suites.passes_at(partial(_scenario, name, words)) for name in ours or found}
+    suites.say_unsteady([name for name, tries in passed.items() if tries > 1])
+    failed = [name for name, tries in passed.items() if not tries]
     for name in failed:
         say(f"FAILED: molecule scenario {name}")
     return 1 if failed else 0

@@ -14,8 +14,9 @@ import subprocess
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -41,7 +42,8 @@ _PASSED_ON = (
     "CRASH_SAMPLE",
 )
 _NO_TESTS = 5  # pytest's exit status
-TRIES = 2 if os.environ.get("CI") else 1
+_FAILED = {"failure", "error"}
+_TRIES = 2 if os.environ.get("CI") else 1
 
 
 @contextlib.contextmanager
@@ -131,6 +133,10 @@ class Group:
     tries: int = 0
 
     @property
+    def passed(self) -> bool:
+        return self.status in (0, _NO_TESTS)
+
+    @property
     def outside(self) -> bool:
         return all(path.startswith("tests/lab/host/") for path in self.paths)
 
@@ -168,10 +174,20 @@ def _missing(path: str) -> list[Path]:
     raise Stop(f"{GROUPS.relative_to(ROOT)}: there are no tests in {path}.")
 
 
-class Runner:
-    """Runs groups, some at a time, each in a clean guest. In CI one that fails is tried once more, in a new guest, and
-    said to be unsteady where it passes then: an emulated machine that shares its processors can stall for long.
+def passes_at(run: Callable[[], bool]) -> int:
+    """At which try it passes, 0 where it does not. In CI what fails is tried once more, in new guests, and said to be
+    unsteady where it passes then: an emulated machine that shares its processors can stall for long.
     """
+    return next((number for number in range(1, _TRIES + 1) if run()), 0)
+
+
+def say_unsteady(names: list[str]) -> None:
+    if names:
+        say(f"Unsteady, since they passed at their second try only: {', '.join(names)}")
+
+
+class Runner:
+    """Runs groups, some at a time, each in a clean guest."""
 
     def __init__(self, waiting: list[Group], arguments: list[str]) -> None:
         self._waiting, self._arguments = list(waiting), arguments
@@ -191,10 +207,9 @@ class Runner:
                 if not self._waiting:
                     return
                 group = self._waiting.pop(0)
-            while group.tries < TRIES and group.status not in (0, _NO_TESTS):
-                self._try(group)
+            passes_at(partial(self._try, group))
 
-    def _try(self, group: Group) -> None:
+    def _try(self, group: Group) -> bool:
         started = time.monotonic()
         group.tries += 1
         try:
@@ -203,10 +218,11 @@ class Runner:
             group.output = f"{why}\n"
         group.seconds = time.monotonic() - started
         with self._speaking:
-            outcome = "passed" if group.status == 0 else "FAILED"
+            outcome = "passed" if group.passed else "FAILED"
             again = ", at its second try" if group.tries > 1 else ""
             say(f"----- group {group.name}: {outcome} in {group.seconds:.1f} s{again}")
             say(group.output.rstrip("\n"))
+        return group.passed
 
     def _outside(self, group: Group) -> tuple[int, str]:
         group.report.unlink(missing_ok=True)
@@ -249,27 +265,33 @@ def run_groups(chosen: list[Group], arguments: list[str], at_once: int, report: 
     left = _not_allowed(report) if os.environ.get("CI") else []
     for line in left:
         say(f"FAILED (skipped, and not on the list tests/allowed_skips.txt) {line}")
-    unsteady = [group.name for group in chosen if group.tries > 1 and group.status == 0]
-    if unsteady:
-        say(f"Unsteady, since they passed at their second try only: {', '.join(unsteady)}")
+    say_unsteady([group.name for group in chosen if group.tries > 1 and group.passed])
     text = ", ".join(f"{number} {what}" for what, number in sorted(counts.items())) or "no tests"
     say(f"{'=' * 20} {text} in {time.monotonic() - started:.2f}s {'=' * 20}")
-    return not left and all(group.status in (0, _NO_TESTS) for group in chosen) and bool(counts["passed"])
+    return not left and all(group.passed for group in chosen) and bool(counts["passed"])
+
+
+def _suites_of(group: Group) -> list[ElementTree.Element]:
+    try:
+        return list(ElementTree.parse(group.report).iter("testsuite"))
+    except (OSError, ElementTree.ParseError):
+        return []
 
 
 def _merge(chosen: list[Group], report: Path) -> Counter[str]:
     merged = ElementTree.Element("testsuites")
     for group in chosen:
-        try:
-            merged.extend(ElementTree.parse(group.report).iter("testsuite"))
-        except (OSError, ElementTree.ParseError):
+        told = _suites_of(group)
+        merged.extend(told)
+        ended = group.passed or any(suite.find(f"testcase/{kind}") is not None for suite in told for kind in _FAILED)
+        if not told or not ended:
             suite = ElementTree.SubElement(merged, "testsuite", name=group.name)
             case = ElementTree.SubElement(suite, "testcase", classname=group.name, name="the group gets to its end")
             ElementTree.SubElement(case, "error", message=group.output[-1000:])
     counts: Counter[str] = Counter()
     for case in merged.iter("testcase"):
         kinds = {child.tag for child in case}
-        counts["failed" if kinds & {"failure", "error"} else "skipped" if "skipped" in kinds else "passed"] += 1
+        counts["failed" if kinds & _FAILED else "skipped" if "skipped" in kinds else "passed"] += 1
     report.parent.mkdir(parents=True, exist_ok=True)
     ElementTree.ElementTree(merged).write(report, encoding="unicode")
     return counts
