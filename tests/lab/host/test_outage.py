@@ -126,6 +126,11 @@ class Caller:
         self._guest.run(f"kill -9 -- -{self._group}", check=False)
         self._process.communicate()
 
+    def leave(self) -> None:
+        """Whatever it waits for: it ends with its guest."""
+        self._process.kill()
+        self._process.communicate()
+
 
 POOLS: dict[str, dict[str, Any]] = {
     "images": {"type": "dir", "path": "/srv/images"},
@@ -296,8 +301,8 @@ def hosts(guests: Guests) -> Iterator[tuple[Guest, Guest, Caller, Caller]]:
     suites.push_collection(host)
     with contextlib.ExitStack() as stack:
         call, under_way = Caller(host), Caller(host)
-        stack.callback(under_way.kill)
-        stack.callback(call.kill)
+        stack.callback(under_way.leave)
+        stack.callback(call.leave)
         yield server, host, call, under_way
 
 
