@@ -19,6 +19,7 @@ from ansible_collections.virt.storage.plugins.module_utils.backends import logic
 from ansible_collections.virt.storage.plugins.module_utils.backends.logical_changes import lower_pool, lower_volumes
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
+from ansible_collections.virt.storage.plugins.module_utils.engines.execute import execute
 from ansible_collections.virt.storage.plugins.module_utils.host import kernel, partitions
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
@@ -344,6 +345,33 @@ def test_made_anew():
         "lvrename",
         "lvremove",
     ]
+
+
+class Engine:
+    """Does nothing, and notes in which order it is told to, and to look at conditions."""
+
+    parallel = False
+
+    def __init__(self):
+        self.done = []
+
+    def prepare(self):
+        pass
+
+    def broken(self, conditions):
+        self.done.append("look")
+        return {}
+
+    def execute(self, operation):
+        self.done.append(operation.command.split()[0])
+
+
+def test_what_is_made_anew_is_looked_at_when_the_new_one_is_whole():
+    """Not before it is filled, which may take minutes: somebody may take the old one into use meanwhile."""
+    declared = entry("off", capacity=4 * MIB, recreate="always", content=Content(data=b"hello"))
+    steps, engine = lower_volumes(decide(declared).changes, found()), Engine()
+    execute(steps, engine)
+    assert engine.done == ["lvcreate", "dd", "look", "lvchange", "lvrename", "lvrename", "lvremove"]
 
 
 def test_leftovers_go_first():

@@ -318,3 +318,16 @@ def test_a_command_that_failed_says_what_it_was_for():
     assert outcome.error.subject == str(made.change.subject)
     assert outcome.error.as_dict()["message"] == f"{made.change.summary}: mount failed"
     assert str(outcome.error) == f"{made.change.summary}: mount failed (command: mount /a; exit status 32; no message)"
+
+
+@pytest.mark.parametrize(("others", "subject"), [(1, "volume p/0"), (2, "tool")])
+def test_a_command_that_failed_in_preparing_one_change_says_so_too(others, subject):
+    """What is prepared for several is none of them."""
+
+    class Failing(Engine):
+        def execute(self, operation):
+            raise StorageError("command_failed", "tool failed", subject="tool", command="tool /a", rc=1)
+
+    steps = [step("prepare", change=False), *(step(str(index), 0) for index in range(others))]
+    outcomes = execute([*steps, step("close", *range(len(steps)), change=False, always=True)], Failing())
+    assert {outcome.error.subject for outcome in outcomes[:-1]} == {subject}
