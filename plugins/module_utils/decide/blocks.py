@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ..model.facts import permissions_facts
 from ..model.goal import VolumeGoal
-from ..model.units import format_size, round_up
+from ..model.units import round_up
 from ..model.volume import Volume
 from .task import VolumesTask
 
@@ -102,8 +102,8 @@ def check_format(volume: Volume, known: Sequence[str], task: VolumesTask) -> Non
 
 
 def grown(have: Volume, size: int, wanted: int, task: VolumesTask) -> int:
-    """The size that a volume gets, of which ``wanted`` was declared. Raises ``no_space`` where it would grow by more
-    than the pool has left, and ``volume_backing`` where snapshots keep it from that.
+    """The size that a volume gets, of which ``wanted`` was declared. Raises ``no_space`` where a partition has no room
+    for that, and ``volume_backing`` where snapshots keep a volume from it.
     """
     if task.found.table is not None:
         from .cutting import resized
@@ -113,14 +113,6 @@ def grown(have: Volume, size: int, wanted: int, task: VolumesTask) -> int:
         from .allocated import check_grows
 
         check_grows(have, size, task)
-    usage, more = task.found.usage, size - (have.capacity or 0)
-    if usage is not None and more > usage.available and have.thin_pool is None:
-        raise task.refuse(
-            "no_space",
-            have.name,
-            f"{format_size(more)} more are asked for; pool {task.goal.pool} has {format_size(usage.available)} left",
-            "Free some space, or ask for less.",
-        )
     return size
 
 
