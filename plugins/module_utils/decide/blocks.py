@@ -50,7 +50,8 @@ def settle_block(entry: VolumeGoal, task: VolumesTask) -> Volume:
     capacity = None if volume.capacity is None else round_up(volume.capacity, task.found.granule)
     allocation = capacity if volume.allocation is None else round_up(volume.allocation, task.found.granule)
     path = task.found.volume_path(volume.name)
-    return replace(volume, type="block", path=path, capacity=capacity, allocation=allocation)
+    kind = None if volume.format == "raw" else volume.format  # it is not written anywhere that it is raw
+    return replace(volume, type="block", path=path, format=kind, capacity=capacity, allocation=allocation)
 
 
 def _check_name(volume: Volume, task: VolumesTask) -> None:

@@ -329,6 +329,15 @@ def test_a_thin_volume_with_a_snapshot_that_is_not_thin_is_not_resized():
     assert refused(entry("th", capacity=2**40), told=told) == "volume_backing"
 
 
+@pytest.mark.parametrize("recreate", ["never", "always"])
+def test_raw_is_no_format_that_a_volume_would_have(recreate):
+    """What is claimed is held against what LVM shows, which knows none."""
+    name = "new" if recreate == "never" else "off"
+    raw, plain = (decide(entry(name, recreate=recreate, capacity=8 * MIB, format=each)) for each in ("raw", None))
+    assert raw == plain
+    assert raw.changes[0].after.get("format") is None
+
+
 def test_what_is_not_there_may_still_be_made():
     decision = decide(entry("s", capacity=8 * MIB, thin_pool="later"), entry("x", backing=Backing(volume="later2")))
     assert [error.code for error in decision.missing] == ["backing_missing", "backing_missing"]
