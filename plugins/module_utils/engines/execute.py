@@ -33,12 +33,12 @@ class Outcome:
 
 def execute(steps: Sequence[Step], engine: Any) -> tuple[Outcome, ...]:
     """One outcome per step. A failure stops what needs the failed step and nothing else; a step marked ``always``
-    runs after those that it needs whatever became of them. Needs point to earlier steps."""
+    runs after those that it needs whatever became of them. Needs point to earlier steps, and so does ``after``."""
     engine.prepare()
     outcomes: dict[int, Outcome] = {}
     pending = list(range(len(steps)))
     while pending:
-        ready = [index for index in pending if all(need in outcomes for need in steps[index].needs)]
+        ready = [index for index in pending if outcomes.keys() >= {*steps[index].needs, *steps[index].after}]
         if not ready:
             raise ValueError(f"the steps {pending} need each other, or some that are not there")
         blocked = {index: _blocked(steps[index], steps, outcomes) for index in ready}
