@@ -300,6 +300,24 @@ def test_content(host, disk, tmp_path):
     assert not any(Path(disk.path(3)).read_bytes()[:MIB])
 
 
+def test_what_fails_with_one_partition_keeps_no_other_from_being_made(host, disk, tmp_path):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    plain, image = tmp_path / "plain.raw", tmp_path / "image.qcow2"
+    plain.write_bytes(b"text to compress" * (MIB // 16))
+    run("qemu-img", "convert", "-c", "-f", "raw", "-O", "qcow2", plain, image)
+    content = image.read_bytes()
+    image.write_bytes(content[: 5 * 65536] + b"\xff" * (len(content) - 5 * 65536))  # what is compressed can't be read
+    volumes = [
+        {"name": disk.name(1), "source": {"path": str(image)}},
+        *({"name": disk.name(number), "capacity": "8MiB"} for number in (2, 3)),
+    ]
+    result = host.volume(pool="cut", volumes=volumes)
+    assert [entry["status"] for entry in result["volumes"]] == ["failed", "changed", "changed"], result
+    assert {number: each.size for number, each in table(disk).items()} == {2: 8 * MIB, 3: 8 * MIB}
+    run("qemu-img", "create", "-q", "-f", "qcow2", image, "1M")
+    converges(host.volume, pool="cut", volumes=volumes)
+
+
 @pytest.mark.thorough
 def test_what_is_mounted_is_copied_only_while_nothing_is_written(host, disk, tmp_path):
     ok(host.pool(**pool_of(disk, "gpt")))

@@ -17,7 +17,7 @@ from ..host.signatures import HEAD, TAIL
 from ..model.change import UNKNOWN, Change
 from ..model.found import Found
 from ..model.operations import ChangeTable, Run, Step
-from ..model.tables import DOS, GPT, Table, type_made, type_of
+from ..model.tables import DOS, EXTENDED, GPT, Table, type_made, type_of
 from ..model.volume import Volume
 
 _SIZE_IN_IDENTITY = 2  # behind major and minor number: host/block.py
@@ -52,17 +52,47 @@ def lower_pool(change: Change, found: Found) -> list[Any]:
 
 
 def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Change], Any]) -> Sequence[Step]:
-    """One after the other: they all change one table."""
+    """One after the other, since they all change one table, whatever becomes of those that are independent."""
     table = found.table
     if table is None:
         return [Step((), change) for change in changes]
     lowering = _Lowering(found, table)
     steps: list[Step] = []
-    for change in changes:
+    for index, change in enumerate(changes):
         otherwise = instead(change)
         operations = lowering.lower(change) if otherwise is None else otherwise
-        steps.append(Step(tuple(operations), change, (len(steps) - 1,) if steps else ()))
+        needs = [before for before in range(index) if _needs(change, changes[before], table)]
+        steps.append(Step(tuple(operations), change, tuple(needs), after=(index - 1,) if index else ()))
     return _settling(steps)
+
+
+def _needs(change: Change, before: Change, table: Table) -> bool:
+    """Whether a change can be made only where an earlier one was."""
+    if before.action == "clean" or before.subject.volume in (change.subject.volume, *change.needs):
+        return True
+    if not change.wanted.extents or not before.wanted.extents:
+        return False
+    if table.label not in (DOS, GPT):
+        return change.action == "create"  # parted gives it the next number that is free
+    if "resize" not in (change.action, before.action) and _counts(change, table) and _counts(before, table):
+        return True
+    return change.action != "delete" and _frees(before, change, table)
+
+
+def _counts(change: Change, table: Table) -> bool:
+    """Whether it is a logical partition, of which the numbers have no holes, or the one that those are in."""
+    number = table.number(change.wanted.name) or 0
+    old = table.by_number(number)
+    extended = change.wanted.format == EXTENDED or (old is not None and table.is_extended(old))
+    return table.is_logical(number) or extended
+
+
+def _frees(before: Change, change: Change, table: Table) -> bool:
+    """Whether a partition gets a place that another one has until it is moved, or made smaller."""
+    old = table.by_number(table.number(before.wanted.name))
+    start = change.wanted.extents[0].start
+    end = start + (change.wanted.capacity or 0)
+    return old is not None and old.start < end and start < old.end and not table.is_extended(old)
 
 
 def _settling(steps: list[Step]) -> list[Step]:

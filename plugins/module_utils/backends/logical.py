@@ -46,6 +46,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
 def _group(pool: Pool, look: Look, holds: bool) -> Storage:
     name = pool.source.name or pool.name
     path = f"/dev/{name}"
+    lacking = None
     try:
         told = lvm.report(look)
     except StorageError as error:
@@ -53,7 +54,7 @@ def _group(pool: Pool, look: Look, holds: bool) -> Storage:
             raise
         if error.code != "tool_missing":
             return Storage(UNKNOWN_STORAGE, path, str(error))
-        told = lvm.Report((), ())
+        told, lacking = lvm.Report((), ()), error
     groups = told.named(name)
     if len(groups) == 1:
         return _ready(groups[0], pool, path, told, look, holds)
@@ -61,13 +62,27 @@ def _group(pool: Pool, look: Look, holds: bool) -> Storage:
         uuids = " and ".join(sorted(group.uuid for group in groups))
         what = f"there are {len(groups)} volume groups {name}: {uuids}"
         return _hampered(path, name, Problem("vg_duplicate", what, "Rename one by its uuid (vgrename UUID NEWNAME)."))
-    from .logical_devices import parts_to_build
+    return _not_shown(name, pool, path, told, look, lacking)
 
+
+def _not_shown(name: str, pool: Pool, path: str, told: lvm.Report, look: Look, lacking: StorageError | None) -> Storage:
+    """A group that LVM does not show is absent only where neither the kernel nor its devices have anything of it.
+    ``lacking``: there is no LVM to ask.
+    """
+    from .logical_devices import active_of, parts_to_build, unshown
+
+    active = active_of(name)
+    if active:
+        return _hampered(path, name, unshown(name, active, lacking))
+    parts = parts_to_build(name, pool, told, look, lacking)
+    untold = next((part for part in parts if part.kind == UNKNOWN_STORAGE), None)
+    if untold is not None:
+        return Storage(UNKNOWN_STORAGE, path, untold.why, parts=parts)
     return Storage(
         ABSENT,
         path,
         f"no volume group {name} on this host",
-        parts=parts_to_build(name, pool, told, look),
+        parts=parts,
         up=False,
         bring_up=_bring_up(name),
     )

@@ -97,7 +97,10 @@ def _flushed(nodes: Sequence[str]) -> list[ops.Sync]:
 def lower_volumes(
     changes: Sequence[Change], found: Found, instead: Callable[[Change], Any] = lambda change: None
 ) -> list[ops.Step]:
-    """A step for each change. New volumes are made under a name of their own, and renamed when they are whole."""
+    """A step for each change. New volumes are made under a name of their own, and renamed when they are whole: what
+    takes the place of an old one in a step before, so that the conditions for losing that are looked at when it is
+    whole, not minutes before.
+    """
     pool = found.running
     lowering = _Lowering("" if pool is None else _group_of(pool), found)
     steps: list[ops.Step] = []
@@ -106,7 +109,10 @@ def lower_volumes(
         name = change.subject.volume or ""
         otherwise = instead(change)
         needs = {ends[other] for other in (*change.needs, name, "") if other in ends}
-        operations = lowering.operations(change) if otherwise is None else otherwise
+        before, operations = lowering.operations(change) if otherwise is None else ([], otherwise)
+        if before:
+            steps.append(ops.Step(tuple(before), needs=tuple(sorted(needs))))
+            needs.add(len(steps) - 1)
         steps.append(ops.Step(tuple(operations), change, tuple(sorted(needs))))
         ends[name] = len(steps) - 1  # under the empty name: the removal of leftovers, for which all wait
     flushed = tuple(_flushed(lowering.devices))  # once for all of them
@@ -122,7 +128,13 @@ class _Lowering:
         self.devices = [node for facts in parts for node in cast("list[str]", facts["devices"])]
         self._count = 0
 
-    def operations(self, change: Change) -> list[Any]:
+    def operations(self, change: Change) -> tuple[list[Any], list[Any]]:
+        """Those that prepare the change, where nobody sees it, and those that make it."""
+        if change.action == "recreate":
+            return self._recreate(change.wanted)
+        return [], self._visible(change)
+
+    def _visible(self, change: Change) -> list[Any]:
         name = change.subject.volume or ""
         if change.action == "clean":
             return [_lvm("lvremove", "--yes", "--", *map(self._path, self.found.leftovers))]
@@ -132,8 +144,6 @@ class _Lowering:
             return [self._resize(change)]
         if change.action == "create":
             return self._create(change.wanted)
-        if change.action == "recreate":
-            return self._recreate(change.wanted)
         return []
 
     def _path(self, name: str) -> str:
@@ -165,13 +175,12 @@ class _Lowering:
         made = [self._make(volume, staged), *self._fill(volume, f"/dev/{self.group}/{staged}")]
         return [*made, _lvm("lvrename", "--", self.group, staged, volume.name)]
 
-    def _recreate(self, volume: Volume) -> list[Any]:
+    def _recreate(self, volume: Volume) -> tuple[list[Any], list[Any]]:
         if not _settled(volume):
-            return []
+            return [], []
         staged, old = self._staged(), self._staged()
-        return [
-            self._make(volume, staged),
-            *self._fill(volume, f"/dev/{self.group}/{staged}"),
+        made = [self._make(volume, staged), *self._fill(volume, f"/dev/{self.group}/{staged}")]
+        return made, [
             _lvm("lvchange", "--addtag", TAG, "--", self._path(volume.name)),
             _lvm("lvrename", "--", self.group, volume.name, old),
             _lvm("lvrename", "--", self.group, staged, volume.name),

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from ..host.look import Look
 
 LABELS = "physical volumes"
+_SHOWN = 5
 _MEMBER = "LVM2_member"
 _VOLUME = "LVM-"  # how the device-mapper uuids of its volumes begin
 _NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[a-zA-Z0-9+_.-]{1,127}\Z", re.ASCII)  # lvm(8): valid names
@@ -141,15 +142,39 @@ def _inside(group: lvm.Group) -> Problem | None:
 # --- a group that is not there ---------------------------------------------------------------------------------------
 
 
-def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple[Part, ...]:
+def active_of(group: str) -> list[str]:
+    """The names in device-mapper of the volumes of a group that are active (libdevmapper: dm_build_dm_name)."""
+    from ..host.block import mapped
+
+    start = group.replace("-", "--") + "-"
+    return [name for name in mapped(_VOLUME, start) if not name.startswith(start + "-")]
+
+
+def unshown(name: str, active: Sequence[str], lacking: StorageError | None) -> Problem:
+    """Of a group that is active and that LVM does not show, or of which there is no LVM to ask."""
+    shown = ", ".join(active[:_SHOWN]) + (", ..." if len(active) > _SHOWN else "")
+    what = f"volumes of the volume group {name} are active ({shown})"
+    if lacking is not None:
+        return Problem(lacking.code, f"{lacking.message}, and {what}", lacking.hint)
+    hint = f"Show it its devices ({_SHOW}, or its filters), or take away what is left of them (dmsetup remove NAME)."
+    return Problem("vg_hidden", f"{what}, but LVM does not show it", hint)
+
+
+def parts_to_build(
+    name: str, pool: Pool, told: lvm.Report, look: Look, lacking: StorageError | None = None
+) -> tuple[Part, ...]:
+    """What a group is to be built of; a part of the kind ``UNKNOWN_STORAGE`` where it may be there all the same.
+    ``lacking``: there is no LVM that could tell.
+    """
     what, paths = f"the volume group {name}", _declared(pool)
     if not paths:
-        hint = "Give source.devices to make it" + (
-            f", or show LVM where it is: {_SHOW}." if lvm.has_devices_file() else "."
-        )
-        return (Part(GROUP, what, ABSENT, problem=Problem("source_missing", f"there is no {what[4:]} here", hint)),)
+        return (Part(GROUP, what, ABSENT, problem=_nowhere(what, lacking)),)
     problem = _name_problem(name)
     devices, problems = _resolved(paths, look)
+    looked = {path: _look_at(path, device, told, look) for path, device in devices.items()}
+    hidden = next((path for path, each in looked.items() if each.hidden), None)
+    if hidden is not None:
+        return (_untold(what, hidden, looked[hidden], lacking),)
     making, nodes = f"make {what} of {', '.join(paths)}", sorted(device.node for device in devices.values())
     if problem is None and problems:
         problem = next((each for each in problems if each.code != "source_missing"), None)
@@ -157,10 +182,24 @@ def parts_to_build(name: str, pool: Pool, told: lvm.Report, look: Look) -> tuple
             return (Part(GROUP, what, ABSENT, problem=problems[0], making=making, facts={"devices": UNKNOWN}),)
     if problem is not None:
         return (Part(GROUP, what, ABSENT, problem=problem),)
-    looked = {path: _look_at(path, device, told, look) for path, device in devices.items()}
     group = replace(_to_make(what, looked), devices=tuple(nodes), making=making, facts={"devices": nodes})
     orphans = sorted((each for each in devices.values() if _orphan(each, told)), key=lambda device: device.node)
     return (group, _labels(orphans)) if orphans else (group,)
+
+
+def _nowhere(what: str, lacking: StorageError | None) -> Problem:
+    if lacking is not None:
+        return Problem(lacking.code, lacking.message, lacking.hint)
+    shown = f", or show LVM where it is: {_SHOW}." if lvm.has_devices_file() else "."
+    return Problem("source_missing", f"there is no {what[4:]} here", f"Give source.devices to make it{shown}")
+
+
+def _untold(what: str, path: str, seen: _Seen, lacking: StorageError | None) -> Part:
+    """It may be there: a device of it is a physical volume that LVM does not show."""
+    problem = seen.problem
+    if lacking is not None:
+        problem = Problem(lacking.code, f"{lacking.message}, and {path} is a physical volume", lacking.hint)
+    return Part(GROUP, what, UNKNOWN_STORAGE, f"{path} is a physical volume that LVM does not show", problem)
 
 
 def _to_make(what: str, looked: Mapping[str, _Seen]) -> Part:
@@ -213,7 +252,9 @@ def _orphan(device: Device, told: lvm.Report) -> bool:
 
 
 class _Seen(NamedTuple):
-    """What is on a device that a group is to take, as a Part (model/found.py) has it."""
+    """What is on a device that a group is to take, as a Part (model/found.py) has it. ``hidden``: a physical volume
+    that LVM does not show.
+    """
 
     kind: str = ABSENT
     why: str = ""
@@ -222,6 +263,7 @@ class _Seen(NamedTuple):
     users: tuple[User, ...] = ()
     requires: tuple[Condition, ...] = ()
     unseen: tuple[str, ...] = ()
+    hidden: bool = False
 
 
 def _look_at(path: str, device: Device, told: lvm.Report, look: Look) -> _Seen:
@@ -236,12 +278,13 @@ def _look_at(path: str, device: Device, told: lvm.Report, look: Look) -> _Seen:
     users, unseen = users_of(device, content, look)
     if content.problem:
         return _Seen(UNKNOWN_STORAGE, f"can't be read ({content.problem})", users=users, unseen=unseen)
-    seen = _Seen(users=users, requires=untouched(device, content), unseen=unseen)
+    names = set(content.names)
+    hidden = member is None and _MEMBER in names
+    seen = _Seen(users=users, requires=untouched(device, content), unseen=unseen, hidden=hidden)
     problem = _unfit(path, device, look)
     if problem is not None:
         return seen._replace(problem=problem)
-    names = set(content.names)
-    if member is None and _MEMBER in names:
+    if hidden:
         return seen._replace(kind=FOREIGN, why="is a physical volume", problem=_hidden(path, device))
     if content.text == BLANK or (names <= {_MEMBER} and _orphan(device, told)):
         return seen

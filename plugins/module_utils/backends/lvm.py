@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _DIRECTORY, _USUAL = "LVM_SYSTEM_DIR", "/etc/lvm"
 _WRITTEN = ("devices", "archive", "backup", "cache")
+_PLACE = "/run"  # of the copy, where we may write there: in memory, and gone with the next boot
 _FIELDS = {
     "vg": "vg_name,vg_uuid,vg_size,vg_free,vg_extent_size,vg_exported,vg_clustered,vg_lock_type,vg_permissions,"
     "vg_systemid,vg_missing_pv_count",
@@ -151,15 +152,25 @@ def report(look: Look) -> Report:
 
 
 def _ask(argv: Sequence[str], look: Look) -> Report:
-    with _system_directory() as environment:
-        told, warnings = _json(argv, look, environment)
-        try:
+    try:
+        with _system_directory() as environment:
+            told, warnings = _json(argv, look, environment)
             own = _own(told, look, environment)
             return parse(told, warnings, own)
-        except (KeyError, AttributeError, TypeError) as error:
-            from ..host.run import misprinted
+    except (KeyError, AttributeError, TypeError) as error:
+        from ..host.run import misprinted
 
-            raise misprinted(argv, f"report: {error}") from None
+        raise misprinted(argv, f"report: {error}") from None
+    except OSError as error:
+        raise _not_copied(error) from error
+
+
+def _not_copied(error: OSError) -> StorageError:
+    if isinstance(error, PermissionError):
+        code, hint = "not_readable", "Run as a user who may read it (become: true)."
+    else:
+        code, hint = "operation_failed", f"See that there is room in {_PLACE}, and that it can be written."
+    return StorageError(code, f"LVM can't be asked, with a copy of its devices file: {error}", subject="lvm", hint=hint)
 
 
 def _own(told: Any, look: Look, environment: Mapping[str, str]) -> frozenset[str]:
@@ -208,8 +219,11 @@ def _usual_directory() -> str:
 
 
 def has_devices_file() -> bool:
-    """Whether LVM may look at the devices of its file only (lvmdevices(8))."""
-    return bool(_devices_files(_usual_directory()))
+    """Whether LVM may look at the devices of its file only (lvmdevices(8)); so it may where nobody can tell."""
+    try:
+        return bool(_devices_files(_usual_directory()))
+    except OSError:
+        return True
 
 
 def _devices_files(directory: str) -> list[str]:
@@ -234,7 +248,8 @@ def _system_directory() -> Iterator[dict[str, str]]:
     import shutil
     import tempfile
 
-    with tempfile.TemporaryDirectory(prefix="virt-storage-") as private:
+    place = _PLACE if os.access(_PLACE, os.W_OK) else None
+    with tempfile.TemporaryDirectory(prefix="virt-storage-", dir=place) as private:
         for entry in os.listdir(usual):
             if entry not in _WRITTEN:
                 os.symlink(os.path.join(usual, entry), os.path.join(private, entry))

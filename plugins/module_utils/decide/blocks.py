@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from ..model.facts import permissions_facts
 from ..model.goal import VolumeGoal
-from ..model.units import format_size, round_up
+from ..model.units import round_up
 from ..model.volume import Volume
 from .task import VolumesTask
 
@@ -50,7 +50,8 @@ def settle_block(entry: VolumeGoal, task: VolumesTask) -> Volume:
     capacity = None if volume.capacity is None else round_up(volume.capacity, task.found.granule)
     allocation = capacity if volume.allocation is None else round_up(volume.allocation, task.found.granule)
     path = task.found.volume_path(volume.name)
-    return replace(volume, type="block", path=path, capacity=capacity, allocation=allocation)
+    kind = None if volume.format == "raw" else volume.format  # it is not written anywhere that it is raw
+    return replace(volume, type="block", path=path, format=kind, capacity=capacity, allocation=allocation)
 
 
 def _check_name(volume: Volume, task: VolumesTask) -> None:
@@ -102,8 +103,8 @@ def check_format(volume: Volume, known: Sequence[str], task: VolumesTask) -> Non
 
 
 def grown(have: Volume, size: int, wanted: int, task: VolumesTask) -> int:
-    """The size that a volume gets, of which ``wanted`` was declared. Raises ``no_space`` where it would grow by more
-    than the pool has left, and ``volume_backing`` where snapshots keep it from that.
+    """The size that a volume gets, of which ``wanted`` was declared. Raises ``no_space`` where a partition has no room
+    for that, and ``volume_backing`` where snapshots keep a volume from it.
     """
     if task.found.table is not None:
         from .cutting import resized
@@ -113,14 +114,6 @@ def grown(have: Volume, size: int, wanted: int, task: VolumesTask) -> int:
         from .allocated import check_grows
 
         check_grows(have, size, task)
-    usage, more = task.found.usage, size - (have.capacity or 0)
-    if usage is not None and more > usage.available and have.thin_pool is None:
-        raise task.refuse(
-            "no_space",
-            have.name,
-            f"{format_size(more)} more are asked for; pool {task.goal.pool} has {format_size(usage.available)} left",
-            "Free some space, or ask for less.",
-        )
     return size
 
 

@@ -102,7 +102,7 @@ def _make(part: Part, goal: PoolGoal, wanted: Pool, where: str = "") -> Change:
 
 
 def _meet(part: Part, problem: Problem, subject: str, missing: list[StorageError]) -> None:
-    if problem.code not in MISSING_CODES:
+    if problem.code not in (*MISSING_CODES, "tool_missing"):
         raise problem.error(subject)
     if part.barred is not None:
         raise part.barred.error(subject)

@@ -13,7 +13,7 @@ from typing import Any
 from ..model.change import Change
 from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
-from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNSEEN, Found, Part
+from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNSEEN, Found, Part, Storage
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
 from ..model.types import PoolType, row_of
@@ -74,7 +74,7 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
             subject=subject,
             hint="Undefine the pool without touching it (state: absent).",
         )
-    if storage.kind not in (READY, ABSENT):
+    if storage.kind not in (READY, ABSENT) or _is_unasked(storage):
         if storage.problem is not None:
             raise storage.problem.error(subject)
         raise unreadable(goal, storage.path, storage.why)
@@ -86,6 +86,11 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
             subject=subject,
             hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
         )
+
+
+def _is_unasked(storage: Storage) -> bool:
+    """Whether nothing of it is seen, and what would show it is not installed."""
+    return storage.kind == ABSENT and storage.problem is not None and storage.problem.code == "tool_missing"
 
 
 def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
@@ -125,7 +130,8 @@ def is_gone(goal: PoolGoal, found: Found) -> bool:
             subject=str(subject_of(goal)),
             hint="If that is the pool's, define it first (state: present), then delete it.",
         )
-    return storage.kind == FOREIGN or (storage.problem is not None and storage.problem.code == "source_missing")
+    missing = storage.problem is not None and storage.problem.code == "source_missing"
+    return storage.kind == FOREIGN or missing or _is_unasked(storage)
 
 
 def _delete_parts(goal: PoolGoal, found: Found, existing: Pool | None) -> list[Change]:

@@ -314,6 +314,8 @@ def _freed(task: VolumesTask) -> int:
 
 def _reserved(change: Change, task: VolumesTask) -> int:
     volume = change.wanted
+    if change.action == "resize":
+        return _grown(volume, task)
     if change.action not in ("create", "recreate") or volume is None:
         return 0
     if volume.format is not None and volume.format in task.found.row.made_here:
@@ -323,3 +325,11 @@ def _reserved(change: Change, task: VolumesTask) -> int:
     if volume.preallocation in ("falloc", "full"):
         return volume.capacity or 0
     return volume.allocation or 0
+
+
+def _grown(volume: Volume, task: VolumesTask) -> int:
+    """By how much a block volume grows that has all of its space."""
+    have = task.found.volumes[volume.name]
+    if have.type != "block" or have.thin_pool is not None:
+        return 0
+    return max(0, (volume.capacity or 0) - (have.capacity or 0))

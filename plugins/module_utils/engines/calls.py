@@ -22,6 +22,7 @@ from ..model.found import READY, UNSEEN, Found
 from ..model.partitions import daemon_deletes, removing
 from ..model.pool import Pool
 from ..model.qcow2 import DEFAULT_COMPAT
+from ..model.tables import GPT
 from ..model.types import POOL_TYPES
 from ..model.volume import Volume
 from .local import LocalHost, of_volumes
@@ -32,6 +33,7 @@ _SECTOR = 512
 _PERMISSION_BITS = 0o777
 # What changes a volume so that the daemon does not see it by itself: it keeps names, formats and backing in memory.
 _UNNOTICED = ("create", "recreate", "delete", "amend", "rebase")
+_NUMBERING = {"create", "recreate", "delete"}  # of partitions
 
 
 class Calls:
@@ -159,11 +161,20 @@ class Calls:
                 continue
             name = change.subject.volume or ""
             needs = {ends[other] for other in (*change.needs, name) if other in ends}
-            if steps and not self.found.row.file_tree:
-                needs.add(len(steps) - 1)  # what is cut from one device is cut in this order
+            needs |= {index for index, step in enumerate(steps) if self._counts(change, step.change, pool)}
+            # What is cut from one device is cut in this order.
+            after = (len(steps) - 1,) if steps and not self.found.row.file_tree else ()
             ends[name] = len(steps)
-            steps.append(ops.Step(tuple(self._far(change, pool)), change, tuple(sorted(needs))))
+            steps.append(ops.Step(tuple(self._far(change, pool)), change, tuple(sorted(needs)), after=after))
         return steps
+
+    def _counts(self, change: Change, before: Change, pool: Pool) -> bool:
+        """Whether a partition gets or has its number only where an earlier change was made: a daemon gives new ones the
+        next that is free, and those that are in the extended one of a dos label have no holes.
+        """
+        if not self.found.row.partitions or not {change.action, before.action} <= _NUMBERING:
+            return False
+        return change.action != "delete" or (before.action != "create" and pool.source.format != GPT)
 
     def _far(self, change: Change, pool: Pool) -> Iterator[Any]:
         """All through the daemon: decide/unseen.py has refused what it has no call for."""

@@ -33,12 +33,12 @@ class Outcome:
 
 def execute(steps: Sequence[Step], engine: Any) -> tuple[Outcome, ...]:
     """One outcome per step. A failure stops what needs the failed step and nothing else; a step marked ``always``
-    runs after those that it needs whatever became of them. Needs point to earlier steps."""
+    runs after those that it needs whatever became of them. Needs point to earlier steps, and so does ``after``."""
     engine.prepare()
     outcomes: dict[int, Outcome] = {}
     pending = list(range(len(steps)))
     while pending:
-        ready = [index for index in pending if all(need in outcomes for need in steps[index].needs)]
+        ready = [index for index in pending if outcomes.keys() >= {*steps[index].needs, *steps[index].after}]
         if not ready:
             raise ValueError(f"the steps {pending} need each other, or some that are not there")
         blocked = {index: _blocked(steps[index], steps, outcomes) for index in ready}
@@ -54,6 +54,8 @@ def _blocked(step: Step, steps: Sequence[Step], outcomes: dict[int, Outcome]) ->
         if outcome.status == DONE:
             continue
         if steps[need].change is None:
+            if outcome.error is not None and _is_for_one(need, steps):
+                _say_what_for(outcome.error, step)
             return Outcome(FAILED, outcome.error)
         error = StorageError(
             "not_done",
@@ -63,6 +65,17 @@ def _blocked(step: Step, steps: Sequence[Step], outcomes: dict[int, Outcome]) ->
         )
         return Outcome(SKIPPED, error)
     return None
+
+
+def _is_for_one(index: int, steps: Sequence[Step]) -> bool:
+    """Whether a step prepares one change only, so that what it fails with is that one's."""
+    return sum(index in step.needs for step in steps if step.change is not None) == 1
+
+
+def _say_what_for(error: StorageError, step: Step) -> None:
+    """A command that failed knows only its tool."""
+    if error.command and step.change is not None:
+        error.doing, error.subject = step.change.summary, str(step.change.subject)
 
 
 def _run_wave(indices: Sequence[int], steps: Sequence[Step], engine: Any) -> dict[int, Outcome]:
@@ -107,8 +120,7 @@ def _run_step(step: Step, engine: Any) -> Outcome:
             engine.execute(operation)
             done += 1
     except StorageError as error:
-        if error.command and step.change is not None:  # it knows only its tool
-            error.doing, error.subject = step.change.summary, str(step.change.subject)
+        _say_what_for(error, step)
         return Outcome(FAILED, error, _halfway(step, done, error))
     except (ValueError, MemoryError) as error:
         what = "" if step.change is None else str(step.change.subject)

@@ -90,7 +90,7 @@ def arrange(
             offset = len(steps)
             for step in lower_volumes(volume_changes):
                 needs = tuple(need + offset for need in step.needs) or ((offset - 1,) if offset else ())
-                steps.append(step._replace(needs=needs))
+                steps.append(step._replace(needs=needs, after=tuple(other + offset for other in step.after)))
     return steps
 
 

@@ -189,6 +189,13 @@ def _mapped(dm_uuid: str) -> tuple[str | None, int | None]:
     return None, int(match.group(1))
 
 
+def mapped(uuid: str, name: str) -> list[str]:
+    """The names in device-mapper of what is active there and has a uuid and a name that begin so."""
+    places = [f"{_SYS}/class/block/{each}" for each in _names(f"{_SYS}/class/block") if each.startswith("dm-")]
+    names = [attribute(place, "dm/name") for place in places if attribute(place, "dm/uuid").startswith(uuid)]
+    return sorted(each for each in names if each.startswith(name))
+
+
 def _partitions(directory: str, dm_uuid: str) -> tuple[str, ...]:
     found = []
     try:

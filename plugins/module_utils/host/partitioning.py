@@ -52,21 +52,26 @@ class _Held(NamedTuple):
 def change_table(op: ChangeTable, held: Sequence[int], timeout: float | None) -> None:
     """Raises ``changed_meanwhile`` or ``locked`` before it does anything, ``device_in_use`` and what commands raise."""
     seconds = timeout or SECONDS
-    with locked(same_device(op.disk, op.identity, seconds), seconds) as descriptor:
-        work = _Held(descriptor, (*held, descriptor), max(seconds, SECONDS))
-        device = same_device(op.disk, op.identity, 0)
-        table = _checked(op, device, work)
-        if not op.label:
-            check_unused(device, seconds)
-        elif op.argv:
-            _check_alone(device, op.unseen)
-        _change(op, device, work)
-        if op.argv:
-            table = _table(op.made or op.label, device, op, work)
-        _tell_kernel(device, table, op, work)
-        _check_made(op, table)
-    if op.settle:
-        settle(seconds)
+    try:
+        with locked(same_device(op.disk, op.identity, seconds), seconds) as descriptor:
+            _change_locked(op, _Held(descriptor, (*held, descriptor), max(seconds, SECONDS)), seconds)
+    finally:  # for those before it, too
+        if op.settle:
+            settle(seconds)
+
+
+def _change_locked(op: ChangeTable, work: _Held, seconds: float) -> None:
+    device = same_device(op.disk, op.identity, 0)
+    table = _checked(op, device, work)
+    if not op.label:
+        check_unused(device, seconds)
+    elif op.argv:
+        _check_alone(device, op.unseen)
+    _change(op, device, work)
+    if op.argv:
+        table = _table(op.made or op.label, device, op, work)
+    _tell_kernel(device, table, op, work)
+    _check_made(op, table)
 
 
 def _change(op: ChangeTable, device: Device, work: _Held) -> None:

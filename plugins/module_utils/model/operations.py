@@ -546,6 +546,7 @@ class Truncate(NamedTuple):
 
 class Step(NamedTuple):
     """The operations of one change. ``needs`` are indices of earlier steps; ``always``: run after them whatever failed.
+    ``after`` are those of steps that it must not run beside, whatever becomes of them.
 
     A step without a change prepares something for others; what it fails with, they fail with. ``seen``: so many of
     its operations, the last ones, are all that others see of it; what is before them works where nothing stays.
@@ -556,6 +557,7 @@ class Step(NamedTuple):
     needs: tuple[int, ...] = ()
     always: bool = False
     seen: int | None = None
+    after: tuple[int, ...] = ()
 
 
 class NoteDirectory(NamedTuple):

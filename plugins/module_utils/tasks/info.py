@@ -21,7 +21,7 @@ from ..model.found import Found
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..report.records import POOL_FIELDS, VOLUME_FIELDS, pool_record, volume_record
-from .outcome import described, watched
+from .outcome import described, not_readable, watched
 
 _OF_POOLS = (*POOL_FIELDS, "volumes", "xml")
 _OF_VOLUMES = ("pool", *VOLUME_FIELDS, "xml")
@@ -100,8 +100,9 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
             record["volumes"] = [v.name if depth == "names" else volume_record(v, found.unlisted) for v in shown]
         if params["xml"]:
             record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
-    except StorageError as error:
-        return {"name": name, "state": "unknown", "error": error.as_dict()}
+    except (StorageError, OSError) as error:
+        why = not_readable(error) if isinstance(error, OSError) else error
+        return {"name": name, "state": "unknown", "error": why.as_dict()}
     return record
 
 
@@ -118,10 +119,11 @@ def run_volumes(module: AnsibleModule) -> None:
     for name in _pools_asked(engine, params):
         try:
             records += _volumes(engine, name, params)
-        except StorageError as error:
+        except (StorageError, OSError) as error:
             if params["pool"] is not None:
                 raise
-            errors.append({"pool": name, **error.as_dict()})
+            why = not_readable(error) if isinstance(error, OSError) else error
+            errors.append({"pool": name, **why.as_dict()})
     module.exit_json(changed=False, volumes=records, errors=errors, engine=described(engine))
 
 

@@ -54,7 +54,12 @@ def run_guarded(
     except StorageError as error:
         _refuse(module, error)
     except OSError as error:
-        _refuse(module, StorageError("not_readable", str(error), subject=str(error.filename or ""), hint=_LOOK))
+        _refuse(module, not_readable(error))
+
+
+def not_readable(error: OSError) -> StorageError:
+    """What looking failed with where nothing else says what that means."""
+    return StorageError("not_readable", str(error), subject=str(error.filename or ""), hint=_LOOK)
 
 
 def _run(module: AnsibleModule, task: Callable[[AnsibleModule], None]) -> None:

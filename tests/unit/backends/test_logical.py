@@ -15,15 +15,24 @@ from types import SimpleNamespace
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.backends import logical, logical_devices, lvm
+from ansible_collections.virt.storage.plugins.module_utils.backends import holding, logical, logical_devices, lvm
 from ansible_collections.virt.storage.plugins.module_utils.backends.logical_changes import lower_pool, lower_volumes
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
 from ansible_collections.virt.storage.plugins.module_utils.decide.volumes import decide_volumes
-from ansible_collections.virt.storage.plugins.module_utils.host import kernel, partitions
+from ansible_collections.virt.storage.plugins.module_utils.engines.execute import execute
+from ansible_collections.virt.storage.plugins.module_utils.host import (
+    block,
+    kernel,
+    partitions,
+    signatures,
+    sources,
+)
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device
+from ansible_collections.virt.storage.plugins.module_utils.host.signatures import Content as Held
+from ansible_collections.virt.storage.plugins.module_utils.host.signatures import Signature
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Change, Condition, Subject
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
-from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found
+from ansible_collections.virt.storage.plugins.module_utils.model.found import READY, UNKNOWN_STORAGE, Found, Problem
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal, Scope, VolumeGoal, VolumesGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import Taken
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source, SourceDevice
@@ -188,6 +197,111 @@ def test_a_group_that_nobody_declared_devices_of():
     assert not there.up
 
 
+# --- a group that LVM does not show ----------------------------------------------------------------------------------
+
+NOTHING = {"report": []}
+ON_A_DISK = replace(POOL, source=Source(name="vg1", devices=(SourceDevice("/nodev/sdb"),)))
+
+
+class NoLvm:
+    """lvm2 is not installed."""
+
+    def once(self, key, look):
+        raise StorageError("tool_missing", "lvm is not installed on this host", hint="Install it: lvm2.")
+
+
+@pytest.fixture
+def host(monkeypatch):
+    """A host with one disk and what is active in device-mapper; LVM shows no group."""
+
+    def looked(pool, content="", active=(), lvm2=True, problem=""):
+        disk = Device("/nodev/sdb", "/nodev/sdb", (8, 16), MIB, 512, False, "disk")
+        held = Held((Signature(content),) if content else (), problem=problem)
+        look = Look(NOTHING) if lvm2 else NoLvm()
+        monkeypatch.setattr(look, "left", lambda subject: 1.0, raising=False)
+        monkeypatch.setattr(sources, "resolve", lambda path, look: disk)
+        monkeypatch.setattr(signatures, "content_at", lambda node, seconds: held)
+        monkeypatch.setattr(holding, "users_of", lambda device, content, look: ((), ()))
+        monkeypatch.setattr(logical_devices, "_unfit", lambda path, device, look: None)
+        monkeypatch.setattr(block, "mapped", lambda uuid, name: [each for each in active if each.startswith(name)])
+        there = logical.observe(pool, look, True)
+        return Found("vg1", pool, live=pool, started=True, storage=there, current=replace(there, ours=True))
+
+    return looked
+
+
+def outcome(state, known):
+    """The code of what is refused or missing, else the actions that are planned."""
+    try:
+        decision = decide_pool(PoolGoal(known.definition or POOL, state, allow=frozenset({"nonempty"})), known)
+    except StorageError as error:
+        return error.code
+    missing = [f"{error.code} later" for error in decision.missing]
+    return missing or [change.action for change in decision.changes]
+
+
+@pytest.mark.parametrize("state", ["deleted", "absent", "inactive"])
+@pytest.mark.parametrize(
+    ("pool", "seen", "code"),
+    [
+        pytest.param(ON_A_DISK, {"content": "LVM2_member"}, "vg_hidden", id="hidden"),
+        pytest.param(ON_A_DISK, {"content": "LVM2_member", "lvm2": False}, "tool_missing", id="hidden-without-lvm2"),
+        pytest.param(ON_A_DISK, {"problem": "an I/O error"}, "storage_unreadable", id="unreadable"),
+        pytest.param(POOL, {"active": ["vg1-l1"]}, "vg_hidden", id="active"),
+        pytest.param(ON_A_DISK, {"active": ["vg1-l1"]}, "vg_hidden", id="active-and-lost"),
+        pytest.param(POOL, {"active": ["vg1-l1"], "lvm2": False}, "tool_missing", id="active-without-lvm2"),
+    ],
+)
+def test_a_group_that_is_not_shown_is_not_taken_for_absent(host, pool, seen, code, state):
+    """What was activated would stay so, with nothing to say so; what is to be deleted would stay, too."""
+    known = host(pool, **seen)
+    assert known.storage.kind == UNKNOWN_STORAGE
+    assert outcome(state, known) == code
+
+
+@pytest.mark.parametrize("seen", [{}, {"content": "ext4"}, {"active": ["vg1--b-l1", "vg1--l1"]}], ids=str)
+def test_a_group_of_which_nothing_is_there_is_absent(host, seen):
+    """The active ones are those of the groups vg1-b and vg1-l1."""
+    assert outcome("inactive", host(ON_A_DISK, **seen)) == ["stop"]
+    assert outcome("deleted", host(ON_A_DISK, **seen)) == ["stop", "undefine"]
+
+
+def test_a_group_that_nobody_can_ask_for_may_be_let_go_and_is_not_deleted(host):
+    known = host(POOL, lvm2=False)
+    assert outcome("inactive", known) == ["stop"]
+    assert outcome("deleted", known) == "tool_missing"
+    assert outcome("deleted", replace(known, definition=None, live=None, started=False)) == []
+
+
+@pytest.mark.parametrize(
+    ("pool", "seen"), [(POOL, {}), (ON_A_DISK, {"content": "LVM2_member"}), (POOL, {"active": ["vg1-l1"]})]
+)
+def test_an_earlier_task_may_install_lvm2(host, pool, seen):
+    known = replace(host(pool, lvm2=False, **seen), started=False, live=None)
+    assert outcome("active", known) == ["tool_missing later"]
+
+
+def test_a_hidden_device_counts_whatever_else_is_wrong(host, monkeypatch):
+    """Such as another one that is not there, or a name that is in /dev, as it is while the group is active."""
+    monkeypatch.setattr(logical_devices, "_name_problem", lambda name: Problem("invalid_name", "", ""))
+    assert outcome("deleted", host(ON_A_DISK, content="LVM2_member")) == "vg_hidden"
+    gone = SourceDevice("/nodev/gone")
+    both = replace(ON_A_DISK, source=replace(ON_A_DISK.source, devices=(*ON_A_DISK.source.devices, gone)))
+    known = host(both, content="LVM2_member")
+    there = sources.resolve
+
+    def resolve(path, look):
+        if path == gone.path:
+            raise StorageError("source_missing", "it is gone")
+        return there(path, look)
+
+    monkeypatch.setattr(sources, "resolve", resolve)
+    look = Look(NOTHING)
+    look.left = lambda subject: 1.0
+    seen = logical.observe(both, look, True)
+    assert outcome("deleted", replace(known, storage=seen, current=seen)) == "vg_hidden"
+
+
 def test_leftovers_are_no_volumes():
     told = reported()
     told["report"][0]["lv"][0].update(lv_name="virt-storage.0", lv_tags="virt-storage")
@@ -225,9 +339,9 @@ def commands(*entries, told=REPORT):
     return [operation.command for step in steps for operation in step.operations]
 
 
-def refused(*entries):
+def refused(*entries, told=REPORT):
     with pytest.raises(StorageError) as caught:
-        decide(*entries)
+        decide(*entries, told=told)
     return caught.value.code
 
 
@@ -311,11 +425,30 @@ def test_a_volume_with_content():
         (entry("tp", capacity=4 * MIB, allow=["shrink"]), "volume_differs"),
         (entry("l1", capacity=12 * MIB, thin_pool="tp"), "volume_differs"),
         (entry("l1", capacity=12 * MIB, format=THIN_POOL), "volume_differs"),
-        (entry("st", capacity=2**40), "no_space"),
     ],
 )
 def test_what_is_refused(declared, code):
     assert refused(declared) == code
+
+
+def test_a_volume_that_grows_by_more_than_there_is():
+    assert decide(entry("st", capacity=2**40)).refusal.code == "no_space"
+
+
+def test_a_thin_volume_with_a_snapshot_that_is_not_thin_is_not_resized():
+    """LVM resizes the origin of one only while that is inactive; a thin snapshot, which it has too, is no matter."""
+    told = reported()
+    next(row for row in told["report"][0]["lv"] if row["lv_name"] == "sn")["origin"] = "th"
+    assert refused(entry("th", capacity=2**40), told=told) == "volume_backing"
+
+
+@pytest.mark.parametrize("recreate", ["never", "always"])
+def test_raw_is_no_format_that_a_volume_would_have(recreate):
+    """What is claimed is held against what LVM shows, which knows none."""
+    name = "new" if recreate == "never" else "off"
+    raw, plain = (decide(entry(name, recreate=recreate, capacity=8 * MIB, format=each)) for each in ("raw", None))
+    assert raw == plain
+    assert raw.changes[0].after.get("format") is None
 
 
 def test_what_is_not_there_may_still_be_made():
@@ -344,6 +477,33 @@ def test_made_anew():
         "lvrename",
         "lvremove",
     ]
+
+
+class Engine:
+    """Does nothing, and notes in which order it is told to, and to look at conditions."""
+
+    parallel = False
+
+    def __init__(self):
+        self.done = []
+
+    def prepare(self):
+        pass
+
+    def broken(self, conditions):
+        self.done.append("look")
+        return {}
+
+    def execute(self, operation):
+        self.done.append(operation.command.split()[0])
+
+
+def test_what_is_made_anew_is_looked_at_when_the_new_one_is_whole():
+    """Not before it is filled, which may take minutes: somebody may take the old one into use meanwhile."""
+    declared = entry("off", capacity=4 * MIB, recreate="always", content=Content(data=b"hello"))
+    steps, engine = lower_volumes(decide(declared).changes, found()), Engine()
+    execute(steps, engine)
+    assert engine.done == ["lvcreate", "dd", "look", "lvchange", "lvrename", "lvrename", "lvremove"]
 
 
 def test_leftovers_go_first():

@@ -6,14 +6,20 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import stat
+import tempfile
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.backends import logical_sources, lvm
+from ansible_collections.virt.storage.plugins.module_utils.backends import logical, logical_sources, lvm
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.model.discovery import Query
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
+from ansible_collections.virt.storage.plugins.module_utils.model.found import UNKNOWN_STORAGE
+from ansible_collections.virt.storage.plugins.module_utils.model.pool import Pool, Source
 
 UUID = "G1PIHV-KiS4-Rbwv-kLv5-hRIV-Ei3c-rM3pwJ"
 
@@ -182,6 +188,35 @@ def test_the_devices_file_is_respected_and_not_changed(etc_lvm, tmp_path):
 def test_without_a_devices_file_nothing_is_made(etc_lvm, tmp_path):
     assert report() == lvm.Report((), ())
     assert (tmp_path / "told").read_text(encoding="utf-8").strip() == str(etc_lvm)
+
+
+def test_a_full_tmp_is_no_matter_where_run_can_be_written(etc_lvm, tmp_path, monkeypatch):
+    (etc_lvm / "devices" / "system.devices").write_text("", encoding="utf-8")
+    place = tmp_path / "run"
+    place.mkdir()
+    monkeypatch.setattr(lvm, "_PLACE", str(place))
+    monkeypatch.setattr(tempfile, "tempdir", "/nodev/null")
+    assert report() == lvm.Report((), ())
+    assert (tmp_path / "told").read_text(encoding="utf-8").startswith(str(place))
+    assert list(place.iterdir()) == []
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.ENOSPC, "operation_failed"), (errno.EACCES, "not_readable")])
+def test_a_devices_file_that_can_not_be_copied_is_an_error_of_lvm(etc_lvm, monkeypatch, number, code):
+    """Of which a pool is a record, rather than the end of all looking."""
+    (etc_lvm / "devices" / "system.devices").write_text("", encoding="utf-8")
+
+    def copy(*paths):
+        raise OSError(number, os.strerror(number), *paths[:1])
+
+    monkeypatch.setattr(shutil, "copy", copy)
+    monkeypatch.setattr(logical, "unable", lambda row, formats: None)
+    with pytest.raises(StorageError) as caught:
+        report()
+    assert (caught.value.code, caught.value.subject) == (code, "lvm")
+    assert os.strerror(number) in caught.value.message
+    pool = Pool("vg", "logical", path="/dev/vg", source=Source(name="vg"))
+    assert logical.observe(pool, Look(10, "", ""), False).kind == UNKNOWN_STORAGE
 
 
 @pytest.mark.parametrize("printed", ["", "{}", "[]", '{"report": [{"pv": 1}]}', '{"report": [{"vg": [{}]}]}'])

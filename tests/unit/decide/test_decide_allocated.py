@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see LICENSE or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Volumes of a volume group: whether there is room for them."""
+"""Volumes of a volume group: whether there is room for them, and for more of them."""
 
 from __future__ import annotations
 
@@ -66,3 +66,27 @@ def test_what_is_left_of_a_task_that_was_ended_takes_no_room_twice(hidden, lefto
     found = replace(group(available), volumes={"v": have}, usage=used, leftovers=leftovers)
     entry = VolumeGoal(Volume("p", 16 * MIB, format="thin-pool"), "present")
     assert (decide_volumes(VolumesGoal("vg", (entry,)), found).refusal is None) is fits
+
+
+@pytest.mark.parametrize(
+    ("growing", "made", "fits"),
+    [
+        ({"a": 72}, {}, True),
+        ({"a": 72, "b": 72}, {}, False),
+        ({"a": 72, "b": 44}, {}, True),
+        ({"a": 72}, {"new": 40}, False),
+        ({"a": 72, "b": 4}, {"new": 36}, True),  # what shrinks gives back nothing that is there before
+        ({"a": 72, "b": 4}, {"new": 40}, False),
+        ({"a": 72, "thin": 1024}, {}, True),
+    ],
+)
+def test_volumes_that_grow_need_room_together(growing, made, fits):
+    """LVM takes one after the other, so that check mode has to know that it refuses the last."""
+    there = {name: Volume(name, 8 * MIB, type="block", path=f"/dev/vg/{name}") for name in ("a", "b", "thin")}
+    there["thin"] = replace(there["thin"], thin_pool="tp")
+    sizes = {**growing, **made}
+    entries = [VolumeGoal(Volume(n, s * MIB), "present", allow=frozenset({"shrink"})) for n, s in sizes.items()]
+    decision = decide_volumes(VolumesGoal("vg", tuple(entries)), replace(group(100), volumes=there))
+    assert len(decision.changes) == len(sizes)
+    assert (decision.refusal is None) is fits
+    assert fits or decision.refusal.code == "no_space"

@@ -328,3 +328,54 @@ def test_of_a_disk_that_could_not_be_looked_at_nothing_is_taken(declared):
 @pytest.mark.parametrize("declared", [volume(1, 19), volume(1, state="absent"), volume(3, state="absent")])
 def test_nobody_is_asked_about_the_disk_where_none_of_it_is_taken(declared):
     assert GROUND not in volumes_at_stake(VolumesGoal("cut", (declared,)), found(FIRST))
+
+
+# --- what needs what -------------------------------------------------------------------------------------------------
+
+
+def order(there, *entries):
+    """What each step needs, by the names of volumes and in the order in which they are changed."""
+    changes = decide(there, *entries).changes
+    steps = lower_volumes(changes, there, lambda each: None)
+    assert [step.after for step in steps] == [(index - 1,) if index else () for index in range(len(steps))]
+    names = [change.subject.volume for change in changes]
+    return {names[index]: [names[need] for need in step.needs] for index, step in enumerate(steps)}
+
+
+@pytest.mark.parametrize("label", ["dos", "gpt"])
+def test_partitions_that_are_independent_do_not_need_each_other(label):
+    made = [volume(number, 10) for number in (1, 2, 3)]
+    assert order(found(label=label), *made) == {"sdb1": [], "sdb2": [], "sdb3": []}
+    third = Partition(3, 50 * MIB, 60 * MIB, "83")
+    gone = [volume(number, state="absent") for number in (1, 3)]
+    assert order(found(FIRST, third, label=label), *gone) == {"sdb3": [], "sdb1": []}
+
+
+def test_logical_partitions_need_the_one_that_they_are_in_and_those_before():
+    made = [volume(1, 10), volume(2, 100, format="extended"), volume(5, 10), volume(6, 10)]
+    assert order(found(), *made) == {"sdb1": [], "sdb2": [], "sdb5": ["sdb2"], "sdb6": ["sdb2", "sdb5"]}
+    gone = [volume(number, state="absent") for number in (1, 2, 5, 6)]
+    assert order(found(FIRST, EXTENDED, *LOGICAL), *gone) == {
+        "sdb6": [],
+        "sdb5": ["sdb6"],
+        "sdb2": ["sdb6", "sdb5"],
+        "sdb1": [],
+    }
+
+
+def test_a_partition_needs_what_gives_it_its_place():
+    """By becoming smaller; and what it is filled from."""
+    full = found(Partition(1, MIB, 100 * MIB, "83"), Partition(4, 100 * MIB, 200 * MIB, "83"), label="gpt")
+    smaller = volume(1, 20, allow=["shrink"])
+    assert order(full, smaller, volume(2, 10), volume(3, 70)) == {"sdb1": [], "sdb2": [], "sdb3": ["sdb1"]}
+    copied = volume(2, 10, content=Content(volume="sdb1"))
+    assert order(found(label="gpt"), volume(1, 10), copied) == {"sdb1": [], "sdb2": ["sdb1"]}
+
+
+@pytest.mark.parametrize(("label", "number"), [("mac", 2), ("bsd", 1)])
+def test_partitions_that_parted_numbers_need_those_before(label, number):
+    names = f"sdb{number}", f"sdb{number + 1}"
+    assert order(found(label=label), volume(number, 10), volume(number + 1, 10)) == {
+        names[0]: [],
+        names[1]: [names[0]],
+    }

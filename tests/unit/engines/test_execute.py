@@ -101,6 +101,16 @@ def test_a_failure_stops_only_what_needs_it():
     assert "d" not in engine.done
 
 
+@pytest.mark.parametrize("failing", [(), ("a",), ("b",)], ids=str)
+def test_what_only_comes_after_a_step_is_done_whatever_became_of_that(failing):
+    engine = Engine(failing, parallel=True)
+    steps = [step("a"), step("b")._replace(after=(0,)), step("c")._replace(after=(1,)), step("d", 0)]
+    outcomes = statuses(steps, engine)
+    assert [name for name in engine.done if name != "d"] == ["a", "b", "c"]
+    assert outcomes[:3] == [FAILED if name in failing else DONE for name in "abc"]
+    assert outcomes[3] == (SKIPPED if "a" in failing else DONE)
+
+
 def test_what_a_shared_step_fails_with_they_fail_with():
     engine = Engine(failing=["open"])
     outcomes = execute([step("open", change=False), step("a", 0), step("b", 0)], engine)
@@ -194,7 +204,7 @@ def graphs(draw):
     count = draw(st.integers(0, 8))
     steps = []
     for index in range(count):
-        needs = draw(st.frozensets(st.integers(0, index - 1), max_size=3)) if index else ()
+        needs, after = (draw(st.frozensets(st.integers(0, index - 1), max_size=3)) if index else () for _ in range(2))
         steps.append(
             step(
                 str(index),
@@ -202,7 +212,7 @@ def graphs(draw):
                 change=draw(st.booleans()),
                 always=draw(st.sampled_from([False, False, True])),
                 requires=draw(st.booleans()),
-            )
+            )._replace(after=tuple(sorted(after)))
         )
     subsets = st.frozensets(st.sampled_from([str(index) for index in range(count)] or ["x"]))
     return steps, draw(subsets), draw(subsets), draw(st.booleans())
@@ -232,7 +242,7 @@ def test_any_graph(drawn):
             assert name in engine.done
         if name in engine.done:
             before = engine.done[: engine.done.index(name)]
-            assert all(str(need) in before for need in each.needs if outcomes[need].status == DONE)
+            assert all(str(one) in before for one in (*each.needs, *each.after) if outcomes[one].status == DONE)
 
 
 @pytest.mark.parametrize(
@@ -318,3 +328,16 @@ def test_a_command_that_failed_says_what_it_was_for():
     assert outcome.error.subject == str(made.change.subject)
     assert outcome.error.as_dict()["message"] == f"{made.change.summary}: mount failed"
     assert str(outcome.error) == f"{made.change.summary}: mount failed (command: mount /a; exit status 32; no message)"
+
+
+@pytest.mark.parametrize(("others", "subject"), [(1, "volume p/0"), (2, "tool")])
+def test_a_command_that_failed_in_preparing_one_change_says_so_too(others, subject):
+    """What is prepared for several is none of them."""
+
+    class Failing(Engine):
+        def execute(self, operation):
+            raise StorageError("command_failed", "tool failed", subject="tool", command="tool /a", rc=1)
+
+    steps = [step("prepare", change=False), *(step(str(index), 0) for index in range(others))]
+    outcomes = execute([*steps, step("close", *range(len(steps)), change=False, always=True)], Failing())
+    assert {outcome.error.subject for outcome in outcomes[:-1]} == {subject}

@@ -275,9 +275,10 @@ def test_who_uses_what_is_on_another_host_is_not_looked_for_here(monkeypatch, th
 # -- calls ----------------------------------------------------------------------------------------------------------
 
 
-def lowered(*changes, kind="fs", device="/dev/sdx", **more):
+def lowered(*changes, kind="fs", device="/dev/sdx", label=None, **more):
     seen = found(kind, **more)
-    seen = replace(seen, definition=replace(seen.definition, source=Source(devices=(SourceDevice(device),))))
+    source = Source(devices=(SourceDevice(device),), format=label)
+    seen = replace(seen, definition=replace(seen.definition, source=source))
     return calls.Calls("test:///x", None, seen, changes).of_volumes(changes)
 
 
@@ -335,10 +336,21 @@ def test_partitions_that_libvirt_cannot_delete():
     assert refresh.verb == "pool-refresh"
 
 
+def order(*changes, **pool):
+    """What each step needs, and what it only comes after."""
+    return [(step.needs, step.after) for step in lowered(*changes, **pool)]
+
+
 def test_what_is_cut_from_one_device_is_cut_in_order():
+    """A daemon numbers new partitions by itself; without one that failed, the next would be another one."""
     names = ("sdx1", "sdx2", "sdx3")
-    steps = lowered(*(change("create", name, capacity=MIB) for name in names), kind="disk")
-    assert [step.needs for step in steps] == [(), (0,), (1,)]
+    made = [change("create", name, capacity=MIB) for name in names]
+    assert order(*made, kind="disk") == [((), ()), ((0,), (0,)), ((0, 1), (1,))]
+    assert order(*made, kind="logical") == [((), ()), ((), (0,)), ((), (1,))]
+    gone = [change("delete", name) for name in names]
+    assert order(*gone, kind="disk") == [((), ()), ((0,), (0,)), ((0, 1), (1,))]
+    assert order(*gone, kind="disk", label="gpt") == [((), ()), ((), (0,)), ((), (1,))]
+    assert order(made[0], gone[1], made[2], kind="disk", label="gpt") == [((), ()), ((), (0,)), ((0, 1), (1,))]
     files = lowered(*(change("create", name, capacity=MIB) for name in names))
     assert [step.needs for step in files] == [(), (), ()]
     chain = lowered(change("create", "a", capacity=MIB), change("create", "b", capacity=MIB, needs=("a",)))

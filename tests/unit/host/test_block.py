@@ -177,6 +177,15 @@ def stack(machine):
     machine.dm("dm-4", "253:4", "secret", "CRYPT-LUKS2-1-secret", below=("dm-3",))
 
 
+def test_what_is_active_in_device_mapper(machine):
+    for index, (uuid, name) in enumerate(
+        [("LVM-ab", "vg-b"), ("LVM-ac", "vg-a"), ("LVM-ad", "other-a"), ("mpath-1", "vg-c")]
+    ):
+        machine.add(f"dm-{index}", f"253:{index}", 8, dm__uuid=uuid, dm__name=name)
+    machine.add("sdb", "8:16", 8)
+    assert block.mapped("LVM-", "vg-") == ["vg-a", "vg-b"]
+
+
 def test_holders(machine):
     stack(machine)
     assert [above.node for above in holders(by_name("sda"))] == ["/dev/dm-0", "/dev/dm-2", "/dev/dm-3", "/dev/dm-4"]

@@ -108,3 +108,23 @@ def test_a_uuid_is_read_as_a_declared_one(asked, uuid):
 def test_volumes_are_found_by_their_paths(asked):
     assert asked(info.run_volumes, path="/p/v") == ["v"]
     assert asked(info.run_volumes, engine="libvirt", path="data/far") == ["far"]
+
+
+def test_a_pool_that_the_system_does_not_let_us_look_at_hides_no_other(monkeypatch):
+    """Be it for a filesystem that is full, or broken."""
+
+    def observe(scope):
+        if scope.pool.name == "bad":
+            raise OSError(5, "Input/output error", "/bad")
+        return FOUND
+
+    fake = SimpleNamespace(name="native", uri="", why="", pool_names=lambda: ["bad", "p"], observe=observe)
+    monkeypatch.setattr(info, "_engine", lambda module, known: fake)
+    pools, volumes = Module(), Module()
+    info.run_pools(pools)
+    info.run_volumes(volumes)
+    bad, good = pools.said["pools"]
+    assert (bad["state"], bad["error"]["code"], bad["error"]["subject"]) == ("unknown", "not_readable", "/bad")
+    assert (good["name"], good["state"]) == ("p", "active")
+    assert [error["pool"] for error in volumes.said["errors"]] == ["bad"]
+    assert {record["pool"] for record in volumes.said["volumes"]} == {"p"}
