@@ -40,7 +40,7 @@ STAGED, TAG = "virt-storage.", "virt-storage"  # what is being made, until it is
 
 def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     row = row_of(pool.type)
-    return replace(_group(pool, look, holds), unable=unable(row, row.formats))
+    return replace(_group(pool, look, holds), unable=unable(row, row.formats), words=lvm.apart(look))
 
 
 def _group(pool: Pool, look: Look, holds: bool) -> Storage:
@@ -74,6 +74,9 @@ def _not_shown(name: str, pool: Pool, path: str, told: lvm.Report, look: Look, l
     active = active_of(name)
     if active:
         return _hampered(path, name, unshown(name, active, lacking))
+    silent = lvm.silent(look)
+    if silent:
+        return _hampered(path, name, _unseen(name, silent))
     parts = parts_to_build(name, pool, told, look, lacking)
     untold = next((part for part in parts if part.kind == UNKNOWN_STORAGE), None)
     if untold is not None:
@@ -86,6 +89,11 @@ def _not_shown(name: str, pool: Pool, path: str, told: lvm.Report, look: Look, l
         up=False,
         bring_up=_bring_up(name),
     )
+
+
+def _unseen(name: str, silent: Sequence[str]) -> Problem:
+    what = f"LVM shows no volume group {name}, and may be kept from it by what does not answer: {', '.join(silent)}"
+    return Problem("storage_unreadable", what, "See that what serves them is back, or take them away; run it again.")
 
 
 def _bring_up(name: str) -> str:

@@ -25,6 +25,7 @@ from .logical import GROUP, STAGED, TAG
 from .logical_devices import LABELS
 
 _CHUNK = "1M"
+_TOOLS = ("lv", "vg", "pv")  # what the names of LVM's commands begin with
 _WHOLE = (
     "lvcreate",
     "lvrename",
@@ -48,6 +49,23 @@ def _group_of(pool: Pool) -> str:
 
 
 def lower_pool(change: Change, found: Found) -> list[Any]:
+    return _told(_lower_pool(change, found), found)
+
+
+def _told(operations: Sequence[Any], found: Found) -> list[Any]:
+    """Each command of LVM with what it has to be told on this host."""
+    words = found.storage.words
+    if not words:
+        return list(operations)
+    return [
+        each._replace(argv=(each.argv[0], *words, *each.argv[1:]))
+        if isinstance(each, (ops.Run, ops.MakeOn)) and each.argv and each.argv[0].startswith(_TOOLS)
+        else each
+        for each in operations
+    ]
+
+
+def _lower_pool(change: Change, found: Found) -> list[Any]:
     name = _group_of(change.wanted)
     if change.action == "start":
         return [_lvm("vgchange", "--activate", "y", "--", name)]
@@ -110,6 +128,7 @@ def lower_volumes(
         otherwise = instead(change)
         needs = {ends[other] for other in (*change.needs, name, "") if other in ends}
         before, operations = lowering.operations(change) if otherwise is None else ([], otherwise)
+        before, operations = _told(before, found), _told(operations, found)
         if before:
             steps.append(ops.Step(tuple(before), needs=tuple(sorted(needs))))
             needs.add(len(steps) - 1)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from ..model.errors import StorageError
 
 if TYPE_CHECKING:
+    from ..host.block import Device
     from ..host.look import Look
 
 _DIRECTORY, _USUAL = "LVM_SYSTEM_DIR", "/etc/lvm"
@@ -39,11 +40,12 @@ _REPORT = ("--nolocking", "--nohints", "--reportformat", "json", "--units", "b",
 _OF_OTHERS = ("--shared", "--foreign")  # LVM leaves these out, and they are not absent
 _NO_SEGMENTS = ("-S", "pvseg_start=-1")
 _COPY = re.compile(r"Not using device (\S+) for PV (\S+?)\.?\Z")
+_PLAIN = re.compile(r"[^A-Za-z0-9/_:-]")  # what could have a meaning in a pattern
 _DEVICE = re.compile(r"(.*)\((\d+)\)\Z", re.DOTALL)
 THIN_POOL, THIN, SNAPSHOT, MERGING = "t", "V", "s", "S"
 
 
-class Device(NamedTuple):
+class Member(NamedTuple):
     """A physical volume. ``path`` is empty where it is not there. ``used``: it says of itself that it is part of a
     group. ``copies``: other devices that say of themselves that they are the same one. ``size`` is that of the device,
     in bytes.
@@ -125,13 +127,13 @@ class Group(NamedTuple):
     foreign: str
     writable: bool
     missing: int
-    devices: tuple[Device, ...]
+    devices: tuple[Member, ...]
     volumes: tuple[Logical, ...]
 
 
 class Report(NamedTuple):
     groups: tuple[Group, ...]
-    devices: tuple[Device, ...]
+    devices: tuple[Member, ...]
 
     def named(self, name: str) -> tuple[Group, ...]:
         """The groups of that name: this host's, or where it has none those of others."""
@@ -147,7 +149,7 @@ def report(look: Look) -> Report:
     for kind, fields in _FIELDS.items():
         argv += ["--configreport", kind, "-o", fields]
     argv += _NO_SEGMENTS
-    parsed: Report = look.once("lvm", lambda: _ask(argv, look))
+    parsed: Report = look.once("lvm", lambda: _ask((*argv, *apart(look)), look))
     return parsed
 
 
@@ -179,7 +181,7 @@ def _own(told: Any, look: Look, environment: Mapping[str, str]) -> frozenset[str
     """
     if not any(row["vg_systemid"] for part in told["report"] for row in part.get("vg", ())):
         return frozenset()
-    shown = _json(("lvm", "vgs", *_REPORT, "-o", "vg_uuid"), look, environment)[0]
+    shown = _json(("lvm", "vgs", *_REPORT, "-o", "vg_uuid", *apart(look)), look, environment)[0]
     return frozenset(row["vg_uuid"] for part in shown["report"] for row in part["vg"])
 
 
@@ -209,6 +211,46 @@ def looks_into_volumes(look: Look) -> bool:
             raise
         return True
     return said.strip() != "scan_lvs=0"
+
+
+# --- devices that do not answer --------------------------------------------------------------------------------------
+
+
+def silent(look: Look) -> tuple[str, ...]:
+    """The nodes of the devices that LVM is kept from, since it would wait for each that it can see."""
+    return tuple(device.node for device in _silent(look))
+
+
+def _silent(look: Look) -> tuple[Device, ...]:
+    from ..host.silent import silent_devices
+
+    found: tuple[Device, ...] = look.once("silent", silent_devices)
+    return found
+
+
+def apart(look: Look) -> tuple[str, ...]:
+    """What each command of LVM is told beside, so that it looks at none of those: the host's own filter goes on to
+    hold. LVM takes a device that one of its names lets pass (lvm.conf: global_filter; with a devices file it looks at
+    no other device than those of the file, and at no filter).
+    """
+    devices = _silent(look)
+    if not devices:
+        return ()
+    from ..host.sources import aliases
+
+    names = [name for device in devices for name in aliases(device)]
+    patterns = [f'"r|^{_PLAIN.sub(".", name)}$|"' for name in names]
+    return ("--config", f"devices/global_filter=[{','.join([*patterns, *_own_filter(look)])}]")
+
+
+def _own_filter(look: Look) -> list[str]:
+    try:
+        said = look.run(("lvm", "lvmconfig", "--typeconfig", "current", "devices/global_filter"))
+    except StorageError as error:
+        if error.code == "deadline":
+            raise
+        return []
+    return [said.partition("=")[2].strip().lstrip("[").rstrip("]")]
 
 
 # --- the devices file ------------------------------------------------------------------------------------------------
@@ -271,7 +313,7 @@ def parse(told: Any, warnings: Sequence[str] = (), own: Collection[str] = ()) ->
         if match is not None:
             copies.setdefault(match.group(2), []).append(match.group(1))
     groups: list[Group] = []
-    devices: list[Device] = []
+    devices: list[Member] = []
     for part in told["report"]:
         members = tuple(_device(row, copies) for row in part.get("pv", ()))
         devices += members
@@ -287,8 +329,8 @@ def _number(text: str) -> int:
     return int(text) if text.lstrip("-").isdigit() else 0
 
 
-def _device(row: dict[str, str], copies: dict[str, list[str]]) -> Device:
-    return Device(
+def _device(row: dict[str, str], copies: dict[str, list[str]]) -> Member:
+    return Member(
         row["pv_name"] if row["pv_name"].startswith("/") and not row["pv_missing"] else "",
         row["pv_uuid"],
         row["vg_name"],
@@ -323,7 +365,7 @@ def _logical(row: dict[str, str], segments: dict[str, list[Segment]]) -> Logical
 
 
 def _group(
-    row: dict[str, str], devices: tuple[Device, ...], volumes: tuple[Logical, ...], own: Collection[str]
+    row: dict[str, str], devices: tuple[Member, ...], volumes: tuple[Logical, ...], own: Collection[str]
 ) -> Group:
     return Group(
         row["vg_name"],

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from typing import NamedTuple
 
@@ -226,6 +226,16 @@ def _names(directory: str) -> list[str]:
         return []
 
 
+def disks_in_state(states: Collection[str]) -> tuple[Device, ...]:
+    """The SCSI disks that the kernel says to be so (drivers/scsi/scsi_sysfs.c: sdev_states)."""
+    found = []
+    for name in _names(f"{_SYS}/class/block"):
+        with suppress(OSError), open(f"{_SYS}/class/block/{name}/device/state", encoding="ascii") as file:
+            if file.read().strip() in states:
+                found.append(by_name(name))
+    return tuple(disk for disk in found if disk is not None)
+
+
 def nodes_below(addresses: Iterable[str]) -> list[str]:
     """The block devices that are, or belong to, pieces of hardware, as sysfs calls these: see GuestDisks."""
     wanted = set(addresses)
@@ -259,13 +269,18 @@ def holder_names_of(device: Device) -> list[str]:
     return holder_names(f"{_SYS}/class/block/{device.name}")
 
 
+def slave_names(device: Device) -> list[str]:
+    """What it is built on directly, by the kernel's names."""
+    return _names(f"{_SYS}/class/block/{device.name}/slaves")
+
+
 def bases(device: Device) -> tuple[Device, ...]:
     """All devices that it is on: the disk of a partition, and what is below a device that is built of others."""
     found: dict[str, Device] = {}
     waiting = [device]
     while waiting:
         above = waiting.pop()
-        parts = filter(None, map(by_name, _names(f"{_SYS}/class/block/{above.name}/slaves")))
+        parts = filter(None, map(by_name, slave_names(above)))
         for below in (*parts, *_whole(above)):
             if below.name not in found:
                 found[below.name] = below

@@ -113,6 +113,7 @@ class Storage:
     or make anything in it. ``comes_back``: the settings of others for which it is brought up at boot without us.
     ``read_only``: nothing can be written there now; ``read_only_source``: nor however it is mounted, since its device
     or its filesystem can only be read. ``remote``: its device is a unit of another host, through whatever lies between.
+    ``words``: what each command on it is told beside, which is so on this host now.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -149,6 +150,7 @@ class Storage:
     comes_back: tuple[str, ...] = ()
     read_only_source: bool = False
     remote: bool = False
+    words: tuple[str, ...] = ()
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""

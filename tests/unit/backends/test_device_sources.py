@@ -53,7 +53,7 @@ def look(monkeypatch):
     """What is found; ``users`` and ``contents`` by node."""
     monkeypatch.setattr(device_sources.os, "geteuid", lambda: 0)
     monkeypatch.setattr(device_sources, "aliases", lambda each: ALIASES.get(each.node, (each.node,)))
-    member = lvm.Device("/dev/sdb", "u", "vg0", (8, 16), False, (), True, GIB)
+    member = lvm.Member("/dev/sdb", "u", "vg0", (8, 16), False, (), True, GIB)
     monkeypatch.setattr(lvm, "report", lambda look: lvm.Report((), (member,)))
 
     def run(kind, devices, contents=None, users=None):

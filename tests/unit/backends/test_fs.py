@@ -285,7 +285,7 @@ def test_the_volume_group_of_a_device_is_asked_of_lvm(seen, monkeypatch, told, u
     def report(look):
         if isinstance(told, StorageError):
             raise told
-        return lvm.Report((), (lvm.Device("/dev/sdx", "u", "vg", told, False, (), True, 1),))
+        return lvm.Report((), (lvm.Member("/dev/sdx", "u", "vg", told, False, (), True, 1),))
 
     monkeypatch.setattr(lvm, "report", report)
     found = part(seen(holding("LVM2_member", usage="raid")))

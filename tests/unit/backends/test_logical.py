@@ -45,12 +45,20 @@ POOL = Pool("vg1", "logical", path="/dev/vg1", source=Source(name="vg1"))
 
 
 class Look:
-    """LVM says that; nothing else is asked."""
+    """LVM says that, and its filter; the devices do not answer. Nothing else is asked."""
 
-    def __init__(self, told):
-        self._told = told
+    def __init__(self, told, silent=(), own=""):
+        self._told, self._silent, self._own = told, silent, own
+
+    def run(self, argv):
+        assert argv[:2] == ("lvm", "lvmconfig")
+        if not self._own:
+            raise StorageError("command_failed", "not set")
+        return f"global_filter={self._own}\n"
 
     def once(self, key, look):
+        if key == "silent":
+            return self._silent
         return lvm.parse(self._told, self._told.get("warnings", ()))
 
 
@@ -70,8 +78,8 @@ def storage(told=REPORT, pool=POOL):
     return logical.observe(pool, Look(told), True)
 
 
-def found(told=REPORT):
-    there = storage(told)
+def found(told=REPORT, there=None):
+    there = there or storage(told)
     base = Found("vg1", POOL, started=True, active=True, storage=there, current=there)
     seen = logical.observe_volumes(base, Scope(POOL, volumes=None), Look(told))
     nodes = {f"/dev/dm-{number}": each for number, each in enumerate(seen.volumes.values())}
@@ -207,6 +215,8 @@ class NoLvm:
     """lvm2 is not installed."""
 
     def once(self, key, look):
+        if key == "silent":
+            return ()
         raise StorageError("tool_missing", "lvm is not installed on this host", hint="Install it: lvm2.")
 
 
@@ -602,3 +612,39 @@ def test_a_kernel_without_device_mapper_is_refused_in_check_mode_too(monkeypatch
     volume = VolumeGoal(Volume("new", capacity=8 * MIB), "present")
     assert decide_volumes(VolumesGoal("vg1", (volume,)), found()).refusal.code == "not_supported"
     assert decide_pool(PoolGoal(POOL, "absent"), stopped).refusal is None
+
+
+# --- devices that do not answer --------------------------------------------------------------------------------------
+
+SILENT = Device("/dev/sdx", "/dev/sdx", (8, 240), MIB, 512, False, "disk")
+
+
+@pytest.mark.parametrize(
+    ("own", "also"),
+    [
+        ("", ""),
+        ('["r|^/dev/sdy$|", "a|.*|"]', ',"r|^/dev/sdy$|", "a|.*|"'),
+        ('"r|^/dev/sdy$|"', ',"r|^/dev/sdy$|"'),
+    ],
+)
+def test_lvm_is_kept_from_what_does_not_answer(monkeypatch, own, also):
+    monkeypatch.setattr(sources, "aliases", lambda device: ("/dev/disk/by-id/a.b+c", device.node))
+    there = logical.observe(POOL, Look(REPORT, (SILENT,), own), True)
+    assert (there.kind, there.frozen) == (READY, None)
+    config = f'devices/global_filter=["r|^/dev/disk/by-id/a.b.c$|","r|^/dev/sdx$|"{also}]'
+    (stopping,) = lower_pool(Change(Subject("vg1"), "stop", "", {}, {}, POOL), found(there=there))
+    assert stopping.argv == ("vgchange", "--config", config, "--activate", "n", "--", "vg1")
+    volume = Volume("new", 4 * MIB, allocation=4 * MIB, path="/dev/vg1/new")
+    steps = lower_volumes([Change(Subject("vg1", "new"), "create", "", None, {}, volume)], found(there=there))
+    commands = [each.argv[:3] for step in steps for each in step.operations if getattr(each, "argv", None)]
+    assert [words for words in commands if words[0].startswith("lv")]
+    assert all(words[1:] == ("--config", config) for words in commands if words[0].startswith("lv"))
+
+
+def test_a_group_that_may_be_on_what_does_not_answer_is_not_absent(monkeypatch):
+    monkeypatch.setattr(sources, "aliases", lambda device: (device.node,))
+    monkeypatch.setattr(logical_devices, "active_of", lambda name: ())
+    pool = replace(POOL, source=Source(name="other"))
+    there = logical.observe(pool, Look(REPORT, (SILENT,)), True)
+    assert (there.kind, there.problem.code) == (UNKNOWN_STORAGE, "storage_unreadable")
+    assert "/dev/sdx" in there.why

@@ -11,7 +11,7 @@ import time
 
 import pytest
 
-from ansible_collections.virt.storage.plugins.module_utils.host import block, device_users, processes, sources
+from ansible_collections.virt.storage.plugins.module_utils.host import block, device_users, processes, silent, sources
 from ansible_collections.virt.storage.plugins.module_utils.host.block import Device, by_name, device_at, holders
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
@@ -432,3 +432,18 @@ def test_aliases(machine, monkeypatch):
     numbers = {"/dev/dm-2": (253, 2), "/dev/vg/data": (253, 2), "/dev/disk/by-uuid/taken-by-another": (8, 0)}
     monkeypatch.setattr(sources, "_number", numbers.get)
     assert sources.aliases(by_name("dm-2")) == ("/dev/dm-2", "/dev/vg/data")
+
+
+def test_what_does_not_answer(machine):
+    """With all that is on it; not a map that another path leads to."""
+    below = {"dm-0": ("sda",), "dm-1": ("sda", "sdb"), "dm-2": ("dm-0",), "dm-3": ("sdb",), "dm-4": ("sdb", "sda1")}
+    machine.add("sda", "8:0", device__state="blocked")
+    machine.add("sdb", "8:16", device__state="running")
+    machine.add("sda1", "8:1", on="sda", partition=1, start=8)
+    for name, on in below.items():
+        kind = "LVM-x" if name in ("dm-2", "dm-4") else "mpath-x"
+        machine.dm(name, f"253:{name[-1]}", f"map{name[-1]}", kind, below=on)
+        (machine.sys / f"devices/{name}/slaves").mkdir()
+        for each in on:
+            (machine.sys / f"devices/{name}/slaves/{each}").symlink_to(machine.sys / f"class/block/{each}")
+    assert [device.name for device in silent.silent_devices()] == ["sda", "sda1", "dm-0", "dm-2", "dm-4"]
