@@ -237,12 +237,11 @@ def _look_at(path: str, device: Device, told: lvm.Report, look: Look) -> _Seen:
     if content.problem:
         return _Seen(UNKNOWN_STORAGE, f"can't be read ({content.problem})", users=users, unseen=unseen)
     seen = _Seen(users=users, requires=untouched(device, content), unseen=unseen)
-    problem = _unfit(path, device, look)
+    problem, names = _unfit(path, device, look), set(content.names)
+    if member is None and _MEMBER in names:
+        return seen._replace(kind=FOREIGN, why="is a physical volume", problem=problem or _hidden(path, device))
     if problem is not None:
         return seen._replace(problem=problem)
-    names = set(content.names)
-    if member is None and _MEMBER in names:
-        return seen._replace(kind=FOREIGN, why="is a physical volume", problem=_hidden(path, device))
     if content.text == BLANK or (names <= {_MEMBER} and _orphan(device, told)):
         return seen
     held = spoken(content.text)

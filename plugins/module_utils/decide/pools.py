@@ -146,7 +146,11 @@ def _row(pool: Pool) -> PoolType:
 
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
-    remarks = () if goal.state == "deleted" else found.storage.remarks  # those are of what stays
+    remarks = found.storage.remarks
+    if goal.state == "deleted":  # those are of what stays
+        from .deleting import remarks_on
+
+        remarks = remarks_on(found)
     return (*unread, *remarks, *_autostart_warnings(goal, found))
 
 

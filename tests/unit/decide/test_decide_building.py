@@ -242,6 +242,43 @@ def test_what_somebody_else_mounted_is_not_deleted_without_a_word():
     assert actions(decide_pool(goal("absent"), found)) == ["undefine"]
 
 
+PULLED = Problem("source_missing", "there is no /dev/sdx", "Name what is there.")
+UNMAKEABLE = Problem("not_supported", "a dos label can't count all of /dev/sdx", "Declare source.format: gpt.")
+
+
+def cut(*parts, kind="logical", named=True):
+    """A group or disk that is defined and not there, and the goal to delete it."""
+    source = Source(devices=(SourceDevice("/dev/sdx"),) if named else None, name="vg" if kind == "logical" else None)
+    pool = Pool("p", kind, UUID, "/dev/vg" if kind == "logical" else "/dev", source=source)
+    found = defined(Storage(ABSENT, pool.path, parts=parts, up=kind == "disk"), pool)
+    return pool_goal("deleted", allow=["nonempty"], type=kind, source=source), found
+
+
+@pytest.mark.parametrize("kind", ["logical", "disk"])
+def test_what_is_away_is_not_taken_for_deleted(kind):
+    """Its device may come back with all that it holds."""
+    made = {"removable": False, "requires": ()}
+    assert pool_refused(*cut(filesystem(ABSENT, problem=PULLED, **made), kind=kind)).code == "source_missing"
+    hidden = Problem("vg_hidden", "LVM does not show it", "Show it.")
+    assert pool_refused(*cut(filesystem(FOREIGN, problem=hidden, removable=False), kind=kind)).code == "vg_hidden"
+    unread = filesystem(UNKNOWN_STORAGE, why="Input/output error", **made)
+    assert pool_refused(*cut(unread, kind=kind)).code == "storage_unreadable"
+
+
+@pytest.mark.parametrize("kind", ["logical", "disk"])
+def test_what_an_interrupted_task_deleted_is_gone(kind):
+    """Whether it could be made anew is no matter."""
+    for problem in (None, UNMAKEABLE):
+        decision = decide_pool(*cut(filesystem(ABSENT, problem=problem, removable=False), kind=kind))
+        assert (actions(decision), decision.warnings) == (["undefine"], ())
+
+
+def test_a_group_of_which_nothing_says_where_it_was_goes_with_a_warning():
+    decision = decide_pool(*cut(filesystem(ABSENT, problem=PULLED, requires=()), named=False))
+    assert actions(decision) == ["undefine"]
+    assert [PULLED.what in warning for warning in decision.warnings] == [True]
+
+
 def test_what_nobody_defined_is_not_deleted():
     assert pool_refused(goal("deleted"), nothing(storage())).code == "pool_undefined"
     assert actions(decide_pool(goal("deleted"), nothing(storage(filesystem(ABSENT), directory())))) == []
