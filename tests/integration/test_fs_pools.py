@@ -201,6 +201,33 @@ def test_a_mode_is_refused_where_it_is_mounted_read_only(disk):
     assert os.stat(disk.path).st_mode & 0o7777 == 0o750
 
 
+def test_what_a_pool_holds_is_not_lost_by_making_it_anew_unasked(disk):
+    same_plan(disk)
+    for name in ("of-a-guest", "base"):
+        done(disk.host.volume(pool="p", name=name, capacity="1M"))
+    guest = define_guest(disk.host.root, "off", disk_file(disk.path / "of-a-guest"))
+    images = str(disk.top / "images")
+    done(disk.host.pool(name="images", type="dir", path=images))
+    backing = {"path": str(disk.path / "base"), "format": "raw"}
+    done(disk.host.volume(pool="images", name="overlay", format="qcow2", backing=backing))
+
+    def refused_with(code: str, *words: str) -> str:
+        errors = [refused(disk.pool(check, format="ext2", allow=[*words]), code) for check in (True, False)]
+        assert disk.mounted()["fstype"] == "ext4"
+        return errors[0]["message"]
+
+    words = ["restart", "overwrite"]
+    assert "2 volumes" in refused_with("pool_nonempty", *words)
+    assert "overlay" in refused_with("volume_backing", *words, "nonempty")
+    done(disk.host.volume(pool="images", name="overlay", state="absent"))
+    assert "guest off" in refused_with("volume_in_use", *words, "nonempty")
+    guest.unlink()
+    made = same_plan(disk, format="ext2", allow=[*words, "nonempty"])
+    assert [entry["action"] for entry in made["plan"]] == ["stop", "redefine", "build", "start"]
+    assert os.listdir(disk.path) == ["lost+found"]
+    same_plan(disk, format="ext4", allow=words)
+
+
 @pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)

@@ -28,6 +28,7 @@ from ..model.pool import Pool
 from ..model.sources import tag_of_path
 from ..model.types import spoken
 from ..model.units import format_size
+from ..model.volume import LOST_AND_FOUND
 from . import filetree, mounted
 from .filesystems import FILESYSTEMS, Filesystem, by_signature
 
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 FILESYSTEM = "filesystem"
 _AUTO = "auto"
 _NETDEV = "_netdev"  # mount(8); systemd.mount(5): unmounted before the network goes, and who logs out of targets
-_OWN = (mounted.LOST_AND_FOUND,)
+_OWN = (LOST_AND_FOUND,)
 _BY_CONTENT = ("UUID", "LABEL")  # what is gone once something else is made there
 
 busy = mounted.busy
@@ -82,8 +83,8 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
 def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """A filesystem's own directory is no volume."""
     found = filetree.observe_volumes(found, scope, look)
-    if scope.volumes is None and mounted.LOST_AND_FOUND in found.volumes:
-        volumes = {name: volume for name, volume in found.volumes.items() if name != mounted.LOST_AND_FOUND}
+    if scope.volumes is None and LOST_AND_FOUND in found.volumes:
+        volumes = {name: volume for name, volume in found.volumes.items() if name != LOST_AND_FOUND}
         return replace(found, volumes=volumes)
     return found
 

@@ -252,11 +252,11 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
     return delete_listed(goal, found)
 
 
-def check_whole(goal: PoolGoal, found: Found) -> None:
+def check_whole(goal: PoolGoal, found: Found, doing: str = "deleted") -> None:
     """Raises where volumes that go with their pool as one may not."""
     if "nonempty" not in goal.allow:
         delete_listed(goal, found)  # refuses
-    guard_all(goal, found, "deleted")
+    guard_all(goal, found, doing)
 
 
 def guard_all(goal: PoolGoal, found: Found, doing: str, harmless: str = "") -> None:

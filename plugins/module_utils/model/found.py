@@ -174,6 +174,16 @@ class Storage:
         conditions = (condition for part in parts for condition in part.requires if condition.kind == "device")
         return tuple(dict.fromkeys(condition.path for condition in conditions))
 
+    def loses(self, running: Storage) -> bool:
+        """Whether building it would lose what is on the devices of one that is up."""
+        taken = {
+            condition.path
+            for part in self.parts
+            for condition in part.requires
+            if part.destroys and condition.kind == "device"
+        }
+        return running.open and not taken.isdisjoint(running.ground)
+
     @property
     def open(self) -> bool:
         """Whether its volumes are there to be used."""

@@ -29,7 +29,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceDevice
 
-from .building import UUID, actions, defined, nothing, pool_goal, pool_refused, started, user
+from .building import UUID, actions, defined, nothing, pool_goal, pool_refused, started, user, volume
 
 DEVICE = Source(devices=(SourceDevice("/dev/sdx"),), format="ext4")
 POOL = Pool("p", "fs", UUID, "/p", source=DEVICE)
@@ -199,6 +199,43 @@ def test_a_restart_brings_up_again_what_it_took_down():
     assert actions(made) == ["stop", "redefine", "start"]
     assert change(made, "start").may == {BRING_UP}
     assert pool_refused(options, started(RUNNING_ADOPTED, POOL)).code == "pool_adopted"
+
+
+def rebuilt(**more):
+    """An active filesystem that is to become another one, with a volume that a guest has."""
+    on = (Condition("device", "/dev/sdx", (8, 0)),)
+    other = filesystem(FOREIGN, why="/dev/sdx holds ext4", destroys="ext4 on /dev/sdx", requires=on)
+    current = storage(filesystem(requires=on), directory(), up=True, ours=True)
+    known = {"current": current, "volumes": {"v": volume()}, "users": {"v": (user("guest", "vm1"),)}}
+    return started(storage(other, directory()), POOL, **{**known, "active": True, **more})
+
+
+def test_what_a_pool_holds_is_not_lost_by_making_it_anew_unasked():
+    def asked(*allow):
+        return goal(source=replace(DEVICE, format="xfs"), allow=["restart", "overwrite", *allow])
+
+    found = rebuilt()
+    assert pool_refused(asked(), found).code == "pool_nonempty"
+    assert pool_at_stake(asked("nonempty"), found)["v"] == EVERYTHING
+    error = pool_refused(asked("nonempty"), found)
+    assert (error.code, "guest vm1" in error.message) == ("volume_in_use", True)
+    overlay = rebuilt(users={"v": (user("overlay", "/q/overlay"),)})
+    assert pool_refused(asked("nonempty"), overlay).code == "volume_backing"
+    made = decide_pool(asked("nonempty", "in_use"), found)
+    assert actions(made) == ["stop", "redefine", "build", "start"]
+
+
+def test_making_an_empty_pool_anew_takes_no_more_words():
+    wanted = goal(source=replace(DEVICE, format="xfs"), allow=["restart", "overwrite"])
+    assert "build" in actions(decide_pool(wanted, rebuilt(volumes={}, users={})))
+
+
+def test_what_a_pool_holds_that_moves_to_another_device_stays():
+    there = storage(filesystem(requires=(Condition("device", "/dev/sdy", (8, 16)),)), directory(), up=True, ours=True)
+    wanted = goal(source=replace(DEVICE, format="xfs"), allow=["restart", "overwrite", "nonempty"])
+    found = rebuilt(current=there)
+    assert "v" not in pool_at_stake(wanted, found)
+    assert "build" in actions(decide_pool(wanted, found))
 
 
 # -- deleting -----------------------------------------------------------------------------------------------------
