@@ -377,6 +377,11 @@ class Found:
         return self.process is None and self.filesystem in SQUASHING and not self.storage.fixed
 
     @property
+    def root_is_nobody(self) -> bool:
+        """Whether a server is seen not to take us, who are root, for root."""
+        return self.squashes and self.storage.open and not self.storage.writable and not self.storage.read_only
+
+    @property
     def unreadable(self) -> StorageError | None:
         """Why nobody can tell whether a started pool is active; None when it can be told, or was not started."""
         if not self.started or self.current.kind != UNKNOWN_STORAGE:
