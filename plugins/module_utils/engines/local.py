@@ -391,12 +391,12 @@ def beneath_of(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:
 
 def start_note(storage: Storage) -> str:
     """What is noted of storage that we have brought up: it holds until the next boot."""
-    return f"{boot()} {storage.bring_up}"
+    return f"{boot()} {storage.noted_as}"
 
 
 def emptied_note(storage: Storage) -> str:
     """What is noted of storage that was emptied."""
-    return f"{storage.bring_up}\n{storage.mark}"
+    return f"{storage.noted_as}\n{storage.mark}"
 
 
 def _is_emptied(storage: Storage, told: str, look: Look) -> bool:

@@ -113,6 +113,8 @@ class Storage:
     or make anything in it. ``comes_back``: the settings of others for which it is brought up at boot without us.
     ``read_only``: nothing can be written there now; ``read_only_source``: nor however it is mounted, since its device
     or its filesystem can only be read. ``remote``: its device is a unit of another host, through whatever lies between.
+    ``key``: what notes of it go by, where its path does not tell it from other storage: never what is said to people,
+    which may come to be put otherwise.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -149,6 +151,12 @@ class Storage:
     comes_back: tuple[str, ...] = ()
     read_only_source: bool = False
     remote: bool = False
+    key: str = ""
+
+    @property
+    def noted_as(self) -> str:
+        """What it is called in notes of what was done to it."""
+        return self.key or self.path or ""
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
