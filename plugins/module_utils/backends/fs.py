@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..host.block import Device, on_network
+from ..host.block import Device, number_at, on_network
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.notes import boot
@@ -123,17 +123,9 @@ def _is_mount_of(source: _Source) -> Callable[[Mount], bool]:
             return mount.source in (source.text, os.path.realpath(source.text))
         if mount.number == device.number:
             return mount.root == "/"
-        return mount.fstype == "btrfs" and _number(mount.source) == device.number
+        return mount.fstype == "btrfs" and number_at(mount.source) == device.number
 
     return is_it
-
-
-def _number(path: str) -> tuple[int, int] | None:
-    try:
-        number = os.stat(path).st_rdev
-    except OSError:
-        return None
-    return (os.major(number), os.minor(number))
 
 
 # --- the filesystem --------------------------------------------------------------------------------------------------

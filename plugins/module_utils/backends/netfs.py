@@ -252,7 +252,6 @@ def _credentials(pool: Pool, kind: str) -> Any:
     if kind != CIFS or pool.login is None:
         return None
     from ..model.operations import Secret
+    from ..model.secrets import account
 
-    domain, separator, name = pool.login.username.rpartition("\\")
-    lines = [f"username={name}", f"password={pool.login.secret}", *([f"domain={domain}"] if separator else [])]
-    return Secret("\n".join([*lines, ""]))
+    return Secret(account(pool.login.username, pool.login.secret))
