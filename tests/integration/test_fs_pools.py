@@ -552,6 +552,30 @@ def test_a_source_by_uuid_and_by_label(disk, host):
         loops.detach(twin)
 
 
+def test_a_copy_of_what_is_mounted_is_refused_before_anything_is_done(host, tmp_path):
+    """The kernel mounts no two XFS filesystems of one UUID."""
+    with a_disk(host, tmp_path, 320 * MIB) as disk:
+        done(disk.pool(format="xfs", state="active"))
+        done(disk.pool(format="xfs", state="inactive"))
+        copy = disk.top / "copy.img"
+        run("cp", "--sparse=always", disk.file, copy)
+        done(disk.pool(format="xfs"))
+        twin = loops.attach(copy)
+        clone = {"name": "q", "type": "fs", "path": str(disk.top / "elsewhere"), "source": {"device": twin}}
+        try:
+            for check in (True, False):
+                error = refused(host.pool(check, **clone), "source_conflict")
+                assert str(disk.path) in error["message"]
+                assert "nouuid" in error["hint"]
+            assert [record["name"] for record in host.pool_info()] == ["p"]
+            moved = {"source": {"device": twin, "format": "xfs"}, "allow": ["restart"]}
+            assert not disk.pool(check=True, **moved).get("failed")  # the other one is unmounted first
+            done(host.pool(**clone, mount_options=["nouuid"]))
+            done(host.pool(**clone, state="absent"))
+        finally:
+            loops.detach(twin)
+
+
 def test_a_device_that_went_away(disk):
     same_plan(disk)
     done(disk.pool(state="inactive"))

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
 FILESYSTEM = "filesystem"
 _AUTO = "auto"
+_XFS = "xfs"
 _NETDEV = "_netdev"  # mount(8); systemd.mount(5): unmounted before the network goes, and who logs out of targets
 _OWN = (LOST_AND_FOUND,)
 _BY_CONTENT = ("UUID", "LABEL")  # what is gone once something else is made there
@@ -168,7 +169,8 @@ def _filesystem(
         if not place.up:
             users, unseen = _users(device, content, look)
             lasting = () if found.read_only or device.read_only else (device.node,)
-            part = replace(part, devices=lasting, users=users, unseen=unseen, problem=_unmountable(found))
+            problem = _unmountable(found) or _twin(mark, pool, source, device, found, look)
+            part = replace(part, devices=lasting, users=users, unseen=unseen, problem=problem)
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
@@ -278,6 +280,40 @@ def _unmountable(found: Filesystem) -> Problem | None:
     what = f"the kernel of this host can't mount {found.kernel}: no module for that can be loaded"
     hint = "Install or load the module for the running kernel, or name another source.format."
     return Problem("not_supported", what, hint)
+
+
+def _twin(uuid: str, pool: Pool, source: _Source, device: Device, found: Filesystem, look: Look) -> Problem | None:
+    """A filesystem with the same UUID that is mounted already, such as what it is a copy of: XFS then takes it only
+    with ``nouuid`` (xfs(5)).
+    """
+    options = [word for option in pool.mount_options or () for word in option.split(",")]
+    if found.signature != _XFS or not uuid or "nouuid" in options:
+        return None
+    for mount in look.mounts():
+        if mount.fstype != _XFS or mount.number == device.number or _is_leaving(mount, look):
+            continue
+        if uuid in _uuids_of(mount, look):
+            what = f"{source.text} has the UUID of the filesystem that is mounted on {mount.point}: {uuid}"
+            hint = "If it is a copy, give it another (xfs_admin -U generate DEVICE), or add nouuid to mount_options."
+            return Problem("source_conflict", what, hint)
+    return None
+
+
+def _is_leaving(mount: Mount, look: Look) -> bool:
+    return bool(look.leaving) and mount.point == resolved(look.leaving, look.mounts())
+
+
+def _uuids_of(mount: Mount, look: Look) -> tuple[str, ...]:
+    """Those on its device; none where that can't be read: then mounting tells."""
+    from ..host.block import device_of
+    from ..host.signatures import content_at
+
+    try:
+        node = device_of(mount.number).node
+    except StorageError:
+        return ()
+    content: Content = look.once(("content", node), lambda: content_at(node, look.left(node)))
+    return tuple(each.uuid for each in content.signatures if each.name == _XFS)
 
 
 def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:
