@@ -263,6 +263,22 @@ def links():
         yield Path(directory)
 
 
+def test_what_is_on_a_disk_that_is_away_is_not_taken_for_deleted(host, disk, links):
+    """udev's names of a disk go with it."""
+    link = links / "mine"
+    link.symlink_to(disk.node)
+    pool = {**pool_of(disk, "gpt"), "source": {"device": str(link), "format": "gpt"}}
+    ok(host.pool(**pool))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))
+    before = run("sfdisk", "--dump", disk.node)
+    gone = {**pool, "state": "deleted", "allow": ["nonempty"]}
+    link.unlink()
+    refuses(host.pool, "source_missing", **gone)
+    link.symlink_to(disk.node)
+    assert run("sfdisk", "--dump", disk.node) == before
+    converges(host.pool, **gone)
+
+
 @pytest.mark.thorough
 def test_links_of_the_target(host, disk, links):
     (links / "mine").symlink_to(disk.node)
@@ -576,6 +592,20 @@ def test_what_is_on_a_read_only_disk_stays_as_it_is(host, disk):
             refuses(host.volume, "not_writable", pool="cut", **volume)
         refuses(host.volume, "not_writable", pool="cut", name=disk.name(1), state="absent")
         refuses(host.pool, "not_writable", **pool, state="deleted", allow=["nonempty"])
+    finally:
+        run("blockdev", "--setrw", disk.node)
+
+
+@pytest.mark.thorough
+def test_a_disk_is_deleted_by_the_next_task_whatever_can_be_made_there(host, loop):
+    """A task was killed between the table and the definition, and no such table could be made again."""
+    disk = loop()
+    pool = pool_of(disk, "gpt")
+    ok(host.pool(**pool))
+    run("wipefs", "--all", "--quiet", disk.node)
+    run("blockdev", "--setro", disk.node)
+    try:
+        converges(host.pool, **pool, state="deleted")
     finally:
         run("blockdev", "--setrw", disk.node)
 

@@ -201,6 +201,33 @@ def test_a_mode_is_refused_where_it_is_mounted_read_only(disk):
     assert os.stat(disk.path).st_mode & 0o7777 == 0o750
 
 
+def test_what_a_pool_holds_is_not_lost_by_making_it_anew_unasked(disk):
+    same_plan(disk)
+    for name in ("of-a-guest", "base"):
+        done(disk.host.volume(pool="p", name=name, capacity="1M"))
+    guest = define_guest(disk.host.root, "off", disk_file(disk.path / "of-a-guest"))
+    images = str(disk.top / "images")
+    done(disk.host.pool(name="images", type="dir", path=images))
+    backing = {"path": str(disk.path / "base"), "format": "raw"}
+    done(disk.host.volume(pool="images", name="overlay", format="qcow2", backing=backing))
+
+    def refused_with(code: str, *words: str) -> str:
+        errors = [refused(disk.pool(check, format="ext2", allow=[*words]), code) for check in (True, False)]
+        assert disk.mounted()["fstype"] == "ext4"
+        return errors[0]["message"]
+
+    words = ["restart", "overwrite"]
+    assert "2 volumes" in refused_with("pool_nonempty", *words)
+    assert "overlay" in refused_with("volume_backing", *words, "nonempty")
+    done(disk.host.volume(pool="images", name="overlay", state="absent"))
+    assert "guest off" in refused_with("volume_in_use", *words, "nonempty")
+    guest.unlink()
+    made = same_plan(disk, format="ext2", allow=[*words, "nonempty"])
+    assert [entry["action"] for entry in made["plan"]] == ["stop", "redefine", "build", "start"]
+    assert os.listdir(disk.path) == ["lost+found"]
+    same_plan(disk, format="ext4", allow=words)
+
+
 @pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)
@@ -523,6 +550,30 @@ def test_a_source_by_uuid_and_by_label(disk, host):
         assert disk.device in error["message"]
     finally:
         loops.detach(twin)
+
+
+def test_a_copy_of_what_is_mounted_is_refused_before_anything_is_done(host, tmp_path):
+    """The kernel mounts no two XFS filesystems of one UUID."""
+    with a_disk(host, tmp_path, 320 * MIB) as disk:
+        done(disk.pool(format="xfs", state="active"))
+        done(disk.pool(format="xfs", state="inactive"))
+        copy = disk.top / "copy.img"
+        run("cp", "--sparse=always", disk.file, copy)
+        done(disk.pool(format="xfs"))
+        twin = loops.attach(copy)
+        clone = {"name": "q", "type": "fs", "path": str(disk.top / "elsewhere"), "source": {"device": twin}}
+        try:
+            for check in (True, False):
+                error = refused(host.pool(check, **clone), "source_conflict")
+                assert str(disk.path) in error["message"]
+                assert "nouuid" in error["hint"]
+            assert [record["name"] for record in host.pool_info()] == ["p"]
+            moved = {"source": {"device": twin, "format": "xfs"}, "allow": ["restart"]}
+            assert not disk.pool(check=True, **moved).get("failed")  # the other one is unmounted first
+            done(host.pool(**clone, mount_options=["nouuid"]))
+            done(host.pool(**clone, state="absent"))
+        finally:
+            loops.detach(twin)
 
 
 def test_a_device_that_went_away(disk):

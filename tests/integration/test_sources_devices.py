@@ -19,7 +19,6 @@ from pathlib import Path
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical_sources
-from ansible_collections.virt.storage.plugins.module_utils.host import nested
 
 from . import daemon as private_daemon
 from . import loops
@@ -379,21 +378,25 @@ def test_members_of_groups_are_no_free_disks(groups):
 
 @pytest.mark.libvirt_binding
 def test_groups_through_a_daemon(groups, tmp_path, monkeypatch):
-    """A real libvirtd, which lvm2 shows the same devices. On loop devices they are guests'."""
+    """A real libvirtd, which lvm2 shows the same devices, and which tells of none whether it can be a pool."""
     why = private_daemon.missing()
     if why:
         pytest.skip(why)
-    first, second = groups.disk(), groups.disk()
+    first, second, third, unused = (groups.disk() for _each in range(4))
     run("vgcreate", "-q", "vg0", first, second)
+    run("vgcreate", "-q", "away", third)
+    run("vgexport", "-q", "away")
+    run("pvcreate", "-q", unused)
     daemon = private_daemon.Daemon(tmp_path / "daemon")
     daemon.start()
     try:
-        assert call(MODULE, uri=daemon.uri, type="logical")["sources"] == []
-        monkeypatch.setattr(nested, "holds_guests", lambda path: False)
-        (group,) = call(MODULE, uri=daemon.uri, type="logical")["sources"]
-        assert group.pop("source") == {"name": "vg0", "devices": sorted([first, second]), "format": "lvm2"}
-        assert group == {"type": "logical", "free": True, "kind": "group"}
-        assert "<name>vg0</name>" in daemon.virsh("find-storage-pool-sources", "logical")
+        assert call(MODULE, uri=daemon.uri, type="logical")["sources"] == []  # those on loop devices are guests'
+        monkeypatch.setattr(logical_sources, "holds_guests", lambda path: False)
+        told = call(MODULE, uri=daemon.uri, type="logical")["sources"]
+        assert told == call(MODULE, uri=groups.uri, type="logical")["sources"]
+        found = {each["source"].get("name") or each["source"]["device"]: each for each in told}
+        assert {name: each["free"] for name, each in found.items()} == {"vg0": True, "away": False, unused: True}
+        assert "<name>away</name>" in daemon.virsh("find-storage-pool-sources", "logical")
     finally:
         daemon.close()
 

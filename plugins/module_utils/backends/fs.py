@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..host.block import Device, on_network
+from ..host.block import Device, number_at, on_network
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.notes import boot
@@ -28,6 +28,7 @@ from ..model.pool import Pool
 from ..model.sources import tag_of_path
 from ..model.types import spoken
 from ..model.units import format_size
+from ..model.volume import LOST_AND_FOUND
 from . import filetree, mounted
 from .filesystems import FILESYSTEMS, Filesystem, by_signature
 
@@ -38,8 +39,9 @@ if TYPE_CHECKING:
 
 FILESYSTEM = "filesystem"
 _AUTO = "auto"
+_XFS = "xfs"
 _NETDEV = "_netdev"  # mount(8); systemd.mount(5): unmounted before the network goes, and who logs out of targets
-_OWN = (mounted.LOST_AND_FOUND,)
+_OWN = (LOST_AND_FOUND,)
 _BY_CONTENT = ("UUID", "LABEL")  # what is gone once something else is made there
 
 busy = mounted.busy
@@ -82,8 +84,8 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
 def observe_volumes(found: Found, scope: Scope, look: Look) -> Found:
     """A filesystem's own directory is no volume."""
     found = filetree.observe_volumes(found, scope, look)
-    if scope.volumes is None and mounted.LOST_AND_FOUND in found.volumes:
-        volumes = {name: volume for name, volume in found.volumes.items() if name != mounted.LOST_AND_FOUND}
+    if scope.volumes is None and LOST_AND_FOUND in found.volumes:
+        volumes = {name: volume for name, volume in found.volumes.items() if name != LOST_AND_FOUND}
         return replace(found, volumes=volumes)
     return found
 
@@ -122,17 +124,9 @@ def _is_mount_of(source: _Source) -> Callable[[Mount], bool]:
             return mount.source in (source.text, os.path.realpath(source.text))
         if mount.number == device.number:
             return mount.root == "/"
-        return mount.fstype == "btrfs" and _number(mount.source) == device.number
+        return mount.fstype == "btrfs" and number_at(mount.source) == device.number
 
     return is_it
-
-
-def _number(path: str) -> tuple[int, int] | None:
-    try:
-        number = os.stat(path).st_rdev
-    except OSError:
-        return None
-    return (os.major(number), os.minor(number))
 
 
 # --- the filesystem --------------------------------------------------------------------------------------------------
@@ -175,7 +169,8 @@ def _filesystem(
         if not place.up:
             users, unseen = _users(device, content, look)
             lasting = () if found.read_only or device.read_only else (device.node,)
-            part = replace(part, devices=lasting, users=users, unseen=unseen, problem=_unmountable(found))
+            problem = _unmountable(found) or _twin(mark, pool, source, device, found, look)
+            part = replace(part, devices=lasting, users=users, unseen=unseen, problem=problem)
         return part, found.read_only or device.read_only, found, mark
     part = _not_it(what, pool, source, device, content, wanted, look)
     return replace(part, requires=requires), bool(wanted and wanted.read_only), wanted, ""
@@ -285,6 +280,40 @@ def _unmountable(found: Filesystem) -> Problem | None:
     what = f"the kernel of this host can't mount {found.kernel}: no module for that can be loaded"
     hint = "Install or load the module for the running kernel, or name another source.format."
     return Problem("not_supported", what, hint)
+
+
+def _twin(uuid: str, pool: Pool, source: _Source, device: Device, found: Filesystem, look: Look) -> Problem | None:
+    """A filesystem with the same UUID that is mounted already, such as what it is a copy of: XFS then takes it only
+    with ``nouuid`` (xfs(5)).
+    """
+    options = [word for option in pool.mount_options or () for word in option.split(",")]
+    if found.signature != _XFS or not uuid or "nouuid" in options:
+        return None
+    for mount in look.mounts():
+        if mount.fstype != _XFS or mount.number == device.number or _is_leaving(mount, look):
+            continue
+        if uuid in _uuids_of(mount, look):
+            what = f"{source.text} has the UUID of the filesystem that is mounted on {mount.point}: {uuid}"
+            hint = "If it is a copy, give it another (xfs_admin -U generate DEVICE), or add nouuid to mount_options."
+            return Problem("source_conflict", what, hint)
+    return None
+
+
+def _is_leaving(mount: Mount, look: Look) -> bool:
+    return bool(look.leaving) and mount.point == resolved(look.leaving, look.mounts())
+
+
+def _uuids_of(mount: Mount, look: Look) -> tuple[str, ...]:
+    """Those on its device; none where that can't be read: then mounting tells."""
+    from ..host.block import device_of
+    from ..host.signatures import content_at
+
+    try:
+        node = device_of(mount.number).node
+    except StorageError:
+        return ()
+    content: Content = look.once(("content", node), lambda: content_at(node, look.left(node)))
+    return tuple(each.uuid for each in content.signatures if each.name == _XFS)
 
 
 def _users(device: Device, content: Content, look: Look) -> tuple[tuple[User, ...], tuple[str, ...]]:

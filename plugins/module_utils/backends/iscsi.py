@@ -59,6 +59,7 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
         parts=(Part(_TARGET, f"the target {target}", READY),),
         up=bool(there),
         bring_up=f"log in to {target} at {', '.join(map(str, portals))}",
+        key=target,
         take_down=f"log out of {target}",
         unable=None if there else _unable(pool, look),
         remarks=tuple(_remarks(pool, there, look)),

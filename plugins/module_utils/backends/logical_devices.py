@@ -282,10 +282,10 @@ def _look_at(path: str, device: Device, told: lvm.Report, look: Look) -> _Seen:
     hidden = member is None and _MEMBER in names
     seen = _Seen(users=users, requires=untouched(device, content), unseen=unseen, hidden=hidden)
     problem = _unfit(path, device, look)
+    if hidden:
+        return seen._replace(kind=FOREIGN, why="is a physical volume", problem=problem or _hidden(path, device))
     if problem is not None:
         return seen._replace(problem=problem)
-    if hidden:
-        return seen._replace(kind=FOREIGN, why="is a physical volume", problem=_hidden(path, device))
     if content.text == BLANK or (names <= {_MEMBER} and _orphan(device, told)):
         return seen
     held = spoken(content.text)

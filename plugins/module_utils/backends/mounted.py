@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from ..host.notes import Notes
 
 OPTIONS = ("nodev", "nosuid", "noexec")  # what libvirt mounts with on Linux, before what a pool says
-LOST_AND_FOUND = "lost+found"  # a filesystem's own, where it is empty: mke2fs(8)
 
 
 class Place(NamedTuple):

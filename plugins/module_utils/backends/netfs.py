@@ -68,7 +68,15 @@ busy = mounted.busy
 
 
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
-    return mounted.lower(change, notes, mounting)
+    operations = mounted.lower(change, notes, mounting)
+    have = found.storage.permissions
+    if change.action != "permissions" or not found.root_is_nobody or not have.owner:
+        return operations
+    from ..model.operations import As
+
+    group = change.wanted.permissions.group
+    acting = (have.group or 0) if group is None else group  # an owner may give to a group of its own
+    return [As(have.owner, acting, operation) for operation in operations]
 
 
 lower_volumes = filetree.lower_volumes
@@ -244,7 +252,6 @@ def _credentials(pool: Pool, kind: str) -> Any:
     if kind != CIFS or pool.login is None:
         return None
     from ..model.operations import Secret
+    from ..model.secrets import account
 
-    domain, separator, name = pool.login.username.rpartition("\\")
-    lines = [f"username={name}", f"password={pool.login.secret}", *([f"domain={domain}"] if separator else [])]
-    return Secret("\n".join([*lines, ""]))
+    return Secret(account(pool.login.username, pool.login.secret))

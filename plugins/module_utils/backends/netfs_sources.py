@@ -10,17 +10,18 @@ Neither showmount(8), gluster(8) with its log in /dev/null, nor smbclient(1) kee
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Callable
 
+from ..host.files import in_memory
 from ..host.reach import ensure_listening
 from ..host.run import Ended, failure, finish, run, tool_missing
 from ..model.discovery import CIFS, GLUSTERFS, NFS, Discovery, FoundSource, Query, Unanswered
 from ..model.errors import StorageError
 from ..model.pool import Source, SourceHost
+from ..model.secrets import account
 from ..model.types import POOL_TYPES
 from . import netfs_answers as answers
 
@@ -150,14 +151,9 @@ def _credentials(query: Query) -> Iterator[tuple[str, tuple[int, ...]]]:
     if query.username is None:
         yield "--no-pass", ()
         return
-    domain, separator, name = query.username.rpartition("\\")
-    lines = [f"username={name}", f"password={query.password}", *([f"domain={domain}"] if separator else [])]
-    descriptor = os.memfd_create("credentials")
-    try:
-        os.write(descriptor, "\n".join([*lines, ""]).encode())
-        yield f"--authentication-file=/proc/self/fd/{descriptor}", (descriptor,)
-    finally:
-        os.close(descriptor)
+    told = account(query.username, query.password).encode("utf-8", "surrogateescape")
+    with in_memory(told) as (descriptor, path):
+        yield f"--authentication-file={path}", (descriptor,)
 
 
 def _refused(ended: Ended, tool: str) -> StorageError:

@@ -32,6 +32,11 @@ def parts_of(storage: Storage) -> tuple[Part, ...]:
     return storage.parts or (directory_part(storage),)
 
 
+def builds_over_itself(found: Found) -> bool:
+    """Whether building what is wanted would lose the volumes of the pool as it runs."""
+    return found.row.file_tree and bool(found.volumes) and found.storage.loses(found.current)
+
+
 def directory_part(storage: Storage) -> Part:
     """The directory that volumes are in, or that something is mounted on; it goes only where we made it."""
     return Part(
@@ -84,6 +89,10 @@ def _build_part(
         return (_make_directory(part, goal, found, wanted),)
     if part.destroys and "overwrite" not in goal.allow:
         raise _needs_overwrite(part, subject)
+    if builds_over_itself(found):
+        from .deleting import check_whole
+
+        check_whole(goal, found, "lost")
     return (_make(part, goal, wanted),)
 
 

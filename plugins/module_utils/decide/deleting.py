@@ -13,10 +13,10 @@ from typing import Any
 from ..model.change import Change
 from ..model.definition import defined, keep_names
 from ..model.errors import StorageError
-from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNSEEN, Found, Part, Storage
+from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNKNOWN_STORAGE, UNSEEN, Found, Part, Storage
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
-from ..model.types import PoolType, row_of
+from ..model.types import VOLUME_GROUP, PoolType, row_of
 from ..model.units import counted
 from ..model.volume import Volume
 from .building import check_unused, parts_of, unreadable
@@ -78,6 +78,8 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
         if storage.problem is not None:
             raise storage.problem.error(subject)
         raise unreadable(goal, storage.path, storage.why)
+    if storage.kind == ABSENT and existing is not None and not _is_unnamed(existing):
+        _check_seen_to_be_gone(goal, found)
     hidden = storage.kind == READY and not storage.up and found.row.file_tree and not storage.emptied
     if hidden and existing is not None:
         raise StorageError(
@@ -91,6 +93,32 @@ def _check_storage(goal: PoolGoal, found: Found, existing: Pool | None) -> None:
 def _is_unasked(storage: Storage) -> bool:
     """Whether nothing of it is seen, and what would show it is not installed."""
     return storage.kind == ABSENT and storage.problem is not None and storage.problem.code == "tool_missing"
+
+
+def _check_seen_to_be_gone(goal: PoolGoal, found: Found) -> None:
+    """Raises where what is not here may be on a device that is away or can't be looked at. One that was looked at, and
+    holds nothing of it, is what an interrupted task left, even if nothing can be made there.
+    """
+    for part in found.storage.parts:
+        if part.kind == UNKNOWN_STORAGE and part.problem is None:
+            raise unreadable(goal, found.storage.path, part.why)
+        looked = part.kind == ABSENT and part.requires
+        if part.problem is not None and not looked:
+            raise part.problem.error(str(subject_of(goal)))
+
+
+def _is_unnamed(existing: Pool) -> bool:
+    """Whether nothing tells on which devices it was, so that it can't be told from one that was deleted."""
+    return row_of(existing.type).group == VOLUME_GROUP and not existing.source.devices
+
+
+def remarks_on(found: Found) -> tuple[str, ...]:
+    """What is to be said of what goes without having been seen."""
+    existing = found.definition or found.live
+    if existing is None or found.storage.kind != ABSENT or not _is_unnamed(existing):
+        return ()
+    problem = found.storage.problem
+    return () if problem is None else (f"{problem.what}: if its devices are only away, it is still on them",)
 
 
 def _check_nobody_beneath(goal: PoolGoal, found: Found) -> None:
@@ -230,11 +258,11 @@ def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change
     return delete_listed(goal, found)
 
 
-def check_whole(goal: PoolGoal, found: Found) -> None:
+def check_whole(goal: PoolGoal, found: Found, doing: str = "deleted") -> None:
     """Raises where volumes that go with their pool as one may not."""
     if "nonempty" not in goal.allow:
         delete_listed(goal, found)  # refuses
-    guard_all(goal, found, "deleted")
+    guard_all(goal, found, doing)
 
 
 def guard_all(goal: PoolGoal, found: Found, doing: str, harmless: str = "") -> None:

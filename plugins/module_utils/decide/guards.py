@@ -169,9 +169,21 @@ def check_not_fixed(names: Iterable[str], fixed: str, subject: str) -> None:
 
 
 def _check_not_squashed(permissions: Permissions, have: Permissions | None, found: Found, subject: str) -> None:
-    """Raises ``not_permitted`` where a server does not take root for root, and nobody is named who may make a file."""
+    """Raises ``not_permitted`` where a server does not take root for root, and nobody is named who may make a file, or
+    a file is to be given away, which no owner may do either.
+    """
     storage = found.storage
-    if have is not None or storage.writable or not storage.open or not found.squashes:
+    if not found.root_is_nobody:
+        return
+    if have is not None:
+        if permissions.owner not in (None, have.owner):
+            raise StorageError(
+                "not_permitted",
+                f"root may not give to owner {permissions.owner} what belongs to {have.owner}: the server of "
+                f"{storage.path} takes it for somebody else",
+                subject=subject,
+                hint="Leave owner out, set it on the server, or export it without squashing root (no_root_squash).",
+            )
         return
     group = storage.permissions.group or 0
     if permissions.owner and storage.may_write(

@@ -60,7 +60,7 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
 
         taken = taken or takes_away(goal, found)
         goes = stops and (goes_down(goal, found) or bool(daemon_takes_down(found)))
-    stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken else {}
+    stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken or _builds_over_itself(goal, found) else {}
     if goes:
         stakes[ITSELF] = RUNNING
     if stops and found.started and found.row.volumes == "block":
@@ -70,6 +70,19 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     if goal.state == "deleted" and found.erased:
         stakes[ERASED] = EVERYTHING
     return stakes
+
+
+def _builds_over_itself(goal: PoolGoal, found: Found) -> bool:
+    """Whether a restart would lose the volumes of the pool as it runs."""
+    if not found.volumes or not {"restart", "overwrite", "nonempty"} <= goal.allow:
+        return False
+    if found.storage.kind == UNSEEN:
+        from .unseen_pools import builds_over_itself
+
+        return builds_over_itself(goal, found)
+    from .building import builds_over_itself as builds_over_it
+
+    return builds_over_it(found)
 
 
 def _completes_restart(goal: PoolGoal, found: Found) -> bool:
@@ -146,7 +159,11 @@ def _row(pool: Pool) -> PoolType:
 
 def _warnings(goal: PoolGoal, found: Found) -> tuple[str, ...]:
     unread = [f"conflicts with pool {other} were not looked for: it can't be read" for other in found.unread]
-    remarks = () if goal.state == "deleted" else found.storage.remarks  # those are of what stays
+    remarks = found.storage.remarks
+    if goal.state == "deleted":  # those are of what stays
+        from .deleting import remarks_on
+
+        remarks = remarks_on(found)
     return (*unread, *remarks, *_autostart_warnings(goal, found))
 
 

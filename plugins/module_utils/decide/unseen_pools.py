@@ -22,13 +22,12 @@ from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.types import POOL_TYPES, spoken
 from ..model.units import counted, format_size
+from ..model.volume import LOST_AND_FOUND, Volume
 from .building import check_all_unused
 from .decision import change_of, subject_of
 from .deleting import check_nobody_has, check_whole, delete_listed, listing, undeletable
 from .pools import laid_over
 from .running import stop
-
-_OWN = ("lost+found",)  # a filesystem's own: mke2fs(8)
 
 
 def _only_directory(pool: Pool) -> bool:
@@ -77,6 +76,8 @@ def start_unseen(
         seen = _looked_at(found, wanted)
         requires = tuple(Condition("content", path, (content,)) for path, content in seen.items())
         check_all_unused(goal, found, "built" if "build" in words else "started")
+        if "overwrite" in words and builds_over_itself(goal, found):
+            check_whole(goal, replace(found, volumes=_held(found)), "lost")
         if "build" in words:
             requires += tuple(condition for part in found.storage.parts for condition in part.requires)
     if "build" in words:
@@ -102,6 +103,25 @@ def takes_devices(goal: PoolGoal, found: Found) -> bool:
     wanted = goal.pool if existing is None else laid_over(existing, goal, found)
     builds = goal.build != "never" and not all(_fits(what, wanted) for what in _looked_at(found, wanted).values())
     return builds or POOL_TYPES[wanted.type or ""].mounted
+
+
+def builds_over_itself(goal: PoolGoal, found: Found) -> bool:
+    """Whether another storage may be built on a device that the pool runs on, in place of its volumes."""
+    existing = found.definition or found.live
+    if existing is None or found.live is None or not (found.active and found.row.file_tree and _held(found)):
+        return False
+    wanted = laid_over(existing, goal, found)
+    have, want = (
+        {found.resolved.get(device.path, device.path) for device in pool.source.devices or ()}
+        for pool in (found.live, wanted)
+    )
+    return not have.isdisjoint(want) and not found.runs_on(wanted)
+
+
+def _held(found: Found) -> dict[str, Volume]:
+    """What is listed, without what is a filesystem's own."""
+    own = (LOST_AND_FOUND,) if found.row.file_tree else ()
+    return {name: volume for name, volume in found.volumes.items() if name not in own}
 
 
 def _all_seen(found: Found, wanted: Pool) -> bool:
@@ -250,7 +270,7 @@ def delete_unseen(goal: PoolGoal, found: Found, existing: Pool | None) -> list[C
             hint="Start it first (state: active), or undefine it and keep everything (state: absent).",
         )
     _check_all_listed(goal, found, existing)
-    held = {name: volume for name, volume in found.volumes.items() if not (row.file_tree and name in _OWN)}
+    held = _held(found)
     strange = [name for name, volume in held.items() if not found.is_volume(volume)]
     if strange:
         raise StorageError(

@@ -68,6 +68,7 @@ def pool_scope(goal: PoolGoal) -> Scope:
         holds=deleting,
         boots=goal.autostart is not None or undefining,
         stops=goal.state == "inactive" or undefining or "restart" in goal.allow,
+        rebuilds=goal.state in ("present", "active") and {"restart", "overwrite"} <= goal.allow,
     )
 
 

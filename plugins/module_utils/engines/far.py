@@ -38,6 +38,8 @@ def observe_far(found: Found, scope: Scope, daemon: Daemon) -> Found:
         names = None  # a new partition is named after those that there are
     elif (found.row.taken_away and scope.neighbours) or (scope.stops and found.row.volumes == "block"):
         names = None  # the pool may be stopped
+    elif scope.rebuilds and found.row.file_tree and found.row.on_devices:
+        names = None  # it may be built anew
     elif found.row.by_path and names:
         names = None  # they have other names for it
     texts = () if names == () else daemon.volumes(found.name, names)

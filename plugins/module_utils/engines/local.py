@@ -48,6 +48,7 @@ from ..model.types import row_of
 from .places import Places
 
 if TYPE_CHECKING:
+    from ..backends.contract import Backend
     from ..libvirt_xml.guests import GuestDisks
     from ..model.adapters import Hosts
     from ..model.volume import Extent
@@ -205,7 +206,9 @@ class LocalHost:
         if backend is not None:
             found = replace(found, filesystem=found.storage.filesystem)
             goes = may_go and found.current.open  # which another storage of it need not be yet
-            if found.storage.open or goes or (scope.holds and found.storage.listed):
+            if scope.rebuilds and row.file_tree and found.storage.loses(found.current):
+                found = _with_volumes_that_go(found, scope, look, backend)
+            elif found.storage.open or goes or (scope.holds and found.storage.listed):
                 found = backend.observe_volumes(found, scope, look)
         if scope.images or scope.sources or any(volume.backing for volume in found.volumes.values()):
             from .native_images import observe_images
@@ -374,6 +377,12 @@ class LocalHost:
         self._applier.apply(operation)
 
 
+def _with_volumes_that_go(found: Found, scope: Scope, look: Look, backend: Backend) -> Found:
+    """Adds the volumes of the storage on which the pool runs, and which is to be built anew."""
+    seen = backend.observe_volumes(replace(found, storage=found.current), replace(scope, volumes=None), look)
+    return replace(seen, storage=found.storage)
+
+
 def beneath_of(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:
     """The devices at stake of which it matters who has all of one."""
     erased = found.erased if ERASED in stakes else ()
@@ -382,12 +391,12 @@ def beneath_of(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:
 
 def start_note(storage: Storage) -> str:
     """What is noted of storage that we have brought up: it holds until the next boot."""
-    return f"{boot()} {storage.bring_up}"
+    return f"{boot()} {storage.noted_as}"
 
 
 def emptied_note(storage: Storage) -> str:
     """What is noted of storage that was emptied."""
-    return f"{storage.bring_up}\n{storage.mark}"
+    return f"{storage.noted_as}\n{storage.mark}"
 
 
 def _is_emptied(storage: Storage, told: str, look: Look) -> bool:

@@ -80,15 +80,16 @@ def _with_guests(found: FoundSource, disks: Mapping[str, str]) -> FoundSource:
 
 
 def look_through(query: Query, daemon: Daemon, look: Look, at_hand: bool, supported: bool) -> Discovery:
-    """What the daemon finds; what it can't look for, or has no driver for, is looked for here, where that is the same.
-    Raises ``daemon_cannot`` where it is not.
+    """What the daemon finds. What is on its own host is looked at here where that is the same: it does not tell what
+    keeps a group from being a pool, and is not asked for the rest. Raises ``daemon_cannot`` where nobody can look.
     """
     row = POOL_TYPES[query.type]
-    if not row.daemon_finds or not supported:
-        if not at_hand:
-            raise _cannot(query.type, daemon.uri)
+    finds = row.daemon_finds and supported
+    if at_hand and not (finds and row.protocols):
         return look_here(query, look)
-    return _of_servers(query, daemon, look, at_hand) if row.protocols else _groups(query, daemon, at_hand)
+    if not finds:
+        raise _cannot(query.type, daemon.uri)
+    return _of_servers(query, daemon, look, at_hand) if row.protocols else _groups(query, daemon)
 
 
 def _cannot(what: str, uri: str) -> StorageError:
@@ -100,15 +101,10 @@ def _cannot(what: str, uri: str) -> StorageError:
     )
 
 
-def _groups(query: Query, daemon: Daemon, at_hand: bool) -> Discovery:
-    from ..host.nested import holds_guests
-
+def _groups(query: Query, daemon: Daemon) -> Discovery:
     sources = []
     for source in _told(daemon, query.type, None):
-        paths = [device.path for device in source.devices or ()]
-        if at_hand and any(holds_guests(path) for path in paths):
-            continue
-        devices = tuple(os.path.realpath(path) if at_hand else path for path in paths)
+        devices = tuple(device.path for device in source.devices or ())
         sources.append(FoundSource(source, devices=devices, group=source.name, kind="group"))
     return Discovery(tuple(sources))
 

@@ -77,6 +77,15 @@ def name_of(node: str) -> str:
     return node[len("/dev/") :].replace("/", "!")
 
 
+def number_at(path: str) -> tuple[int, int] | None:
+    """That of the device at a path; None where there is none."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None
+    return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
+
+
 def device_at(path: str) -> Device:
     """The block device that a path leads to. Raises ``source_missing``, ``storage_foreign`` (it is no block device) or
     ``not_readable``.

@@ -7,13 +7,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from ..model import operations as ops
 from ..model.errors import StorageError
+from .files import in_memory
 from .mounts import mount_at, mounts
 from .paths import resolved
 from .run import lacks, run
@@ -37,20 +37,12 @@ def _check_not_refused(op: ops.Run) -> None:
 
 @contextmanager
 def _credentials(op: ops.Run) -> Iterator[tuple[tuple[str, ...], tuple[int, ...]]]:
-    """The words of a command and the open files that it gets. The file of credentials is in memory only: nobody else
-    can open it, and it is gone with the command, however that ends.
-    """
+    """The words of a command and the open files that it gets."""
     if op.credentials is None:
         yield op.argv, ()
         return
-    descriptor = os.memfd_create("credentials")
-    try:
-        os.fchmod(descriptor, 0o600)
-        os.write(descriptor, op.credentials.data)
-        shown = f"credentials=/proc/self/fd/{descriptor}"
-        yield tuple(word.replace(ops.CREDENTIALS, shown) for word in op.argv), (descriptor,)
-    finally:
-        os.close(descriptor)
+    with in_memory(op.credentials.data) as (descriptor, path):
+        yield tuple(word.replace(ops.CREDENTIALS, f"credentials={path}") for word in op.argv), (descriptor,)
 
 
 def _is_mounted(path: str) -> bool:

@@ -8,14 +8,13 @@
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
 from ..model.errors import StorageError
 from ..model.found import User
-from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of, wholes
+from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of, number_at, wholes
 from .patience import in_child
 from .processes import OpenFile, Processes, is_udev, process_user
 from .users import attachments, held, loops, qemu_lock, swaps, writable, writers_beside
@@ -109,7 +108,7 @@ def writers_of_device(
 
 def standing_on(device: Device) -> Iterator[User]:
     """Devices that have all of one for themselves, rather than being parts of it."""
-    loop_nodes = [node for node, path in loops() if path.startswith("/dev/") and _number(path) == device.number]
+    loop_nodes = [node for node, path in loops() if path.startswith("/dev/") and number_at(path) == device.number]
     names = [*holder_names_of(device), *map(name_of, loop_nodes)]
     above = [each for each in map(by_name, names) if each is not None and not each.dm_uuid.startswith(_OF_LVM)]
     return _built(device, [device, *above])
@@ -117,13 +116,13 @@ def standing_on(device: Device) -> Iterator[User]:
 
 def _opened(file: OpenFile, numbers: dict[tuple[int, int], Device]) -> list[Device]:
     """The device of these that a descriptor is of."""
-    member = numbers.get(_number(file.link) or (-1, -1)) if "/dev/" in file.shown else None
+    member = numbers.get(number_at(file.link) or (-1, -1)) if "/dev/" in file.shown else None
     return [] if member is None or is_udev(file.pid) else [member]
 
 
 def family(device: Device) -> list[Device]:
     """The device, its partitions, and all that is built on any of them, loop devices included."""
-    attached = [(node, _number(path)) for node, path in loops() if path.startswith("/dev/")]
+    attached = [(node, number_at(path)) for node, path in loops() if path.startswith("/dev/")]
     found = {device.number: device}
     waiting = [device]
     while waiting:
@@ -189,7 +188,7 @@ def _mounts(
                 continue
             number = mount.number
             if number[0] == 0 and mount.source.startswith("/dev/"):  # btrfs; one of its devices
-                number = _number(mount.source) or number
+                number = number_at(mount.source) or number
             member = numbers.get(number)
             if member is not None and mount.point not in told:
                 told.add(mount.point)
@@ -199,14 +198,14 @@ def _mounts(
 
 def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[User]:
     for path in swaps():
-        member = numbers.get(_number(path) or (-1, -1)) if path.startswith("/dev/") else None
+        member = numbers.get(number_at(path) or (-1, -1)) if path.startswith("/dev/") else None
         if member is not None:
             yield User("swap", path)
 
 
 def _served(numbers: dict[tuple[int, int], Device], device: Device, processes: Processes) -> Iterator[User]:
     for path, user in processes.served():
-        member = numbers.get(_number(path) or (-1, -1)) if path.startswith("/dev/") else None
+        member = numbers.get(number_at(path) or (-1, -1)) if path.startswith("/dev/") else None
         if member is not None:
             yield User(user.kind, f"{user.who}{_of(member, device)}")
 
@@ -234,14 +233,6 @@ def _last_word(device: Device, unseen: set[str], seconds: float, writers_only: b
 def _asked(path: str, writers_only: bool) -> dict[str, Any]:
     lock = qemu_lock(path, writers_only)
     return {"held": held(path), "lock": lock.who if lock else "", "readable": os.access(path, os.R_OK)}
-
-
-def _number(path: str) -> tuple[int, int] | None:
-    try:
-        status = os.stat(path)
-    except OSError:
-        return None
-    return (os.major(status.st_rdev), os.minor(status.st_rdev)) if stat.S_ISBLK(status.st_mode) else None
 
 
 def users_of_path(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -74,15 +75,33 @@ def note_directory(op: ops.NoteDirectory) -> None:
 
 
 def set_permissions(op: ops.SetPermissions) -> None:
+    """What is so already is not set again: a server that does not take root for root refuses that too."""
     links = 0 if op.follow else os.O_NOFOLLOW
     descriptor = os.open(op.path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC | links)
     try:
-        if op.owner is not None or op.group is not None:
-            os.fchown(descriptor, -1 if op.owner is None else op.owner, -1 if op.group is None else op.group)
-        if op.mode is not None:
-            os.fchmod(descriptor, op.mode)
+        have = os.fstat(descriptor)
+        owner = -1 if op.owner in (None, have.st_uid) else op.owner
+        group = -1 if op.group in (None, have.st_gid) else op.group
+        if (owner, group) != (-1, -1):
+            os.fchown(descriptor, owner, group)
+            have = os.fstat(descriptor)  # which may have taken bits of the mode away
+        if op.mode not in (None, stat.S_IMODE(have.st_mode)):
+            _set_mode(descriptor, op.mode, have)
     finally:
         os.close(descriptor)
+
+
+def _set_mode(descriptor: int, mode: int, have: os.stat_result) -> None:
+    """Until it is mounted nobody can tell whether a server takes root for root. Its owner may always."""
+    try:
+        os.fchmod(descriptor, mode)
+    except PermissionError:
+        if os.geteuid() != 0 or have.st_uid == 0:
+            raise
+        from .acting import acting_as
+
+        with acting_as(have.st_uid, have.st_gid):
+            os.fchmod(descriptor, mode)
 
 
 def write_file(op: ops.WriteFile) -> None:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from ..model.errors import StorageError
 
@@ -33,6 +35,20 @@ def read_small_file(path: str) -> bytes | None:
     if len(data) > _LARGEST:
         raise _not_readable(path, f"larger than {_LARGEST} bytes")
     return data
+
+
+@contextmanager
+def in_memory(data: bytes) -> Iterator[tuple[int, str]]:
+    """A file that is in memory only, as a descriptor and its path for a command that gets that: nobody else can open
+    it, and it is gone with the command, however that ends.
+    """
+    descriptor = os.memfd_create("credentials")
+    try:
+        os.fchmod(descriptor, 0o600)
+        os.write(descriptor, data)
+        yield descriptor, f"/proc/self/fd/{descriptor}"
+    finally:
+        os.close(descriptor)
 
 
 def _not_readable(path: str, why: str) -> StorageError:

@@ -14,7 +14,7 @@ import re
 from collections.abc import Iterator
 
 from ..model.errors import StorageError
-from .block import Device, device_at, device_of, holders, not_readable, source_missing
+from .block import Device, device_at, device_of, holders, not_readable, number_at, source_missing
 from .look import Look
 
 _UDEV = "/run/udev/data"
@@ -60,15 +60,7 @@ def aliases(device: Device) -> tuple[str, ...]:
     if device.dm_name:
         paths.add(f"/dev/mapper/{device.dm_name}")
     paths |= {f"/dev/{name}" for name in _noted(f"{_UDEV}/b{device.number[0]}:{device.number[1]}", "S:")}
-    return tuple(path for path in sorted(paths) if _number(path) == device.number)
-
-
-def _number(path: str) -> tuple[int, int] | None:
-    try:
-        number = os.stat(path).st_rdev
-    except OSError:
-        return None
-    return (os.major(number), os.minor(number))
+    return tuple(path for path in sorted(paths) if number_at(path) == device.number)
 
 
 def _by_udev(name: str, value: str, look: Look) -> list[Device]:

@@ -114,6 +114,8 @@ class Storage:
     ``read_only``: nothing can be written there now; ``read_only_source``: nor however it is mounted, since its device
     or its filesystem can only be read. ``remote``: its device is a unit of another host, through whatever lies between.
     ``words``: what each command on it is told beside, which is so on this host now.
+    ``key``: what notes of it go by, where its path does not tell it from other storage: never what is said to people,
+    which may come to be put otherwise.
 
     ``made``: our own build made the directory, or would have it on record still when it is gone. ``holds``: its
     entries, if asked for. ``filesystem``: the type of the one that holds it, or will; empty if not known.
@@ -151,6 +153,12 @@ class Storage:
     read_only_source: bool = False
     remote: bool = False
     words: tuple[str, ...] = ()
+    key: str = ""
+
+    @property
+    def noted_as(self) -> str:
+        """What it is called in notes of what was done to it."""
+        return self.key or self.path or ""
 
     def same_as(self, other: Storage) -> bool:
         """Whether both are known to be one and the same thing that is there."""
@@ -175,6 +183,16 @@ class Storage:
         parts = (part for part in self.parts if part.kind == READY and part.removable)
         conditions = (condition for part in parts for condition in part.requires if condition.kind == "device")
         return tuple(dict.fromkeys(condition.path for condition in conditions))
+
+    def loses(self, running: Storage) -> bool:
+        """Whether building it would lose what is on the devices of one that is up."""
+        taken = {
+            condition.path
+            for part in self.parts
+            for condition in part.requires
+            if part.destroys and condition.kind == "device"
+        }
+        return running.open and not taken.isdisjoint(running.ground)
 
     @property
     def open(self) -> bool:
@@ -367,6 +385,11 @@ class Found:
     def squashes(self) -> bool:
         """Whether we are root, and a server may not take root for root."""
         return self.process is None and self.filesystem in SQUASHING and not self.storage.fixed
+
+    @property
+    def root_is_nobody(self) -> bool:
+        """Whether a server is seen not to take us, who are root, for root."""
+        return self.squashes and self.storage.open and not self.storage.writable and not self.storage.read_only
 
     @property
     def unreadable(self) -> StorageError | None:

@@ -61,7 +61,7 @@ class Scope:
     absolute paths; of sources it is also asked who writes to them. ``neighbours``: read the other definitions.
     ``contents``: volume name to number of bytes whose digest is wanted. ``holds``: list what its directory holds.
     ``boots``: it is asked who starts pools at boot. ``stops``: the pool may be stopped, and so what devices it has
-    matters.
+    matters. ``rebuilds``: it may be built anew over the storage that it runs on, and so what that holds matters.
     """
 
     pool: Pool
@@ -76,3 +76,4 @@ class Scope:
     holds: bool = False
     boots: bool = False
     stops: bool = False
+    rebuilds: bool = False

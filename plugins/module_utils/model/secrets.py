@@ -43,6 +43,13 @@ class SecretObject:
     begun: bool = False
 
 
+def account(username: str, secret: str | None) -> str:
+    """The file that mount.cifs(8) and smbclient(1) read who connects from."""
+    domain, separator, name = username.rpartition("\\")
+    lines = [f"username={name}", f"password={secret}", *([f"domain={domain}"] if separator else [])]
+    return "\n".join([*lines, ""])
+
+
 def usage_type(auth: Auth) -> str:
     return USAGES[auth.type]
 

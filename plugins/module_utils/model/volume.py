@@ -13,6 +13,7 @@ from typing import NamedTuple
 from .pool import UNDECLARED, Permissions
 
 STAGING = ".virt-storage"  # where volumes are prepared, inside the pool's directory: the same filesystem
+LOST_AND_FOUND = "lost+found"  # a filesystem's own directory, where it is empty: mke2fs(8)
 
 
 def is_staging(name: str) -> bool:

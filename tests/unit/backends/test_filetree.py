@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import dir as dir_backend
-from ansible_collections.virt.storage.plugins.module_utils.backends import filetree, filetree_changes
+from ansible_collections.virt.storage.plugins.module_utils.backends import filetree, filetree_changes, netfs
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.notes import Notes
 from ansible_collections.virt.storage.plugins.module_utils.images import qemu_img
@@ -654,8 +654,9 @@ def test_lowering_a_directory_pool(action, permissions, operations):
 # -- on servers ---------------------------------------------------------------------------------------------------
 
 
-def far(fstype="nfs4", writable=False, owner=107, mode=0o755, **more):
-    storage = Storage(READY, "/p", permissions=Permissions(mode, owner, 5), writable=writable, filesystem=fstype)
+def far(fstype="nfs4", writable=False, owner=107, mode=0o755, read_only=False, **more):
+    permissions = Permissions(mode, owner, 5)
+    storage = Storage(READY, "/p", permissions=permissions, writable=writable, read_only=read_only, filesystem=fstype)
     return Found("p", storage=storage, filesystem=fstype, **more)
 
 
@@ -700,6 +701,18 @@ def test_in_whose_name_a_volume_is_changed_and_removed():
     found = far(volumes={"v": volume}, mode=0o777, writable=True)
     assert filetree_changes.actor_of(change("resize", volume), found) is None
     assert filetree_changes.actor_of(change("delete", volume), found) is None
+
+
+def test_in_whose_name_the_directory_of_a_server_is_changed():
+    def lowered(found, permissions):
+        mine = Change(Subject("p"), "permissions", "", wanted=Pool("p", "netfs", path="/p", permissions=permissions))
+        return netfs.lower(mine, found, NOTES)
+
+    plain = ops.SetPermissions("/p", 0o750, None, 6, True)
+    assert lowered(far(), Permissions(0o750, None, 6)) == [ops.As(107, 6, plain)]
+    assert lowered(far(), Permissions(0o750)) == [ops.As(107, 5, plain._replace(group=None))]
+    for found in (far(writable=True), far(read_only=True), far(owner=0), far("ext4")):
+        assert lowered(found, Permissions(0o750, None, 6)) == [plain]
 
 
 def test_who_acts_for_others_has_a_directory_for_each(monkeypatch):

@@ -95,7 +95,7 @@ def part(storage):
 
 def test_what_a_mounted_subvolume_does_not_show_is_not_lost_unseen(seen, monkeypatch):
     """The device is erased when the pool is deleted, with all of its subvolumes."""
-    monkeypatch.setattr(fs, "_number", lambda path: DEVICE.number)
+    monkeypatch.setattr(fs, "number_at", lambda path: DEVICE.number)
     for root, expected in (("/", ()), ("/@images", ("what is beside its subvolume /@images",))):
         assert seen(holding("btrfs"), "btrfs", mount="btrfs", holds=True, root=root).holds == expected
         assert seen(holding("btrfs"), "btrfs", mount="btrfs", root=root).holds == ()
@@ -108,6 +108,8 @@ def test_every_format_has_its_row():
     row = POOL_TYPES["fs"]
     assert set(FILESYSTEMS) == {*row.formats, *row.own_formats} - {"auto"}
     assert {name for name, known in FILESYSTEMS.items() if not known.making} == set(row.found_only)
+    assert not set(row.made_natively) & set(row.found_only)
+    assert set(row.made_natively) <= set(FILESYSTEMS)
     for known in FILESYSTEMS.values():
         assert not known.making or any(PACKAGES[known.making[0]])
 

@@ -24,6 +24,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     Part,
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool
+from ansible_collections.virt.storage.plugins.module_utils.model.volume import LOST_AND_FOUND
 
 
 def mount(point, source="/dev/sdx", identity=7, parent=1, options=("rw",)):
@@ -140,9 +141,9 @@ def test_a_read_only_mount_is_read_only_and_lacks_no_right(tmp_path, look):
 def test_what_a_filesystem_has_of_its_own_is_no_content(tmp_path, look):
     (tmp_path / "lost+found").mkdir()
     with_mounts(look, mount(tmp_path))
-    assert observed(tmp_path, look, True, own=(mounted.LOST_AND_FOUND,)).holds == ()
+    assert observed(tmp_path, look, True, own=(LOST_AND_FOUND,)).holds == ()
     (tmp_path / "lost+found" / "#12").touch()
-    assert observed(tmp_path, look, True, own=(mounted.LOST_AND_FOUND,)).holds == ("lost+found",)
+    assert observed(tmp_path, look, True, own=(LOST_AND_FOUND,)).holds == ("lost+found",)
 
 
 def test_a_mount_that_does_not_answer_is_unknown(tmp_path, look, monkeypatch):

@@ -6,13 +6,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import netfs
 from ansible_collections.virt.storage.plugins.module_utils.decide.pools import decide_pool
+from ansible_collections.virt.storage.plugins.module_utils.engines.local import LocalHost, start_note
+from ansible_collections.virt.storage.plugins.module_utils.engines.places import find_places
 from ansible_collections.virt.storage.plugins.module_utils.host import kernel, patience, reach
 from ansible_collections.virt.storage.plugins.module_utils.host.look import Look
 from ansible_collections.virt.storage.plugins.module_utils.host.mounts import Mount
+from ansible_collections.virt.storage.plugins.module_utils.host.notes import boot
+from ansible_collections.virt.storage.plugins.module_utils.host.remote import Servers
 from ansible_collections.virt.storage.plugins.module_utils.model.found import Found
 from ansible_collections.virt.storage.plugins.module_utils.model.goal import PoolGoal
 from ansible_collections.virt.storage.plugins.module_utils.model.operations import FirstOf
@@ -170,6 +177,28 @@ def test_what_the_kernel_can_not_mount_is_known_before(look, monkeypatch, kind, 
     refusal = decide_pool(PoolGoal(declared, "active"), found).refusal
     assert refusal.code == "not_supported"
     assert decide_pool(PoolGoal(declared, "inactive"), found).refusal is None
+
+
+def test_what_we_mounted_is_ours_whatever_it_is_called(tmp_path, monkeypatch):
+    """A format that was left to the mounting may be said later, and changes nothing there."""
+    monkeypatch.setattr(Servers, "answers", lambda _servers, _mount: True)
+    host = LocalHost(find_places(f"native:///?root={tmp_path}"), 5)
+
+    def observed(declared, path="/srv/p"):
+        look = host.look()
+        root = Mount("/", "/", "ext4", "/dev/vda", ("rw",), (), (254, 0), 1, 0)
+        look.once("mounts", lambda: [root, mount("cifs", "//nas1/export")._replace(point=path)])
+        return host.storage(declared, look)
+
+    note = Path(host.notes.started_path("p"))
+    note.parent.mkdir(parents=True)
+    note.write_text(start_note(observed(pool("auto"))))
+    assert [observed(pool(kind)).ours for kind in ("auto", None, "cifs")] == [True, True, True]
+    assert observed(pool("cifs")).up
+    elsewhere = observed(replace(pool("cifs"), path="/srv/q"), "/srv/q")
+    assert (elsewhere.up, elsewhere.ours) == (True, False)
+    note.write_text(note.read_text().replace(boot(), "another boot"))
+    assert not observed(pool("auto")).ours
 
 
 def test_what_is_mounted_the_kernel_could_mount(look, monkeypatch, tmp_path):

@@ -29,7 +29,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
 )
 from ansible_collections.virt.storage.plugins.module_utils.model.pool import Permissions, Pool, Source, SourceDevice
 
-from .building import UUID, actions, defined, nothing, pool_goal, pool_refused, started, user
+from .building import UUID, actions, defined, nothing, pool_goal, pool_refused, started, user, volume
 
 DEVICE = Source(devices=(SourceDevice("/dev/sdx"),), format="ext4")
 POOL = Pool("p", "fs", UUID, "/p", source=DEVICE)
@@ -201,6 +201,43 @@ def test_a_restart_brings_up_again_what_it_took_down():
     assert pool_refused(options, started(RUNNING_ADOPTED, POOL)).code == "pool_adopted"
 
 
+def rebuilt(**more):
+    """An active filesystem that is to become another one, with a volume that a guest has."""
+    on = (Condition("device", "/dev/sdx", (8, 0)),)
+    other = filesystem(FOREIGN, why="/dev/sdx holds ext4", destroys="ext4 on /dev/sdx", requires=on)
+    current = storage(filesystem(requires=on), directory(), up=True, ours=True)
+    known = {"current": current, "volumes": {"v": volume()}, "users": {"v": (user("guest", "vm1"),)}}
+    return started(storage(other, directory()), POOL, **{**known, "active": True, **more})
+
+
+def test_what_a_pool_holds_is_not_lost_by_making_it_anew_unasked():
+    def asked(*allow):
+        return goal(source=replace(DEVICE, format="xfs"), allow=["restart", "overwrite", *allow])
+
+    found = rebuilt()
+    assert pool_refused(asked(), found).code == "pool_nonempty"
+    assert pool_at_stake(asked("nonempty"), found)["v"] == EVERYTHING
+    error = pool_refused(asked("nonempty"), found)
+    assert (error.code, "guest vm1" in error.message) == ("volume_in_use", True)
+    overlay = rebuilt(users={"v": (user("overlay", "/q/overlay"),)})
+    assert pool_refused(asked("nonempty"), overlay).code == "volume_backing"
+    made = decide_pool(asked("nonempty", "in_use"), found)
+    assert actions(made) == ["stop", "redefine", "build", "start"]
+
+
+def test_making_an_empty_pool_anew_takes_no_more_words():
+    wanted = goal(source=replace(DEVICE, format="xfs"), allow=["restart", "overwrite"])
+    assert "build" in actions(decide_pool(wanted, rebuilt(volumes={}, users={})))
+
+
+def test_what_a_pool_holds_that_moves_to_another_device_stays():
+    there = storage(filesystem(requires=(Condition("device", "/dev/sdy", (8, 16)),)), directory(), up=True, ours=True)
+    wanted = goal(source=replace(DEVICE, format="xfs"), allow=["restart", "overwrite", "nonempty"])
+    found = rebuilt(current=there)
+    assert "v" not in pool_at_stake(wanted, found)
+    assert "build" in actions(decide_pool(wanted, found))
+
+
 # -- deleting -----------------------------------------------------------------------------------------------------
 
 
@@ -240,6 +277,43 @@ def test_what_somebody_else_mounted_is_not_deleted_without_a_word():
     assert actions(made) == ["stop", "delete", "undefine"]
     assert change(made, "stop").may == {TAKE_DOWN, EMPTIED}
     assert actions(decide_pool(goal("absent"), found)) == ["undefine"]
+
+
+PULLED = Problem("source_missing", "there is no /dev/sdx", "Name what is there.")
+UNMAKEABLE = Problem("not_supported", "a dos label can't count all of /dev/sdx", "Declare source.format: gpt.")
+
+
+def cut(*parts, kind="logical", named=True):
+    """A group or disk that is defined and not there, and the goal to delete it."""
+    source = Source(devices=(SourceDevice("/dev/sdx"),) if named else None, name="vg" if kind == "logical" else None)
+    pool = Pool("p", kind, UUID, "/dev/vg" if kind == "logical" else "/dev", source=source)
+    found = defined(Storage(ABSENT, pool.path, parts=parts, up=kind == "disk"), pool)
+    return pool_goal("deleted", allow=["nonempty"], type=kind, source=source), found
+
+
+@pytest.mark.parametrize("kind", ["logical", "disk"])
+def test_what_is_away_is_not_taken_for_deleted(kind):
+    """Its device may come back with all that it holds."""
+    made = {"removable": False, "requires": ()}
+    assert pool_refused(*cut(filesystem(ABSENT, problem=PULLED, **made), kind=kind)).code == "source_missing"
+    hidden = Problem("vg_hidden", "LVM does not show it", "Show it.")
+    assert pool_refused(*cut(filesystem(FOREIGN, problem=hidden, removable=False), kind=kind)).code == "vg_hidden"
+    unread = filesystem(UNKNOWN_STORAGE, why="Input/output error", **made)
+    assert pool_refused(*cut(unread, kind=kind)).code == "storage_unreadable"
+
+
+@pytest.mark.parametrize("kind", ["logical", "disk"])
+def test_what_an_interrupted_task_deleted_is_gone(kind):
+    """Whether it could be made anew is no matter."""
+    for problem in (None, UNMAKEABLE):
+        decision = decide_pool(*cut(filesystem(ABSENT, problem=problem, removable=False), kind=kind))
+        assert (actions(decision), decision.warnings) == (["undefine"], ())
+
+
+def test_a_group_of_which_nothing_says_where_it_was_goes_with_a_warning():
+    decision = decide_pool(*cut(filesystem(ABSENT, problem=PULLED, requires=()), named=False))
+    assert actions(decision) == ["undefine"]
+    assert [PULLED.what in warning for warning in decision.warnings] == [True]
 
 
 def test_what_nobody_defined_is_not_deleted():

@@ -622,6 +622,26 @@ def test_who_is_not_root_can_not_give_files_away(permissions, have, code):
     assert decide_pool(goal, replace(found, process=None))
 
 
+@pytest.mark.parametrize(
+    ("permissions", "there", "code"),
+    [
+        (Permissions(0o700, 5, 9), {}, ""),
+        (Permissions(owner=6), {}, "not_permitted"),
+        (Permissions(owner=6), {"writable": True}, ""),
+        (Permissions(owner=6), {"filesystem": "ext4"}, ""),
+    ],
+)
+def test_nothing_is_given_away_where_a_server_takes_root_for_nobody(permissions, there, code):
+    export = replace(
+        DIRECTORY, **{"permissions": Permissions(0o755, 5, 5), "writable": False, "filesystem": "nfs4", **there}
+    )
+    found, goal = started(export, filesystem=export.filesystem), dir_goal(permissions=permissions)
+    if code:
+        assert pool_refused(goal, found).code == code
+    else:
+        assert actions(decide_pool(goal, found)) == ["redefine", "permissions"]
+
+
 # -- deleting -----------------------------------------------------------------------------------------------------
 
 

@@ -421,6 +421,22 @@ def test_a_restart_builds_nothing():
     assert moved.changes[-1].may == {"build"}
 
 
+def test_what_a_pool_holds_is_not_lost_by_making_it_anew_unasked():
+    words = ["restart", "overwrite"]
+    there = Source(devices=DEVICE, format="xfs")
+    volumes = (plain("v"), plain("lost+found", type="dir"))
+    found = far("fs", *volumes, source={"format": "ext4"}, users={"v": (user("guest", "g"),)})
+    assert pool_refused(pool_goal(source=there, allow=words), found).code == "pool_nonempty"
+    asked = pool_goal(source=there, allow=[*words, "nonempty"])
+    assert pool_at_stake(asked, found)["v"] == EVERYTHING
+    assert pool_refused(asked, found).code == "volume_in_use"
+    for empty in (far("fs", source={"format": "ext4"}), far("fs", *volumes[1:], source={"format": "ext4"})):
+        assert actions(decide_pool(pool_goal(source=there, allow=words), empty)) == ["stop", "redefine", "start"]
+    moved = pool_goal(source=Source(devices=(SourceDevice("/dev/sdy"),), format="xfs"), allow=[*words, "nonempty"])
+    assert "v" not in pool_at_stake(moved, found)
+    assert actions(decide_pool(moved, found)) == ["stop", "redefine", "start"]
+
+
 # -- conflicts ------------------------------------------------------------------------------------------------------
 
 

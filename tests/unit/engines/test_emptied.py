@@ -49,7 +49,7 @@ def test_what_was_emptied_is_known_by_its_beginning(tmp_path):
         return local._is_emptied(storage, note, look)
 
     assert emptied(told)
-    assert not any(map(emptied, (text, f"{text}\n", f"{text}\n{boot()}", told.replace("mount", "other"))))
+    assert not any(map(emptied, (text, f"{text}\n", f"{text}\n{boot()}", told.replace("/p", "/q"))))
     assert not local._is_emptied(replace(storage, mark=""), told.replace("uuid", ""), look)
     assert not local._is_emptied(replace(storage, up=True), told, look)
     device.write_bytes(b"superblock, mounted once more")

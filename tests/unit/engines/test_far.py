@@ -112,6 +112,12 @@ def test_only_what_is_asked_for_is_looked_at():
     assert far.observe_far(found(active=False), Scope(Pool("p"), volumes=None), daemon).volumes == {}
 
 
+def test_what_may_be_lost_by_a_restart_is_looked_at():
+    rebuilt = Scope(Pool("p"), rebuilds=True)
+    for kind, names in (("fs", {"a"}), ("netfs", set())):
+        assert set(far.observe_far(found(kind), rebuilt, Daemon(shown("a"))).volumes) == names
+
+
 def test_of_a_disk_all_partitions_count_and_no_format_is_known():
     daemon = Daemon(shown("sdx1", "none"), shown("sdx2", "none"))
     volumes = far.observe_far(found("disk"), Scope(Pool("p"), volumes=("sdx3",)), daemon).volumes

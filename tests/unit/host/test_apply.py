@@ -12,6 +12,7 @@ import fcntl
 import os
 import stat
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,46 @@ def test_owners(files):
     do(ops.SetPermissions(str(files / "a"), None, 5, None), ops.SetPermissions(str(files / "a"), None, None, 7))
     status = os.stat(files / "a")
     assert (status.st_uid, status.st_gid) == (5, 7)
+
+
+def test_what_is_so_already_is_not_set_again(files, monkeypatch):
+    """A server that takes root for nobody refuses that too."""
+
+    def forbidden(*_arguments):
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    have = os.stat(files / "a")
+    monkeypatch.setattr(os, "fchown", forbidden)
+    monkeypatch.setattr(os, "fchmod", forbidden)
+    do(ops.SetPermissions(str(files / "a"), mode(files / "a"), have.st_uid, have.st_gid))
+    assert refused(ops.SetPermissions(str(files / "a"), None, have.st_uid + 1)) == "not_writable"
+
+
+@pytest.mark.root
+def test_a_mode_is_set_in_the_name_of_the_owner_where_root_may_not(files, monkeypatch):
+    """Which a server that takes root for nobody lets happen; who asks for files is told by the kernel."""
+    os.chown(files / "a", 5, 7)
+    real, asked = os.fchmod, []
+
+    def squashed(descriptor, bits):
+        status = Path(f"/proc/self/task/{threading.get_native_id()}/status").read_text(encoding="ascii")
+        words = {line.partition(":")[0]: line.split() for line in status.splitlines()}
+        asked.append((words["Uid"][-1], words["Gid"][-1]))
+        if asked[-1][0] == "0":
+            raise PermissionError(errno.EPERM, "Operation not permitted")
+        real(descriptor, bits)
+
+    monkeypatch.setattr(os, "fchmod", squashed)
+    do(ops.SetPermissions(str(files / "a"), 0o640))
+    assert (mode(files / "a"), asked) == (0o640, [("0", "0"), ("5", "7")])
+
+
+@pytest.mark.root
+def test_a_mode_outlives_another_owner(files):
+    """Giving a file away takes bits of its mode."""
+    os.chmod(files / "a", 0o4755)
+    do(ops.SetPermissions(str(files / "a"), 0o4755, 5))
+    assert mode(files / "a") == 0o4755
 
 
 def test_permissions_do_not_follow_links(files):

@@ -161,6 +161,8 @@ def test_what_is_no_device(machine, tmp_path):
     for path in ("/dev/null", str(tmp_path)):
         error = refusal(device_at, path)
         assert (error.code, error.subject) == ("storage_foreign", path)
+        assert block.number_at(path) is None  # a character device has a number of another kind
+    assert block.number_at("/dev/none") is None
     assert refusal(device_at, f"{tmp_path}/{'x' * 300}").code == "not_readable"
     assert refusal(block.device_of, (8, 99)).code == "source_missing"
     assert by_name("sdz") is None
@@ -217,7 +219,7 @@ def test_users_are_named_for_what_they_are(machine, monkeypatch):
     machine.add("md0", "9:0", below=("dm-4",), md__level="raid1")
     machine.dm("dm-9", "253:9", "other", "", below=("md0",))
     monkeypatch.setattr(device_users, "loops", lambda: [("/dev/loop5", "/dev/dm-9")])
-    monkeypatch.setattr(device_users, "_number", {"/dev/dm-9": (253, 9)}.get)
+    monkeypatch.setattr(device_users, "number_at", {"/dev/dm-9": (253, 9)}.get)
     machine.add("loop5", "7:5")
     users, _unseen = device_users.users_of_device(by_name("sda"), Nobody())
     assert [str(user) for user in users] == [
@@ -283,7 +285,7 @@ def test_udev_is_no_user(machine, monkeypatch, tmp_path, cgroup, users):
     machine.add("sda", "8:0")
     monkeypatch.setattr(Nobody, "files", lambda self: [OpenFile("1", "/proc/1/fd/3", "/dev/sda")])
     monkeypatch.setattr(Nobody, "lasting", lambda self, opened: opened)
-    monkeypatch.setattr(device_users, "_number", {"/proc/1/fd/3": (8, 0)}.get)
+    monkeypatch.setattr(device_users, "number_at", {"/proc/1/fd/3": (8, 0)}.get)
     path = tmp_path / "cgroup"
     if cgroup is not None:
         path.write_text(cgroup)
@@ -430,7 +432,7 @@ def test_aliases(machine, monkeypatch):
     machine.dm("dm-2", "253:2", "vg-data", "LVM-abc")
     machine.tell("253:2", "S:disk/by-id/dm-name-vg-data", "S:vg/data", "S:disk/by-uuid/taken-by-another")
     numbers = {"/dev/dm-2": (253, 2), "/dev/vg/data": (253, 2), "/dev/disk/by-uuid/taken-by-another": (8, 0)}
-    monkeypatch.setattr(sources, "_number", numbers.get)
+    monkeypatch.setattr(sources, "number_at", numbers.get)
     assert sources.aliases(by_name("dm-2")) == ("/dev/dm-2", "/dev/vg/data")
 
 
