@@ -192,13 +192,14 @@ options:
         type: str
   mount_options:
     description:
-      - Mount options of pools of type V(fs) and V(netfs). An empty list takes away those that there are.
+      - Mount options of pools of type V(fs) and V(netfs). An empty list takes away those that there are. A password
+        among them is refused; O(source.auth) is the place for it.
     type: list
     elements: str
   config_options:
     description:
       - Ceph options of pools of type V(rbd), each a text, a number or a boolean. None of them (V({})) takes away those
-        that there are.
+        that there are. A C(key) is refused; O(source.auth) is the place for it.
     type: dict
   features:
     description:
@@ -405,12 +406,12 @@ pool:
       type: dict
       returned: when its definition has some
     mount_options:
-      description: As the option of M(virt.storage.storage_pool).
+      description: As the option of M(virt.storage.storage_pool). A password in it is V((private\)).
       type: list
       elements: str
       returned: when its definition has some
     config_options:
-      description: As the option of M(virt.storage.storage_pool).
+      description: As the option of M(virt.storage.storage_pool). A key in it is V((private\)).
       type: dict
       returned: when its definition has some
     refresh_allocation:

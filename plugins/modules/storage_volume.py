@@ -603,12 +603,12 @@ pool:
       type: dict
       returned: when its definition has some
     mount_options:
-      description: As the option of M(virt.storage.storage_pool).
+      description: As the option of M(virt.storage.storage_pool). A password in it is V((private\)).
       type: list
       elements: str
       returned: when its definition has some
     config_options:
-      description: As the option of M(virt.storage.storage_pool).
+      description: As the option of M(virt.storage.storage_pool). A key in it is V((private\)).
       type: dict
       returned: when its definition has some
     refresh_allocation:

@@ -308,6 +308,117 @@ def test_a_task_that_was_ended_before_is_completed(host):
     assert len(files(host)) == 2
 
 
+# -- in options that others have written -----------------------------------------------------------------------------
+
+FS = "http://libvirt.org/schemas/storagepool/fs/1.0"
+RBD = "http://libvirt.org/schemas/storagepool/rbd/1.0"
+HIDDEN = "s3cret"
+# A definition of each type, and what the record shows of its options.
+WRITTEN = {
+    "netfs": (
+        f"""<pool type='netfs' xmlns:fs='{FS}'><name>NAME</name><uuid>{UUID}</uuid>
+<source><host name='127.0.0.1'/><dir path='pub'/><format type='cifs'/></source><target><path>DIR</path></target>
+<fs:mount_opts><fs:option name='username=joe'/><fs:option name='ro,password=s3cret'/></fs:mount_opts></pool>""",
+        {"mount_options": ["username=joe", "ro,password=(private)"]},
+    ),
+    "rbd": (
+        f"""<pool type='rbd' xmlns:rbd='{RBD}'><name>NAME</name><uuid>{UUID}</uuid>
+<source><host name='127.0.0.1' port='9'/><name>vms</name></source>
+<rbd:config_opts><rbd:option name='key' value='AQs3cret=='/></rbd:config_opts></pool>""",
+        {"config_options": {"key": "(private)"}},
+    ),
+}
+
+
+def written(kind: str, name: str, directory: Path) -> str:
+    return WRITTEN[kind][0].replace("NAME", name).replace("DIR", str(directory))
+
+
+@pytest.fixture(params=WRITTEN)
+def adopted(request: pytest.FixtureRequest, host: Any, tmp_path: Path) -> tuple[Path, dict[str, Any]]:
+    """The definition of the pool p, and what is to be shown of it."""
+    path = Path(host.root) / "etc/libvirt/storage/p.xml"
+    path.parent.mkdir(parents=True)
+    path.write_text(written(request.param, "p", tmp_path / "mnt"))
+    return path, WRITTEN[request.param][1]
+
+
+def shows_only(result: dict[str, Any], shown: dict[str, Any]) -> dict[str, Any]:
+    record = quiet(result, HIDDEN)["pool"]
+    assert {name: record[name] for name in shown} == shown
+    return result
+
+
+def test_what_a_definition_holds_is_not_shown(host, adopted):
+    path, shown = adopted
+    before = path.read_bytes()
+    (record,) = host.pool_info(name="p", xml=True)
+    assert HIDDEN not in repr(record)
+    assert "(private)" in record["xml"]
+    shows_only(unchanged(host.pool(name="p", state="present")), shown)
+    made = shows_only(converges(host.pool, name="p", state="present", autostart=True), shown)
+    assert [entry["action"] for entry in made["plan"]] == ["autostart"]
+    assert path.read_bytes() == before
+    gone = quiet(done(host.pool(check=True, name="p", state="absent")), HIDDEN)
+    assert "(private)" in gone["diff"]["before"]
+    quiet(done(host.pool(name="p", state="absent")), HIDDEN)
+
+
+def test_what_a_definition_holds_stays_when_it_is_changed(host, adopted):
+    path, shown = adopted
+    made = shows_only(converges(host.pool, name="p", state="present", source={"vendor": "somebody"}), shown)
+    assert [entry["action"] for entry in made["plan"]] == ["redefine"]
+    assert path.read_text().count(HIDDEN) == 1
+    assert "(private)" not in path.read_text()
+    (option,) = shown
+    gone = quiet(converges(host.pool, name="p", state="present", **{option: type(shown[option])()}), HIDDEN)
+    assert f"change {option}" in gone["plan"][0]["summary"]
+    assert "(private)" in gone["diff"]["before"]
+    assert HIDDEN not in path.read_text()
+
+
+def test_what_is_shown_can_not_be_declared(host, adopted):
+    path, shown = adopted
+    before = path.read_bytes()
+    refused = host.pool(name="p", state="present", **shown)
+    assert (refused["error"]["code"], "source.auth" in refused["error"]["hint"]) == ("invalid_option", True)
+    assert path.read_bytes() == before
+
+
+TOOL = """#!/bin/sh
+printf '%s\\n' "$@" > "$0.words"
+for word in $(echo "$4" | tr , ' '); do
+    case $word in credentials=*) cat "${word#*=}" > "$0.told";; esac
+done
+echo "mount error(13): $*" >&2
+exit 32
+"""
+
+
+def test_a_password_in_a_definition_is_told_mount_in_private(host, tmp_path, monkeypatch):
+    """The kernel here need not have CIFS: mount(8) is a script that fails."""
+    from ansible_collections.virt.storage.plugins.module_utils.host import kernel
+
+    monkeypatch.setattr(kernel, "has", lambda name, module: True)
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for tool in ("mount", "mount.cifs"):
+        (tools / tool).write_text(TOOL)
+        (tools / tool).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tools}:{os.environ['PATH']}")
+    path = Path(host.root) / "etc/libvirt/storage/p.xml"
+    path.parent.mkdir(parents=True)
+    path.write_text(written("netfs", "p", tmp_path / "mnt"))
+    checked = quiet(done(host.pool(check=True, name="p")), HIDDEN)
+    failed = quiet(host.pool(name="p"), HIDDEN)
+    assert failed["error"]["code"] == "command_failed"
+    assert checked["plan"] == failed["plan"]
+    assert (tools / "mount.told").read_text() == "password=s3cret\n"
+    words = (tools / "mount.words").read_text()
+    assert "username=joe,ro" in words
+    assert HIDDEN not in words
+
+
 # -- through a daemon ---------------------------------------------------------------------------------------------
 
 pytest_daemon = [pytest.mark.root, pytest.mark.libvirt_binding, pytest.mark.xdist_group("daemon")]
@@ -433,3 +544,22 @@ def test_a_daemon_that_starts_later_takes_it_over(daemon, native_host, daemon_ho
     daemon.start()
     assert daemon.secrets() == []
     assert os.listdir(daemon.files / "etc/libvirt/secrets") == []
+
+
+@through_a_daemon
+@pytest.mark.parametrize("kind", WRITTEN)
+def test_what_a_definition_of_the_daemon_holds_is_not_shown(daemon, daemon_host, tmp_path, kind):
+    name, shown, text = daemon_host.name, WRITTEN[kind][1], tmp_path / "pool.xml"
+    text.write_text(written(kind, name, tmp_path / "mnt"))
+    daemon.virsh("pool-define", text)
+    (record,) = daemon_host.pool_info(name=name, xml=True)
+    assert HIDDEN not in repr(record)
+    assert "(private)" in record["xml"]
+    made = shows_only(converges(daemon_host.pool, name=name, state="present", source={"vendor": "somebody"}), shown)
+    assert "(private)" in made["plan"][0]["commands"][0]
+    assert daemon.virsh("pool-dumpxml", "--inactive", name).count(HIDDEN) == 1
+    if kind == "netfs":
+        failed = quiet(daemon_host.pool(name=name), HIDDEN)  # its message has the whole command
+        assert (failed["error"]["code"], "(private)" in failed["msg"]) == ("daemon_failed", True)
+    gone = quiet(converges(daemon_host.pool, name=name, state="absent"), HIDDEN)
+    assert "(private)" in gone["diff"]["before"]

@@ -395,10 +395,12 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
 
 
 def _mount(pool: Pool, found: Found) -> list[Any]:
+    from ..model.private import public_options
+
     wanted = FILESYSTEMS.get(pool.source.format or _AUTO)
     read_only = ("ro",) if found.storage.read_only_source else ()
     node = _node(found) or (pool.source.devices or ())[0].path
     remote = (_NETDEV,) if found.storage.remote else ()
-    options = (*mounted.OPTIONS, *read_only, *remote, *(pool.mount_options or ()))
+    options = (*mounted.OPTIONS, *read_only, *remote, *public_options(pool.mount_options or ()))
     mount = mounted.mount(wanted.kernel if wanted else _AUTO, options, node, pool.path or "")
     return [mount._replace(hint="See what the kernel says of it (dmesg), and whether mount_options fit.")]

@@ -228,8 +228,12 @@ def _attempt(pool: Pool, kind: str) -> Any:
 
 
 def options_of(pool: Pool, kind: str) -> tuple[str, ...]:
-    """In libvirt's order: its own, those of the kind, then the pool's, which so have the last word."""
-    own = pool.mount_options or ()
+    """In libvirt's order: its own, those of the kind, then the pool's, which so have the last word. Passwords among
+    these are left out: of CIFS they are in its file of credentials, and the others know none.
+    """
+    from ..model.private import public_options
+
+    own = public_options(pool.mount_options or ())
     if kind == NFS:
         more: tuple[str, ...] = (f"nfsvers={pool.source.protocol_version}",) if pool.source.protocol_version else ()
     elif kind == GLUSTERFS:
@@ -237,21 +241,56 @@ def options_of(pool: Pool, kind: str) -> tuple[str, ...]:
         if ":" in _host(pool):
             more += ("xlator-option=transport.address-family=inet6",)
     else:
-        named = pool.login is not None or any(option.partition("=")[0] in _WHO for option in own)
-        more = () if named else ("guest",)
+        more = (*_who(pool), "nobrl")  # QEMU writes to bytes that it has locked, which CIFS then lets nobody do
         if pool.login is not None:
-            from ..model.operations import CREDENTIALS
-
-            more = (CREDENTIALS,)
-        more += ("nobrl",)  # QEMU writes to bytes that it has locked, which CIFS then lets nobody do
+            own = _without_account(own)
     return (*mounted.OPTIONS, *more, *own)
+
+
+def _who(pool: Pool) -> tuple[str, ...]:
+    """The option of CIFS that says who connects, where the pool's own do not."""
+    if _account(pool):
+        from ..model.operations import CREDENTIALS
+
+        return (CREDENTIALS,)
+    return () if any(word.partition("=")[0] in _WHO for word in pool.mount_words) else ("guest",)
+
+
+def _without_account(options: tuple[str, ...]) -> tuple[str, ...]:
+    """The account that a task declares takes the place of theirs."""
+    from ..model.private import names_account
+
+    words = (word for option in options for word in option.split(","))
+    return tuple(word for word in words if not names_account(word))
 
 
 def _credentials(pool: Pool, kind: str) -> Any:
     """What mount.cifs(8) reads from its file of credentials."""
-    if kind != CIFS or pool.login is None:
+    account = _account(pool) if kind == CIFS else ""
+    if not account:
         return None
     from ..model.operations import Secret
+
+    return Secret(account)
+
+
+def _account(pool: Pool) -> str:
+    """That file: the account that is declared, else the passwords in the options of the definition."""
+    if pool.login is None:
+        return _own_passwords(pool)
     from ..model.secrets import account
 
-    return Secret(account(pool.login.username, pool.login.secret))
+    return account(pool.login.username, pool.login.secret)
+
+
+def _own_passwords(pool: Pool) -> str:
+    """As mount.cifs takes them: the first one counts, but for one behind the name of a user. A second one
+    (``password2``) is to come first, since an older mount.cifs takes the last line of a file for the only one.
+    """
+    from ..model.private import passwords
+
+    found: dict[str, str] = {}
+    for name, password in passwords(pool.mount_options or ()):
+        line = "password2" if name.startswith("password2") else "password"
+        found[line] = password if name.startswith("user") else found.get(line, password)
+    return "".join(f"{line}={found[line]}\n" for line in ("password2", "password") if line in found)

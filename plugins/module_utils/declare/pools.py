@@ -44,7 +44,9 @@ def pool_goal(params: Mapping[str, Any], owner_id: OwnerId, group_id: OwnerId) -
     state = _STATES.get(params["state"], params["state"])
     pool = _from_xml(params, name) if params["xml"] else _from_options(params, name or "", owner_id, group_id)
     pool = normal(_placed(pool))
-    _check_mount_options(pool)
+    if pool.mount_options or pool.config_options:
+        _check_mount_options(pool)
+        _check_not_secret(pool)
     row, source = POOL_TYPES.get(pool.type or ""), _whole_source(pool)
     _refuse(pool, host_problem(source) or source_problem(source, row) or device_problem(source, row))
     nowhere = pool.path is None and pool.source == Source() and pool.source_volume is None
@@ -124,11 +126,20 @@ def _check_texts(params: Mapping[str, Any], name: str) -> None:
         if CONTROL.search(text) or (not text and option in (*_PATHS[1:], "mount_options", "source.iqn")):
             raise StorageError(
                 "invalid_path" if option in _PATHS else "invalid_option",
-                (f"{option} " if option in _SECRETS else f"{option}: {text!r} ")
+                (f"{option} " if _is_private(option, text) else f"{option}: {text!r} ")
                 + ("has a control character in it" if text else "is empty"),
                 subject=f"pool {name}",
                 hint="Correct it, or leave it out.",
             )
+
+
+def _is_private(option: str, text: str) -> bool:
+    """Whether no error may show it."""
+    from ..model.private import has_password, is_secret
+
+    if option == "mount_options":
+        return any(map(has_password, text.split(",")))
+    return option in _SECRETS or is_secret(option.partition("config_options.")[2])
 
 
 def _texts(option: str, value: Any) -> Iterator[tuple[str, str]]:
@@ -145,13 +156,15 @@ def _texts(option: str, value: Any) -> Iterator[tuple[str, str]]:
 
 def _config_options(given: Mapping[Any, Any], name: str) -> tuple[tuple[str, str], ...]:
     """As text, which is what they are in a definition and to Ceph."""
+    from ..model.private import shown_value
+
     options = []
     for key, value in given.items():
         text = str(value).lower() if isinstance(value, bool) else str(value)
         if not isinstance(value, (str, int, float)) or not text or CONTROL.search(str(key)) or not str(key):
             raise StorageError(
                 "invalid_option",
-                f"config_options: {key}: {value!r} is not a value of an option",
+                f"config_options: {key}: {shown_value(str(key), repr(value))} is not a value of an option",
                 subject=f"pool {name}",
                 hint="Give a text or a number, or leave it out.",
             )
@@ -246,9 +259,7 @@ def _auth(given: Mapping[str, Any] | None) -> Auth | None:
 
 
 def _check_mount_options(pool: Pool) -> None:
-    """Options are in the definition, in command lines and in the list of mounts. With some of them it is not the source
-    that is mounted, so that the pool would never be found active.
-    """
+    """With some of them it is not the source that is mounted, so that the pool would never be found active."""
     names = [word.partition("=")[0].strip() for word in pool.mount_words]
     other = [name for name in names if name in _NOT_THE_SOURCE]
     if other:
@@ -258,20 +269,27 @@ def _check_mount_options(pool: Pool) -> None:
             f"mount_options: with {', '.join(other)} something else than the source would be mounted",
             "Leave it out, and name as the source what is to be mounted.",
         )
-    if any(map(_has_password, pool.mount_words)):
+
+
+def _check_not_secret(pool: Pool) -> None:
+    """Options are in the definition, those of a mount also in command lines and in the list of mounts."""
+    from ..model.private import has_password, is_secret
+
+    if any(map(has_password, pool.mount_words)):
         raise _wrong(
             "invalid_option",
             pool,
             "mount_options: a password there could be read by anybody",
             "Give it as source.auth (type: cifs, username, secret).",
         )
-
-
-def _has_password(word: str) -> bool:
-    """mount.cifs goes by the first letters of an option, and takes what follows a percent sign in the name of a user
-    for the password.
-    """
-    return word.startswith("pass") or (word.startswith("user") and "%" in word)
+    secret = [name for name, _value in pool.config_options or () if is_secret(name)]
+    if secret:
+        raise _wrong(
+            "invalid_option",
+            pool,
+            f"config_options: the {secret[0]} there could be read by anybody",
+            "Give it as source.auth.secret (type: ceph), or name a file that has it (keyring).",
+        )
 
 
 def _login(given: Mapping[str, Any] | None, source: Source, kind: str | None, name: str) -> Login | None:

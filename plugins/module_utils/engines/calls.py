@@ -13,7 +13,7 @@ from posixpath import dirname
 from typing import Any
 
 from ..backends.by_type import backend_of
-from ..libvirt_xml.pool import render_pool
+from ..libvirt_xml.pool import render_pool, without_secrets
 from ..libvirt_xml.volume import render_volume
 from ..model import operations as ops
 from ..model.change import Change
@@ -57,7 +57,8 @@ class Calls:
         return tuple(_POOL[change.action](self, change, pool))
 
     def _define(self, change: Change, pool: Pool) -> Iterator[Any]:
-        yield self._call("pool-define", xml=render_pool(pool, self.found.definition_text))
+        xml = render_pool(pool, self.found.definition_text)
+        yield self._call("pool-define", xml=xml, shown=without_secrets(xml))
         yield from self._forget_secrets(change)
 
     def _build(self, change: Change, pool: Pool) -> Iterator[Any]:
@@ -73,7 +74,7 @@ class Calls:
             yield self._call("pool-refresh")  # active already, but its directory was gone
         else:
             words = {*change.may, "sized"} if POOL_TYPES[pool.type or ""].starts_on_nothing else change.may
-            yield self._call("pool-start", words=tuple(sorted(words)))
+            yield self._call("pool-start", words=tuple(sorted(words)), told=pool.mount_options or ())
 
     def _stop(self, change: Change, pool: Pool) -> Iterator[Any]:
         if self.goes:

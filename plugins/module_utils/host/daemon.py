@@ -346,12 +346,14 @@ class Daemon:
                 self._waiting(lambda: self._carry_out(op))
                 return
             except self._library.libvirtError as error:
+                from ..model.private import hidden
                 from .daemon_errors import is_busy, not_started
 
                 if not is_busy(error) or time.monotonic() >= deadline:
                     failure = self._failure(error, subject, op.command)
-                    if op.verb == "pool-start" and failure.code == "daemon_failed":
-                        failure.hint = not_started()
+                    if op.verb == "pool-start":
+                        failure.message = hidden(failure.message, op.told)
+                        failure.hint = not_started() if failure.code == "daemon_failed" else failure.hint
                     if op.verb == "pool-refresh" and failure.code != "daemon_lost":
                         self._explain_stopped(failure, op.pool)
                     raise failure from None

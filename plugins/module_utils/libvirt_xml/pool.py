@@ -223,6 +223,20 @@ def render_pool(pool: Pool, original: bytes | str | None = None) -> str:
     return _render(pool, original, 0)
 
 
+def without_secrets(text: str) -> str:
+    """A definition as it is shown: its options may hold a password or a key."""
+    if not any(namespace in text for namespace in _NAMESPACES.values()):
+        return text
+    from ..model.private import shown_option, shown_value
+
+    root = _pool_element(text)
+    for node in root.iter(_MOUNT_OPTION):
+        node.set("name", shown_option(node.get("name", "")))
+    for node in root.iter(_CONFIG_OPTION):
+        node.set("value", shown_value(node.get("name", ""), node.get("value", "")))
+    return _tree.to_text(root, 0, _NAMESPACES)
+
+
 def render_definition(pool: Pool, original: bytes | str | None = None) -> str:
     """The text of a definition file."""
     return _header(pool, original) + _render(pool, original, 0)

@@ -22,7 +22,8 @@ class DaemonCall(NamedTuple):
 
     ``words`` are virsh's options, ``value`` a size in bytes, ``data`` what is uploaded: bytes, or a path of this host.
     ``holds``: the names of the volumes that a pool must have once it was looked at anew, and how many bytes may be in
-    use then, where that matters. ``sought``: volumes that it must have then, where it may have others.
+    use then, where that matters. ``sought``: volumes that it must have then, where it may have others. ``shown`` is
+    what people see of the ``xml``, and ``told`` are options that may hold a password, which the daemon may print.
     """
 
     verb: str
@@ -35,6 +36,8 @@ class DaemonCall(NamedTuple):
     data: Any = None
     holds: tuple[tuple[str, ...], int | None] | None = None
     sought: tuple[Sought, ...] = ()
+    shown: str = ""
+    told: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
@@ -57,7 +60,7 @@ class DaemonCall(NamedTuple):
         if self.data is not None:
             value = ["/dev/stdin" if isinstance(self.data, bytes) else self.data]
         text = shell("virsh", "-c", self.uri, verb, *subject, *value, *words)
-        return f"{text} <<'XML'\n{self.xml}XML" if self.xml else text
+        return f"{text} <<'XML'\n{self.shown or self.xml}XML" if self.xml else text
 
     def _start_command(self) -> str:
         """What is there is started; what is not is built first, over other content only where that is allowed."""

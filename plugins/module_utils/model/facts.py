@@ -57,14 +57,24 @@ def definition_facts(pool: Pool) -> dict[str, Any]:
         facts["source"] = source
     if pool.cow is not None:
         facts["features"] = {"cow": pool.cow}
-    if pool.mount_options:
-        facts["mount_options"] = list(pool.mount_options)
-    if pool.config_options:
-        facts["config_options"] = dict(pool.config_options)
+    if pool.mount_options or pool.config_options:
+        facts.update(_option_facts(pool))
     if pool.refresh_allocation is not None:
         facts["refresh_allocation"] = pool.refresh_allocation
     if pool.extras:
         facts["extras"] = list(pool.extras)
+    return facts
+
+
+def _option_facts(pool: Pool) -> dict[str, Any]:
+    """As they are shown: a secret that is in them stays in the definition."""
+    from .private import shown_option, shown_value
+
+    facts: dict[str, Any] = {}
+    if pool.mount_options:
+        facts["mount_options"] = [shown_option(option) for option in pool.mount_options]
+    if pool.config_options:
+        facts["config_options"] = {name: shown_value(name, value) for name, value in pool.config_options}
     return facts
 
 

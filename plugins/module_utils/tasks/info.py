@@ -15,7 +15,7 @@ from ansible.module_utils.basic import AnsibleModule
 
 from ..declare.names import asked_name, asked_path, checked_uuid
 from ..engines.select import engine_for
-from ..libvirt_xml.pool import render_pool
+from ..libvirt_xml.pool import render_pool, without_secrets
 from ..model.errors import StorageError
 from ..model.found import Found
 from ..model.goal import Scope
@@ -99,7 +99,8 @@ def _pool(engine: Any, name: str, params: dict[str, Any]) -> dict[str, Any]:
             shown = volumes if found.active else []
             record["volumes"] = [v.name if depth == "names" else volume_record(v, found.unlisted) for v in shown]
         if params["xml"]:
-            record["xml"] = render_pool(found.definition or found.live or Pool(name), found.definition_text)
+            pool = found.definition or found.live or Pool(name)
+            record["xml"] = without_secrets(render_pool(pool, found.definition_text))
     except (StorageError, OSError) as error:
         why = not_readable(error) if isinstance(error, OSError) else error
         return {"name": name, "state": "unknown", "error": why.as_dict()}

@@ -362,6 +362,8 @@ def test_mounting(seen):
     may = frozenset({BRING_UP})
     (command,) = lowered(seen(holding("ext4")), "start", may=may, pool={"mount_options": ("noatime",)})
     assert command == "mount -t ext4 -o nodev,nosuid,noexec,noatime -- /dev/sdx /p"
+    (command,) = lowered(seen(holding("ext4")), "start", may=may, pool={"mount_options": ("noatime,pass=s3cret",)})
+    assert command == "mount -t ext4 -o nodev,nosuid,noexec,noatime -- /dev/sdx /p"
     (command,) = lowered(seen(holding("iso9660"), "auto"), "start", "auto", may=may)
     assert command == "mount -t auto -o nodev,nosuid,noexec,ro -- /dev/sdx /p"
     (command,) = lowered(seen(holding("hfsplus"), "hfs+"), "start", "hfs+", may=may)

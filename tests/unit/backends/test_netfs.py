@@ -146,6 +146,37 @@ def test_a_password_is_in_no_text_of_an_operation():
     assert operation.credentials is None
 
 
+@pytest.mark.parametrize(
+    ("given", "options", "told"),
+    [
+        (("username=joe", "password=s3cret"), "CRED,nobrl,username=joe", "password=s3cret"),
+        (("ro, pass=s3cret ,username=joe",), "CRED,nobrl,ro,username=joe", "password=s3cret "),
+        (("user=DOM/joe%s3=cr%et", "ro"), "CRED,nobrl,user=DOM/joe,ro", "password=s3=cr%et"),
+        (("username=joe", "pass=s3cret", "pass=other"), "CRED,nobrl,username=joe", "password=s3cret"),
+        (("pass=other", "username=joe%s3cret"), "CRED,nobrl,username=joe", "password=s3cret"),
+        (("pass=s3cret", "password2=next"), "CRED,nobrl", "password2=next\npassword=s3cret"),
+        (("ro,username=joe",), "nobrl,ro,username=joe", None),
+    ],
+)
+def test_a_password_that_is_in_the_definition_is_told_mount_alone(given, options, told):
+    """As mount.cifs would take the options themselves."""
+    declared = pool("cifs", directory="pub", mount_options=given)
+    (operation,) = netfs.mounting(declared)
+    assert operation.argv[4] == f"nodev,nosuid,noexec,{options}".replace("CRED", "credentials=(private)")
+    assert (operation.credentials and operation.credentials.data.decode()) == (told and f"{told}\n")
+    assert "s3" not in repr(operation)
+    for kind in ("nfs", "glusterfs", "auto"):
+        (operation,) = netfs.mounting(pool(kind, directory="pub", mount_options=given))
+        assert "s3" not in repr(operation)
+
+
+def test_the_account_that_is_declared_comes_before_that_of_the_definition():
+    own = ("username=joe,pass=s3cret,ro", "user=joe%s3cret", "user_xattr")
+    (operation,) = netfs.mounting(pool("cifs", directory="pub", mount_options=own, login=Login("kvm", "word")))
+    assert operation.argv[4] == "nodev,nosuid,noexec,credentials=(private),nobrl,ro,user_xattr"
+    assert operation.credentials.data == b"username=kvm\npassword=word\n"
+
+
 def test_a_login_makes_no_difference():
     assert pool("cifs", login=Login("a", "b")) == pool("cifs")
 

@@ -545,7 +545,7 @@ def test_options_that_mount_something_else(word):
 def test_options_that_hold_a_password(word):
     """As mount.cifs takes them, which knows options by their first letters."""
     declared = {"name": "p", "type": "netfs", "path": "/p", "source": {"host": "h", "dir": "s", "format": "cifs"}}
-    for given in ([word], [f"ro,{word}"]):
+    for given in ([word], [f"ro,{word}"], [f"{word}\n"]):
         error = refused(**declared, mount_options=given)
         assert (error.code, "s3cret" in f"{error}") == ("invalid_option", False)
     goal(**declared, mount_options=["username=u", "domain=a%b", "credentials=/etc/share", "user_xattr", "ro,uid=1"])

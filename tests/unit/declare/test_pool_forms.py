@@ -300,6 +300,20 @@ def test_what_is_no_value_for_ceph(value):
     assert refused(**RBD, config_options={"a": value}).code == "invalid_option"
 
 
+@pytest.mark.parametrize("value", ["AQs3cret==", "AQs3cret\n", ["AQs3cret"], {"AQs3cret": "AQs3cret"}], ids=repr)
+def test_a_key_of_ceph_is_no_option(value):
+    error = refused(**RBD, config_options={"key": value})
+    assert (error.code, "s3cret" in f"{error}") == ("invalid_option", False)
+    goal(name="p", **RBD, config_options={"keyring": "/etc/ceph/a.keyring", "keyfile": "/etc/ceph/key"})
+
+
+def test_a_key_of_ceph_is_no_option_of_the_xml_either():
+    text = written(goal(name="p", **RBD, config_options={"timeout": 3}))
+    error = refused(xml=text.replace("name='timeout' value='3'", "name='key' value='AQs3cret=='"))
+    assert (error.code, "source.auth.secret" in error.hint) == ("invalid_option", True)
+    assert "s3cret" not in f"{error}"
+
+
 @pytest.mark.parametrize("option", [{"mode": 0o700}, {"owner": "0"}, {"group": "0"}], ids=lambda o: next(iter(o)))
 def test_networked_types_have_no_target(option):
     error = refused(**RBD, **option)

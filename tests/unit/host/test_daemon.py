@@ -114,6 +114,26 @@ def start(pool, *words):
     return pool.done
 
 
+# -- what is not shown ----------------------------------------------------------------------------------------------
+
+
+def test_a_daemon_that_prints_a_password_is_not_repeated():
+    class Mounting(Pool):
+        def create(self, flags):
+            raise Refused("(mount -o 'guest,pass=it'\\''s s3cret' -t cifs) unexpected exit status 32", 38)
+
+    op = DaemonCall("pool-start", "test:///x", "p", told=("ro,pass=it's s3cret",))
+    with pytest.raises(StorageError) as caught:
+        opened(Connection(Mounting(()))).call(op)
+    assert "s3cret" not in str(caught.value)
+    assert "pass=(private)' -t cifs) unexpected exit status 32" in caught.value.message
+
+
+def test_a_definition_is_shown_without_its_secrets():
+    op = DaemonCall("pool-define", "u", "p", xml="<a>s3cret</a>\n", shown="<a>(private)</a>\n")
+    assert op.command == "virsh -c u pool-define /dev/stdin <<'XML'\n<a>(private)</a>\nXML"
+
+
 # -- starting -------------------------------------------------------------------------------------------------------
 
 OTHER = Refused("Format of device does not match, forced overwrite is necessary", BUILT)

@@ -1115,3 +1115,37 @@ def test_patching_lays_the_declared_over_the_original(found: Pool, declared: Poo
         wanted, was = getattr(declared.source, field), getattr(with_defaults(whole(found)).source, field)
         assert getattr(patched.source, field) == (was if wanted is None else wanted), field
     assert set(declared.extras) <= set(patched.extras)
+
+
+# -- what is shown ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "xmlns", "block", "shown"),
+    [
+        (
+            "netfs",
+            FS,
+            "<fs:mount_opts>\n    <fs:option name='ro,pass=s3cret'/>\n    <fs:option name='user=a%s3cret'/>\n"
+            "  </fs:mount_opts>",
+            {"ro,pass=s3cret": "ro,pass=(private)", "user=a%s3cret": "user=a%(private)"},
+        ),
+        (
+            "rbd",
+            RBD,
+            "<rbd:config_opts>\n    <rbd:option name='key' value='s3cret'/>\n    <rbd:option name='a' value='b'/>\n"
+            "  </rbd:config_opts>",
+            {"s3cret": "(private)"},
+        ),
+    ],
+)
+def test_a_definition_is_shown_without_secrets(kind, xmlns, block, shown):
+    source = "  <source>\n    <host name='h'/>\n    <dir path='/x'/>\n    <name>n</name>\n  </source>\n"
+    text = definition(kind, f"{source}{target('/srv') if kind == 'netfs' else ''}  {block}\n", xmlns)
+    written = pool_xml.render_pool(pool_xml.parse_pool(text), text)
+    assert "s3cret" in written  # it stays in what is written
+    expected = written
+    for secret, instead in shown.items():
+        expected = expected.replace(secret, instead)
+    assert pool_xml.without_secrets(written) == expected
+    assert "s3cret" not in expected
