@@ -890,6 +890,28 @@ def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk, server):
     assert disk.content() == "ext4"
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("given_up", [True, False])
+def test_what_a_killed_task_left_of_another_pool_is_data_like_any_other(disk, server, given_up):
+    """So is what came there since then. Without us, nothing forgets that the pool was being made."""
+    with tool_instead(disk.top, "mkfs.ext4", 'for device; do :; done\nprintf half >"$device"; kill -9 $PPID'):
+        assert killed_before(1000, server, disk)
+    if given_up:
+        done(disk.pool(state="absent"))
+    else:
+        (disk.host.root / "etc/libvirt/storage/p.xml").unlink()
+    make_random(disk)
+    for name in ("q", "p") if given_up else ("q",):
+        refused(disk.pool(name=name), "storage_foreign")
+    assert disk.content() == ""
+
+
+def make_random(disk: Disk) -> None:
+    with open(disk.device, "r+b") as file:
+        file.write(os.urandom(8 * MIB))
+        os.fsync(file.fileno())
+
+
 def refused_alike(disk: Disk, code: str, **params: Any) -> dict[str, Any]:
     """The same error in check mode and in a real run, and the device as it was."""
     run("sync", disk.device)

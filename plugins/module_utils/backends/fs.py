@@ -227,7 +227,7 @@ def _not_it(
     what: str, pool: Pool, source: _Source, device: Device, content: Content, wanted: Filesystem | None, look: Look
 ) -> Part:
     """Something else than the wanted filesystem, or nothing. What is only left of our own making counts as nothing."""
-    begun = content.data and _begun(device, look)
+    begun = content.data and _begun(pool, device, look)
     held = "" if begun else spoken(content.text)
     why = f"{source.text} holds {held}" if held else f"{source.text} is empty"
     problem = _unmakeable(pool, source, device, wanted)
@@ -247,10 +247,15 @@ def _not_it(
     return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
 
 
-def _begun(device: Device, look: Look) -> bool:
-    """Whether a task was killed while it made a filesystem there."""
-    note = look.started(making_key(device.node, device.identity))
-    return note is not None and note.partition("\n")[0] == boot()
+def _begun(pool: Pool, device: Device, look: Look) -> bool:
+    """Whether a task was killed while it made the pool's filesystem there: what has come there since then, another pool
+    may not lose.
+    """
+    return look.started(making_key(device.node, device.identity)) == _making_note(pool.name)
+
+
+def _making_note(pool: str) -> str:
+    return f"{boot()}\n{pool}\n"
 
 
 def _making(what: str, held: str) -> str:
@@ -323,6 +328,8 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Ch
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.part == FILESYSTEM:
         return _make(change, found, notes)
+    if change.action == "undefine":
+        return _forget_making(found, notes)
     operations = mounted.lower(change, notes, lambda pool: _mount(pool, found))
     made = any(part.name == FILESYSTEM and part.kind != READY for part in found.storage.parts)
     if change.action == "start" and operations and made and change.wanted.cow is False:
@@ -330,6 +337,14 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 
         operations.append(SetNocow(change.wanted.path))
     return operations
+
+
+def _forget_making(found: Found, notes: Notes) -> list[Any]:
+    """What the next pool of this name finds there is not ours."""
+    from ..model.operations import Remove
+
+    devices = [each for each in _seen(found) if each.kind == "device"]
+    return [Remove(notes.started_path(making_key(each.path, each.expected))) for each in devices]
 
 
 def _node(found: Found) -> str:
@@ -360,7 +375,7 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
             argv=(*wanted.making, device.path),
             wipe=bool(change.destroys),
             note=notes.started_path(making_key(device.path, device.expected)),
-            noted=f"{boot()}\n{change.subject.pool}\n",
+            noted=_making_note(change.subject.pool),
         )
     ]
 

@@ -303,8 +303,9 @@ def test_what_a_task_was_making_is_made_again(seen, tmp_path):
     note.write_text(f"{boot()}\np\n", encoding="ascii")
     assert (part(seen(DATA)).kind, part(seen(DATA)).destroys) == (ABSENT, "")
     assert part(seen(holding("xfs"))).destroys  # somebody else's by now
-    note.write_text("another-boot\np\n", encoding="ascii")
-    assert part(seen(DATA)).destroys
+    for other in ("another-boot\np\n", f"{boot()}\nq\n", f"{boot()}\n"):
+        note.write_text(other, encoding="ascii")
+        assert part(seen(DATA)).destroys
 
 
 def test_what_a_task_was_making_on_another_device_of_that_name_tells_nothing(seen, tmp_path):
@@ -389,6 +390,13 @@ def test_copying_on_write_is_set_on_a_new_filesystem_only(seen):
     may = frozenset({BRING_UP})
     assert lowered(seen(BLANK, "btrfs"), "start", "btrfs", may=may, pool={"cow": False})[-1] == "chattr +C /p"
     assert len(lowered(seen(holding("btrfs"), "btrfs"), "start", "btrfs", may=may, pool={"cow": False})) == 1
+
+
+def test_what_a_task_was_making_is_forgotten_with_the_pool(seen):
+    for storage in (seen(DATA), seen(holding("ext4"), mount="ext4")):
+        (command,) = lowered(storage, "undefine")
+        assert command == f"rm -f {Notes('', '/started').started_path(fs.making_key(DEVICE.node, DEVICE.identity))}"
+    assert lowered(seen(device=None), "undefine") == []
 
 
 def test_deleting_erases_the_signatures(seen):
