@@ -149,6 +149,30 @@ def test_a_filesystem_is_made_mounted_adopted_and_deleted(host, tmp_path, kind, 
 
 
 @pytest.mark.thorough
+@pytest.mark.thorough
+@pytest.mark.parametrize("named", [0, 1])
+def test_a_btrfs_of_several_devices_is_known_by_each(host, tmp_path, named):
+    """All of them are mounted by one, and none is erased while that leaves another."""
+    with contextlib.ExitStack() as disks:
+        pair = []
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            pair.append(disks.enter_context(a_disk(host, tmp_path / name, 256 * MIB)))
+        run("mkfs.btrfs", "-q", *(each.device for each in pair))
+        run("btrfs", "device", "scan", *(each.device for each in pair))
+        disk, other = pair[named], pair[1 - named]
+        same_plan(disk, format="btrfs")
+        assert host.pool_info(name="p")[0]["state"] == "active"
+        refused(other.pool(name="q", format="btrfs"), "device_in_use")
+        error = refused(disk.pool(format="btrfs", state="deleted", allow=["nonempty"]), "pool_foreign_content")
+        assert other.device in error["message"]
+        same_plan(disk, format="btrfs", path=str(disk.top / "elsewhere"), allow=["restart"])
+        same_plan(disk, state="absent", format="btrfs", path=None)
+        assert not run("findmnt", "--noheadings", "--types", "btrfs", "--source", disk.device, check=False)
+        assert not run("findmnt", "--noheadings", "--types", "btrfs", "--source", other.device, check=False)
+        assert [each.content() for each in pair] == ["btrfs", "btrfs"]
+
+
 def test_mount_options_and_their_change(disk):
     same_plan(disk, mount_options=["noatime"])
     assert "noatime" in disk.mounted()["options"]

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..host.block import Device, on_network
+from ..host.block import Device, btrfs_devices, on_network
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.notes import boot
@@ -59,9 +59,8 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     part, read_only, known, mark = _filesystem(pool, source, place, look, holds)
     storage = mounted.observe(pool, place, look, holds, source.text, parts=(part,), own=_OWN)
     if storage.up:
-        if holds and place.mount is not None and place.mount.root != "/":
-            beside = f"what is beside its subvolume {place.mount.root}"  # which is not seen, and goes with the device
-            storage = replace(storage, holds=(*storage.holds, beside))
+        if holds and place.mount is not None:
+            storage = replace(storage, holds=(*storage.holds, *_beside(source, place.mount)))
         kind = by_signature(storage.filesystem)
         fixed = "it is mounted from a filesystem that has none" if kind.fixed else ""
         read_only = kind.read_only or (source.device is not None and source.device.read_only)
@@ -113,7 +112,7 @@ def _source(pool: Pool, look: Look) -> _Source:
 
 def _is_mount_of(source: _Source) -> Callable[[Mount], bool]:
     """Whether a mount is that of the device: by its number, and of btrfs, whose mounts have numbers of their own, by
-    the device that it was mounted from. Of a device that went away only the name is left.
+    the devices that it is on. Of a device that went away only the name is left.
     """
     device = source.device
 
@@ -122,9 +121,17 @@ def _is_mount_of(source: _Source) -> Callable[[Mount], bool]:
             return mount.source in (source.text, os.path.realpath(source.text))
         if mount.number == device.number:
             return mount.root == "/"
-        return mount.fstype == "btrfs" and _number(mount.source) == device.number
+        return mount.fstype == "btrfs" and _number(mount.source) in (device.number, *btrfs_devices(device.number))
 
     return is_it
+
+
+def _beside(source: _Source, mount: Mount) -> list[str]:
+    """What would be lost with the device, or be left of it, beside what is mounted: that is not seen there."""
+    number = source.device.number if source.device is not None else (0, 0)
+    others = [node for each, node in sorted(btrfs_devices(number).items()) if each != number]
+    beside = [f"what is beside its subvolume {mount.root}"] if mount.root != "/" else []
+    return beside + ([f"what is on its other devices ({', '.join(others)})"] if others else [])
 
 
 def _number(path: str) -> tuple[int, int] | None:

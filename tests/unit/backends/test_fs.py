@@ -101,6 +101,17 @@ def test_what_a_mounted_subvolume_does_not_show_is_not_lost_unseen(seen, monkeyp
         assert seen(holding("btrfs"), "btrfs", mount="btrfs", root=root).holds == ()
 
 
+def test_a_btrfs_is_mounted_from_any_of_its_devices(seen, monkeypatch):
+    """The kernel says which one it likes; erasing one of them would leave the others."""
+    monkeypatch.setattr(fs, "_number", lambda path: (8, 32))
+    storage = seen(holding("btrfs"), "btrfs", mount="btrfs")
+    assert (storage.up, storage.kind) == (False, FOREIGN)
+    both = {DEVICE.number: DEVICE.node, (8, 32): "/dev/sdy"}
+    monkeypatch.setattr(fs, "btrfs_devices", lambda number: both if number in both else {})
+    storage = seen(holding("btrfs"), "btrfs", mount="btrfs", holds=True)
+    assert (storage.up, storage.holds) == (True, ("what is on its other devices (/dev/sdy)",))
+
+
 # -- the table ----------------------------------------------------------------------------------------------------
 
 
