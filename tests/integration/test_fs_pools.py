@@ -225,6 +225,19 @@ def test_a_mode_is_refused_where_it_is_mounted_read_only(disk):
     assert os.stat(disk.path).st_mode & 0o7777 == 0o750
 
 
+def test_a_pool_does_not_move_into_itself(disk):
+    same_plan(disk)
+    (disk.path / "inner").mkdir()
+    for name in ("inner", "new"):
+        for check in (True, False):
+            error = refused(disk.pool(check=check, path=str(disk.path / name), allow=["restart"]), "invalid_path")
+            assert str(disk.path) in error["message"]
+    assert disk.mounted()
+    unchanged(disk.pool())
+    done(disk.pool(path=str(disk.path / "inner"), state="inactive"))
+    assert not disk.pool(check=True, path=str(disk.path / "inner")).get("failed")
+
+
 @pytest.mark.thorough
 def test_a_pool_moves_to_another_path(disk, tmp_path):
     same_plan(disk)
