@@ -999,6 +999,35 @@ def test_the_smallest_of_each_sector_size_can_be_mounted(tmp_path, kind, sector)
         loops.detach(device)
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["ext2", "ext3"])
+def test_the_largest_that_is_refused_is_not_made(host, tmp_path, kind):
+    """Nothing that it holds is wiped for that."""
+    host.root.mkdir(parents=True, exist_ok=True)
+    top = tmp_path / "sparse"
+    top.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", top)
+    file = top / "disk.img"
+    file.touch()
+    os.truncate(file, (16 << 40) - 512)
+    try:
+        assert subprocess.run([f"mkfs.{kind}", "-n", "-q", file], capture_output=True, check=False).returncode == 0
+        os.truncate(file, 16 << 40)
+        assert subprocess.run([f"mkfs.{kind}", "-n", "-q", file], capture_output=True, check=False).returncode
+        device = loops.attach(file)
+        try:
+            run("mkswap", device)
+            declared = {"name": "p", "type": "fs", "path": str(tmp_path / "pool"), "allow": ["overwrite"]}
+            for check in (True, False):
+                result = host.pool(check, **declared, source={"device": device, "format": kind})
+                assert "16 TiB" in refused(result, "not_supported")["message"]
+            assert run("blkid", "-p", "-o", "value", "-s", "TYPE", device) == "swap"
+        finally:
+            loops.detach(device)
+    finally:
+        run("umount", "--lazy", top)
+
+
 @pytest.mark.parametrize("kind", ["ufs", "gfs2"])
 def test_what_can_not_be_made_here_is_said_to_who_would_lose_for_it(disk, kind):
     run("mkfs.vfat", "-I", disk.device)

@@ -281,12 +281,19 @@ def _unmakeable(pool: Pool, source: _Source, device: Device, wanted: Filesystem 
         return Problem(
             "not_writable", f"{source.text} is read-only", "Make it writable (blockdev --setrw), or name another."
         )
-    least = wanted.smallest(device.sector)
+    return _misfit(source.text, device, wanted, spoken(pool.source.format or "")) or _unmountable(wanted)
+
+
+def _misfit(path: str, device: Device, wanted: Filesystem, name: str) -> Problem | None:
+    """Why it can't be made in that size."""
+    least, has = wanted.smallest(device.sector), f"{path} has {format_size(device.size)}, and {name}"
     if device.size < least:
-        what = f"{source.text} has {format_size(device.size)}, and {spoken(pool.source.format or '')} needs "
-        what += f"{format_size(least)} or more"
+        what = f"{has} needs {format_size(least)} or more"
         return Problem("not_supported", what, "Name a larger device, or another source.format.")
-    return _unmountable(wanted)
+    if wanted.limit and device.size >= wanted.limit:
+        what = f"{has} can only be made of less than {format_size(wanted.limit)}"
+        return Problem("not_supported", what, "Name a smaller device, or another source.format, such as ext4 or xfs.")
+    return None
 
 
 def _unmountable(found: Filesystem) -> Problem | None:

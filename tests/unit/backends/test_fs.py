@@ -214,6 +214,15 @@ def test_a_device_of_large_sectors_is_too_small_earlier(seen):
         assert part(seen(BLANK, name, device=small._replace(size=least))).problem is None
 
 
+@pytest.mark.parametrize(("name", "fits"), [("ext2", False), ("ext3", False), ("ext4", True), ("xfs", True)])
+def test_a_device_that_is_too_large_is_said_before(seen, name, fits):
+    large = DEVICE._replace(size=16 << 40)
+    assert part(seen(BLANK, name, device=large._replace(size=large.size - 512))).problem is None
+    problems = part(seen(BLANK, name, device=large)).problem, part(seen(holding("swap"), name, device=large)).barred
+    assert [each and each.code for each in problems] == [None if fits else "not_supported"] * 2
+    assert part(seen(holding(FILESYSTEMS[name].signature), name, device=large)).problem is None  # it is there
+
+
 def test_no_modprobe_loads_nothing(monkeypatch):
     def failing(code):
         def run(argv, timeout):
