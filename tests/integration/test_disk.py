@@ -192,6 +192,40 @@ def test_what_is_left_where_a_logical_partition_will_be_is_said(host, disk):
     assert "without a signature" in next(iter(told.values()))
 
 
+@pytest.mark.parametrize("mounted", [True, False])
+def test_what_is_left_where_a_partition_grows_does_not_show_through(host, disk, tmp_path, mounted):
+    """The old end of a member of an array, of version 0.90: 64 KiB before the end, and before all else for blkid."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="20MiB"))
+    run("mkfs.ext4", "-q", "-F", disk.path(1), "16M")
+    with open(disk.path(1), "r+b") as file:
+        file.seek(20 * MIB - 4)
+        file.write(b"kept")
+    run("sync", disk.path(1))
+    old = MIB + 60 * MIB - 64 * 1024
+    with open(disk.node, "r+b") as file:
+        file.seek(old)
+        file.write(struct.pack("<IIII", 0xA92B4EFC, 0, 90, 0))
+        os.fsync(file.fileno())
+    point = tmp_path / "point"
+    point.mkdir()
+    if mounted:
+        run("mount", "-t", "ext4", disk.path(1), point)
+    try:
+        made = converges(host.volume, pool="cut", name=disk.name(1), capacity="60MiB")
+        assert "linux_raid_member" in made["plan"][0]["destroys"]
+        again = converges(host.volume, pool="cut", name=disk.name(1), capacity="70MiB")
+        assert again["plan"][0]["destroys"] == ""
+    finally:
+        if mounted:
+            run("umount", point)
+    assert run("wipefs", "--noheadings", "--output", "TYPE", disk.path(1)) == "ext4"
+    run("e2fsck", "-f", "-n", disk.path(1))
+    with open(disk.path(1), "rb") as file:
+        file.seek(20 * MIB - 4)
+        assert file.read(4) == b"kept"
+
+
 def test_a_table_of_another_kind_is_foreign(host, disk):
     run(
         "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"
