@@ -779,6 +779,17 @@ def test_a_partition_that_is_made_anew_keeps_its_type(host, disk, label, kinds):
     assert [before[number].type for number in numbers] == [kind.lower() for kind in kinds]
 
 
+@pytest.mark.parametrize("name", ["Daten/Büro", "a, b: c", 'q"\'$`\\x41', "日本"])
+def test_a_partition_that_is_made_anew_keeps_its_name(host, disk, name):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))
+    run("sfdisk", "--no-reread", "--no-tell-kernel", "--part-label", disk.node, "1", name)
+    told = run("sfdisk", "--dump", disk.node)
+    ok(host.volume(pool="cut", name=disk.name(1), recreate="always"))
+    assert run("sfdisk", "--dump", disk.node) == told
+    assert run("sfdisk", "--part-label", disk.node, "1") == name
+
+
 ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 10)
 
 
