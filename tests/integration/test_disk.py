@@ -779,7 +779,7 @@ def test_a_partition_that_is_made_anew_keeps_its_type(host, disk, label, kinds):
     assert [before[number].type for number in numbers] == [kind.lower() for kind in kinds]
 
 
-@pytest.mark.parametrize("name", ["Daten/Büro", "a, b: c", 'q"\'$`\\x41', "日本"])
+@pytest.mark.parametrize("name", ["Daten/Büro", "a, b: c", "q\"'$`\\x41", "日本"])
 def test_a_partition_that_is_made_anew_keeps_its_name(host, disk, name):
     ok(host.pool(**pool_of(disk, "gpt")))
     ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))

@@ -225,6 +225,14 @@ def test_a_mode_is_refused_where_it_is_mounted_read_only(disk):
     assert os.stat(disk.path).st_mode & 0o7777 == 0o750
 
 
+def test_copying_on_write_is_not_set_where_it_is_mounted_read_only(host, tmp_path):
+    with a_disk(host, tmp_path, 128 * MIB) as disk:
+        declared = {"format": "btrfs", "features": {"cow": False}}
+        refused_alike(disk, "not_supported", **declared, mount_options=["ro"])
+        same_plan(disk, **declared)
+        assert "C" in run("lsattr", "-d", disk.path).split()[0]
+
+
 def test_a_pool_does_not_move_into_itself(disk):
     same_plan(disk)
     (disk.path / "inner").mkdir()

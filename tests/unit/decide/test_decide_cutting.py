@@ -144,7 +144,9 @@ LOGICAL_TOO = [volume(1, 10), volume(2, 100, format="extended"), volume(5, 10), 
             {"sdb1": (1, 31), "sdb2": (31, 41)},
             id="as large as the source",
         ),
-        pytest.param(found(FIRST), [volume(1, 29), volume(2, 10)], {"sdb1": (20, 30), "sdb2": (30, 40)}, id="grown, and behind"),
+        pytest.param(
+            found(FIRST), [volume(1, 29), volume(2, 10)], {"sdb1": (20, 30), "sdb2": (30, 40)}, id="grown, and behind"
+        ),
         pytest.param(found(FIRST), [volume(1, 9, allow=["shrink"])], {}, id="shrunk"),
         pytest.param(found(FIRST), [again(1, 29)], {"sdb1": (20, 30)}, id="made anew, larger"),
         pytest.param(found(FIRST), [again(1, 10)], {}, id="made anew in its place"),

@@ -949,7 +949,12 @@ def test_a_directory_that_is_not_writable_is_in_the_way_of_changes_only():
 
 @pytest.mark.parametrize(
     "declared",
-    [{"state": "absent"}, {"recreate": "always", "capacity": MIB}, {"capacity": 2 * MIB}, {"permissions": Permissions(0o640)}],
+    [
+        {"state": "absent"},
+        {"recreate": "always", "capacity": MIB},
+        {"capacity": 2 * MIB},
+        {"permissions": Permissions(0o640)},
+    ],
 )
 def test_a_volume_whose_attributes_keep_it_is_in_the_way_of_its_changes_only(declared):
     found = holding(RAW, sealed={"v": "i"})
