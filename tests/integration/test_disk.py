@@ -192,6 +192,40 @@ def test_what_is_left_where_a_logical_partition_will_be_is_said(host, disk):
     assert "without a signature" in next(iter(told.values()))
 
 
+@pytest.mark.parametrize("mounted", [True, False])
+def test_what_is_left_where_a_partition_grows_does_not_show_through(host, disk, tmp_path, mounted):
+    """The old end of a member of an array, of version 0.90: 64 KiB before the end, and before all else for blkid."""
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="20MiB"))
+    run("mkfs.ext4", "-q", "-F", disk.path(1), "16M")
+    with open(disk.path(1), "r+b") as file:
+        file.seek(20 * MIB - 4)
+        file.write(b"kept")
+    run("sync", disk.path(1))
+    old = MIB + 60 * MIB - 64 * 1024
+    with open(disk.node, "r+b") as file:
+        file.seek(old)
+        file.write(struct.pack("<IIII", 0xA92B4EFC, 0, 90, 0))
+        os.fsync(file.fileno())
+    point = tmp_path / "point"
+    point.mkdir()
+    if mounted:
+        run("mount", "-t", "ext4", disk.path(1), point)
+    try:
+        made = converges(host.volume, pool="cut", name=disk.name(1), capacity="60MiB")
+        assert "linux_raid_member" in made["plan"][0]["destroys"]
+        again = converges(host.volume, pool="cut", name=disk.name(1), capacity="70MiB")
+        assert again["plan"][0]["destroys"] == ""
+    finally:
+        if mounted:
+            run("umount", point)
+    assert run("wipefs", "--noheadings", "--output", "TYPE", disk.path(1)) == "ext4"
+    run("e2fsck", "-f", "-n", disk.path(1))
+    with open(disk.path(1), "rb") as file:
+        file.seek(20 * MIB - 4)
+        assert file.read(4) == b"kept"
+
+
 def test_a_table_of_another_kind_is_foreign(host, disk):
     run(
         "parted", "--script", disk.node, "mklabel", "gpt", "mkpart", "a", "1MiB", "9MiB", "mkpart", "b", "9MiB", "20MiB"
@@ -791,6 +825,17 @@ def test_a_partition_that_is_made_anew_keeps_its_type(host, disk, label, kinds):
     ok(host.volume(pool="cut", recreate="always", volumes=[{"name": disk.name(number)} for number in numbers]))
     assert table(disk) == before
     assert [before[number].type for number in numbers] == [kind.lower() for kind in kinds]
+
+
+@pytest.mark.parametrize("name", ["Daten/Büro", "a, b: c", "q\"'$`\\x41", "日本"])
+def test_a_partition_that_is_made_anew_keeps_its_name(host, disk, name):
+    ok(host.pool(**pool_of(disk, "gpt")))
+    ok(host.volume(pool="cut", name=disk.name(1), capacity="8MiB"))
+    run("sfdisk", "--no-reread", "--no-tell-kernel", "--part-label", disk.node, "1", name)
+    told = run("sfdisk", "--dump", disk.node)
+    ok(host.volume(pool="cut", name=disk.name(1), recreate="always"))
+    assert run("sfdisk", "--dump", disk.node) == told
+    assert run("sfdisk", "--part-label", disk.node, "1") == name
 
 
 ROUNDS = int(os.environ.get("CRASH_SAMPLE") or 10)

@@ -149,6 +149,30 @@ def test_a_filesystem_is_made_mounted_adopted_and_deleted(host, tmp_path, kind, 
 
 
 @pytest.mark.thorough
+@pytest.mark.thorough
+@pytest.mark.parametrize("named", [0, 1])
+def test_a_btrfs_of_several_devices_is_known_by_each(host, tmp_path, named):
+    """All of them are mounted by one, and none is erased while that leaves another."""
+    with contextlib.ExitStack() as disks:
+        pair = []
+        for name in ("first", "second"):
+            (tmp_path / name).mkdir()
+            pair.append(disks.enter_context(a_disk(host, tmp_path / name, 256 * MIB)))
+        run("mkfs.btrfs", "-q", *(each.device for each in pair))
+        run("btrfs", "device", "scan", *(each.device for each in pair))
+        disk, other = pair[named], pair[1 - named]
+        same_plan(disk, format="btrfs")
+        assert host.pool_info(name="p")[0]["state"] == "active"
+        refused(other.pool(name="q", format="btrfs"), "device_in_use")
+        error = refused(disk.pool(format="btrfs", state="deleted", allow=["nonempty"]), "pool_foreign_content")
+        assert other.device in error["message"]
+        same_plan(disk, format="btrfs", path=str(disk.top / "elsewhere"), allow=["restart"])
+        same_plan(disk, state="absent", format="btrfs", path=None)
+        assert not run("findmnt", "--noheadings", "--types", "btrfs", "--source", disk.device, check=False)
+        assert not run("findmnt", "--noheadings", "--types", "btrfs", "--source", other.device, check=False)
+        assert [each.content() for each in pair] == ["btrfs", "btrfs"]
+
+
 def test_mount_options_and_their_change(disk):
     same_plan(disk, mount_options=["noatime"])
     assert "noatime" in disk.mounted()["options"]
@@ -226,6 +250,27 @@ def test_what_a_pool_holds_is_not_lost_by_making_it_anew_unasked(disk):
     assert [entry["action"] for entry in made["plan"]] == ["stop", "redefine", "build", "start"]
     assert os.listdir(disk.path) == ["lost+found"]
     same_plan(disk, format="ext4", allow=words)
+
+
+def test_copying_on_write_is_not_set_where_it_is_mounted_read_only(host, tmp_path):
+    with a_disk(host, tmp_path, 128 * MIB) as disk:
+        declared = {"format": "btrfs", "features": {"cow": False}}
+        refused_alike(disk, "not_supported", **declared, mount_options=["ro"])
+        same_plan(disk, **declared)
+        assert "C" in run("lsattr", "-d", disk.path).split()[0]
+
+
+def test_a_pool_does_not_move_into_itself(disk):
+    same_plan(disk)
+    (disk.path / "inner").mkdir()
+    for name in ("inner", "new"):
+        for check in (True, False):
+            error = refused(disk.pool(check=check, path=str(disk.path / name), allow=["restart"]), "invalid_path")
+            assert str(disk.path) in error["message"]
+    assert disk.mounted()
+    unchanged(disk.pool())
+    done(disk.pool(path=str(disk.path / "inner"), state="inactive"))
+    assert not disk.pool(check=True, path=str(disk.path / "inner")).get("failed")
 
 
 @pytest.mark.thorough
@@ -941,6 +986,28 @@ def test_what_a_killed_task_left_of_its_own_making_is_made_anew(disk, server):
     assert disk.content() == "ext4"
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("given_up", [True, False])
+def test_what_a_killed_task_left_of_another_pool_is_data_like_any_other(disk, server, given_up):
+    """So is what came there since then. Without us, nothing forgets that the pool was being made."""
+    with tool_instead(disk.top, "mkfs.ext4", 'for device; do :; done\nprintf half >"$device"; kill -9 $PPID'):
+        assert killed_before(1000, server, disk)
+    if given_up:
+        done(disk.pool(state="absent"))
+    else:
+        (disk.host.root / "etc/libvirt/storage/p.xml").unlink()
+    make_random(disk)
+    for name in ("q", "p") if given_up else ("q",):
+        refused(disk.pool(name=name), "storage_foreign")
+    assert disk.content() == ""
+
+
+def make_random(disk: Disk) -> None:
+    with open(disk.device, "r+b") as file:
+        file.write(os.urandom(8 * MIB))
+        os.fsync(file.fileno())
+
+
 def refused_alike(disk: Disk, code: str, **params: Any) -> dict[str, Any]:
     """The same error in check mode and in a real run, and the device as it was."""
     run("sync", disk.device)
@@ -989,6 +1056,35 @@ def test_the_smallest_of_each_sector_size_can_be_mounted(tmp_path, kind, sector)
         run("umount", tmp_path / "point")
     finally:
         loops.detach(device)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["ext2", "ext3"])
+def test_the_largest_that_is_refused_is_not_made(host, tmp_path, kind):
+    """Nothing that it holds is wiped for that."""
+    host.root.mkdir(parents=True, exist_ok=True)
+    top = tmp_path / "sparse"
+    top.mkdir()
+    run("mount", "-t", "tmpfs", "-o", "size=64M", "tmpfs", top)
+    file = top / "disk.img"
+    file.touch()
+    os.truncate(file, (16 << 40) - 512)
+    try:
+        assert subprocess.run([f"mkfs.{kind}", "-n", "-q", file], capture_output=True, check=False).returncode == 0
+        os.truncate(file, 16 << 40)
+        assert subprocess.run([f"mkfs.{kind}", "-n", "-q", file], capture_output=True, check=False).returncode
+        device = loops.attach(file)
+        try:
+            run("mkswap", device)
+            declared = {"name": "p", "type": "fs", "path": str(tmp_path / "pool"), "allow": ["overwrite"]}
+            for check in (True, False):
+                result = host.pool(check, **declared, source={"device": device, "format": kind})
+                assert "16 TiB" in refused(result, "not_supported")["message"]
+            assert run("blkid", "-p", "-o", "value", "-s", "TYPE", device) == "swap"
+        finally:
+            loops.detach(device)
+    finally:
+        run("umount", "--lazy", top)
 
 
 @pytest.mark.parametrize("kind", ["ufs", "gfs2"])

@@ -426,6 +426,66 @@ def test_a_user_without_rights(nobody):
     assert leftovers(nobody.root) == []
 
 
+@pytest.fixture
+def sealed():
+    """Gives a file an attribute (chattr) for the test."""
+    given = []
+
+    def seal(letter, path):
+        given.append((letter, path))
+        if subprocess.run(["chattr", f"+{letter}", path], capture_output=True, check=False).returncode:
+            pytest.skip("the filesystem has no such attributes")
+
+    yield seal
+    for letter, path in given:
+        subprocess.run(["chattr", f"-{letter}", path], capture_output=True, check=False)
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("letter", ["i", "a"])
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"name": "a", "state": "absent"},
+        {"name": "a", "capacity": "1M", "recreate": "always"},
+        {"name": "a", "capacity": "2M"},
+        {"name": "a", "mode": "0644"},
+        {"exclusive": "a", "volumes": [{"name": "b"}]},
+    ],
+    ids=str,
+)
+def test_file_that_its_attributes_keep(images, sealed, declared, letter):
+    done(images.volume(volumes=[{"name": name, "capacity": "1M"} for name in "ab"]))
+    sealed(letter, images.images / "a")
+    before = snapshot(images.root)
+    planned, real = images.volume(True, **declared), images.volume(**declared)
+    assert snapshot(images.root) == before
+    assert_same_refusal(real, planned)
+    assert f"chattr -{letter}" in real["error"]["hint"]
+    unchanged(images.volume(name="a", capacity="1M"))
+
+
+@pytest.mark.root
+def test_pool_of_a_file_that_its_attributes_keep(images, sealed):
+    done(images.volume(name="a", capacity="1M"))
+    sealed("i", images.images / "a")
+    declared = {"name": "images", "type": "dir", "path": str(images.images), "state": "deleted", "allow": ["nonempty"]}
+    planned, real = images.pool(True, **declared), images.pool(**declared)
+    assert_same_refusal(real, planned)
+    assert (images.images / "a").exists()
+
+
+@pytest.mark.root
+@pytest.mark.parametrize("declared", [{"name": "a", "state": "absent"}, {"name": "b", "capacity": "1M"}], ids=str)
+def test_directory_of_which_nothing_may_be_removed(images, sealed, declared):
+    """What is prepared in it could not be taken away again."""
+    done(images.volume(name="a", capacity="1M"))
+    sealed("a", images.images)
+    planned, real = images.volume(True, **declared), images.volume(**declared)
+    assert_same_refusal(real, planned)
+    assert os.listdir(images.images) == ["a"]
+
+
 @CHANGE
 def test_directory_without_the_right_to_write(nobody, declared):
     nobody.start_images()

@@ -42,8 +42,8 @@ class Backend(Protocol):
 
     def lower(self, change: Change, found: Found, notes: Notes) -> list[Any]:
         """The operations of a change of the pool: build and delete (of the part ``change.part``), permissions, start
-        (with BRING_UP in ``change.may``, else nothing), stop (with TAKE_DOWN). Definition, state and the notes of what
-        was started are the engine's.
+        (with BRING_UP in ``change.may``, else nothing), stop (with TAKE_DOWN), undefine (its own records and notes).
+        Definition, state and the notes of what was started are the engine's.
         """
 
     def lower_volumes(

@@ -34,6 +34,12 @@ def _ends(start: int, end: int) -> tuple[tuple[int, int], ...]:
     return tuple((offset, size) for offset, size in ((start, head), (tail, end - tail)) if size > 0)
 
 
+def _beyond(old: int, start: int, end: int) -> tuple[tuple[int, int], ...]:
+    """What of both ends is behind the old end of what grows."""
+    ranges = ((max(old, offset), offset + size) for offset, size in _ends(start, end))
+    return tuple((first, last - first) for first, last in ranges if first < last)
+
+
 def lower_pool(change: Change, found: Found) -> list[Any]:
     if change.action not in ("build", "delete") or not change.part:
         return []
@@ -200,6 +206,7 @@ class _Lowering:
             script=f"start={self._unit(start)}, size={self._unit(size)}",
             was=((number, start, end),),
             free=(start, start + size),
+            clear=_beyond(end, start, start + size),
             unused=start + size < end,
         )
 

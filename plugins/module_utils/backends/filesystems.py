@@ -16,8 +16,9 @@ class Filesystem(NamedTuple):
     whatever is there: that nothing showed up after our look is for host/taking.py to see. ``also``:
     other signatures that belong to it. ``read_only``: it is only read. ``fixed``: it has no owners and modes of
     its own. ``least``: the smallest device in bytes that its tool takes, 0 where that is not known; ``least_4k``: with
-    sectors of 4096 bytes, where that is another one. ``tells``: its first MiB is another one whenever something was
-    written in it: there is its superblock, with counts or times.
+    sectors of 4096 bytes, where that is another one; ``limit``: one of that size or more it does not take, 0 where
+    there is none, or it leaves the rest unused. ``tells``: its first MiB is another one whenever something was written
+    in it: there is its superblock, with counts or times.
     """
 
     signature: str
@@ -28,6 +29,7 @@ class Filesystem(NamedTuple):
     fixed: bool = False
     least: int = 0
     least_4k: int = 0
+    limit: int = 0
     tells: bool = False
 
     @property
@@ -40,14 +42,22 @@ class Filesystem(NamedTuple):
 
 _KIB, _MIB = 1 << 10, 1 << 20
 _EXT, _EXT_4K = 104 * _KIB, 224 * _KIB  # mke2fs(8): what its blocks and their tables take
+_COUNTED = 4096 << 32  # blocks are counted in 32 bits (ext4's documentation, blocks.rst), and mke2fs makes them 4 KiB
 _JOURNAL = 2048  # blocks that a filesystem must have to get a journal (e2fsprogs, ext2fs_default_journal_size)
 _DISC = ("udf", "iso9660", "dos", "gpt", "mac", "PMBR", "hfs", "hfsplus", "vfat")  # hybrid images
 
 # By libvirt's names (formatstorage), and btrfs. mke2fs(8), mkfs.xfs(8), mkfs.btrfs(8), mkfs.fat(8), mkudffs(8),
 # mkfs.gfs2(8), mkfs.ocfs2(8). Cluster filesystems are made for one host.
 FILESYSTEMS: dict[str, Filesystem] = {
-    "ext2": Filesystem("ext2", making=("mkfs.ext2", "-q"), least=_EXT, least_4k=_EXT_4K, tells=True),
-    "ext3": Filesystem("ext3", making=("mkfs.ext3", "-q"), least=_JOURNAL * 1024, least_4k=_JOURNAL * 4096, tells=True),
+    "ext2": Filesystem("ext2", making=("mkfs.ext2", "-q"), least=_EXT, least_4k=_EXT_4K, limit=_COUNTED, tells=True),
+    "ext3": Filesystem(
+        "ext3",
+        making=("mkfs.ext3", "-q"),
+        least=_JOURNAL * 1024,
+        least_4k=_JOURNAL * 4096,
+        limit=_COUNTED,
+        tells=True,
+    ),
     "ext4": Filesystem("ext4", making=("mkfs.ext4", "-q"), least=_EXT, least_4k=_EXT_4K, tells=True),
     "ufs": Filesystem("ufs", read_only=True),
     "iso9660": Filesystem("iso9660", also=_DISC, read_only=True),

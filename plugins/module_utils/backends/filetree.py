@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable
 
+from ..host.files import seals
 from ..host.identity import identity_of, is_stray, this_host
 from ..host.mounts import Mount, filesystem_of, mounts, stores_nothing
 from ..host.remote import is_remote
@@ -82,7 +83,7 @@ def observe_directory(path: str, note: str | None, holds: bool) -> Storage:
         permissions=_permissions(status),
         made=made_inode == status.st_ino,
         mount_point=os.path.ismount(path),
-        writable=os.access(path, os.W_OK | os.X_OK),
+        writable=os.access(path, os.W_OK | os.X_OK) and not seals(path),
         read_only=bool(os.statvfs(path).f_flag & os.ST_RDONLY),
         holds=held,
         identity=identity_of(status),

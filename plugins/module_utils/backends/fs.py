@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
-from ..host.block import Device, number_at, on_network
+from ..host.block import Device, btrfs_devices, number_at, on_network
 from ..host.conditions import is_device, untouched
 from ..host.mounts import Mount
 from ..host.notes import boot
@@ -61,9 +61,8 @@ def observe(pool: Pool, look: Look, holds: bool) -> Storage:
     part, read_only, known, mark = _filesystem(pool, source, place, look, holds)
     storage = mounted.observe(pool, place, look, holds, source.text, parts=(part,), own=_OWN)
     if storage.up:
-        if holds and place.mount is not None and place.mount.root != "/":
-            beside = f"what is beside its subvolume {place.mount.root}"  # which is not seen, and goes with the device
-            storage = replace(storage, holds=(*storage.holds, beside))
+        if holds and place.mount is not None:
+            storage = replace(storage, holds=(*storage.holds, *_beside(source, place.mount)))
         kind = by_signature(storage.filesystem)
         fixed = "it is mounted from a filesystem that has none" if kind.fixed else ""
         read_only = kind.read_only or (source.device is not None and source.device.read_only)
@@ -115,7 +114,7 @@ def _source(pool: Pool, look: Look) -> _Source:
 
 def _is_mount_of(source: _Source) -> Callable[[Mount], bool]:
     """Whether a mount is that of the device: by its number, and of btrfs, whose mounts have numbers of their own, by
-    the device that it was mounted from. Of a device that went away only the name is left.
+    the devices that it is on. Of a device that went away only the name is left.
     """
     device = source.device
 
@@ -124,9 +123,17 @@ def _is_mount_of(source: _Source) -> Callable[[Mount], bool]:
             return mount.source in (source.text, os.path.realpath(source.text))
         if mount.number == device.number:
             return mount.root == "/"
-        return mount.fstype == "btrfs" and number_at(mount.source) == device.number
+        return mount.fstype == "btrfs" and number_at(mount.source) in (device.number, *btrfs_devices(device.number))
 
     return is_it
+
+
+def _beside(source: _Source, mount: Mount) -> list[str]:
+    """What would be lost with the device, or be left of it, beside what is mounted: that is not seen there."""
+    number = source.device.number if source.device is not None else (0, 0)
+    others = [node for each, node in sorted(btrfs_devices(number).items()) if each != number]
+    beside = [f"what is beside its subvolume {mount.root}"] if mount.root != "/" else []
+    return beside + ([f"what is on its other devices ({', '.join(others)})"] if others else [])
 
 
 # --- the filesystem --------------------------------------------------------------------------------------------------
@@ -222,7 +229,7 @@ def _not_it(
     what: str, pool: Pool, source: _Source, device: Device, content: Content, wanted: Filesystem | None, look: Look
 ) -> Part:
     """Something else than the wanted filesystem, or nothing. What is only left of our own making counts as nothing."""
-    begun = content.data and _begun(device, look)
+    begun = content.data and _begun(pool, device, look)
     held = "" if begun else spoken(content.text)
     why = f"{source.text} holds {held}" if held else f"{source.text} is empty"
     problem = _unmakeable(pool, source, device, wanted)
@@ -242,10 +249,15 @@ def _not_it(
     return replace(part, facts=facts, devices=(device.node,), users=users, unseen=unseen, making=_making(what, held))
 
 
-def _begun(device: Device, look: Look) -> bool:
-    """Whether a task was killed while it made a filesystem there."""
-    note = look.started(making_key(device.node, device.identity))
-    return note is not None and note.partition("\n")[0] == boot()
+def _begun(pool: Pool, device: Device, look: Look) -> bool:
+    """Whether a task was killed while it made the pool's filesystem there: what has come there since then, another pool
+    may not lose.
+    """
+    return look.started(making_key(device.node, device.identity)) == _making_note(pool.name)
+
+
+def _making_note(pool: str) -> str:
+    return f"{boot()}\n{pool}\n"
 
 
 def _making(what: str, held: str) -> str:
@@ -264,12 +276,19 @@ def _unmakeable(pool: Pool, source: _Source, device: Device, wanted: Filesystem 
         return Problem(
             "not_writable", f"{source.text} is read-only", "Make it writable (blockdev --setrw), or name another."
         )
-    least = wanted.smallest(device.sector)
+    return _misfit(source.text, device, wanted, spoken(pool.source.format or "")) or _unmountable(wanted)
+
+
+def _misfit(path: str, device: Device, wanted: Filesystem, name: str) -> Problem | None:
+    """Why it can't be made in that size."""
+    least, has = wanted.smallest(device.sector), f"{path} has {format_size(device.size)}, and {name}"
     if device.size < least:
-        what = f"{source.text} has {format_size(device.size)}, and {spoken(pool.source.format or '')} needs "
-        what += f"{format_size(least)} or more"
+        what = f"{has} needs {format_size(least)} or more"
         return Problem("not_supported", what, "Name a larger device, or another source.format.")
-    return _unmountable(wanted)
+    if wanted.limit and device.size >= wanted.limit:
+        what = f"{has} can only be made of less than {format_size(wanted.limit)}"
+        return Problem("not_supported", what, "Name a smaller device, or another source.format, such as ext4 or xfs.")
+    return None
 
 
 def _unmountable(found: Filesystem) -> Problem | None:
@@ -352,6 +371,8 @@ def lower_volumes(changes: Sequence[Change], found: Found, instead: Callable[[Ch
 def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
     if change.part == FILESYSTEM:
         return _make(change, found, notes)
+    if change.action == "undefine":
+        return _forget_making(found, notes)
     operations = mounted.lower(change, notes, lambda pool: _mount(pool, found))
     made = any(part.name == FILESYSTEM and part.kind != READY for part in found.storage.parts)
     if change.action == "start" and operations and made and change.wanted.cow is False:
@@ -359,6 +380,14 @@ def lower(change: Change, found: Found, notes: Notes) -> list[Any]:
 
         operations.append(SetNocow(change.wanted.path))
     return operations
+
+
+def _forget_making(found: Found, notes: Notes) -> list[Any]:
+    """What the next pool of this name finds there is not ours."""
+    from ..model.operations import Remove
+
+    devices = [each for each in _seen(found) if each.kind == "device"]
+    return [Remove(notes.started_path(making_key(each.path, each.expected))) for each in devices]
 
 
 def _node(found: Found) -> str:
@@ -389,7 +418,7 @@ def _make(change: Change, found: Found, notes: Notes) -> list[Any]:
             argv=(*wanted.making, device.path),
             wipe=bool(change.destroys),
             note=notes.started_path(making_key(device.path, device.expected)),
-            noted=f"{boot()}\n{change.subject.pool}\n",
+            noted=_making_note(change.subject.pool),
         )
     ]
 

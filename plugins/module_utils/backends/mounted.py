@@ -16,10 +16,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Callable, NamedTuple
 
 from ..host.conditions import is_mounted
-from ..host.mounts import Mount, filesystem_of, mount_at
+from ..host.mounts import Mount, filesystem_of, is_below, mount_at
 from ..host.paths import resolved
 from ..model.change import BRING_UP, TAKE_DOWN, Change, Condition
-from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNKNOWN_STORAGE, Part, Storage, User
+from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNKNOWN_STORAGE, Part, Problem, Storage, User
 from ..model.pool import Pool
 from . import filetree
 
@@ -33,7 +33,8 @@ OPTIONS = ("nodev", "nosuid", "noexec")  # what libvirt mounts with on Linux, be
 class Place(NamedTuple):
     """Where a pool is to be mounted. ``mount`` is the topmost one there, ``up``: it is that of the pool's source.
     ``leaving``: it is that of the running pool, which goes before another takes its place. ``path`` has symbolic links
-    followed, ``note`` is that of a mount point that we made.
+    followed, ``note`` is that of a mount point that we made. ``within`` is where the running pool is mounted, if the
+    path is in that.
     """
 
     path: str
@@ -41,6 +42,7 @@ class Place(NamedTuple):
     up: bool
     leaving: bool
     note: str | None
+    within: str = ""
 
 
 def place_of(pool: Pool, look: Look, is_source: Callable[[Mount], bool]) -> Place:
@@ -48,9 +50,11 @@ def place_of(pool: Pool, look: Look, is_source: Callable[[Mount], bool]) -> Plac
     declared = pool.path or ""
     path = resolved(declared, look.mounts()) if declared else ""
     mount = mount_at(path, look.mounts()) if path else None
-    leaving = mount is not None and bool(look.leaving) and path == resolved(look.leaving, look.mounts())
+    left = resolved(look.leaving, look.mounts()) if look.leaving else ""
+    leaving = mount is not None and path == left
     up = mount is not None and not leaving and is_source(mount)
-    return Place(path, mount, up, leaving, look.made(declared) if declared else None)
+    within = left if path != left and left and is_below(path, left) else ""
+    return Place(path, mount, up, leaving, look.made(declared) if declared else None, within)
 
 
 def observe(
@@ -141,6 +145,10 @@ def _mount_point(pool: Pool, place: Place, look: Look) -> tuple[Part, int]:
     requires = () if inode is None else _identity(place, inode)
     if place.up or place.leaving:
         return _part(path, READY, bool(requires), requires), 0
+    if place.within:
+        why = f"{path} is in what is mounted on {place.within}, which is unmounted first"
+        problem = Problem("invalid_path", why, "Give it a path outside, or stop the pool first (state: inactive).")
+        return Part(DIRECTORY, what, UNKNOWN_STORAGE, why, problem), 0
     if place.mount is not None:
         return Part(DIRECTORY, what, FOREIGN, f"a mount of {place.mount.source} ({place.mount.fstype})"), 0
     holding = filesystem_of(place.path, look.mounts()) if path else None

@@ -18,7 +18,7 @@ from ..model.pool import Permissions
 from ..model.units import format_size, round_up
 from ..model.volume import Backing, Volume
 from .compare import Difference, format_row, shown
-from .creating import check_parents_stay, link_refused
+from .creating import check_parents_stay, left_there, link_refused
 from .guards import check_ground_is_free, check_ownership, guard_unused, guarded, same_file
 from .images import PERMISSIONS, check_capacity, settle
 from .task import VolumesTask
@@ -194,8 +194,8 @@ def _resize(entry: VolumeGoal, have: Volume, mine: list[Difference], task: Volum
     check_ground_is_free(entry, "grown", task)
     if have.format != "raw" and have.type != "block":
         _refuse_running(have, "resized", entry.allow, task)
-    summary = f"grow it to {format_size(size)}"
-    yield _changed(task, have, "resize", summary, differing, wanted=wanted, requires=same_file(have))
+    summary, lost = f"grow it to {format_size(size)}", "".join(left_there(have, task))
+    yield _changed(task, have, "resize", summary, differing, wanted=wanted, destroys=lost, requires=same_file(have))
 
 
 def _check_is_raw(entry: VolumeGoal, have: Volume, task: VolumesTask) -> None:

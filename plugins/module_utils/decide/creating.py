@@ -54,7 +54,7 @@ def create(entry: VolumeGoal, task: VolumesTask) -> Iterator[Change]:
         None,
         _claims(volume, task),
         volume,
-        destroys="".join(_left(volume, task)),
+        destroys="".join(left_there(volume, task)),
         requires=_made_from(entry, task),
         needs=task.parents(entry),
     )
@@ -65,7 +65,7 @@ def _making(entry: VolumeGoal) -> tuple[str, ...]:
     return ("create",) if entry.volume.content is None else ("create", "clone")
 
 
-def _left(volume: Volume, task: VolumesTask) -> tuple[str, ...]:
+def left_there(volume: Volume, task: VolumesTask) -> tuple[str, ...]:
     """What is lost where a volume is cut from a pool."""
     remains = task.found.remains.get(volume.name)
     return (f"what is left where {volume.name} will be: {remains}",) if remains else ()
@@ -96,7 +96,7 @@ def recreate(entry: VolumeGoal, have: Volume, task: VolumesTask) -> Iterator[Cha
         before,
         {**_instead(before, volume, task), **_claims(volume, task)},
         volume,
-        destroys=", and ".join((f"the content of {have.path}", *_left(volume, task))),
+        destroys=", and ".join((f"the content of {have.path}", *left_there(volume, task))),
         requires=(
             *guarded(have, entry.allow, task.found.unseen, stays_while_open(have, task.found)),
             *_made_from(entry, task),

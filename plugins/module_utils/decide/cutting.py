@@ -83,12 +83,13 @@ def newly_taken(changes: Iterable[Change], table: Table) -> dict[str, Extent]:
     taken = {}
     for change in changes:
         volume = change.wanted
-        if change.action not in ("create", "recreate") or volume.format == EXTENDED or not volume.extents:
+        if change.action not in ("create", "recreate", "resize") or volume.format == EXTENDED or not volume.extents:
             continue
         extent, old = volume.extents[0], table.by_number(table.number(volume.name))
         start = old.end if old is not None and old.start == extent.start else extent.start
-        if start < extent.end:
-            taken[volume.name] = replace(extent, start=start)
+        end = extent.start + (volume.capacity or 0)
+        if start < end:
+            taken[volume.name] = replace(extent, start=start, end=end)
     return taken
 
 

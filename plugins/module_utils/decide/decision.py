@@ -54,6 +54,21 @@ def unwritable(changes: tuple[Change, ...], reason: str, subject: str) -> Storag
     )
 
 
+def sealed_refusal(changes: tuple[Change, ...], found: Found) -> StorageError | None:
+    """The refusal of changes of volumes that their attributes keep as they are."""
+    for change in changes if found.sealed else ():
+        letters = found.sealed.get(change.subject.volume or "")
+        if letters:
+            path = found.volumes[change.subject.volume or ""].path
+            return StorageError(
+                "not_writable",
+                f"{path} is kept as it is by its attributes (lsattr shows {letters})",
+                subject=str(change.subject),
+                hint=f"Take them away first (chattr -{letters} {path}), if nobody wants it kept.",
+            )
+    return None
+
+
 def staging_refusal(changes: tuple[Change, ...], found: Found, subject: str) -> StorageError | None:
     """The refusal of changes where the private directory in which volumes are prepared is somebody else's."""
     if not changes or not found.staging_problem:

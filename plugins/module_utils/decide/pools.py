@@ -18,7 +18,7 @@ from ..model.found import ABOVE, ERASED, EVERYTHING, ITSELF, READY, RUNNING, SOU
 from ..model.goal import PoolGoal
 from ..model.pool import PLACE, Permissions, Pool, Source, overlay
 from ..model.types import POOL_TYPES, PoolType
-from .decision import Decision, change_of, staging_refusal, subject_of, unwritable
+from .decision import Decision, change_of, sealed_refusal, staging_refusal, subject_of, unwritable
 from .guards import check_copy_on_write, check_ownership
 
 
@@ -105,7 +105,7 @@ def _finish(
     goal: PoolGoal, found: Found, changes: tuple[Change, ...], missing: tuple[StorageError, ...] = ()
 ) -> Decision:
     refusal = unwritable(changes, found.unwritable or _protected(changes, found), str(subject_of(goal)))
-    refusal = refusal or _hampered(changes, found, str(subject_of(goal)))
+    refusal = refusal or _hampered(changes, found, str(subject_of(goal))) or sealed_refusal(changes, found)
     if goal.state == "deleted":
         refusal = refusal or staging_refusal(changes, found, str(subject_of(goal)))
     warnings = (*_warnings(goal, found), *_hiding_warning(changes, found), *_unseen_warnings(changes, found))

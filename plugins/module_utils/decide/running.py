@@ -15,7 +15,7 @@ from ..model.adapters import goes_with_pool
 from ..model.change import ANYTHING, BRING_UP, EMPTIED, HALFWAY, TAKE_DOWN, Change, Condition
 from ..model.errors import StorageError
 from ..model.facts import permissions_facts
-from ..model.found import READY, UNSEEN, Found, Neighbour, Storage, User
+from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNSEEN, Found, Neighbour, Storage, User
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.types import VOLUME_GROUP, row_of
@@ -81,6 +81,7 @@ def start(goal: PoolGoal, found: Found, wanted: Pool, missing: list[StorageError
     if storage.bring_up and ((restart and not _stays_up(found)) or not storage.up or storage.idle):
         _check_source_unused(goal, found)
         _check_hides_no_pool(goal, found, storage.path or "")
+        _check_cow_can_be_set(goal, found, wanted)
         given = _given(goal, found, wanted) if row_of(wanted.type).file_tree else {}
         may, summary = frozenset({BRING_UP}), f"start it: {storage.bring_up}"
         after.update({"target": given} if given else {})
@@ -104,6 +105,18 @@ def _given(goal: PoolGoal, found: Found, wanted: Pool) -> dict[str, Any]:
     seen = permissions_facts(found.storage.permissions) if found.storage.open else {}
     check_not_fixed([name for name in said if said[name] != seen.get(name)], fixed, str(subject_of(goal)))
     return {}
+
+
+def _check_cow_can_be_set(goal: PoolGoal, found: Found, wanted: Pool) -> None:
+    """Raises ``not_supported`` where it would be set in a new filesystem that is mounted read-only."""
+    made = any(part.name != DIRECTORY and part.kind in (ABSENT, FOREIGN) for part in found.storage.parts)
+    if made and wanted.cow is False and wanted.mounts_read_only:
+        raise StorageError(
+            "not_supported",
+            "features.cow can't be set in a new filesystem: with ro among mount_options it is mounted read-only",
+            subject=str(subject_of(goal)),
+            hint="Leave one of them out; ro can be added once the filesystem is there.",
+        )
 
 
 def _fixed(storage: Storage, wanted: Pool) -> str:

@@ -18,7 +18,7 @@ from ..model.types import THIN_POOL
 from ..model.units import format_size, spoken_size
 from ..model.volume import Extent, Volume
 from .compare import Difference, differences, shown
-from .decision import Decision, clean, refresh, staging_refusal, unwritable
+from .decision import Decision, clean, refresh, sealed_refusal, staging_refusal, unwritable
 from .task import VolumesTask, extra_volumes
 
 _DEEPEST = 64  # backing files below each other; libvirt and QEMU have limits of their own beyond
@@ -45,6 +45,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
         _unseen_refusal(made, task)
         or unwritable(made, found.unwritable, subject)
         or (hampered.error(subject) if made and hampered is not None else None)
+        or sealed_refusal(made, found)
         or next(iter(task.refusals), None)
         or staging_refusal(made, found, subject)
         or _space_refusal(task, made)

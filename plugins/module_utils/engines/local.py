@@ -10,13 +10,14 @@ must still hold, and operations.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from ..backends.by_type import backend_of
+from ..host.files import seals
 from ..host.identity import Pins, changed_meanwhile, identity_of
 from ..host.look import Look
 from ..host.notes import Notes, boot
@@ -253,6 +254,7 @@ class LocalHost:
             found = with_beneath(found, beneath, others, guests, self.servers)
         stakes = {name: stake for name, stake in stakes.items() if name not in (ITSELF, SOURCE, ERASED, GROUND, ABOVE)}
         self._pins.make_room(len(stakes))
+        found = replace(found, sealed=_sealed(found, stakes))
         pinned = () if found.filesystem in KEEPING else stakes
         for name in pinned:
             volume = found.volumes.get(name)
@@ -381,6 +383,13 @@ def _with_volumes_that_go(found: Found, scope: Scope, look: Look, backend: Backe
     """Adds the volumes of the storage on which the pool runs, and which is to be built anew."""
     seen = backend.observe_volumes(replace(found, storage=found.current), replace(scope, volumes=None), look)
     return replace(seen, storage=found.storage)
+
+
+def _sealed(found: Found, names: Collection[str]) -> dict[str, str]:
+    """The volumes of these with attributes that keep them as they are, and which."""
+    files = [each for name, each in found.volumes.items() if name in names and each.type == "file"]
+    told = {each.name: seals(each.path) for each in files if each.path and each.link_target is None}
+    return {name: letters for name, letters in told.items() if letters}
 
 
 def beneath_of(found: Found, stakes: Mapping[str, str]) -> tuple[str, ...]:

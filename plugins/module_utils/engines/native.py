@@ -360,7 +360,7 @@ class NativeEngine:
                 yield from self._boot_unit.remove()
             if "auth" in row_of(pool.type).optional:
                 yield from self._forget_secrets(change, found)
-            if row_of(pool.type).recorded:
+            if row_of(pool.type).recorded or row_of(pool.type).mounted:
                 yield from self._backend(change, found)
             if found.autostart:
                 yield ops.Remove(self._autostart_path(name))

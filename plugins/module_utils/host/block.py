@@ -263,6 +263,19 @@ def _number(directory: str) -> tuple[int, int] | None:
     return (int(major), int(minor)) if minor else None
 
 
+def btrfs_devices(number: tuple[int, int]) -> dict[tuple[int, int], str]:
+    """The devices of the mounted btrfs that one is of, with their nodes; none where it is of none that is mounted
+    (fs/btrfs/sysfs.c: devices).
+    """
+    top = f"{_SYS}/fs/btrfs"
+    for filesystem in _names(top):
+        directory = f"{top}/{filesystem}/devices"
+        found = {_number(f"{directory}/{name}"): "/dev/" + name.replace("!", "/") for name in _names(directory)}
+        if number in found:
+            return {each: node for each, node in found.items() if each is not None}
+    return {}
+
+
 def by_name(name: str) -> Device | None:
     """The device that the kernel calls so; None where it is gone already."""
     number = _number(f"{_SYS}/class/block/{name}")

@@ -17,10 +17,11 @@ from typing import Any, Callable
 
 from ..model import operations as ops
 from ..model.errors import StorageError
+from .files import attributes
 
 NEW = os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
 _COPY_BYTES = 1 << 18  # a run of zeros that long becomes a hole
-_FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x80086601, 0x40086602, 0x00800000
+_FS_IOC_SETFLAGS, _FS_NOCOW_FL = 0x40086602, 0x00800000
 
 
 def make_raw(op: ops.MakeRaw) -> None:
@@ -67,9 +68,7 @@ def set_directory_nocow(op: ops.SetNocow) -> None:
 
 def _set_nocow(descriptor: int) -> None:
     """chattr +C: only before the first byte is written (ioctl_iflags(2))."""
-    flags = bytearray(8)
-    fcntl.ioctl(descriptor, _FS_IOC_GETFLAGS, flags)
-    value = int.from_bytes(flags[:4], "little") | _FS_NOCOW_FL
+    value = attributes(descriptor) | _FS_NOCOW_FL
     fcntl.ioctl(descriptor, _FS_IOC_SETFLAGS, bytearray(value.to_bytes(8, "little")))
 
 

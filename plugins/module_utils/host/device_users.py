@@ -14,7 +14,19 @@ from typing import Any
 
 from ..model.errors import StorageError
 from ..model.found import User
-from .block import Device, bases, by_name, device_at, holder_names_of, is_partition_of, name_of, number_at, wholes
+from .block import (
+    Device,
+    bases,
+    btrfs_devices,
+    by_name,
+    device_at,
+    holder_names_of,
+    is_partition_of,
+    name_of,
+    number_at,
+    wholes,
+)
+from .mounts import Mount
 from .patience import in_child
 from .processes import OpenFile, Processes, is_udev, process_user
 from .users import attachments, held, loops, qemu_lock, swaps, writable, writers_beside
@@ -186,14 +198,19 @@ def _mounts(
         for mount in table:
             if writable and "ro" in mount.super_options:
                 continue
-            number = mount.number
-            if number[0] == 0 and mount.source.startswith("/dev/"):  # btrfs; one of its devices
-                number = number_at(mount.source) or number
-            member = numbers.get(number)
+            member = next((numbers[number] for number in _mounted(mount) if number in numbers), None)
             if member is not None and mount.point not in told:
                 told.add(mount.point)
                 where = "" if pid == "self" else f" as process {pid} sees it"
                 yield User("mount", f"{mount.point}{_of(member, device)}{where}")
+
+
+def _mounted(mount: Mount) -> Iterable[tuple[int, int]]:
+    """The devices that a filesystem is on; of btrfs the mount table names one of them."""
+    if mount.number[0] or not mount.source.startswith("/dev/"):
+        return (mount.number,)
+    named = number_at(mount.source) or mount.number
+    return (named, *btrfs_devices(named))
 
 
 def _swaps(numbers: dict[tuple[int, int], Device], device: Device) -> Iterator[User]:

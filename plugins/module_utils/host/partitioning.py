@@ -30,7 +30,7 @@ from .udev import locked, settle
 
 _MIB = 1 << 20
 _PARTED = "parted"
-_KEPT, _PLAIN = ("uuid", "name", "attrs"), re.compile(r"[\w .,:+-]+\Z", re.ASCII)
+_KEPT, _PLAIN = ("uuid", "name", "attrs"), re.compile(r"[\w .,:+-]", re.ASCII)
 _BLKPG, _ADD, _DELETE, _RESIZE = 0x1269, 1, 2, 3  # linux/blkpg.h
 _ARGUMENT, _PARTITION = "@iiiP", "@qqi64s64s0q"
 _SHOWN_OF_EXTENDED = 1024  # bytes that the kernel shows of an extended partition: enough for a boot loader
@@ -132,9 +132,15 @@ def _beside(op: ChangeTable, device: Device, work: _Held) -> str:
     words = []
     for number, _start, _end in op.was:
         row = partition_row(device, number, work.run)
-        words += [f', {name}="{row[name]}"' for name in _KEPT if _PLAIN.match(str(row.get(name, "")))]
+        words += [f', {name}="{_escaped(str(row[name]))}"' for name in _KEPT if row.get(name)]
         words += [", bootable"] if row.get("bootable") else []
     return "".join(words)
+
+
+def _escaped(text: str) -> str:
+    """As sfdisk itself dumps names, which any characters can be in (util-linux, lib/mangle.c)."""
+    told = text.encode("utf-8", "surrogateescape")
+    return "".join(chr(byte) if _PLAIN.match(chr(byte)) else f"\\x{byte:02x}" for byte in told)
 
 
 def _edit(op: ChangeTable, work: _Held) -> None:

@@ -311,7 +311,8 @@ class Found:
     ``beneath``: who has, as a whole, the devices that are erased with the pool, or that new volumes are cut from, if
     that was asked for; ``blind``: what could not be looked at for that. ``above``: who runs on its volumes, if that was
     asked for.
-    ``protected``: named volumes that we may not write.
+    ``protected``: named volumes that we may not write. ``sealed``: volumes at stake that nobody may change or remove,
+    with the letters of the attributes (chattr(1)) for which that is so.
     ``broken``: volumes at stake that are built on a file that is not there, and which. ``unlike``:
     those built on one that is not of the format they name, in words. ``chains``: identities of what
     volumes are built on, themselves first, where that matters.
@@ -357,6 +358,7 @@ class Found:
     above: tuple[User, ...] = ()
     blind: tuple[str, ...] = ()
     protected: frozenset[str] = frozenset()
+    sealed: Mapping[str, str] = field(default_factory=dict)
     broken: Mapping[str, str] = field(default_factory=dict)
     unlike: Mapping[str, str] = field(default_factory=dict)
     chains: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)

@@ -101,6 +101,17 @@ def test_what_a_mounted_subvolume_does_not_show_is_not_lost_unseen(seen, monkeyp
         assert seen(holding("btrfs"), "btrfs", mount="btrfs", root=root).holds == ()
 
 
+def test_a_btrfs_is_mounted_from_any_of_its_devices(seen, monkeypatch):
+    """The kernel says which one it likes; erasing one of them would leave the others."""
+    monkeypatch.setattr(fs, "_number", lambda path: (8, 32))
+    storage = seen(holding("btrfs"), "btrfs", mount="btrfs")
+    assert (storage.up, storage.kind) == (False, FOREIGN)
+    both = {DEVICE.number: DEVICE.node, (8, 32): "/dev/sdy"}
+    monkeypatch.setattr(fs, "btrfs_devices", lambda number: both if number in both else {})
+    storage = seen(holding("btrfs"), "btrfs", mount="btrfs", holds=True)
+    assert (storage.up, storage.holds) == (True, ("what is on its other devices (/dev/sdy)",))
+
+
 # -- the table ----------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +216,15 @@ def test_a_device_of_large_sectors_is_too_small_earlier(seen):
         assert part(seen(BLANK, name, device=small._replace(size=least))).problem is None
 
 
+@pytest.mark.parametrize(("name", "fits"), [("ext2", False), ("ext3", False), ("ext4", True), ("xfs", True)])
+def test_a_device_that_is_too_large_is_said_before(seen, name, fits):
+    large = DEVICE._replace(size=16 << 40)
+    assert part(seen(BLANK, name, device=large._replace(size=large.size - 512))).problem is None
+    problems = part(seen(BLANK, name, device=large)).problem, part(seen(holding("swap"), name, device=large)).barred
+    assert [each and each.code for each in problems] == [None if fits else "not_supported"] * 2
+    assert part(seen(holding(FILESYSTEMS[name].signature), name, device=large)).problem is None  # it is there
+
+
 def test_no_modprobe_loads_nothing(monkeypatch):
     def failing(code):
         def run(argv, timeout):
@@ -305,8 +325,9 @@ def test_what_a_task_was_making_is_made_again(seen, tmp_path):
     note.write_text(f"{boot()}\np\n", encoding="ascii")
     assert (part(seen(DATA)).kind, part(seen(DATA)).destroys) == (ABSENT, "")
     assert part(seen(holding("xfs"))).destroys  # somebody else's by now
-    note.write_text("another-boot\np\n", encoding="ascii")
-    assert part(seen(DATA)).destroys
+    for other in ("another-boot\np\n", f"{boot()}\nq\n", f"{boot()}\n"):
+        note.write_text(other, encoding="ascii")
+        assert part(seen(DATA)).destroys
 
 
 def test_what_a_task_was_making_on_another_device_of_that_name_tells_nothing(seen, tmp_path):
@@ -393,6 +414,13 @@ def test_copying_on_write_is_set_on_a_new_filesystem_only(seen):
     may = frozenset({BRING_UP})
     assert lowered(seen(BLANK, "btrfs"), "start", "btrfs", may=may, pool={"cow": False})[-1] == "chattr +C /p"
     assert len(lowered(seen(holding("btrfs"), "btrfs"), "start", "btrfs", may=may, pool={"cow": False})) == 1
+
+
+def test_what_a_task_was_making_is_forgotten_with_the_pool(seen):
+    for storage in (seen(DATA), seen(holding("ext4"), mount="ext4")):
+        (command,) = lowered(storage, "undefine")
+        assert command == f"rm -f {Notes('', '/started').started_path(fs.making_key(DEVICE.node, DEVICE.identity))}"
+    assert lowered(seen(device=None), "undefine") == []
 
 
 def test_deleting_erases_the_signatures(seen):

@@ -133,6 +133,20 @@ def test_a_mount_that_leaves_is_in_nobodys_way(tmp_path, look):
     assert (storage.kind, storage.up, storage.parts[0].kind) == (READY, False, READY)
 
 
+@pytest.mark.parametrize("there", [True, False])
+def test_a_pool_does_not_move_into_its_own_mount(tmp_path, look, there):
+    """What is seen there goes with it, and what is below it can't be seen."""
+    inner = tmp_path / "inner"
+    if there:
+        inner.mkdir()
+    with_mounts(look, mount(tmp_path))
+    look.leaving = str(tmp_path)
+    (found,) = observed(inner, look).parts
+    assert (found.problem.code, found.kind) == ("invalid_path", UNKNOWN_STORAGE)
+    assert observed(f"{tmp_path}-inner", look).parts[0].problem is None
+    assert observed(os.path.dirname(tmp_path), look).parts[0].problem is None
+
+
 def test_a_read_only_mount_is_read_only_and_lacks_no_right(tmp_path, look):
     storage = observed(tmp_path, with_mounts(look, mount(tmp_path, options=("ro",))))
     assert (storage.read_only, storage.writable) == (True, True)

@@ -401,6 +401,21 @@ def test_what_is_mounted_read_only_gets_no_permissions(there, pool):
     assert (error.code, "mode" in error.message, "read-only" in error.message) == ("not_supported", True, True)
 
 
+@pytest.mark.parametrize(
+    ("kind", "options", "fits"),
+    [(ABSENT, ("ro",), False), (FOREIGN, ("ro",), False), (ABSENT, ("ro", "rw"), True), (READY, ("ro",), True)],
+)
+def test_copying_on_write_can_not_be_set_where_a_new_filesystem_is_mounted_read_only(kind, options, fits):
+    wanted = goal(cow=False, mount_options=options, allow=["overwrite"])
+    found = nothing(storage(filesystem(kind, destroys="swap" if kind == FOREIGN else ""), directory()))
+    if fits:
+        assert decide_pool(wanted, found).refusal is None
+    else:
+        error = pool_refused(wanted, found)
+        assert (error.code, "features.cow" in error.message) == ("not_supported", True)
+    assert decide_pool(replace(wanted, pool=replace(wanted.pool, cow=None)), found).refusal is None
+
+
 def test_what_is_mounted_read_only_may_be_said_as_it_is():
     wanted = pool_goal(permissions=Permissions(0o755), allow=["restart"], **RO)
     up = storage(up=True, ours=True, permissions=Permissions(0o755, 0, 0))

@@ -105,6 +105,26 @@ def test_what_is_left_there_is_said():
     assert [bool(change.destroys) for change in made.changes] == [True, False]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "cleared"),
+    [
+        (20, 30, [(30, 31)]),
+        (2, 30, [(3, 6), (30, 31)]),
+        (2, 4, [(3, 5)]),
+        (2, 6, [(3, 6), (6, 7)]),
+        (29.5, 30, [(30.5, 31)]),
+        (30, 20, []),
+    ],
+)
+def test_what_shows_through_where_a_partition_grows_is_cleared(old, new, cleared):
+    """Nothing of what it has."""
+    there = found(Partition(1, MIB, MIB + int(old * MIB), "83"))
+    (step,) = lower_volumes(decide(there, volume(1, new, allow=["shrink"])).changes, there, lambda change: None)
+    (operation,) = step.operations
+    ranges = [(offset / MIB, (offset + size) / MIB) for offset, size in operation.clear]
+    assert ranges == cleared
+
+
 IMAGE = Image(Volume("i", 30 * MIB, format="raw", type="file", path="/i", physical=30 * MIB))
 LOGICAL_TOO = [volume(1, 10), volume(2, 100, format="extended"), volume(5, 10), volume(6, 10), volume(3, 10)]
 
@@ -124,7 +144,10 @@ LOGICAL_TOO = [volume(1, 10), volume(2, 100, format="extended"), volume(5, 10), 
             {"sdb1": (1, 31), "sdb2": (31, 41)},
             id="as large as the source",
         ),
-        pytest.param(found(FIRST), [volume(1, 29), volume(2, 10)], {"sdb2": (30, 40)}, id="behind what grows"),
+        pytest.param(
+            found(FIRST), [volume(1, 29), volume(2, 10)], {"sdb1": (20, 30), "sdb2": (30, 40)}, id="grown, and behind"
+        ),
+        pytest.param(found(FIRST), [volume(1, 9, allow=["shrink"])], {}, id="shrunk"),
         pytest.param(found(FIRST), [again(1, 29)], {"sdb1": (20, 30)}, id="made anew, larger"),
         pytest.param(found(FIRST), [again(1, 10)], {}, id="made anew in its place"),
         pytest.param(found(FIRST), [volume(1, 300)], {}, id="refused"),

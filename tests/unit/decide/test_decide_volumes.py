@@ -947,6 +947,25 @@ def test_a_directory_that_is_not_writable_is_in_the_way_of_changes_only():
     assert decide(holding(RAW, **problem), entry(capacity=MIB)).refusal is None
 
 
+@pytest.mark.parametrize(
+    "declared",
+    [
+        {"state": "absent"},
+        {"recreate": "always", "capacity": MIB},
+        {"capacity": 2 * MIB},
+        {"permissions": Permissions(0o640)},
+    ],
+)
+def test_a_volume_whose_attributes_keep_it_is_in_the_way_of_its_changes_only(declared):
+    found = holding(RAW, sealed={"v": "i"})
+    decision = decide(found, entry(**declared))
+    assert whole(decision.refusal).code == "not_writable"
+    assert "chattr -i" in decision.refusal.hint
+    assert actions(decision)
+    assert decide(found, entry(capacity=MIB)).refusal is None
+    assert decide(found, entry(name="w", capacity=MIB)).refusal is None
+
+
 # -- how much must be known of users ------------------------------------------------------------------------------
 
 

@@ -380,6 +380,25 @@ def test_devices_of_one_btrfs_are_one_source(machine):
     assert sources.resolve("UUID=u", look()).node in ("/dev/sda", "/dev/sdb")
 
 
+def test_each_device_of_a_mounted_btrfs_is_used_by_it(machine, monkeypatch):
+    for name, number in (("sda", "8:0"), ("sdb", "8:16"), ("sdc", "8:32")):
+        machine.add(name, number)
+    for uuid, names in (("u", ("sda", "sdb")), ("v", ("sdc",))):
+        devices = machine.sys / "fs/btrfs" / uuid / "devices"
+        devices.mkdir(parents=True)
+        for name in names:
+            (devices / name).symlink_to(machine.sys / "class/block" / name)
+    (machine.sys / "fs/btrfs/features").mkdir()
+    assert block.btrfs_devices((8, 0)) == block.btrfs_devices((8, 16)) == {(8, 0): "/dev/sda", (8, 16): "/dev/sdb"}
+    assert block.btrfs_devices((8, 48)) == {}
+    table = [Mount("/", "/srv", "btrfs", "/dev/sda", ("rw",), ("rw",), (0, 40), 7, 1)]
+    monkeypatch.setattr(Processes, "tables", lambda self: {"": ("self", table)})
+    monkeypatch.setattr(device_users, "_number", {"/dev/sda": (8, 0)}.get)
+    for name, expected in (("sda", ["mount /srv"]), ("sdb", ["mount /srv"]), ("sdc", [])):
+        device = by_name(name)
+        assert [*map(str, device_users._mounts({device.number: device}, device, Processes()))] == expected
+
+
 def test_a_copy_of_a_btrfs_is_not_one_of_its_devices(machine):
     """A clone or a snapshot of a device, as of LVM: which one is meant nobody knows."""
     for name, number, own in (("sda", "8:0", "a"), ("sdb", "8:16", "b"), ("sdc", "8:32", "a")):
