@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -97,6 +98,12 @@ def guest_on_a_chain(images, disk):
     define_guest(images.root, "guest", disk_file(below))
 
 
+def guest_on_an_overlay_by_json(images, disk):
+    over = images.root / "over"
+    overlay_by_json(images, disk, over)
+    define_guest(images.root, "guest", disk_file(over))
+
+
 def guest_with_backing_store_in_its_xml(images, disk):
     disks = (
         "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/elsewhere/top'/>"
@@ -142,6 +149,7 @@ GUESTS = [
     guest_through_a_hard_link,
     guest_on_an_overlay,
     guest_on_a_chain,
+    guest_on_an_overlay_by_json,
     guest_with_backing_store_in_its_xml,
     guest_as_firmware,
     guest_mirroring,
@@ -505,6 +513,21 @@ def overlay_of_an_overlay_elsewhere(images, disk):
     qemu_img("create", "-q", "-f", "qcow2", "-b", middle, "-F", "qcow2", images.images / "over")
 
 
+def overlay_by_json(images, disk, over=None):
+    named = {"driver": "qcow2", "file": {"driver": "file", "filename": str(disk)}}
+    over = over or images.images / "over"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", f"json:{json.dumps(named)}", "-F", "qcow2", over)
+
+
+def overlay_by_json_with_dots(images, disk):
+    named = json.dumps({"file.filename": str(disk), "driver": "qcow2", "file.driver": "file"})
+    qemu_img("create", "-q", "-f", "qcow2", "-b", f"json:{named}", "-F", "qcow2", images.images / "over")
+
+
+def overlay_by_protocol(images, disk):
+    qemu_img("create", "-q", "-f", "qcow2", "-b", f"file:{disk}", "-F", "qcow2", images.images / "over")
+
+
 def overlay_with_data_in_it(images, disk):
     """The volume holds the data of another image."""
     qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={disk}", images.images / "over", "2M")
@@ -516,6 +539,9 @@ OVERLAYS = [
     overlay_in_another_pool,
     overlay_in_a_stopped_pool,
     overlay_of_an_overlay_elsewhere,
+    overlay_by_json,
+    overlay_by_json_with_dots,
+    overlay_by_protocol,
 ]
 
 
@@ -531,6 +557,26 @@ def test_backing(images, use, declared):
     refused(images.volume(name="disk", **allowing(declared, "in_use")), "volume_backing")
     assert without_locks(snapshot(images.root)) == before
     done(images.volume(name="disk", **allowing(declared, "backing")))
+
+
+@CHECK
+@pytest.mark.parametrize(("backing", "told"), [("fat:rw:/p", True), ("nbd://localhost/disk", False)])
+def test_an_overlay_of_what_can_not_be_told(images, check, backing, told):
+    """Said where a volume is destroyed, and only where it may be a file of this host."""
+    make_disk(images)
+    over = images.images / "over"
+    qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", "raw", over, "2M")
+    result = done(images.volume(check, name="disk", state="absent"))
+    assert any(f"what {over} is built on" in text for text in result["warnings"]) == told, result["warnings"]
+    assert unchanged(images.volume(check, name="over", format="qcow2", mode="0644"))["warnings"] == []
+
+
+def test_the_data_of_a_guest(images):
+    disk, over = images.images / "disk", images.root / "over"
+    done(images.volume(name="disk", capacity="2M"))
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={disk}", over, "2M")
+    define_guest(images.root, "guest", disk_file(over))
+    refused(images.volume(name="disk", state="absent"), "volume_in_use")
 
 
 def test_data_file_of_another_image(images):

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Callable
 from ..host.identity import identity_of, is_stray, this_host
 from ..host.mounts import Mount, filesystem_of, mounts, stores_nothing
 from ..host.remote import is_remote
-from ..images.headers import open_to_read, read_header, resolve_backing
+from ..images.headers import built_on, open_header, open_to_read, read_header, resolve_backing
 from ..model.errors import StorageError
 from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, Usage
 from ..model.goal import Scope
@@ -270,8 +270,10 @@ def cut_off(directory: str) -> list[str]:
     return sorted(names)
 
 
-def references(directory: str) -> Iterator[tuple[str, str]]:
-    """(name, path of a file that it is built on) of every image of a directory: lean, since pools are large."""
+def references(directory: str, unseen: set[str]) -> Iterator[tuple[str, str]]:
+    """(name, path of a file that it is built on) of every image of a directory: lean, since pools are large. Images of
+    which that can't be told are added to ``unseen``.
+    """
     with os.scandir(directory) as entries:
         for entry in entries:
             if not entry.is_file(follow_symlinks=False):
@@ -286,10 +288,25 @@ def references(directory: str) -> Iterator[tuple[str, str]]:
                 continue
             finally:
                 os.close(descriptor)
-            for below in (header.backing_path, header.data_file):
-                target = resolve_backing(entry.path, below).path if below else None
-                if target is not None:
-                    yield entry.name, target
+            paths, known = built_on(entry.path, header)
+            if not known:
+                unseen.add(what_is_below(entry.path))
+            yield from ((entry.name, path) for path in paths)
+
+
+def below(path: str, unseen: set[str]) -> tuple[str, ...]:
+    """The files that an image is built on, as far as its header tells; else it is added to ``unseen``."""
+    try:
+        paths, known = built_on(path, open_header(path)[0])
+    except (OSError, ValueError):
+        return ()
+    if not known:
+        unseen.add(what_is_below(path))
+    return paths
+
+
+def what_is_below(path: str) -> str:
+    return f"what {path} is built on"
 
 
 def digest(path: str, length: int) -> str | None:

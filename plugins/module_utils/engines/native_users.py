@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
@@ -192,16 +192,18 @@ class Files:
             return None
         return None if volume is None else volume.path
 
-    def chain(self, path: str) -> Iterator[str]:
-        """An image and the files below it, as far as its headers tell."""
-        for _depth in range(_CHAIN_LIMIT):
-            if not self.reachable(path):
+    def chain(self, path: str, ends: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
+        """An image and the files below it, as far as its headers tell; nothing is told of those below one that
+        ``ends`` it.
+        """
+        waiting = [path]
+        for _member in range(_CHAIN_LIMIT):
+            if not waiting:
                 return
-            yield path
-            volume = filetree.read_volume(path, os.path.basename(path))
-            if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):
-                return
-            path = volume.backing.path or ""
+            path = waiting.pop(0)
+            if self.reachable(path):
+                yield path
+                waiting += () if ends(path) else filetree.below(path, self.unseen)
 
 
 def _named(guest: GuestDisks, neighbours: Sequence[Neighbour], look: Files) -> Iterator[str]:
@@ -272,7 +274,7 @@ def _overlays(
     directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
     for directory in filter(look.reachable, sorted(directories)):
         try:
-            for overlay, below in filetree.references(directory):
+            for overlay, below in filetree.references(directory, look.unseen):
                 for path in _until_known(below, directories, look):
                     name = identities.get(look.identity(path))
                     if name is not None:
@@ -297,10 +299,7 @@ def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]
 
 def _until_known(path: str, directories: Collection[str], look: Files) -> Iterator[str]:
     """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
-    for member in look.chain(path):
-        yield member
-        if os.path.dirname(os.path.realpath(member)) in directories:
-            return
+    return look.chain(path, lambda member: os.path.dirname(os.path.realpath(member)) in directories)
 
 
 def _as_named(found: Found, directory: str, name: str) -> str:

@@ -245,10 +245,15 @@ def test_references(tmp_path):
     (tmp_path / "link").symlink_to("absolute")
     (tmp_path / "directory").mkdir()
     os.mkfifo(tmp_path / "fifo")
-    assert sorted(filetree.references(str(tmp_path))) == [
+    (tmp_path / "by-json").write_bytes(qcow2(b'json:{"driver": "raw", "file": {"filename": "/img/base"}}'))
+    (tmp_path / "unknown").write_bytes(qcow2(b"fat:rw:/img"))
+    unseen = set()
+    assert sorted(filetree.references(str(tmp_path), unseen)) == [
         ("absolute", "/img/base"),
+        ("by-json", "/img/base"),
         ("relative", str(tmp_path / "raw")),
     ]
+    assert unseen == {f"what {tmp_path}/unknown is built on"}
 
 
 @pytest.mark.parametrize(
