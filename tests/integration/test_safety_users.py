@@ -30,6 +30,7 @@ from .crash_support import (
     unchanged,
     without_locks,
 )
+from .disk_scenarios import pool_of
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
@@ -528,6 +529,19 @@ def overlay_by_protocol(images, disk):
     qemu_img("create", "-q", "-f", "qcow2", "-b", f"file:{disk}", "-F", "qcow2", images.images / "over")
 
 
+def overlay_elsewhere_with_a_link_here(images, disk):
+    (images.root / "big").mkdir()
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", images.root / "big/over")
+    (images.images / "over").symlink_to(images.root / "big/over")
+
+
+def overlay_elsewhere_that_a_link_leads_on_from(images, disk):
+    """As QEMU finds it: a relative name starts from the directory of the link."""
+    (images.root / "big").mkdir()
+    qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", disk.name, "-F", "qcow2", images.root / "big/over", "2M")
+    (images.images / "over").symlink_to("../big/over")
+
+
 def overlay_with_data_in_it(images, disk):
     """The volume holds the data of another image."""
     qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={disk}", images.images / "over", "2M")
@@ -542,6 +556,8 @@ OVERLAYS = [
     overlay_by_json,
     overlay_by_json_with_dots,
     overlay_by_protocol,
+    overlay_elsewhere_with_a_link_here,
+    overlay_elsewhere_that_a_link_leads_on_from,
 ]
 
 
@@ -602,6 +618,37 @@ def test_overlays_that_go_along(images):
     volumes = [{"name": "disk", "state": "absent"}, {"name": "over", "state": "absent"}]
     done(images.volume(volumes=volumes))
     assert os.listdir(images.images) == []
+
+
+def test_an_overlay_stays_where_only_a_link_to_it_goes(images):
+    disk = make_disk(images)
+    overlay_elsewhere_with_a_link_here(images, disk)
+    volumes = [{"name": "disk", "state": "absent"}, {"name": "over", "state": "absent"}]
+    assert str(images.root / "big/over") in refused(images.volume(volumes=volumes), "volume_backing")["message"]
+
+
+def test_an_overlay_with_a_link_beside_it_goes_along(images):
+    disk = make_disk(images)
+    overlay_in_this_pool(images, disk)
+    (images.images / "link").symlink_to("over")
+    done(images.volume(volumes=[{"name": "disk", "state": "absent"}, {"name": "over", "state": "absent"}]))
+
+
+@pytest.mark.root
+def test_overlays_on_devices(images, loop):
+    """Also where the volumes of the own pool are devices; one that goes along needs no word."""
+    disk, cut = make_disk(images), loop()
+    done(images.pool(**pool_of(cut, "gpt")))
+    parts = [{"name": cut.name(number), "capacity": "20MiB"} for number in (1, 2)]
+    done(images.volume(pool="cut", volumes=parts))
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", cut.path(1))
+    for check in (True, False):
+        error = refused(images.volume(check, name="disk", state="absent"), "volume_backing")
+        assert f"overlay {cut.path(1)}" in error["message"]
+    qemu_img("create", "-q", "-f", "qcow2", "-b", cut.path(2), "-F", "raw", cut.path(1))
+    done(images.volume(True, name="disk", state="absent"))
+    refused(images.volume(pool="cut", name=cut.name(2), state="absent"), "volume_backing")
+    done(images.volume(pool="cut", volumes=[{**part, "state": "absent"} for part in parts]))
 
 
 def test_exclusive_spares_a_backing(images):

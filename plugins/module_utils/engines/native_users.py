@@ -26,6 +26,7 @@ from ..model.found import EVERYTHING, Found, Neighbour, User
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..model.types import row_of
+from ..model.volume import Volume
 
 _CHAIN_LIMIT = 64
 _SECONDS = 10.0
@@ -180,17 +181,59 @@ class Files:
 
     def volume(self, pool: Pool, name: str) -> str | None:
         """The path of a volume of another pool. Those of units have paths that their names don't tell."""
-        backend = backend_of(pool.type) if row_of(pool.type).served else None
-        if backend is None:
+        if not row_of(pool.type).served or backend_of(pool.type) is None:
             return os.path.join(pool.path or "", name)
+        volume = self._served(pool, (name,), f"volume {pool.name}/{name}").get(name)
+        return None if volume is None else volume.path
+
+    def _served(self, pool: Pool, names: tuple[str, ...] | None, what: str) -> Mapping[str, Volume]:
+        """The volumes of these names, or all, of a pool whose volumes are served to this host."""
+        backend = backend_of(pool.type)
+        if backend is None:
+            return {}
         try:
             storage = backend.observe(pool, self._look, False)
             found = Found(pool.name, definition=pool, storage=storage)
-            volume = backend.observe_volumes(found, Scope(pool, volumes=(name,)), self._look).volumes.get(name)
+            return backend.observe_volumes(found, Scope(pool, volumes=names), self._look).volumes
         except StorageError as error:
-            self.unseen.add(f"volume {pool.name}/{name} ({error.message})")
-            return None
-        return None if volume is None else volume.path
+            self.unseen.add(f"{what} ({error.message})")
+            return {}
+
+    def devices(self, pool: Pool) -> list[str]:
+        """The volumes of a pool of devices that are there now."""
+        from ..host.block import device_at
+
+        row, nodes = row_of(pool.type), []
+        if row.served:
+            volumes = self._served(pool, None, f"the volumes of pool {pool.name}").values()
+            return [volume.path for volume in volumes if volume.path]
+        if not row.partitions:  # their names are links in a directory of their own
+            with suppress(OSError):
+                nodes = [os.path.join(pool.path or "", name) for name in os.listdir(pool.path or "")]
+        for source in pool.source.devices or () if row.partitions else ():
+            with suppress(StorageError):
+                nodes += device_at(source.path).partitions
+        return sorted(nodes)
+
+    def below_devices(self, pool: Pool) -> dict[str, list[str]]:
+        """What the images are built on that lie on the volumes of a pool of devices. A device may never answer."""
+        from ..host.patience import in_child
+
+        nodes = self.devices(pool)
+
+        def read() -> tuple[dict[str, tuple[str, ...]], list[str]]:
+            unseen: set[str] = set()
+            return {node: filetree.below(node, unseen) for node in nodes}, sorted(unseen)
+
+        told = None
+        with suppress(StorageError):
+            told = in_child(read, _SECONDS) if nodes else ({}, ())
+        if told is None:
+            self.unseen.add(f"the images on the volumes of pool {pool.name}")
+            return {}
+        self.unseen.update(told[1])
+        below: dict[str, list[str]] = told[0]
+        return below
 
     def chain(self, path: str, ends: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
         """An image and the files below it, as far as its headers tell; nothing is told of those below one that
@@ -272,17 +315,30 @@ def _overlays(
 ) -> Iterator[tuple[str, User]]:
     directories = {look.servers.resolved(found.storage.path or "")}
     directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
+    for overlay, below in chain(_in_directories(directories, look), _on_devices(found, neighbours, look)):
+        for path in _until_known(below, directories, look):
+            name = identities.get(look.identity(path))
+            if name is not None:
+                yield name, User("overlay", _as_named(found, overlay, look))
+
+
+def _in_directories(directories: Collection[str], look: Files) -> Iterator[tuple[str, str]]:
+    """The images in directories, each with a file that it is built on."""
     for directory in filter(look.reachable, sorted(directories)):
         try:
-            for overlay, below in filetree.references(directory, look.unseen):
-                for path in _until_known(below, directories, look):
-                    name = identities.get(look.identity(path))
-                    if name is not None:
-                        yield name, User("overlay", _as_named(found, directory, overlay))
+            yield from filetree.references(directory, look.reachable, look.unseen)
         except FileNotFoundError:
             continue
         except OSError:
             look.unseen.add(f"the images in {directory}")
+
+
+def _on_devices(found: Found, neighbours: Sequence[Neighbour], look: Files) -> Iterator[tuple[str, str]]:
+    """The images on volumes that are devices, each with a file or device that it is built on."""
+    for pool in (found.running, *(neighbour.pool for neighbour in neighbours)):
+        if pool is not None and row_of(pool.type).volumes == "block":
+            for node, paths in look.below_devices(pool).items():
+                yield from ((node, path) for path in paths)
 
 
 def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
@@ -302,11 +358,15 @@ def _until_known(path: str, directories: Collection[str], look: Files) -> Iterat
     return look.chain(path, lambda member: os.path.dirname(os.path.realpath(member)) in directories)
 
 
-def _as_named(found: Found, directory: str, name: str) -> str:
+def _as_named(found: Found, overlay: str, look: Files) -> str:
     """The path of an overlay, in the pool's own words where it is one of the pool's volumes."""
-    if directory == os.path.realpath(found.storage.path or ""):
-        return found.volume_path(name) or name
-    return os.path.join(directory, name)
+    if found.row.volumes == "block":
+        identity = look.identity(overlay)
+        own = (volume.path for volume in found.volumes.values() if volume.path and identity is not None)
+        return next((path for path in own if look.identity(path) == identity), overlay)
+    directory, name = os.path.split(overlay)
+    same = directory == os.path.realpath(found.storage.path or "")
+    return (found.volume_path(name) if same else None) or overlay
 
 
 def _pools(

@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm
 from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
-from ansible_collections.virt.storage.plugins.module_utils.host import block
+from ansible_collections.virt.storage.plugins.module_utils.host import block, patience
 from ansible_collections.virt.storage.plugins.module_utils.host.remote import Servers
 from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.guests import parse_guest
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
@@ -88,7 +89,7 @@ class Units:
         return Storage(READY, pool.path)
 
     def observe_volumes(self, told, scope, look):
-        (name,) = scope.volumes
+        (name,) = scope.volumes or ("mpathb",)
         return replace(told, volumes={name: Volume(name, path="/dev/v-g/a-b")} if name != "mpathb" else {})
 
 
@@ -143,3 +144,40 @@ def test_the_disks_of_such_hardware_are_the_guests(tmp_path, monkeypatch):
     monkeypatch.setattr(block, "_SYS", str(tmp_path))
     named = list(native_users._named(parse_guest(PASSED.encode()), (), native_users.Files(Servers(5))))
     assert named == ["/dev/nvme0n1", "/dev/sdb", "/dev/sdb1"]
+
+
+def test_images_on_the_volumes_of_pools_of_devices(tmp_path):
+    """Their names are links in a directory of the pool's own, as those of a volume group."""
+    (tmp_path / "v-g").mkdir()
+    over = tmp_path / "v-g/over"
+    over.write_bytes(b"OOOM\0\0\0\2" + str(tmp_path / "base").encode().ljust(1028, b"\0") + bytes(8))
+    (tmp_path / "v-g/gone").symlink_to("nowhere")
+    (tmp_path / "base").touch()
+    base = Volume("base", type="file", path=str(tmp_path / "base"))
+    told = Found("p", Pool("p", path=str(tmp_path)), storage=Storage(READY, str(tmp_path)), volumes={"base": base})
+    for kind in ("logical", "zfs"):
+        pool = Neighbour(Pool("q", kind, path=str(tmp_path / "v-g"), source=Source(name="v-g")), None)
+        assert users(told, neighbours=[pool]) == {"base": [f"overlay {over}"]}
+
+
+def test_the_partitions_of_a_disk_and_the_units_that_others_serve_may_hold_images(monkeypatch):
+    disk = SimpleNamespace(partitions=("/dev/x2", "/dev/x1"))
+    monkeypatch.setattr(block, "device_at", lambda path: disk)
+    monkeypatch.setattr(native_users, "backend_of", lambda of: All())
+    look = native_users.Files(Servers(5))
+    assert look.devices(Pool("q", "disk", source=Source(devices=(SourceDevice("/dev/x"),)))) == ["/dev/x1", "/dev/x2"]
+    assert look.devices(Pool("q", "mpath", path="/dev/mapper")) == ["/dev/mapper/a"]
+
+
+class All(Units):
+    def observe_volumes(self, told, scope, look):
+        assert scope.volumes is None
+        return replace(told, volumes={"a": Volume("a", path="/dev/mapper/a"), "b": Volume("b", problem="no link")})
+
+
+def test_a_device_that_does_not_answer_is_said(monkeypatch, tmp_path):
+    (tmp_path / "dead").touch()
+    monkeypatch.setattr(patience, "in_child", lambda function, seconds: None)
+    look = native_users.Files(Servers(5))
+    assert look.below_devices(Pool("q", "logical", path=str(tmp_path))) == {}
+    assert look.unseen == {"the images on the volumes of pool q"}
