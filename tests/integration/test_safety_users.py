@@ -651,6 +651,32 @@ def test_overlays_on_devices(images, loop):
     done(images.volume(pool="cut", volumes=[{**part, "state": "absent"} for part in parts]))
 
 
+@pytest.mark.root
+def test_a_pool_that_is_not_mounted_is_said(images, loop, tmp_path):
+    """Whether it holds an overlay nobody knows: a warning where a volume is destroyed, and nowhere else."""
+    disk, source, path = make_disk(images), {"device": loop(partitions=False).node, "format": "ext4"}, tmp_path / "fast"
+    done(images.pool(name="fast", type="fs", path=str(path), source=source))
+    try:
+        qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", path / "over")
+        refused(images.volume(name="disk", state="absent"), "volume_backing")
+        done(images.pool(name="fast", state="inactive"))
+        assert done(images.volume(name="disk", format="qcow2", capacity="3M"))["warnings"] == []
+        said = "could not look at the images of pool fast, which is not mounted, for users of what is destroyed"
+        for check in (True, False):
+            assert said in done(images.volume(check, name="disk", state="absent"))["warnings"]
+    finally:
+        subprocess.run(["umount", "-q", path], check=False)
+
+
+@CHECK
+def test_a_pool_whose_directory_is_gone_is_said(images, check):
+    disk = make_disk(images)
+    overlay_in_another_pool(images, disk)
+    (images.root / "others").rename(images.root / "away")
+    warnings = done(images.volume(check, name="disk", state="absent"))["warnings"]
+    assert any("the images of pool others, which is not there," in text for text in warnings), warnings
+
+
 def test_exclusive_spares_a_backing(images):
     disk = make_disk(images)
     overlay_in_another_pool(images, disk)

@@ -18,6 +18,7 @@ from ..backends import filetree
 from ..backends.by_type import backend_of
 from ..host.files import read_small_file
 from ..host.look import Look
+from ..host.mounts import mount_at
 from ..host.remote import Servers
 from ..host.volume_users import users_of_volumes
 from ..libvirt_xml.guests import GuestDisks, parse_guest
@@ -179,6 +180,24 @@ class Files:
             return None
         return os.major(status.st_rdev), os.minor(status.st_rdev)
 
+    def is_there(self, neighbour: Neighbour) -> bool:
+        """Whether the files of another pool can be seen, as far as that is known; of a dead server that is said by
+        itself.
+        """
+        pool, path = neighbour.pool, neighbour.resolved or ""
+        if not self.reachable(path):
+            return True
+        if not row_of(pool.type).mounted:
+            return os.path.isdir(path)
+        if mount_at(path, self.servers.table()) is None:
+            return False
+        backend = backend_of(pool.type)
+        try:
+            return backend is None or backend.observe(pool, self._look, False).up
+        except StorageError as error:
+            self.unseen.add(f"what is mounted on {path} ({error.message})")
+            return True
+
     def volume(self, pool: Pool, name: str) -> str | None:
         """The path of a volume of another pool. Those of units have paths that their names don't tell."""
         if not row_of(pool.type).served or backend_of(pool.type) is None:
@@ -313,13 +332,24 @@ def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[
 def _overlays(
     found: Found, identities: dict, neighbours: Sequence[Neighbour], look: Files
 ) -> Iterator[tuple[str, User]]:
-    directories = {look.servers.resolved(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
+    trees = [each for each in neighbours if each.resolved and row_of(each.pool.type).file_tree]
+    directories = {look.servers.resolved(found.storage.path or ""), *(each.resolved for each in trees if each.resolved)}
+    look.unseen |= {*_away(trees, look)}
     for overlay, below in chain(_in_directories(directories, look), _on_devices(found, neighbours, look)):
         for path in _until_known(below, directories, look):
             name = identities.get(look.identity(path))
             if name is not None:
                 yield name, User("overlay", _as_named(found, overlay, look))
+
+
+def _away(trees: Iterable[Neighbour], look: Files) -> Iterator[str]:
+    """The images that nobody sees now, since their directory is not there, or nothing is mounted on it."""
+    hidden = [each for each in trees if not look.is_there(each)]
+    seen = [each.pool.source for each in trees if each not in hidden]
+    for pool in (each.pool for each in hidden):
+        mounted = row_of(pool.type).mounted
+        if not mounted or pool.source not in seen:  # else it runs on another path
+            yield f"the images of pool {pool.name}, which is not {'mounted' if mounted else 'there'},"
 
 
 def _in_directories(directories: Collection[str], look: Files) -> Iterator[tuple[str, str]]:

@@ -181,3 +181,26 @@ def test_a_device_that_does_not_answer_is_said(monkeypatch, tmp_path):
     look = native_users.Files(Servers(5))
     assert look.below_devices(Pool("q", "logical", path=str(tmp_path))) == {}
     assert look.unseen == {"the images on the volumes of pool q"}
+
+
+@pytest.mark.parametrize(
+    ("mounted", "up", "told"),
+    [
+        ((), False, {"the images of pool q, which is not mounted,"}),
+        (("/q",), True, set()),
+        (("/q",), False, {"the images of pool q, which is not mounted,"}),  # but something else
+        (("/elsewhere",), True, set()),  # where it runs still
+    ],
+)
+def test_pools_that_are_not_mounted(monkeypatch, tmp_path, mounted, up, told):
+    monkeypatch.setattr(native_users, "mount_at", lambda path, table: path if path in mounted else None)
+    monkeypatch.setattr(
+        native_users, "backend_of", lambda of: SimpleNamespace(observe=lambda *given: Storage(READY, up=up))
+    )
+    source = Source(devices=(SourceDevice("/dev/x"),), format="ext4")
+    pools = [Neighbour(Pool("q", "fs", path=path, source=source), path) for path in ("/q", *mounted)]
+    base = Volume("base", type="file", path=str(tmp_path / "base"))
+    own = Found("p", Pool("p", path=str(tmp_path)), storage=Storage(READY, str(tmp_path)), volumes={"base": base})
+    (tmp_path / "base").touch()
+    seen = native_users.observe_users(own, {"base": EVERYTHING}, pools, (), Servers(5))
+    assert {what for what in seen.unseen if "pool" in what} == told
