@@ -234,6 +234,15 @@ def opened(disk, mode):
     return process([sys.executable, "-c", text])
 
 
+@contextlib.contextmanager
+def opened_by_a_name_that_is_gone(disk):
+    other = disk.parent.parent / "gone"
+    os.link(disk, other)
+    with opened(other, "r+b"):
+        other.unlink()
+        yield
+
+
 def mapped(disk):
     """Closed, but mapped into memory."""
     text = (
@@ -346,6 +355,7 @@ def swap(disk):
 OPENERS = {
     "reader": lambda disk: opened(disk, "rb"),
     "writer": lambda disk: opened(disk, "r+b"),
+    "by a name that is gone": opened_by_a_name_that_is_gone,
     "mapped": mapped,
     "qemu-io": qemu_io,
     "qemu-nbd": qemu_nbd,
