@@ -120,6 +120,45 @@ def guest_as_firmware(images, disk):
     path.write_text(text)
 
 
+def guest_with_a_device_tree(images, disk):
+    path = define_guest(images.root, "guest", "")
+    path.write_text(path.read_text().replace("<devices>", f"<os><dtb>{disk}</dtb></os><devices>"))
+
+
+def guest_with_a_tpm(images, disk):
+    backend = f"<backend type='emulator'><source type='file' path='{disk}'/></backend>"
+    define_guest(images.root, "guest", f"<tpm model='tpm-crb'>{backend}</tpm>")
+
+
+def guest_with_the_directory(images, disk):
+    (images.root / "link").symlink_to(disk.parent)
+    share = f"<filesystem type='mount'><source dir='{images.root}/link/'/><target dir='x'/></filesystem>"
+    define_guest(images.root, "guest", share)
+
+
+def guest_with_arguments(images, disk):
+    path = define_guest(images.root, "guest", "")
+    space, argument = "http://libvirt.org/schemas/domain/qemu/1.0", f"if=virtio,file={disk},format=qcow2"
+    words = f"<q:commandline xmlns:q='{space}'><q:arg value='-drive'/><q:arg value='{argument}'/></q:commandline>"
+    path.write_text(path.read_text().replace("</domain>", f"{words}</domain>"))
+
+
+def guest_with_a_snapshot_in_it(images, disk):
+    define_snapshot(images, f"<memory snapshot='external' file='{disk}'/>")
+
+
+def guest_whose_snapshot_has_an_overlay(images, disk):
+    over = images.root / "over"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", over)
+    define_snapshot(images, f"<disks><disk name='vda' snapshot='external'><source file='{over}'/></disk></disks>")
+
+
+def define_snapshot(images, text):
+    path = images.root / "var/lib/libvirt/qemu/snapshot/guest/s1.xml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"<domainsnapshot><name>s1</name>{text}</domainsnapshot>")
+
+
 def guest_mirroring(images, disk):
     """A block copy is under way to the volume."""
     disks = (
@@ -153,6 +192,12 @@ GUESTS = [
     guest_on_an_overlay_by_json,
     guest_with_backing_store_in_its_xml,
     guest_as_firmware,
+    guest_with_a_device_tree,
+    guest_with_a_tpm,
+    guest_with_the_directory,
+    guest_with_arguments,
+    guest_with_a_snapshot_in_it,
+    guest_whose_snapshot_has_an_overlay,
     guest_mirroring,
     guest_with_cdrom,
     guest_after_an_unreadable_one,

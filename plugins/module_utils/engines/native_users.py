@@ -13,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from ..backends import filetree
 from ..backends.by_type import backend_of
@@ -21,13 +22,16 @@ from ..host.look import Look
 from ..host.mounts import mount_at
 from ..host.remote import Servers
 from ..host.volume_users import users_of_volumes
-from ..libvirt_xml.guests import GuestDisks, parse_guest
+from ..libvirt_xml.guests import GuestDisks, is_in, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..model.types import row_of
 from ..model.volume import Volume
+
+if TYPE_CHECKING:
+    from .places import Places
 
 _CHAIN_LIMIT = 64
 _SECONDS = 10.0
@@ -302,6 +306,8 @@ def _guests(
         for pool, volume in guest.volumes:
             if pool == found.name and volume in paths:
                 yield volume, User("guest", guest.name)
+        if guest.directories and found.row.file_tree and _has_all_of(found, guest, look):
+            yield from ((name, User("guest", guest.name)) for name in paths)
         for path in _named(guest, neighbours, look):
             for member in look.chain(path):
                 name = identities.get(look.identity(member)) or by_path.get(member)
@@ -309,24 +315,40 @@ def _guests(
                     yield name, User("guest", guest.name)
 
 
-def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
-    """Those in the directories; what can't be read is added to ``unseen``."""
-    for directory in directories:
+def _has_all_of(found: Found, guest: GuestDisks, look: Files) -> bool:
+    """Whether the directory of the pool is, or is in, one that a guest is given."""
+    return is_in(f"{look.servers.resolved(found.storage.path or '')}/", map(look.servers.resolved, guest.directories))
+
+
+def guest_definitions(places: Places, unseen: set[str]) -> Iterator[GuestDisks]:
+    """Those of guests and of their snapshots in files; what can't be read is added to ``unseen``."""
+    for directory in places.guests:
+        yield from _definitions(directory, _entries(directory, "guests' definitions", unseen), "", unseen)
+    for top in places.snapshots:
+        for guest in _entries(top, "guests' snapshots", unseen):
+            directory = os.path.join(top, guest)
+            yield from _definitions(directory, _entries(directory, "guests' snapshots", unseen), guest, unseen)
+
+
+def _entries(directory: str, what: str, unseen: set[str]) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        unseen.add(f"{what} in {directory}")
+        return []
+
+
+def _definitions(directory: str, entries: Iterable[str], guest: str, unseen: set[str]) -> Iterator[GuestDisks]:
+    """``guest`` is the one that they are snapshots of."""
+    for path in (os.path.join(directory, entry) for entry in entries if entry.endswith(".xml")):
         try:
-            entries = [entry for entry in sorted(os.listdir(directory)) if entry.endswith(".xml")]
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            unseen.add(f"guests' definitions in {directory}")
-            continue
-        for entry in entries:
-            path = os.path.join(directory, entry)
-            try:
-                text = read_small_file(path)
-                if text is not None:
-                    yield parse_guest(text)
-            except StorageError:
-                unseen.add(f"the guest's definition {path}")
+            text = read_small_file(path)
+            if text is not None:
+                yield parse_guest(text, guest)
+        except StorageError:
+            unseen.add(f"the guest's definition {path}" if not guest else f"the snapshot {path} of guest {guest}")
 
 
 def _overlays(

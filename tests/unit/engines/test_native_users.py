@@ -15,7 +15,7 @@ from ansible_collections.virt.storage.plugins.module_utils.backends import logic
 from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
 from ansible_collections.virt.storage.plugins.module_utils.host import block, patience
 from ansible_collections.virt.storage.plugins.module_utils.host.remote import Servers
-from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.guests import parse_guest
+from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.guests import is_in, parse_guest
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
@@ -113,6 +113,37 @@ def test_what_volumes_are_cut_from():
 def test_firmware_variables_in_a_file_of_its_own_kind():
     text = b"<domain><name>g</name><os><nvram type='file'><source file='/p/vars'/></nvram></os></domain>"
     assert "/p/vars" in parse_guest(text).paths
+
+
+def test_what_else_a_guest_has():
+    arguments = ("-cdrom", "/p/cdrom", "file=/p/a,,b,if=none", '{"driver": "file", "filename": "/p/json"}', "id=x,y")
+    args = "".join(f"<q:arg value='{argument}'/>" for argument in arguments)
+    guest = parse_guest(
+        f"""<domain xmlns:q="http://libvirt.org/schemas/domain/qemu/1.0"><name>g</name>
+        <os><dtb>/p/dtb</dtb><shim>/p/shim</shim><acpi><table type="slic">/p/acpi</table></acpi></os>
+        <devices><tpm><backend type="emulator"><source type="file" path="/p/tpm"/></backend></tpm>
+        <tpm><backend type="emulator"><source type="dir" path="/t"/></backend></tpm>
+        <filesystem type="mount"><source dir="/d"/><target dir="/x"/></filesystem></devices>
+        <q:commandline>{args}</q:commandline></domain>""".encode()
+    )
+    named = ["/p/a,b", "/p/acpi", "/p/cdrom", "/p/dtb", "/p/json", "/p/shim", "/p/tpm"]
+    assert (sorted(guest.paths), sorted(guest.directories)) == (named, ["/d", "/t"])
+
+
+def test_the_files_of_a_snapshot():
+    text = """<domainsnapshot><name>s1</name><memory snapshot="external" file="/p/mem"/><disks>
+    <disk name="vda"><source file="/p/over"/></disk><disk name="vdb" snapshot="no"/></disks>{}</domainsnapshot>"""
+    for domain, name in (("", "dir"), ("<domain><name>g</name><disk><source file='/old'/></disk></domain>", "g")):
+        snapshot = parse_guest(text.format(domain).encode(), "dir")
+        assert (snapshot.name, sorted(snapshot.paths)) == (f"{name} (snapshot s1)", ["/p/mem", "/p/over"])
+
+
+@pytest.mark.parametrize(
+    ("directories", "inside"), [(["/p"], True), (["/p/"], True), (["/"], False), (["/p/d", "/pool", ""], False)]
+)
+def test_what_is_in_a_directory(directories, inside):
+    """Some containers have the root of the host."""
+    assert is_in("/p/a", directories) == inside
 
 
 PASSED = """
