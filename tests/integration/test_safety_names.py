@@ -20,6 +20,7 @@ from .crash_support import (
     qcow2,
     refused,
     snapshot,
+    unchanged,
     without_locks,
 )
 
@@ -162,6 +163,22 @@ def test_image_paths(images, path, check):
         assert result.get("failed"), result
         assert result["error"]["code"] in ("invalid_path", "invalid_option"), result
     assert os.listdir(images.images) == []
+
+
+def test_what_a_link_is_before(images):
+    """``..`` leads out of where the link leads to, not out of where it is."""
+    (images.root / "real/deep").mkdir(parents=True)
+    (images.root / "link").symlink_to(images.root / "real/deep")
+    qcow2(images.root / "base", "1M")
+    qcow2(images.root / "real/base", "2M")
+    backing = {"path": f"{images.root}/link/../base", "format": "qcow2"}
+    done(images.volume(name="over", format="qcow2", backing=backing))
+    assert image_info(images.images / "over")["virtual-size"] == 2 * MIB
+    assert os.path.samefile(image_info(images.images / "over")["backing-filename"], images.root / "real/base")
+    unchanged(images.volume(name="over", format="qcow2", backing=backing))
+    unchanged(images.volume(name="over", backing={**backing, "path": str(images.root / "real/base")}))
+    done(images.volume(name="copy", format="qcow2", source={"path": f"{images.root}/link/../base"}))
+    assert image_info(images.images / "copy")["virtual-size"] == 2 * MIB
 
 
 # -- sizes --------------------------------------------------------------------------------------------------------

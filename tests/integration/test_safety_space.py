@@ -102,8 +102,11 @@ def test_sparse_volumes_may_be_larger(small):
 def test_import_that_does_not_fit(small):
     source = noise(small.root / "source", 10 * MIB)
     for image_format in ("raw", "qcow2"):
-        result = small.volume(name="a", format=image_format, source={"path": str(source)})
+        declared = {"name": "a", "format": image_format, "source": {"path": str(source)}}
+        result = small.volume(**declared)
         refused(result, "no_space")
+        for told in (result, small.volume(True, **declared)):
+            assert any("what does not fit will fail" in text for text in told["warnings"]), told["warnings"]
         assert os.listdir(small.images) == []
     source.write_bytes(os.urandom(MIB))
     done(small.volume(name="a", format="qcow2", source={"path": str(source)}))

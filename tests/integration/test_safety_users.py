@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import sys
@@ -29,6 +30,7 @@ from .crash_support import (
     unchanged,
     without_locks,
 )
+from .disk_scenarios import pool_of
 
 pytestmark = [pytest.mark.needs_ansible, pytest.mark.deadline(60)]
 
@@ -97,6 +99,12 @@ def guest_on_a_chain(images, disk):
     define_guest(images.root, "guest", disk_file(below))
 
 
+def guest_on_an_overlay_by_json(images, disk):
+    over = images.root / "over"
+    overlay_by_json(images, disk, over)
+    define_guest(images.root, "guest", disk_file(over))
+
+
 def guest_with_backing_store_in_its_xml(images, disk):
     disks = (
         "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='/elsewhere/top'/>"
@@ -110,6 +118,45 @@ def guest_as_firmware(images, disk):
     path = define_guest(images.root, "guest", "")
     text = path.read_text().replace("<devices>", f"<os><nvram>{disk}</nvram></os><devices>")
     path.write_text(text)
+
+
+def guest_with_a_device_tree(images, disk):
+    path = define_guest(images.root, "guest", "")
+    path.write_text(path.read_text().replace("<devices>", f"<os><dtb>{disk}</dtb></os><devices>"))
+
+
+def guest_with_a_tpm(images, disk):
+    backend = f"<backend type='emulator'><source type='file' path='{disk}'/></backend>"
+    define_guest(images.root, "guest", f"<tpm model='tpm-crb'>{backend}</tpm>")
+
+
+def guest_with_the_directory(images, disk):
+    (images.root / "link").symlink_to(disk.parent)
+    share = f"<filesystem type='mount'><source dir='{images.root}/link/'/><target dir='x'/></filesystem>"
+    define_guest(images.root, "guest", share)
+
+
+def guest_with_arguments(images, disk):
+    path = define_guest(images.root, "guest", "")
+    space, argument = "http://libvirt.org/schemas/domain/qemu/1.0", f"if=virtio,file={disk},format=qcow2"
+    words = f"<q:commandline xmlns:q='{space}'><q:arg value='-drive'/><q:arg value='{argument}'/></q:commandline>"
+    path.write_text(path.read_text().replace("</domain>", f"{words}</domain>"))
+
+
+def guest_with_a_snapshot_in_it(images, disk):
+    define_snapshot(images, f"<memory snapshot='external' file='{disk}'/>")
+
+
+def guest_whose_snapshot_has_an_overlay(images, disk):
+    over = images.root / "over"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", over)
+    define_snapshot(images, f"<disks><disk name='vda' snapshot='external'><source file='{over}'/></disk></disks>")
+
+
+def define_snapshot(images, text):
+    path = images.root / "var/lib/libvirt/qemu/snapshot/guest/s1.xml"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"<domainsnapshot><name>s1</name>{text}</domainsnapshot>")
 
 
 def guest_mirroring(images, disk):
@@ -142,8 +189,15 @@ GUESTS = [
     guest_through_a_hard_link,
     guest_on_an_overlay,
     guest_on_a_chain,
+    guest_on_an_overlay_by_json,
     guest_with_backing_store_in_its_xml,
     guest_as_firmware,
+    guest_with_a_device_tree,
+    guest_with_a_tpm,
+    guest_with_the_directory,
+    guest_with_arguments,
+    guest_with_a_snapshot_in_it,
+    guest_whose_snapshot_has_an_overlay,
     guest_mirroring,
     guest_with_cdrom,
     guest_after_an_unreadable_one,
@@ -223,6 +277,15 @@ def process(argv, ready=None):
 def opened(disk, mode):
     text = f"import sys; file = open({str(disk)!r}, {mode!r}); print('ready', flush=True); sys.stdin.read()"
     return process([sys.executable, "-c", text])
+
+
+@contextlib.contextmanager
+def opened_by_a_name_that_is_gone(disk):
+    other = disk.parent.parent / "gone"
+    os.link(disk, other)
+    with opened(other, "r+b"):
+        other.unlink()
+        yield
 
 
 def mapped(disk):
@@ -337,6 +400,7 @@ def swap(disk):
 OPENERS = {
     "reader": lambda disk: opened(disk, "rb"),
     "writer": lambda disk: opened(disk, "r+b"),
+    "by a name that is gone": opened_by_a_name_that_is_gone,
     "mapped": mapped,
     "qemu-io": qemu_io,
     "qemu-nbd": qemu_nbd,
@@ -505,6 +569,34 @@ def overlay_of_an_overlay_elsewhere(images, disk):
     qemu_img("create", "-q", "-f", "qcow2", "-b", middle, "-F", "qcow2", images.images / "over")
 
 
+def overlay_by_json(images, disk, over=None):
+    named = {"driver": "qcow2", "file": {"driver": "file", "filename": str(disk)}}
+    over = over or images.images / "over"
+    qemu_img("create", "-q", "-f", "qcow2", "-b", f"json:{json.dumps(named)}", "-F", "qcow2", over)
+
+
+def overlay_by_json_with_dots(images, disk):
+    named = json.dumps({"file.filename": str(disk), "driver": "qcow2", "file.driver": "file"})
+    qemu_img("create", "-q", "-f", "qcow2", "-b", f"json:{named}", "-F", "qcow2", images.images / "over")
+
+
+def overlay_by_protocol(images, disk):
+    qemu_img("create", "-q", "-f", "qcow2", "-b", f"file:{disk}", "-F", "qcow2", images.images / "over")
+
+
+def overlay_elsewhere_with_a_link_here(images, disk):
+    (images.root / "big").mkdir()
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", images.root / "big/over")
+    (images.images / "over").symlink_to(images.root / "big/over")
+
+
+def overlay_elsewhere_that_a_link_leads_on_from(images, disk):
+    """As QEMU finds it: a relative name starts from the directory of the link."""
+    (images.root / "big").mkdir()
+    qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", disk.name, "-F", "qcow2", images.root / "big/over", "2M")
+    (images.images / "over").symlink_to("../big/over")
+
+
 def overlay_with_data_in_it(images, disk):
     """The volume holds the data of another image."""
     qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={disk}", images.images / "over", "2M")
@@ -516,6 +608,11 @@ OVERLAYS = [
     overlay_in_another_pool,
     overlay_in_a_stopped_pool,
     overlay_of_an_overlay_elsewhere,
+    overlay_by_json,
+    overlay_by_json_with_dots,
+    overlay_by_protocol,
+    overlay_elsewhere_with_a_link_here,
+    overlay_elsewhere_that_a_link_leads_on_from,
 ]
 
 
@@ -531,6 +628,26 @@ def test_backing(images, use, declared):
     refused(images.volume(name="disk", **allowing(declared, "in_use")), "volume_backing")
     assert without_locks(snapshot(images.root)) == before
     done(images.volume(name="disk", **allowing(declared, "backing")))
+
+
+@CHECK
+@pytest.mark.parametrize(("backing", "told"), [("fat:rw:/p", True), ("nbd://localhost/disk", False)])
+def test_an_overlay_of_what_can_not_be_told(images, check, backing, told):
+    """Said where a volume is destroyed, and only where it may be a file of this host."""
+    make_disk(images)
+    over = images.images / "over"
+    qemu_img("create", "-q", "-u", "-f", "qcow2", "-b", backing, "-F", "raw", over, "2M")
+    result = done(images.volume(check, name="disk", state="absent"))
+    assert any(f"what {over} is built on" in text for text in result["warnings"]) == told, result["warnings"]
+    assert unchanged(images.volume(check, name="over", format="qcow2", mode="0644"))["warnings"] == []
+
+
+def test_the_data_of_a_guest(images):
+    disk, over = images.images / "disk", images.root / "over"
+    done(images.volume(name="disk", capacity="2M"))
+    qemu_img("create", "-q", "-f", "qcow2", "-o", f"data_file={disk}", over, "2M")
+    define_guest(images.root, "guest", disk_file(over))
+    refused(images.volume(name="disk", state="absent"), "volume_in_use")
 
 
 def test_data_file_of_another_image(images):
@@ -556,6 +673,63 @@ def test_overlays_that_go_along(images):
     volumes = [{"name": "disk", "state": "absent"}, {"name": "over", "state": "absent"}]
     done(images.volume(volumes=volumes))
     assert os.listdir(images.images) == []
+
+
+def test_an_overlay_stays_where_only_a_link_to_it_goes(images):
+    disk = make_disk(images)
+    overlay_elsewhere_with_a_link_here(images, disk)
+    volumes = [{"name": "disk", "state": "absent"}, {"name": "over", "state": "absent"}]
+    assert str(images.root / "big/over") in refused(images.volume(volumes=volumes), "volume_backing")["message"]
+
+
+def test_an_overlay_with_a_link_beside_it_goes_along(images):
+    disk = make_disk(images)
+    overlay_in_this_pool(images, disk)
+    (images.images / "link").symlink_to("over")
+    done(images.volume(volumes=[{"name": "disk", "state": "absent"}, {"name": "over", "state": "absent"}]))
+
+
+@pytest.mark.root
+def test_overlays_on_devices(images, loop):
+    """Also where the volumes of the own pool are devices; one that goes along needs no word."""
+    disk, cut = make_disk(images), loop()
+    done(images.pool(**pool_of(cut, "gpt")))
+    parts = [{"name": cut.name(number), "capacity": "20MiB"} for number in (1, 2)]
+    done(images.volume(pool="cut", volumes=parts))
+    qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", cut.path(1))
+    for check in (True, False):
+        error = refused(images.volume(check, name="disk", state="absent"), "volume_backing")
+        assert f"overlay {cut.path(1)}" in error["message"]
+    qemu_img("create", "-q", "-f", "qcow2", "-b", cut.path(2), "-F", "raw", cut.path(1))
+    done(images.volume(True, name="disk", state="absent"))
+    refused(images.volume(pool="cut", name=cut.name(2), state="absent"), "volume_backing")
+    done(images.volume(pool="cut", volumes=[{**part, "state": "absent"} for part in parts]))
+
+
+@pytest.mark.root
+def test_a_pool_that_is_not_mounted_is_said(images, loop, tmp_path):
+    """Whether it holds an overlay nobody knows: a warning where a volume is destroyed, and nowhere else."""
+    disk, source, path = make_disk(images), {"device": loop(partitions=False).node, "format": "ext4"}, tmp_path / "fast"
+    done(images.pool(name="fast", type="fs", path=str(path), source=source))
+    try:
+        qemu_img("create", "-q", "-f", "qcow2", "-b", disk, "-F", "qcow2", path / "over")
+        refused(images.volume(name="disk", state="absent"), "volume_backing")
+        done(images.pool(name="fast", state="inactive"))
+        assert done(images.volume(name="disk", format="qcow2", capacity="3M"))["warnings"] == []
+        said = "could not look at the images of pool fast, which is not mounted, for users of what is destroyed"
+        for check in (True, False):
+            assert said in done(images.volume(check, name="disk", state="absent"))["warnings"]
+    finally:
+        subprocess.run(["umount", "-q", path], check=False)
+
+
+@CHECK
+def test_a_pool_whose_directory_is_gone_is_said(images, check):
+    disk = make_disk(images)
+    overlay_in_another_pool(images, disk)
+    (images.root / "others").rename(images.root / "away")
+    warnings = done(images.volume(check, name="disk", state="absent"))["warnings"]
+    assert any("the images of pool others, which is not there," in text for text in warnings), warnings
 
 
 def test_exclusive_spares_a_backing(images):

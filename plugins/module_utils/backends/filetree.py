@@ -20,7 +20,7 @@ from ..host.files import seals
 from ..host.identity import identity_of, is_stray, this_host
 from ..host.mounts import Mount, filesystem_of, mounts, stores_nothing
 from ..host.remote import is_remote
-from ..images.headers import open_to_read, read_header, resolve_backing
+from ..images.headers import ImageHeader, built_on, open_header, open_to_read, read_header, resolve_backing
 from ..model.errors import StorageError
 from ..model.found import ABSENT, FOREIGN, READY, UNKNOWN_STORAGE, Found, Part, Storage, Usage
 from ..model.goal import Scope
@@ -271,26 +271,52 @@ def cut_off(directory: str) -> list[str]:
     return sorted(names)
 
 
-def references(directory: str) -> Iterator[tuple[str, str]]:
-    """(name, path of a file that it is built on) of every image of a directory: lean, since pools are large."""
+def references(directory: str, reachable: Callable[[str], bool], unseen: set[str]) -> Iterator[tuple[str, str]]:
+    """(path, path of a file that it is built on) of every image of a directory, and of what is ``reachable`` of those
+    that links there lead to: lean, since pools are large. Images of which that can't be told are added to ``unseen``.
+    """
     with os.scandir(directory) as entries:
         for entry in entries:
-            if not entry.is_file(follow_symlinks=False):
+            header = _header_of(entry, reachable)
+            if header is None:
                 continue
-            try:
-                descriptor = open_to_read(entry.path)
-            except OSError:
-                continue
-            try:
-                header = read_header(descriptor, os.fstat(descriptor).st_size)
-            except OSError:
-                continue
-            finally:
-                os.close(descriptor)
-            for below in (header.backing_path, header.data_file):
-                target = resolve_backing(entry.path, below).path if below else None
-                if target is not None:
-                    yield entry.name, target
+            paths, known = built_on(entry.path, header)
+            if not known:
+                unseen.add(_what_is_below(entry.path))
+            if paths and entry.is_symlink():  # it is the image that needs them, whatever becomes of the link
+                yield from ((os.path.realpath(entry.path), path) for path in paths)
+            else:
+                yield from ((entry.path, path) for path in paths)
+
+
+def _header_of(entry: os.DirEntry[str], reachable: Callable[[str], bool]) -> ImageHeader | None:
+    try:
+        if entry.is_symlink():
+            return open_header(entry.path)[0] if reachable(entry.path) else None
+        if not entry.is_file(follow_symlinks=False):
+            return None
+        descriptor = open_to_read(entry.path)
+        try:
+            return read_header(descriptor, os.fstat(descriptor).st_size)
+        finally:
+            os.close(descriptor)
+    except OSError:
+        return None
+
+
+def below(path: str, unseen: set[str]) -> tuple[str, ...]:
+    """The files that an image is built on, as far as its header tells; else it is added to ``unseen``."""
+    try:
+        paths, known = built_on(path, open_header(path)[0])
+    except (OSError, ValueError):
+        return ()
+    if not known:
+        unseen.add(_what_is_below(path))
+    return paths
+
+
+def _what_is_below(path: str) -> str:
+    return f"what {path} is built on"
 
 
 def digest(path: str, length: int) -> str | None:

@@ -36,6 +36,7 @@ def decide_volumes(goal: VolumesGoal, found: Found) -> Decision:
 
         changes += _delete_extra(name, task) if name not in goal.by_name else delete(goal.by_name[name], task)
     made, subject = (*_arranged(changes, task), *refresh(goal.pool, found, task.sought)), f"pool {goal.pool}"
+    task.warnings.extend(_tight_warning(task, made))
     if found.table is not None:
         from .cutting import recognised
 
@@ -302,6 +303,27 @@ def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError
         subject=f"pool {task.goal.pool}",
         hint=f"Free some space, or {sparse}{thin}.",
     )
+
+
+def _tight_warning(task: VolumesTask, changes: Iterable[Change]) -> Iterator[str]:
+    """How much of a source is zeros, which take no space, is known only when it is copied: no reason to refuse it."""
+    copied = {change.subject.volume or "": _copied(change, task) for change in changes}
+    total, names = sum(copied.values()), [name for name, size in copied.items() if size]
+    if task.found.usage is not None and task.found.row.volumes == "file" and total > task.found.usage.available:
+        which = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
+        yield (
+            f"pool {task.goal.pool} has {spoken_size(task.found.usage.available)} left, and what is copied to {which} "
+            f"takes up {spoken_size(total)} where it is: what does not fit will fail (no_space)"
+        )
+
+
+def _copied(change: Change, task: VolumesTask) -> int:
+    """The bytes that the source of a new volume takes up where it is."""
+    if change.action not in ("create", "recreate") or change.wanted is None or change.wanted.content is None:
+        return 0
+    content = change.wanted.content
+    source = task.found.images.get(content.path or content.volume or "")
+    return 0 if source is None or source.volume is None else source.volume.allocation or 0
 
 
 def _freed(task: VolumesTask) -> int:

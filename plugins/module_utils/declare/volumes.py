@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import fnmatch
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Callable
@@ -285,7 +284,12 @@ def _reference(path: Any, volume: Any, option: str, subject: str) -> tuple[str |
             subject=subject,
             hint="Give an absolute path, or the name of a volume of the same pool.",
         )
-    return os.path.normpath(str(path)), None
+    return _tidied(str(path)), None
+
+
+def _tidied(path: str) -> str:
+    """Without what means nothing. Where ``..`` leads to is the kernel's to say: what is before it may be a link."""
+    return "/" + "/".join(name for name in path.split("/") if name not in ("", "."))
 
 
 def _dict_of(text: str) -> dict[str, str] | None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from ..host.daemon import Daemon
 from ..host.remote import Servers
-from ..libvirt_xml.guests import GuestDisks, parse_guest
+from ..libvirt_xml.guests import GuestDisks, is_in, parse_guest
 from ..libvirt_xml.volume import parse_found_volume
 from ..model.errors import StorageError
 from ..model.extents import told_extent
@@ -190,3 +190,5 @@ def _used(guest: GuestDisks, found: Found, paths: Mapping[str | None, str]) -> I
         name = paths.get(path)
         if name is not None:
             yield name
+    if guest.directories and found.row.file_tree:
+        yield from (name for path, name in paths.items() if path and is_in(path, guest.directories))

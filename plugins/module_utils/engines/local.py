@@ -291,7 +291,7 @@ class LocalHost:
         def read() -> Told:
             unseen: set[str] = set()
             guests, more = told()
-            return (*guests, *guest_definitions(self.places.guests, unseen)), (*more, *sorted(unseen))
+            return (*guests, *guest_definitions(self.places, unseen)), (*more, *sorted(unseen))
 
         def users(guests: Iterable[GuestDisks]) -> Iterator[tuple[str, User]]:
             look, guests = Files(self.servers), tuple(guests)

@@ -306,7 +306,7 @@ class NativeEngine:
         from .native_users import guest_definitions
 
         unseen: set[str] = set()
-        return tuple(guest_definitions(self.places.guests, unseen)), tuple(sorted(unseen))
+        return tuple(guest_definitions(self.places, unseen)), tuple(sorted(unseen))
 
     # --- lowering ----------------------------------------------------------------------------------------------------
 

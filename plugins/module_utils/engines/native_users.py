@@ -9,23 +9,29 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from ..backends import filetree
 from ..backends.by_type import backend_of
 from ..host.files import read_small_file
 from ..host.look import Look
+from ..host.mounts import mount_at
 from ..host.remote import Servers
 from ..host.volume_users import users_of_volumes
-from ..libvirt_xml.guests import GuestDisks, parse_guest
+from ..libvirt_xml.guests import GuestDisks, is_in, parse_guest
 from ..model.errors import StorageError
 from ..model.found import EVERYTHING, Found, Neighbour, User
 from ..model.goal import Scope
 from ..model.pool import Pool
 from ..model.types import row_of
+from ..model.volume import Volume
+
+if TYPE_CHECKING:
+    from .places import Places
 
 _CHAIN_LIMIT = 64
 _SECONDS = 10.0
@@ -178,30 +184,92 @@ class Files:
             return None
         return os.major(status.st_rdev), os.minor(status.st_rdev)
 
+    def is_there(self, neighbour: Neighbour) -> bool:
+        """Whether the files of another pool can be seen, as far as that is known; of a dead server that is said by
+        itself.
+        """
+        pool, path = neighbour.pool, neighbour.resolved or ""
+        if not self.reachable(path):
+            return True
+        if not row_of(pool.type).mounted:
+            return os.path.isdir(path)
+        if mount_at(path, self.servers.table()) is None:
+            return False
+        backend = backend_of(pool.type)
+        try:
+            return backend is None or backend.observe(pool, self._look, False).up
+        except StorageError as error:
+            self.unseen.add(f"what is mounted on {path} ({error.message})")
+            return True
+
     def volume(self, pool: Pool, name: str) -> str | None:
         """The path of a volume of another pool. Those of units have paths that their names don't tell."""
-        backend = backend_of(pool.type) if row_of(pool.type).served else None
-        if backend is None:
+        if not row_of(pool.type).served or backend_of(pool.type) is None:
             return os.path.join(pool.path or "", name)
+        volume = self._served(pool, (name,), f"volume {pool.name}/{name}").get(name)
+        return None if volume is None else volume.path
+
+    def _served(self, pool: Pool, names: tuple[str, ...] | None, what: str) -> Mapping[str, Volume]:
+        """The volumes of these names, or all, of a pool whose volumes are served to this host."""
+        backend = backend_of(pool.type)
+        if backend is None:
+            return {}
         try:
             storage = backend.observe(pool, self._look, False)
             found = Found(pool.name, definition=pool, storage=storage)
-            volume = backend.observe_volumes(found, Scope(pool, volumes=(name,)), self._look).volumes.get(name)
+            return backend.observe_volumes(found, Scope(pool, volumes=names), self._look).volumes
         except StorageError as error:
-            self.unseen.add(f"volume {pool.name}/{name} ({error.message})")
-            return None
-        return None if volume is None else volume.path
+            self.unseen.add(f"{what} ({error.message})")
+            return {}
 
-    def chain(self, path: str) -> Iterator[str]:
-        """An image and the files below it, as far as its headers tell."""
-        for _depth in range(_CHAIN_LIMIT):
-            if not self.reachable(path):
+    def devices(self, pool: Pool) -> list[str]:
+        """The volumes of a pool of devices that are there now."""
+        from ..host.block import device_at
+
+        row, nodes = row_of(pool.type), []
+        if row.served:
+            volumes = self._served(pool, None, f"the volumes of pool {pool.name}").values()
+            return [volume.path for volume in volumes if volume.path]
+        if not row.partitions:  # their names are links in a directory of their own
+            with suppress(OSError):
+                nodes = [os.path.join(pool.path or "", name) for name in os.listdir(pool.path or "")]
+        for source in pool.source.devices or () if row.partitions else ():
+            with suppress(StorageError):
+                nodes += device_at(source.path).partitions
+        return sorted(nodes)
+
+    def below_devices(self, pool: Pool) -> dict[str, list[str]]:
+        """What the images are built on that lie on the volumes of a pool of devices. A device may never answer."""
+        from ..host.patience import in_child
+
+        nodes = self.devices(pool)
+
+        def read() -> tuple[dict[str, tuple[str, ...]], list[str]]:
+            unseen: set[str] = set()
+            return {node: filetree.below(node, unseen) for node in nodes}, sorted(unseen)
+
+        told = None
+        with suppress(StorageError):
+            told = in_child(read, _SECONDS) if nodes else ({}, ())
+        if told is None:
+            self.unseen.add(f"the images on the volumes of pool {pool.name}")
+            return {}
+        self.unseen.update(told[1])
+        below: dict[str, list[str]] = told[0]
+        return below
+
+    def chain(self, path: str, ends: Callable[[str], bool] = lambda path: False) -> Iterator[str]:
+        """An image and the files below it, as far as its headers tell; nothing is told of those below one that
+        ``ends`` it.
+        """
+        waiting = [path]
+        for _member in range(_CHAIN_LIMIT):
+            if not waiting:
                 return
-            yield path
-            volume = filetree.read_volume(path, os.path.basename(path))
-            if volume is None or volume.backing is None or not (volume.backing.path or "").startswith("/"):
-                return
-            path = volume.backing.path or ""
+            path = waiting.pop(0)
+            if self.reachable(path):
+                yield path
+                waiting += () if ends(path) else filetree.below(path, self.unseen)
 
 
 def _named(guest: GuestDisks, neighbours: Sequence[Neighbour], look: Files) -> Iterator[str]:
@@ -238,6 +306,8 @@ def _guests(
         for pool, volume in guest.volumes:
             if pool == found.name and volume in paths:
                 yield volume, User("guest", guest.name)
+        if guest.directories and found.row.file_tree and _has_all_of(found, guest, look):
+            yield from ((name, User("guest", guest.name)) for name in paths)
         for path in _named(guest, neighbours, look):
             for member in look.chain(path):
                 name = identities.get(look.identity(member)) or by_path.get(member)
@@ -245,42 +315,82 @@ def _guests(
                     yield name, User("guest", guest.name)
 
 
-def guest_definitions(directories: Sequence[str], unseen: set[str]) -> Iterator[GuestDisks]:
-    """Those in the directories; what can't be read is added to ``unseen``."""
-    for directory in directories:
+def _has_all_of(found: Found, guest: GuestDisks, look: Files) -> bool:
+    """Whether the directory of the pool is, or is in, one that a guest is given."""
+    return is_in(f"{look.servers.resolved(found.storage.path or '')}/", map(look.servers.resolved, guest.directories))
+
+
+def guest_definitions(places: Places, unseen: set[str]) -> Iterator[GuestDisks]:
+    """Those of guests and of their snapshots in files; what can't be read is added to ``unseen``."""
+    for directory in places.guests:
+        yield from _definitions(directory, _entries(directory, "guests' definitions", unseen), "", unseen)
+    for top in places.snapshots:
+        for guest in _entries(top, "guests' snapshots", unseen):
+            directory = os.path.join(top, guest)
+            yield from _definitions(directory, _entries(directory, "guests' snapshots", unseen), guest, unseen)
+
+
+def _entries(directory: str, what: str, unseen: set[str]) -> list[str]:
+    try:
+        return sorted(os.listdir(directory))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError:
+        unseen.add(f"{what} in {directory}")
+        return []
+
+
+def _definitions(directory: str, entries: Iterable[str], guest: str, unseen: set[str]) -> Iterator[GuestDisks]:
+    """``guest`` is the one that they are snapshots of."""
+    for path in (os.path.join(directory, entry) for entry in entries if entry.endswith(".xml")):
         try:
-            entries = [entry for entry in sorted(os.listdir(directory)) if entry.endswith(".xml")]
-        except (FileNotFoundError, NotADirectoryError):
-            continue
-        except OSError:
-            unseen.add(f"guests' definitions in {directory}")
-            continue
-        for entry in entries:
-            path = os.path.join(directory, entry)
-            try:
-                text = read_small_file(path)
-                if text is not None:
-                    yield parse_guest(text)
-            except StorageError:
-                unseen.add(f"the guest's definition {path}")
+            text = read_small_file(path)
+            if text is not None:
+                yield parse_guest(text, guest)
+        except StorageError:
+            unseen.add(f"the guest's definition {path}" if not guest else f"the snapshot {path} of guest {guest}")
 
 
 def _overlays(
     found: Found, identities: dict, neighbours: Sequence[Neighbour], look: Files
 ) -> Iterator[tuple[str, User]]:
-    directories = {look.servers.resolved(found.storage.path or "")}
-    directories.update(n.resolved for n in neighbours if n.resolved and row_of(n.pool.type).file_tree)
+    trees = [each for each in neighbours if each.resolved and row_of(each.pool.type).file_tree]
+    directories = {look.servers.resolved(found.storage.path or ""), *(each.resolved for each in trees if each.resolved)}
+    look.unseen |= {*_away(trees, look)}
+    for overlay, below in chain(_in_directories(directories, look), _on_devices(found, neighbours, look)):
+        for path in _until_known(below, directories, look):
+            name = identities.get(look.identity(path))
+            if name is not None:
+                yield name, User("overlay", _as_named(found, overlay, look))
+
+
+def _away(trees: Iterable[Neighbour], look: Files) -> Iterator[str]:
+    """The images that nobody sees now, since their directory is not there, or nothing is mounted on it."""
+    hidden = [each for each in trees if not look.is_there(each)]
+    seen = [each.pool.source for each in trees if each not in hidden]
+    for pool in (each.pool for each in hidden):
+        mounted = row_of(pool.type).mounted
+        if not mounted or pool.source not in seen:  # else it runs on another path
+            yield f"the images of pool {pool.name}, which is not {'mounted' if mounted else 'there'},"
+
+
+def _in_directories(directories: Collection[str], look: Files) -> Iterator[tuple[str, str]]:
+    """The images in directories, each with a file that it is built on."""
     for directory in filter(look.reachable, sorted(directories)):
         try:
-            for overlay, below in filetree.references(directory):
-                for path in _until_known(below, directories, look):
-                    name = identities.get(look.identity(path))
-                    if name is not None:
-                        yield name, User("overlay", _as_named(found, directory, overlay))
+            yield from filetree.references(directory, look.reachable, look.unseen)
         except FileNotFoundError:
             continue
         except OSError:
             look.unseen.add(f"the images in {directory}")
+
+
+def _on_devices(found: Found, neighbours: Sequence[Neighbour], look: Files) -> Iterator[tuple[str, str]]:
+    """The images on volumes that are devices, each with a file or device that it is built on."""
+    for pool in (found.running, *(neighbour.pool for neighbour in neighbours)):
+        if pool is not None and row_of(pool.type).volumes == "block":
+            for node, paths in look.below_devices(pool).items():
+                yield from ((node, path) for path in paths)
 
 
 def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]:
@@ -297,17 +407,18 @@ def _built(found: Found, paths: Mapping[str, str]) -> Iterator[tuple[str, User]]
 
 def _until_known(path: str, directories: Collection[str], look: Files) -> Iterator[str]:
     """A backing file and, while outside of the directories, the files below it: those inside are seen anyway."""
-    for member in look.chain(path):
-        yield member
-        if os.path.dirname(os.path.realpath(member)) in directories:
-            return
+    return look.chain(path, lambda member: os.path.dirname(os.path.realpath(member)) in directories)
 
 
-def _as_named(found: Found, directory: str, name: str) -> str:
+def _as_named(found: Found, overlay: str, look: Files) -> str:
     """The path of an overlay, in the pool's own words where it is one of the pool's volumes."""
-    if directory == os.path.realpath(found.storage.path or ""):
-        return found.volume_path(name) or name
-    return os.path.join(directory, name)
+    if found.row.volumes == "block":
+        identity = look.identity(overlay)
+        own = (volume.path for volume in found.volumes.values() if volume.path and identity is not None)
+        return next((path for path in own if look.identity(path) == identity), overlay)
+    directory, name = os.path.split(overlay)
+    same = directory == os.path.realpath(found.storage.path or "")
+    return (found.volume_path(name) if same else None) or overlay
 
 
 def _pools(

@@ -14,12 +14,14 @@ from urllib.parse import parse_qs, urlsplit
 # Definitions and running guests of libvirt's drivers that have disks of this host: QEMU, LXC, Xen, Cloud Hypervisor.
 _DRIVERS = ("qemu", "lxc", "libxl", "ch")
 _SYSTEM_GUESTS = tuple(f"{top}/libvirt/{driver}" for driver in _DRIVERS for top in ("/etc", "/run"))
+_SYSTEM_SNAPSHOTS = "/var/lib/libvirt/qemu/snapshot"
 
 
 @dataclass(frozen=True)
 class Places:
     """The directories of a native engine: libvirt's definitions and state, our locks, records of what we made and of
-    what we started, guests' definitions, the systemd units and programs that we install, and libvirt's secrets.
+    what we started, guests' definitions, the systemd units and programs that we install, libvirt's secrets, and those
+    that hold a directory for each guest with its snapshots.
     """
 
     uri: str
@@ -33,6 +35,7 @@ class Places:
     units: str = ""
     program: str = ""
     secrets: str = ""
+    snapshots: tuple[str, ...] = ()
 
 
 def _system(why: str) -> Places:
@@ -48,6 +51,7 @@ def _system(why: str) -> Places:
         "/etc/systemd/system",
         "/var/lib/virt-storage",
         "/etc/libvirt/secrets",
+        (_SYSTEM_SNAPSHOTS,),
     )
 
 
@@ -66,6 +70,7 @@ def _session(why: str) -> Places:
         f"{runtime}/virt-storage/started",
         (f"{config}/libvirt/qemu", f"{runtime}/libvirt/qemu/run", *_SYSTEM_GUESTS),
         secrets=f"{config}/libvirt/secrets",
+        snapshots=(f"{config}/libvirt/qemu/lib/snapshot", _SYSTEM_SNAPSHOTS),
     )
 
 
@@ -81,6 +86,7 @@ def _rooted(root: str) -> Places:
         f"{root}/run/virt-storage/started",
         (f"{root}/etc/libvirt/qemu", f"{root}/run/libvirt/qemu", *_SYSTEM_GUESTS),
         secrets=f"{root}/etc/libvirt/secrets",
+        snapshots=(f"{root}{_SYSTEM_SNAPSHOTS}", _SYSTEM_SNAPSHOTS),
     )
 
 

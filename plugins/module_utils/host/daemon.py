@@ -256,8 +256,8 @@ class Daemon:
             raise
 
     def guests(self) -> list[str] | None:
-        """The XML of every guest, as it runs and as it will; None where the connection has none: it may be one to the
-        storage driver alone.
+        """The XML of every guest, as it runs and as it will, and of its snapshots; None where the connection has none:
+        it may be one to the storage driver alone.
         """
 
         def look(connection: Any) -> list[str] | None:
@@ -265,7 +265,9 @@ class Daemon:
                 guests = connection.listAllDomains()
                 defined = [guest for guest in guests if guest.isPersistent() and guest.isActive()]
                 next_start = [str(guest.XMLDesc(self._library.VIR_DOMAIN_XML_INACTIVE)) for guest in defined]
-                return [*(str(guest.XMLDesc(0)) for guest in guests), *next_start]
+                with_some = connection.listAllDomains(self._library.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT)
+                snapshots = [str(each.getXMLDesc()) for guest in with_some for each in guest.listAllSnapshots()]
+                return [*(str(guest.XMLDesc(0)) for guest in guests), *next_start, *snapshots]
             except self._library.libvirtError as error:
                 if error.get_error_code() == self._library.VIR_ERR_NO_SUPPORT:
                     return None

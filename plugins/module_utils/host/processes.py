@@ -45,6 +45,7 @@ class Processes:
         self._files: list[OpenFile] | None = None
         self._tables: dict[str, tuple[str, list[Mount]]] | None = None
         self._namespaces: dict[str, str] = {}
+        self._mounts: dict[int, Mount] | None = None
         self._served: list[tuple[str, User]] | None = None
         self._listed = 0.0
 
@@ -118,6 +119,17 @@ class Processes:
         """The mounts that a process sees; ours where that can't be told."""
         tables = self.tables()
         return tables.get(self._namespaces.get(pid, SELF), tables[SELF])[1]
+
+    def mount_of(self, file: OpenFile) -> Mount | None:
+        """The mount on which a file was opened, whoever sees it; None where that can't be told, or is none any more."""
+        if self._mounts is None:
+            self._mounts = {mount.id: mount for _pid, table in self.tables().values() for mount in table}
+        try:
+            with open(file.link.replace("/fd/", "/fdinfo/"), encoding="ascii", errors="replace") as told:
+                number = next((int(line.split()[1]) for line in told if line.startswith("mnt_id:")), 0)
+        except OSError:
+            return None
+        return self._mounts.get(number)
 
 
 def _hides_others() -> bool:

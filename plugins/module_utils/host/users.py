@@ -22,13 +22,15 @@ from ..model.errors import StorageError
 from ..model.found import User
 from .mounts import Mount, mounts, unescaped
 from .patience import in_child
-from .processes import Processes, is_udev, process_user
+from .processes import OpenFile, Processes, is_udev, process_user
+from .remote import is_remote
 
 # QEMU locks single bytes from 100 (permissions it uses) and 200 (permissions it denies others): block/file-posix.c.
 _QEMU_LOCK_START, _QEMU_LOCK_LENGTH = 100, 200
 _FLOCK = "hhqqi4x"
 _LOOP_GET_STATUS64, _LOOP_INFO = 0x4C05, "QQQQQ192x"  # linux/loop.h
 _SECONDS = 5.0
+_GONE = " (deleted)"  # proc_pid_fd(5)
 _OF_ZFS = "zfs_member"
 _LOOPS = "what loop devices are attached to"
 
@@ -93,6 +95,18 @@ class _Targets:
         if not self._any_name and not of_device and os.path.basename(shown) not in self._names:
             return None
         status = _try_stat(path)
+        return None if status is None else self._keys.get(_what(status))
+
+    def find_gone(self, file: OpenFile, processes: Processes) -> str | None:
+        """The key of a file that is open under a name which is gone, where it has another one still: its name tells
+        nothing. Nothing is opened up of servers which none of the files asked about is on.
+        """
+        if not self._keys or not file.shown.endswith(_GONE):
+            return None
+        mount = processes.mount_of(file)
+        if mount is None or (is_remote(mount.fstype) and os.makedev(*mount.number) not in self._filesystems):
+            return None
+        status = _try_stat(file.link)
         return None if status is None else self._keys.get(_what(status))
 
     def attached(self, attached: Attached) -> str | None:
@@ -255,7 +269,7 @@ def users_of(
     targets = _Targets(paths)
     users: dict[str, list[User]] = {key: [] for key in paths}
     for file in processes.files():
-        key = targets.find(file.link, file.shown)
+        key = targets.find(file.link, file.shown) or targets.find_gone(file, processes)
         if key is not None and (not writers_only or writable(file.link)) and not is_udev(file.pid):
             user = process_user(file.pid)
             if user not in users[key]:

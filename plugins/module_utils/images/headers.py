@@ -411,13 +411,33 @@ class BackingTarget(NamedTuple):
 def resolve_backing(image_path: str, backing: str) -> BackingTarget:
     """Where a backing string points, by QEMU's rules. A relative name starts from the directory of the path as given.
 
-    A colon before any slash is a protocol (``nbd://…``, ``fat:…``, ``file:…``); these and ``json:`` are never followed.
+    A colon before any slash is a protocol (``nbd://…``, ``fat:…``, ``file:…``); these and ``json:`` are never followed
+    to make something from: see ``built_on``.
     """
     if backing.startswith("json:"):
         return BackingTarget("json")
     if ":" in backing.split("/", 1)[0]:
         return BackingTarget("protocol")
     return BackingTarget("file", os.path.join(os.path.dirname(image_path), backing))
+
+
+def built_on(image_path: str, header: ImageHeader) -> tuple[tuple[str, ...], bool]:
+    """The files that an image is built on, also those that are never followed to make something from it, since who
+    destroys one has to know; and whether these are all.
+    """
+    paths: list[str] = []
+    known = True
+    for named in filter(None, (header.backing_path, header.data_file)):
+        target = resolve_backing(image_path, named)
+        if target.path is not None:
+            paths.append(target.path)
+            continue
+        from ..model.blockdev import files_of_words
+
+        files = files_of_words(named)
+        paths += files.paths
+        known = known and files.all
+    return tuple(paths), known
 
 
 def open_header(path: str, declared: str | None = None) -> tuple[ImageHeader, tuple[int, int]]:

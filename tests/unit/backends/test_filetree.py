@@ -243,12 +243,25 @@ def test_references(tmp_path):
     (tmp_path / "elsewhere").write_bytes(qcow2(b"nbd://host/x"))
     (tmp_path / "broken").write_bytes(b"QFI\xfb" + b"\xff" * 50)
     (tmp_path / "link").symlink_to("absolute")
+    (tmp_path / "nowhere").symlink_to("gone")
     (tmp_path / "directory").mkdir()
+    (tmp_path / "directory/far").write_bytes(qcow2(b"raw"))
+    for name in ("far", "on-a-dead-server"):
+        (tmp_path / name).symlink_to("directory/far")
     os.mkfifo(tmp_path / "fifo")
-    assert sorted(filetree.references(str(tmp_path))) == [
+    (tmp_path / "to-a-fifo").symlink_to("fifo")
+    (tmp_path / "by-json").write_bytes(qcow2(b'json:{"driver": "raw", "file": {"filename": "/img/base"}}'))
+    (tmp_path / "unknown").write_bytes(qcow2(b"fat:rw:/img"))
+    unseen = set()
+    found = filetree.references(str(tmp_path), lambda path: not path.endswith("server"), unseen)
+    assert sorted((path[len(f"{tmp_path}/") :], below) for path, below in found) == [
         ("absolute", "/img/base"),
+        ("absolute", "/img/base"),
+        ("by-json", "/img/base"),
+        ("directory/far", str(tmp_path / "raw")),
         ("relative", str(tmp_path / "raw")),
     ]
+    assert unseen == {f"what {tmp_path}/unknown is built on"}
 
 
 @pytest.mark.parametrize(

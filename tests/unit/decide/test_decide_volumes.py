@@ -21,6 +21,7 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     PIN,
     RUNNING,
     UNSEEN,
+    Image,
     Storage,
     Usage,
 )
@@ -180,6 +181,16 @@ def test_whose_a_new_volume_can_be_without_root(declared, code):
 
 
 # -- space --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("allocation", "said"), [(MIB, False), (MIB + 1, True), (0, False)])
+def test_what_is_copied_may_not_fit(allocation, said):
+    """How much of it is zeros nobody knows yet."""
+    source = Image(Volume("s", type="file", path="/s", format="raw", capacity=10 * MIB, allocation=allocation))
+    found = replace(EMPTY, usage=Usage(100 * MIB, 99 * MIB, MIB), images={"/s": source})
+    decision = decide(found, entry(format="raw", content=Content("/s", format="raw")))
+    assert (decision.refusal, len(decision.changes)) == (None, 1)
+    assert any("what does not fit will fail" in text for text in decision.warnings) == said
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,15 @@ def refused(**params):
         pytest.param({"backing": "base"}, Volume("v", backing=Backing(volume="base")), id="backing-name"),
         pytest.param({"backing": "/img/base"}, Volume("v", backing=Backing("/img/base")), id="backing-path"),
         pytest.param(
-            {"backing": "/img//a/../base"}, Volume("v", backing=Backing("/img/base")), id="backing-path-tidied"
+            {"backing": "//img//./base/"}, Volume("v", backing=Backing("/img/base")), id="backing-path-tidied"
+        ),
+        pytest.param(
+            {"backing": "/img/link/../base"}, Volume("v", backing=Backing("/img/link/../base")), id="backing-path-back"
+        ),
+        pytest.param(
+            {"source": {"path": "/img/link/../a"}},
+            Volume("v", content=Content("/img/link/../a")),
+            id="source-path-back",
         ),
         pytest.param({"backing": {"volume": "base"}}, Volume("v", backing=Backing(volume="base")), id="backing-dict"),
         pytest.param(

@@ -173,6 +173,14 @@ def test_overlays_and_guests():
     assert any("the definition of a guest" in text for text in seen.unseen)
 
 
+def test_snapshots_and_directories_of_guests():
+    share = "<domain><name>h</name><devices><filesystem><source dir='/p'/></filesystem></devices></domain>"
+    memory = "<domainsnapshot><name>s</name><memory file='/p/a'/><domain><name>g</name></domain></domainsnapshot>"
+    seen = users({"a": EVERYTHING, "b": EVERYTHING}, Daemon(shown("a"), shown("b"), guests=[memory, share]))
+    assert seen.users["a"] == (User("guest", "g (snapshot s)"), User("guest", "h"))
+    assert seen.users["b"] == (User("guest", "h"),)
+
+
 @pytest.mark.parametrize("stake", [PIN, RUNNING])
 def test_definitions_do_not_matter_for_what_is_only_changed(stake):
     seen = users({"a": stake}, Daemon(shown("a"), guests=[guest("g", "/p/a")]))

@@ -7,14 +7,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
 from ansible_collections.virt.storage.plugins.module_utils.backends import logical, lvm
 from ansible_collections.virt.storage.plugins.module_utils.engines import native_users
-from ansible_collections.virt.storage.plugins.module_utils.host import block
+from ansible_collections.virt.storage.plugins.module_utils.host import block, patience
 from ansible_collections.virt.storage.plugins.module_utils.host.remote import Servers
-from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.guests import parse_guest
+from ansible_collections.virt.storage.plugins.module_utils.libvirt_xml.guests import is_in, parse_guest
 from ansible_collections.virt.storage.plugins.module_utils.model.change import Condition
 from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
@@ -88,7 +89,7 @@ class Units:
         return Storage(READY, pool.path)
 
     def observe_volumes(self, told, scope, look):
-        (name,) = scope.volumes
+        (name,) = scope.volumes or ("mpathb",)
         return replace(told, volumes={name: Volume(name, path="/dev/v-g/a-b")} if name != "mpathb" else {})
 
 
@@ -112,6 +113,37 @@ def test_what_volumes_are_cut_from():
 def test_firmware_variables_in_a_file_of_its_own_kind():
     text = b"<domain><name>g</name><os><nvram type='file'><source file='/p/vars'/></nvram></os></domain>"
     assert "/p/vars" in parse_guest(text).paths
+
+
+def test_what_else_a_guest_has():
+    arguments = ("-cdrom", "/p/cdrom", "file=/p/a,,b,if=none", '{"driver": "file", "filename": "/p/json"}', "id=x,y")
+    args = "".join(f"<q:arg value='{argument}'/>" for argument in arguments)
+    guest = parse_guest(
+        f"""<domain xmlns:q="http://libvirt.org/schemas/domain/qemu/1.0"><name>g</name>
+        <os><dtb>/p/dtb</dtb><shim>/p/shim</shim><acpi><table type="slic">/p/acpi</table></acpi></os>
+        <devices><tpm><backend type="emulator"><source type="file" path="/p/tpm"/></backend></tpm>
+        <tpm><backend type="emulator"><source type="dir" path="/t"/></backend></tpm>
+        <filesystem type="mount"><source dir="/d"/><target dir="/x"/></filesystem></devices>
+        <q:commandline>{args}</q:commandline></domain>""".encode()
+    )
+    named = ["/p/a,b", "/p/acpi", "/p/cdrom", "/p/dtb", "/p/json", "/p/shim", "/p/tpm"]
+    assert (sorted(guest.paths), sorted(guest.directories)) == (named, ["/d", "/t"])
+
+
+def test_the_files_of_a_snapshot():
+    text = """<domainsnapshot><name>s1</name><memory snapshot="external" file="/p/mem"/><disks>
+    <disk name="vda"><source file="/p/over"/></disk><disk name="vdb" snapshot="no"/></disks>{}</domainsnapshot>"""
+    for domain, name in (("", "dir"), ("<domain><name>g</name><disk><source file='/old'/></disk></domain>", "g")):
+        snapshot = parse_guest(text.format(domain).encode(), "dir")
+        assert (snapshot.name, sorted(snapshot.paths)) == (f"{name} (snapshot s1)", ["/p/mem", "/p/over"])
+
+
+@pytest.mark.parametrize(
+    ("directories", "inside"), [(["/p"], True), (["/p/"], True), (["/"], False), (["/p/d", "/pool", ""], False)]
+)
+def test_what_is_in_a_directory(directories, inside):
+    """Some containers have the root of the host."""
+    assert is_in("/p/a", directories) == inside
 
 
 PASSED = """
@@ -143,3 +175,63 @@ def test_the_disks_of_such_hardware_are_the_guests(tmp_path, monkeypatch):
     monkeypatch.setattr(block, "_SYS", str(tmp_path))
     named = list(native_users._named(parse_guest(PASSED.encode()), (), native_users.Files(Servers(5))))
     assert named == ["/dev/nvme0n1", "/dev/sdb", "/dev/sdb1"]
+
+
+def test_images_on_the_volumes_of_pools_of_devices(tmp_path):
+    """Their names are links in a directory of the pool's own, as those of a volume group."""
+    (tmp_path / "v-g").mkdir()
+    over = tmp_path / "v-g/over"
+    over.write_bytes(b"OOOM\0\0\0\2" + str(tmp_path / "base").encode().ljust(1028, b"\0") + bytes(8))
+    (tmp_path / "v-g/gone").symlink_to("nowhere")
+    (tmp_path / "base").touch()
+    base = Volume("base", type="file", path=str(tmp_path / "base"))
+    told = Found("p", Pool("p", path=str(tmp_path)), storage=Storage(READY, str(tmp_path)), volumes={"base": base})
+    for kind in ("logical", "zfs"):
+        pool = Neighbour(Pool("q", kind, path=str(tmp_path / "v-g"), source=Source(name="v-g")), None)
+        assert users(told, neighbours=[pool]) == {"base": [f"overlay {over}"]}
+
+
+def test_the_partitions_of_a_disk_and_the_units_that_others_serve_may_hold_images(monkeypatch):
+    disk = SimpleNamespace(partitions=("/dev/x2", "/dev/x1"))
+    monkeypatch.setattr(block, "device_at", lambda path: disk)
+    monkeypatch.setattr(native_users, "backend_of", lambda of: All())
+    look = native_users.Files(Servers(5))
+    assert look.devices(Pool("q", "disk", source=Source(devices=(SourceDevice("/dev/x"),)))) == ["/dev/x1", "/dev/x2"]
+    assert look.devices(Pool("q", "mpath", path="/dev/mapper")) == ["/dev/mapper/a"]
+
+
+class All(Units):
+    def observe_volumes(self, told, scope, look):
+        assert scope.volumes is None
+        return replace(told, volumes={"a": Volume("a", path="/dev/mapper/a"), "b": Volume("b", problem="no link")})
+
+
+def test_a_device_that_does_not_answer_is_said(monkeypatch, tmp_path):
+    (tmp_path / "dead").touch()
+    monkeypatch.setattr(patience, "in_child", lambda function, seconds: None)
+    look = native_users.Files(Servers(5))
+    assert look.below_devices(Pool("q", "logical", path=str(tmp_path))) == {}
+    assert look.unseen == {"the images on the volumes of pool q"}
+
+
+@pytest.mark.parametrize(
+    ("mounted", "up", "told"),
+    [
+        ((), False, {"the images of pool q, which is not mounted,"}),
+        (("/q",), True, set()),
+        (("/q",), False, {"the images of pool q, which is not mounted,"}),  # but something else
+        (("/elsewhere",), True, set()),  # where it runs still
+    ],
+)
+def test_pools_that_are_not_mounted(monkeypatch, tmp_path, mounted, up, told):
+    monkeypatch.setattr(native_users, "mount_at", lambda path, table: path if path in mounted else None)
+    monkeypatch.setattr(
+        native_users, "backend_of", lambda of: SimpleNamespace(observe=lambda *given: Storage(READY, up=up))
+    )
+    source = Source(devices=(SourceDevice("/dev/x"),), format="ext4")
+    pools = [Neighbour(Pool("q", "fs", path=path, source=source), path) for path in ("/q", *mounted)]
+    base = Volume("base", type="file", path=str(tmp_path / "base"))
+    own = Found("p", Pool("p", path=str(tmp_path)), storage=Storage(READY, str(tmp_path)), volumes={"base": base})
+    (tmp_path / "base").touch()
+    seen = native_users.observe_users(own, {"base": EVERYTHING}, pools, (), Servers(5))
+    assert {what for what in seen.unseen if "pool" in what} == told

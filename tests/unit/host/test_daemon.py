@@ -41,6 +41,7 @@ class Library:
     VIR_ERR_NO_SUPPORT = UNSUPPORTED
     VIR_ERR_NO_CONNECT = 5
     VIR_ERR_AUTH_FAILED, VIR_ERR_AUTH_CANCELLED, VIR_ERR_AUTH_UNAVAILABLE, VIR_ERR_ACCESS_DENIED = 45, 79, 80, 88
+    VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT = 1024
     VIR_STORAGE_POOL_BUILD_NO_OVERWRITE = 4
     VIR_STORAGE_POOL_BUILD_OVERWRITE = 8
 
@@ -416,3 +417,38 @@ def test_what_is_sought_in_a_pool(sought, wrong):
     with pytest.raises(StorageError) as raised:
         daemon_calls._refresh(Library(), Connection(), op)
     assert (raised.value.code, wrong in raised.value.message) == ("source_missing", True)
+
+
+class Guests:
+    """A connection with two guests, the second of which has a snapshot."""
+
+    def listAllDomains(self, flags=0):
+        return [Guest("a"), Guest("b")][1 if flags == Library.VIR_CONNECT_LIST_DOMAINS_HAS_SNAPSHOT else 0 :]
+
+
+class Guest:
+    def __init__(self, name):
+        self.name = name
+
+    def isPersistent(self):
+        return 1
+
+    def isActive(self):
+        return 0
+
+    def XMLDesc(self, flags):
+        return f"<{self.name}/>"
+
+    def listAllSnapshots(self):
+        assert self.name == "b"
+        return [self]
+
+    def getXMLDesc(self):
+        return f"<snapshot-of-{self.name}/>"
+
+
+def test_snapshots_of_guests_are_told_and_only_those_who_have_some_are_asked(monkeypatch):
+    asked = daemon.Daemon("qemu:///system", 5)
+    asked._library = Library()
+    monkeypatch.setattr(asked, "_look", lambda uri, look: look(Guests()))
+    assert asked.guests() == ["<a/>", "<b/>", "<snapshot-of-b/>"]

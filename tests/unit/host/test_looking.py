@@ -17,6 +17,7 @@ import sys
 import textwrap
 import time
 from contextlib import contextmanager
+from types import SimpleNamespace
 
 import pytest
 
@@ -30,8 +31,9 @@ from ansible_collections.virt.storage.plugins.module_utils.host.mounts import (
     mounts,
     mounts_below,
 )
+from ansible_collections.virt.storage.plugins.module_utils.host.processes import OpenFile
 from ansible_collections.virt.storage.plugins.module_utils.host.run import run
-from ansible_collections.virt.storage.plugins.module_utils.host.users import users_of
+from ansible_collections.virt.storage.plugins.module_utils.host.users import _Targets, users_of
 from ansible_collections.virt.storage.plugins.module_utils.model.errors import StorageError
 
 
@@ -396,6 +398,27 @@ def test_a_file_that_took_its_name(image):
         os.unlink(image)
         image.write_bytes(b"new")
         assert users(image) == []
+
+
+def test_a_process_that_has_it_under_a_name_that_is_gone(image, tmp_path):
+    os.link(image, tmp_path / "other")
+    with child(OPEN, tmp_path / "other", os.O_RDWR):
+        os.unlink(tmp_path / "other")
+        assert len(users(image)) == 1
+    assert users(image) == []
+
+
+@pytest.mark.parametrize(
+    ("fstype", "here", "found"),
+    [("ext4", False, "it"), ("nfs4", True, "it"), ("nfs4", False, None), (None, False, None)],
+)
+def test_what_has_no_name_any_more_on_another_server_is_not_opened_up(image, fstype, here, found):
+    """That one may be dead."""
+    device = image.stat().st_dev
+    number = (os.major(device), os.minor(device)) if here else (0, 9999)
+    mount = Mount("/", "/m", fstype, "h:/e", (), (), number, 1, 0) if fstype else None
+    file = OpenFile("1", str(image), "/m/other (deleted)")
+    assert _Targets({"it": str(image)}).find_gone(file, SimpleNamespace(mount_of=lambda file: mount)) == found
 
 
 def test_many_files_at_once(image, tmp_path):
