@@ -16,8 +16,8 @@ class Filesystem(NamedTuple):
     whatever is there: that nothing showed up after our look is for host/taking.py to see. ``also``:
     other signatures that belong to it. ``read_only``: it is only read. ``fixed``: it has no owners and modes of
     its own. ``least``: the smallest device in bytes that its tool takes, 0 where that is not known; ``least_4k``: with
-    sectors of 4096 bytes, where that is another one; ``limit``: one of that size or more it does not take, 0 where there
-    is none, or it leaves the rest unused. ``tells``: its first MiB is another one whenever something was
+    sectors of 4096 bytes, where that is another one; ``limit``: one of that size or more it does not take, 0 where it
+    takes all, be it that it leaves the rest unused. ``tells``: its first MiB is another one whenever something was
     written in it: there is its superblock, with counts or times.
     """
 
