@@ -103,7 +103,7 @@ def test_what_a_mounted_subvolume_does_not_show_is_not_lost_unseen(seen, monkeyp
 
 def test_a_btrfs_is_mounted_from_any_of_its_devices(seen, monkeypatch):
     """The kernel says which one it likes; erasing one of them would leave the others."""
-    monkeypatch.setattr(fs, "_number", lambda path: (8, 32))
+    monkeypatch.setattr(fs, "number_at", lambda path: (8, 32))
     storage = seen(holding("btrfs"), "btrfs", mount="btrfs")
     assert (storage.up, storage.kind) == (False, FOREIGN)
     both = {DEVICE.number: DEVICE.node, (8, 32): "/dev/sdy"}

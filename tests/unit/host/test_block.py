@@ -393,7 +393,7 @@ def test_each_device_of_a_mounted_btrfs_is_used_by_it(machine, monkeypatch):
     assert block.btrfs_devices((8, 48)) == {}
     table = [Mount("/", "/srv", "btrfs", "/dev/sda", ("rw",), ("rw",), (0, 40), 7, 1)]
     monkeypatch.setattr(Processes, "tables", lambda self: {"": ("self", table)})
-    monkeypatch.setattr(device_users, "_number", {"/dev/sda": (8, 0)}.get)
+    monkeypatch.setattr(device_users, "number_at", {"/dev/sda": (8, 0)}.get)
     for name, expected in (("sda", ["mount /srv"]), ("sdb", ["mount /srv"]), ("sdc", [])):
         device = by_name(name)
         assert [*map(str, device_users._mounts({device.number: device}, device, Processes()))] == expected
