@@ -27,7 +27,7 @@ OTHERS = {
     ("backends/filetree.py", "dir"): "a type of volumes",
     ("declare/pools.py", "dir"): "an option of source",
     ("host/block.py", "disk"): "a kind of devices",
-    **{("model/blockdev.py", name): "a protocol of QEMU" for name in ("iscsi", "rbd", "sheepdog", "gluster")},
+    **{("model/blockdev.py", name): "a driver of QEMU's" for name in ("gluster", "iscsi", "rbd", "sheepdog")},
     ("model/packages.py", "gluster"): "a tool",
     ("model/secrets.py", "iscsi"): "what a secret is used by",
     ("report/records.py", "logical"): "a kind of partitions",
