@@ -204,7 +204,9 @@ def graphs(draw):
     count = draw(st.integers(0, 8))
     steps = []
     for index in range(count):
-        needs, after = (draw(st.frozensets(st.integers(0, index - 1), max_size=3)) if index else () for _ in range(2))
+        needs, after = (
+            draw(st.frozensets(st.integers(0, index - 1), max_size=3)) if index else () for _each in range(2)
+        )
         steps.append(
             step(
                 str(index),
