@@ -173,6 +173,8 @@ def _check_pool(task: VolumesTask) -> None:
             subject=subject,
             hint="Use a pool of another type, or the uri of a libvirt daemon that can.",
         )
+    elif found.unreadable is not None:  # no task of a play makes that answer, as one starts what is not active
+        raise found.unreadable
     elif not found.active:
         known = found.storage.kind not in (READY, UNSEEN)
         what = "directory" if found.row.file_tree else "storage"

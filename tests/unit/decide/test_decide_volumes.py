@@ -20,8 +20,11 @@ from ansible_collections.virt.storage.plugins.module_utils.model.found import (
     EVERYTHING,
     PIN,
     RUNNING,
+    UNKNOWN_STORAGE,
     UNSEEN,
     Image,
+    Part,
+    Problem,
     Storage,
     Usage,
 )
@@ -236,6 +239,13 @@ def test_a_pool_that_an_earlier_task_may_make(found, code):
     assert actions(decision) == ["create v"]
     assert codes(decision) == [code]
     whole(decision.missing[0])
+
+
+def test_a_pool_whose_server_does_not_answer_is_not_taken_for_a_stopped_one():
+    part = Part("directory", "it", UNKNOWN_STORAGE, "away", Problem("deadline", "its server is away", "Wait."))
+    away = started(Storage(UNKNOWN_STORAGE, "/p", "away", parts=(part,)))
+    for volume_entry in (entry(capacity=MIB), entry(state="absent")):
+        assert refused(away, volume_entry).code == "deadline"
 
 
 def test_where_the_pool_could_not_be_looked_at_nothing_is_guessed():
