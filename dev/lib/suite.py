@@ -30,7 +30,7 @@ import pythons
 from places import COLLECTIONS, LOCAL, LOGS, ROOT, Stop, say
 
 ANSIBLE_LINT = "ansible-lint"
-PROGRESS = "----- group"  # what the lab says of each of its groups, shown as it comes
+PROGRESS = ("----- group", "FAILED ")  # what the lab says of each of its groups, shown as it comes
 LAB = "lab"  # its guests take both cores: it runs only when it is asked for
 GROUPS = ("sanity", "integration", "unit", "lint", "docs", LAB)
 STEP_TIMEOUT, LAB_TIMEOUT = 30 * 60, 80 * 60
@@ -241,7 +241,7 @@ class Runner:
         try:
             for line in child.stdout or ():
                 step.output += line
-                if self.live or line.startswith(PROGRESS):
+                if self.live or (step.group == LAB and line.startswith(PROGRESS)):
                     sys.stdout.write(line)
                     sys.stdout.flush()
             status = child.wait()
