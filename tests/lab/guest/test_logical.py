@@ -219,7 +219,7 @@ def test_volumes_that_virsh_makes(system_host: Host, daemon_host: Host, empty: l
     run("virsh", "pool-refresh", GROUP)
     ours = as_the_daemon_shows(system_host)
     assert (ours["sparse"]["capacity"], ours["sparse"]["allocation"]) == (40 * MIB, 4 * MIB)
-    assert (ours["sparse"].get("backing"), ours["snap"]["backing"]["volume"]) == (None, "plain")
+    assert (ours["sparse"].get("backing"), ours["snap"]["backing"]["path"]) == (None, f"/dev/{GROUP}/plain")
     assert "[sparse_vorigin]" in hidden()
     volumes = [
         {"name": "plain", "capacity": "12M"},
