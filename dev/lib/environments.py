@@ -229,7 +229,7 @@ def make_environment(python: pythons.Python) -> None:
     stamp = _stamp(lock, python.path)
     if _is_made(venv, stamp):
         return
-    say(f"Installing the environment for Python {python.version} from {lock.relative_to(ROOT)}")
+    say(f"Installing the environment for Python {python.version}: some 300 MB, the first time only")
     env = uv_environment()
     shutil.rmtree(venv, ignore_errors=True)
     run([str(UV), "venv", "-q", "--python", python.path, str(venv)], env, "Making an environment")

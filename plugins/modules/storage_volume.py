@@ -150,7 +150,8 @@ options:
     type: str
   state:
     description:
-      - V(present) is the default. V(absent) deletes the volume and its content.
+      - V(present) is the default. V(absent) deletes the volume and its content; where its pool is not defined there is
+        nothing to be deleted, which is a warning.
     type: str
     choices: [present, absent]
   recreate:

@@ -274,11 +274,17 @@ def guard_all(goal: PoolGoal, found: Found, doing: str, harmless: str = "") -> N
         guard_unused(str(task.subject(name)), users, goal.allow, doing, task, "in_use", name)
 
 
+def _holder(goal: PoolGoal, found: Found) -> str:
+    """What its volumes are in: a path says it only where it leads to nothing else."""
+    path = found.storage.path if found.row.file_tree else None
+    return path or f"pool {goal.pool.name}"
+
+
 def delete_listed(goal: PoolGoal, found: Found) -> list[Change]:
     if "nonempty" not in goal.allow:
         raise StorageError(
             "pool_nonempty",
-            f"{found.storage.path or f'pool {goal.pool.name}'} still holds "
+            f"{_holder(goal, found)} still holds "
             f"{counted(len(found.volumes), 'volume')}, which would be lost: {listing(found.volumes)}",
             subject=str(subject_of(goal)),
             hint="Delete them first, or add allow: [nonempty].",

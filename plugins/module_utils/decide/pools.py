@@ -209,15 +209,20 @@ def _check_identity(goal: PoolGoal, found: Found) -> None:
         )
 
 
+def _spelled(name: str) -> str:
+    """As most tasks have it: one of those that may be several."""
+    return name[:-1] if name in ("source.devices", "source.hosts") else name
+
+
 def _check_complete(goal: PoolGoal, wanted: Pool, starting: bool) -> None:
     """What is declared and what was found make a definition together."""
     absent = lacking(wanted, starting)
     if absent:
         raise StorageError(
             "missing_option",
-            f"a pool of type {wanted.type} needs {', '.join(absent)}",
+            f"a pool of type {wanted.type} needs {', '.join(map(_spelled, absent))}",
             subject=str(subject_of(goal)),
-            hint=f"Add {', '.join(absent)} to the task.",
+            hint=f"Add {', '.join(map(_spelled, absent))} to the task.",
         )
     from ..model.sources import device_problem, misfit, misplaced, source_problem
 
@@ -295,7 +300,7 @@ def _define_and_run(goal: PoolGoal, found: Found) -> Decision:
 
         check_source_is_free(goal, found, wanted)
     names = _restarting(goal, found, differing, kept)
-    unallowed = _unallowed_restart(goal, names) if names and not found.down else None
+    unallowed = _unallowed_restart(goal, found, names) if names and not found.down else None
     try:
         decision = _run(goal, found, wanted, kept, differing, restart=bool(names))
     except StorageError as refusal:
@@ -417,14 +422,17 @@ def _is_found_out(found: Found, wanted: Pool) -> bool:
     return found.storage.up and found.storage.same_as(found.current)
 
 
-def _unallowed_restart(goal: PoolGoal, names: list[str]) -> StorageError | None:
+def _unallowed_restart(goal: PoolGoal, found: Found, names: list[str]) -> StorageError | None:
     if "restart" in goal.allow:
         return None
+    hint = "Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive)."
+    if "source.format" in names and found.row.on_devices:
+        hint += " What is on the device is lost if it is made anew, which overwrite allows."
     return StorageError(
         "restart_needed",
         f"pool {goal.pool.name} is active, and a change of its {', '.join(names)} needs a restart",
         subject=str(subject_of(goal)),
-        hint="Add allow: [restart] to stop it, change it and start it again, or stop it first (state: inactive).",
+        hint=hint,
         word="restart",
     )
 

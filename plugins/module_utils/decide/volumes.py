@@ -157,7 +157,9 @@ def _stake(entry: VolumeGoal, have: Volume, found: Found) -> str:
 def _check_pool(task: VolumesTask) -> None:
     goal, found, subject = task.goal, task.found, f"pool {task.goal.pool}"
     definition = found.definition or found.live
-    if definition is None:
+    if definition is None and goal.exclusive is None and all(entry.state == "absent" for entry in goal.volumes):
+        task.warnings.append(f"pool {goal.pool} is not defined on this host, so that it has no volumes to be removed")
+    elif definition is None:
         task.missing.append(
             StorageError(
                 "pool_missing",

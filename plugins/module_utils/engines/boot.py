@@ -69,7 +69,7 @@ class BootUnit:
 
     def look(self, others: bool, keyless: bool) -> Boot:
         if not self._places.units:
-            return Boot(nobody=f"without a libvirt daemon {_NOBODY}")
+            return Boot(nobody="nothing starts pools of a user, or below a root of their own, at boot")
         if not systemd.is_running():
             return Boot(f"without a libvirt daemon or systemd {_NOBODY}", UNIT, False, self._state(), others, keyless)
         if os.path.islink(self._path):

@@ -95,5 +95,6 @@ def no_connection(library: Any, uri: str, why: str, error: Any) -> StorageError:
         "daemon_down",
         f"the daemon of {uri} does not answer: {error}" + (f" ({why})" if why else ""),
         subject=uri,
-        hint="Start it (for instance systemctl start libvirtd or virtstoraged.socket), or name another uri.",
+        hint="Start it (for instance systemctl start libvirtd or virtstoraged.socket), or name another uri: "
+        "native:///system with allow: [beside_daemon] if it stays off, native:///?root=DIR to try things out.",
     )

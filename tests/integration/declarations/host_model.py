@@ -496,7 +496,8 @@ def _volumes(work: _Work, task: VolumeTask) -> None:
     pool = work.before.pools.get(task.pool.means)
     volumes = _Volumes(work, task)
     if pool is None:
-        work.codes.add("pool_missing")
+        if task.exclusive is not None or any(entry.state != "absent" for entry in volumes.entries.values()):
+            work.codes.add("pool_missing")
     elif pool.type != "dir":
         work.codes.add("backend_missing")
         return

@@ -499,7 +499,7 @@ _OWN = {"engine", "commands", "command", "timestamps", "invocation"}
 _FIELDS = re.compile(r"(pool \S+: (?:change|set) )(.*)( of .*)\Z", re.DOTALL)
 _PERMISSIONS = frozenset({"mode", "owner", "group"})
 _NOT_LOOKED_AT = "the daemon has not looked at it"
-_AT_BOOT = "without a libvirt daemon nothing starts pools at boot"
+_AT_BOOT = "nothing starts pools of a user, or below a root of their own, at boot"
 
 
 # -- words --------------------------------------------------------------------------------------------------------

@@ -168,12 +168,12 @@ def test_defining_a_transient_pool_keeps_its_uuid():
     ("pool_type", "given", "lacking"),
     [
         ("dir", {}, "path"),
-        ("fs", {}, "source.devices, path"),
-        ("netfs", {"path": "/p"}, "source.hosts, source.dir"),
+        ("fs", {}, "source.device, path"),
+        ("netfs", {"path": "/p"}, "source.host, source.dir"),
         ("vstorage", {}, "path"),
-        ("iscsi", {"path": "/dev/disk/by-path"}, "source.hosts, source.devices"),
+        ("iscsi", {"path": "/dev/disk/by-path"}, "source.host, source.device"),
         ("scsi", {"path": "/dev/disk/by-path"}, "source.adapter"),
-        ("rbd", {}, "source.hosts, source.name"),
+        ("rbd", {}, "source.host, source.name"),
     ],
 )
 def test_a_pool_that_is_not_defined_must_be_said_in_full(pool_type, given, lacking):

@@ -266,8 +266,13 @@ def test_where_the_path_of_the_pool_is_not_known():
 
 
 def test_nothing_to_remove_where_there_is_no_pool():
-    decision = decide(nothing(), entry(state="absent"))
-    assert (actions(decision), codes(decision)) == ([], ["pool_missing"])
+    """As when a play that takes all away runs again; a name that is misspelled is still told."""
+    decision = decide(nothing(), entry(state="absent"), entry("w", state="absent"))
+    assert (actions(decision), codes(decision)) == ([], [])
+    assert "not defined" in decision.warnings[0]
+    for more in ({"exclusive": "*"}, {}):
+        entries = [entry(state="absent"), *([] if more else [entry("w", capacity=MIB)])]
+        assert codes(decide(nothing(), *entries, **more)) == ["pool_missing"]
 
 
 def test_a_type_that_is_not_supported():

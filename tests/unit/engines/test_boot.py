@@ -124,7 +124,7 @@ def test_one_that_is_masked_stays_so(places):
 def test_other_pools_than_the_systems_have_none(uri, asked):
     found = look(find_places(uri))
     assert (found.unit, found.needed) == ("", False)
-    assert "without a libvirt daemon" in found.nobody
+    assert "below a root of their own" in found.nobody
 
 
 def test_the_systems_pools_have_one():
