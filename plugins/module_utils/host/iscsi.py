@@ -68,8 +68,11 @@ class Session(NamedTuple):
 
     @property
     def there(self) -> bool:
-        """Whether it was logged in: one that lost its target comes back by itself."""
-        return self.state != _FREE
+        """Whether it was logged in: one that lost its target comes back by itself. It is free before its first login,
+        and again when its target was given up (scsi_transport_iscsi.c: session_recovery_timedout), where it keeps its
+        units.
+        """
+        return self.state != _FREE or bool(self.within)
 
 
 def sessions() -> tuple[Session, ...]:

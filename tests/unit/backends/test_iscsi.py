@@ -166,6 +166,15 @@ def test_which_session_is_the_pools(tool, tree, session, pool, up):
     assert storage.take_down == f"log out of {TARGET}"
 
 
+def test_a_target_that_was_given_up_has_its_session_still(tool, tree):
+    """The kernel calls that free again, and goes on trying."""
+    tree.session(1, TARGET, 11, initiator=OWN, state="FREE")
+    tree.unit("11:0:0:0", state="transport-offline")
+    storage = observe(pool_of("127.0.0.1:3260"))
+    assert storage.up
+    assert "does not answer" in storage.remarks[0]
+
+
 def test_who_may_not_read_the_hosts_name_still_sees_its_sessions(tool, tree, monkeypatch):
     def refused(path):
         raise StorageError("not_readable", path)
