@@ -169,12 +169,11 @@ def test_the_daemon_sees_the_same(daemon_host: Host, declared: Any, request: pyt
         truncate -s 1M {PATH}/a.raw; qemu-img create -q -f qcow2 /tmp/b.qcow2 16M; cp /tmp/b.qcow2 {PATH}; sync
         virsh -q pool-refresh shared""")
     theirs = mounted()
-    daemon_volumes = daemon_host.volume_info(pool="shared")
     native = Host("native:///system", allow=["beside_daemon"])
     done(native.pool(name="shared"))
     for _again in range(3):  # others write to that filesystem too, as Python does what it compiles
         run("virsh", "-q", "pool-refresh", "shared")
-        daemon_pool = daemon_host.pool_info(name="shared")[0]
+        daemon_pool, daemon_volumes = daemon_host.pool_info(name="shared")[0], daemon_host.volume_info(pool="shared")
         pool, volumes = native.pool_info(name="shared")[0], native.volume_info(pool="shared")
         if pool["allocation"] == daemon_pool["allocation"]:
             break
