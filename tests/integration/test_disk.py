@@ -342,8 +342,14 @@ def test_content(host, disk, tmp_path):
     converges(host.volume, pool="cut", name=disk.name(3), source={"volume": disk.name(2)}, format="linux-lvm")
     assert run("qemu-img", "compare", "-f", "raw", "-F", "raw", disk.path(3), disk.path(2)) == "Images are identical."
     refuses(
-        host.volume, "capacity_too_small", pool="cut", name=disk.name(4), source={"path": str(image)}, capacity="8M"
+        host.volume, "capacity_too_small", pool="cut", name=disk.name(6), source={"path": str(image)}, capacity="8M"
     )
+    both = [
+        {"name": disk.name(4), "source": {"content": "more text"}, "capacity": "8M", "format": "linux-swap"},
+        {"name": disk.name(5), "source": {"volume": disk.name(4), "format": "raw"}},
+    ]
+    converges(host.volume, pool="cut", volumes=both)
+    assert run("qemu-img", "compare", "-f", "raw", "-F", "raw", disk.path(4), disk.path(5)) == "Images are identical."
     made = host.volume(pool="cut", name=disk.name(3), recreate="always", capacity="24M")
     assert "content" in ok(made)["plan"][0]["destroys"]
     assert table(disk)[3].size == 24 * MIB

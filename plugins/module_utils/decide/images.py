@@ -164,6 +164,8 @@ def settle_content(entry: VolumeGoal, volume: Volume, task: VolumesTask) -> Volu
     key, image, declared = _look_up(content, task)
     made = _made_anew(image, declared, task)
     if made is not None:
+        if found.row.volumes != "file":  # its format is the type of a partition, what backs it is the device's matter
+            made = replace(made, format="raw", backing=None)
         _check_made_source(content, made, key, goal, volume.name)
         return _with_source(volume, content, found, content.format or made.format or "raw", made.capacity, goal)
     if image is None or image.volume is None:
