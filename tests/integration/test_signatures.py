@@ -188,6 +188,16 @@ def test_a_partition_table_in_the_boot_sector_of_a_filesystem(kind: str, by: str
     assert divided.facts != alone.facts
 
 
+@pytest.mark.parametrize("by", ["wipefs", "blkid"])
+def test_a_filesystem_that_its_own_table_has_as_a_partition(by: str, disk: Path, monkeypatch) -> None:
+    """As mkfs.vfat leaves it on the disk of a machine, where the kernel then has a partition that is all of the disk."""
+    if by == "blkid":
+        monkeypatch.setattr(signatures, "all_signatures", signatures.likely_signatures)
+    make("mkfs.vfat --mbr=yes {}", disk)
+    assert signatures.mbr_partitions(disk.read_bytes()[:512])
+    assert text(disk) == "vfat"
+
+
 def test_labels_and_uuids(disk: Path) -> None:
     make("mkfs.ext4 -q -U 11111111-2222-3333-4444-555555555555 {}", disk)
     subprocess.run(["tune2fs", "-L", "a b,c", disk], check=True, capture_output=True)

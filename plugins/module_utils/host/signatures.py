@@ -147,7 +147,10 @@ def mbr_partitions(sector: bytes) -> list[tuple[int, int, int]]:
 
 
 def _is_divided(sector: bytes) -> bool:
-    types = [kind for kind, _first, _count in mbr_partitions(sector)]
+    """What begins with the boot sector itself is the filesystem once more, for those who want a table on each disk
+    (mkfs.fat(8): --mbr, which it does by itself on disks that could be divided).
+    """
+    types = [kind for kind, first, _count in mbr_partitions(sector) if first]
     return bool(types) and PROTECTS_GPT not in types
 
 

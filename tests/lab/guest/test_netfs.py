@@ -171,17 +171,21 @@ def test_the_daemon_sees_the_same(daemon_host: Host, declared: Any, request: pyt
     theirs = mounted()
     native = Host("native:///system", allow=["beside_daemon"])
     done(native.pool(name="shared"))
-    for _again in range(3):  # others write to that filesystem too, as Python does what it compiles
+    told = ("name", "path", "key", "format", "capacity", "allocation", "type")
+    # Others write to that filesystem too, as Python does what it compiles; and what a file takes up a client of CIFS
+    # learns a little later than that it is there.
+    for _again in range(10):
         run("virsh", "-q", "pool-refresh", "shared")
         daemon_pool, daemon_volumes = daemon_host.pool_info(name="shared")[0], daemon_host.volume_info(pool="shared")
         pool, volumes = native.pool_info(name="shared")[0], native.volume_info(pool="shared")
-        if pool["allocation"] == daemon_pool["allocation"]:
+        ours, its = ([[v[f] for f in told] for v in each] for each in (volumes, daemon_volumes))
+        if (pool["allocation"], ours) == (daemon_pool["allocation"], its):
             break
+        time.sleep(1)
     assert pool["state"] == daemon_pool["state"] == "active"
     for field in ("capacity", "allocation", "available", "source", "path", "uuid"):
         assert pool[field] == daemon_pool[field], field
-    told = ("name", "path", "key", "format", "capacity", "allocation", "type")
-    assert [[v[f] for f in told] for v in volumes] == [[v[f] for f in told] for v in daemon_volumes]
+    assert ours == its
     # what the daemon mounted is adopted: it stays when the native engine stops the pool
     done(native.pool(name="shared", state="inactive"))
     assert mounted() == theirs
