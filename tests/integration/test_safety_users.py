@@ -13,6 +13,8 @@ import time
 
 import pytest
 
+from ansible_collections.virt.storage.plugins.module_utils.host import remote
+
 from . import loops
 from .crash_support import (
     CHECK,
@@ -721,6 +723,23 @@ def test_a_pool_that_is_not_mounted_is_said(images, loop, tmp_path):
             assert said in done(images.volume(check, name="disk", state="absent"))["warnings"]
     finally:
         subprocess.run(["umount", "-q", path], check=False)
+
+
+@pytest.mark.root
+def test_a_device_that_does_not_answer_is_said(images, loop, monkeypatch):
+    """Nothing waits for it but a child, once: neither for a guest's disk nor for what a link leads to."""
+    make_disk(images)
+    silent, link = loop(partitions=False).node, images.images / "link"
+    define_guest(images.root, "guest", disk_file(silent))
+    link.symlink_to(silent)
+    monkeypatch.setattr(remote, "_touched", lambda path: time.sleep(60))
+    began = time.monotonic()
+    for check in (True, False):
+        warnings = done(images.volume(check, name="disk", state="absent", timeout=1))["warnings"]
+        assert any(f"what is on {silent}, which does not answer," in text for text in warnings), warnings
+        assert any(f"what is on {link}, which does not answer," in text for text in warnings), warnings
+    assert time.monotonic() - began < 30
+    refused(images.volume(name="new", source={"path": silent}, timeout=1), "source_refused")
 
 
 @CHECK

@@ -271,13 +271,13 @@ def cut_off(directory: str) -> list[str]:
     return sorted(names)
 
 
-def references(directory: str, reachable: Callable[[str], bool], unseen: set[str]) -> Iterator[tuple[str, str]]:
-    """(path, path of a file that it is built on) of every image of a directory, and of what is ``reachable`` of those
+def references(directory: str, readable: Callable[[str], bool], unseen: set[str]) -> Iterator[tuple[str, str]]:
+    """(path, path of a file that it is built on) of every image of a directory, and of what is ``readable`` of those
     that links there lead to: lean, since pools are large. Images of which that can't be told are added to ``unseen``.
     """
     with os.scandir(directory) as entries:
         for entry in entries:
-            header = _header_of(entry, reachable)
+            header = _header_of(entry, readable)
             if header is None:
                 continue
             paths, known = built_on(entry.path, header)
@@ -289,10 +289,10 @@ def references(directory: str, reachable: Callable[[str], bool], unseen: set[str
                 yield from ((entry.path, path) for path in paths)
 
 
-def _header_of(entry: os.DirEntry[str], reachable: Callable[[str], bool]) -> ImageHeader | None:
+def _header_of(entry: os.DirEntry[str], readable: Callable[[str], bool]) -> ImageHeader | None:
     try:
         if entry.is_symlink():
-            return open_header(entry.path)[0] if reachable(entry.path) else None
+            return open_header(entry.path)[0] if readable(entry.path) else None
         if not entry.is_file(follow_symlinks=False):
             return None
         descriptor = open_to_read(entry.path)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..backends import filetree
-from ..host.remote import Servers, not_answering
+from ..host.remote import Servers
 from ..images.headers import Chain, ImageHeader, chain, open_header
 from ..model.found import EVERYTHING, Found, Image
 from ..model.goal import Scope
@@ -52,9 +52,9 @@ def _chain(path: str, servers: Servers) -> Chain:
     """What can't be reached is unreadable, and not waited for."""
 
     def opener(path: str, declared: str | None) -> tuple[ImageHeader, tuple[int, ...]]:
-        mount = servers.silent(path)
-        if mount is not None:
-            raise OSError(errno.ETIMEDOUT, not_answering(mount, servers.timeout), path)
+        why = servers.unread(path)
+        if why:
+            raise OSError(errno.ETIMEDOUT, why, path)
         return open_header(path, declared)
 
     return chain(path, opener)
@@ -68,9 +68,8 @@ def _resolved(found: Found, images: dict[str, Image], servers: Servers) -> dict[
 
 def _image(found: Found, key: str, source: bool, servers: Servers) -> Image:
     path = key if key.startswith("/") else found.volume_path(key)
-    mount = None if path is None else servers.silent(path)
-    if mount is not None:
-        why = not_answering(mount, servers.timeout)
+    why = "" if path is None else servers.unread(path)
+    if why:
         return Image(Volume(os.path.basename(key), path=path, problem=why), problem=why, code="deadline")
     volume = None if path is None else filetree.read_volume(path, os.path.basename(path))
     if volume is None or path is None:

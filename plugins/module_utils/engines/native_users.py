@@ -149,7 +149,7 @@ def guests_on_volumes(
 
 
 class Files:
-    """Files wherever they are, but nothing on a server that does not answer: that is in ``unseen``."""
+    """Files wherever they are, but nothing on a server or a device that does not answer: that is in ``unseen``."""
 
     def __init__(self, servers: Servers) -> None:
         self.servers = servers
@@ -161,6 +161,15 @@ class Files:
         if mount is not None:
             self.unseen.add(f"{mount.point}, whose server does not answer,")
         return mount is None
+
+    def readable(self, path: str) -> bool:
+        """The same, of what is in a file or device."""
+        if not self.reachable(path):
+            return False
+        why = self.servers.unread(path)
+        if why:
+            self.unseen.add(f"what is on {path}, which does not answer,")
+        return not why
 
     def _status(self, path: str) -> os.stat_result | None:
         if not self.reachable(path):
@@ -241,8 +250,11 @@ class Files:
     def below_devices(self, pool: Pool) -> dict[str, list[str]]:
         """What the images are built on that lie on the volumes of a pool of devices. A device may never answer."""
         from ..host.patience import in_child
+        from ..host.silent import silent_devices
 
-        nodes = self.devices(pool)
+        there, away = self.devices(pool), {device.node for device in silent_devices()}
+        nodes = [node for node in there if os.path.realpath(node) not in away]
+        self.unseen.update(f"what is on {node}, which does not answer," for node in there if node not in nodes)
 
         def read() -> tuple[dict[str, tuple[str, ...]], list[str]]:
             unseen: set[str] = set()
@@ -250,7 +262,7 @@ class Files:
 
         told = None
         with suppress(StorageError):
-            told = in_child(read, _SECONDS) if nodes else ({}, ())
+            told = in_child(read, min(_SECONDS, self.servers.timeout)) if nodes else ({}, ())
         if told is None:
             self.unseen.add(f"the images on the volumes of pool {pool.name}")
             return {}
@@ -269,7 +281,7 @@ class Files:
             path = waiting.pop(0)
             if self.reachable(path):
                 yield path
-                waiting += () if ends(path) else filetree.below(path, self.unseen)
+                waiting += filetree.below(path, self.unseen) if not ends(path) and self.readable(path) else ()
 
 
 def _named(guest: GuestDisks, neighbours: Sequence[Neighbour], look: Files) -> Iterator[str]:
@@ -355,7 +367,9 @@ def _overlays(
     found: Found, identities: dict, neighbours: Sequence[Neighbour], look: Files
 ) -> Iterator[tuple[str, User]]:
     trees = [each for each in neighbours if each.resolved and row_of(each.pool.type).file_tree]
-    directories = {look.servers.resolved(found.storage.path or ""), *(each.resolved for each in trees if each.resolved)}
+    directories = {each.resolved for each in trees if each.resolved}
+    if found.row.file_tree:
+        directories.add(look.servers.resolved(found.storage.path or ""))
     look.unseen |= {*_away(trees, look)}
     for overlay, below in chain(_in_directories(directories, look), _on_devices(found, neighbours, look)):
         for path in _until_known(below, directories, look):
@@ -378,7 +392,7 @@ def _in_directories(directories: Collection[str], look: Files) -> Iterator[tuple
     """The images in directories, each with a file that it is built on."""
     for directory in filter(look.reachable, sorted(directories)):
         try:
-            yield from filetree.references(directory, look.reachable, look.unseen)
+            yield from filetree.references(directory, look.readable, look.unseen)
         except FileNotFoundError:
             continue
         except OSError:

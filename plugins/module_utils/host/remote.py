@@ -4,12 +4,13 @@
 # Private to the virt.storage collection: no stable interface.
 
 """What is mounted from servers, and which of these do not answer: nothing on those is touched, since whoever touches it
-may hang for good.
+may hang for good. Likewise devices: nothing is read from one that does not answer.
 """
 
 from __future__ import annotations
 
 import os
+import stat
 from threading import Thread
 
 from ..model.errors import StorageError
@@ -24,6 +25,7 @@ _REMOTE = (
     "nfs", "nfs4", "cifs", "smb3", "smbfs", "ncpfs", "afs", "coda", "ceph", "9p", "virtiofs", "lustre", "gpfs",
     "beegfs", "glusterfs", "orangefs", "fuse",
 )  # fmt: skip
+_SECTOR = 4096
 _AT_ONCE = 64  # so many are asked together; of more than that each is asked by itself
 
 
@@ -42,6 +44,7 @@ class Servers:
         self._table: list[Mount] | None = None
         self._asked: dict[tuple[int, int], Thread] = {}
         self._silent: dict[tuple[int, int], bool] = {}
+        self._devices: dict[int, bool] = {}
         self.names = Names()
 
     def look_again(self) -> None:
@@ -75,6 +78,23 @@ class Servers:
         mount = self.silent(path)
         if mount is not None:
             raise StorageError("deadline", not_answering(mount, self.timeout), subject=subject, hint=_HINT)
+
+    def unread(self, path: str) -> str:
+        """Why the content of a file or device would be waited for in vain; empty where it can be read. A device is
+        asked only once.
+        """
+        mount = self.silent(path)
+        if mount is not None:
+            return not_answering(mount, self.timeout)
+        try:
+            status = os.stat(path)
+        except OSError:
+            return ""
+        if not stat.S_ISBLK(status.st_mode):
+            return ""
+        if status.st_rdev not in self._devices:
+            self._devices[status.st_rdev] = _device_answers(path, status.st_rdev, self.timeout)
+        return "" if self._devices[status.st_rdev] else f"{path} did not answer within {self.timeout:g} s"
 
     def problem(self, mount: Mount) -> Problem:
         return Problem("deadline", not_answering(mount, self.timeout), _HINT)
@@ -110,6 +130,26 @@ class Servers:
 
     def _is_silent(self, mount: Mount) -> bool:
         return not self.answers(mount)
+
+
+def _device_answers(path: str, number: int, seconds: float) -> bool:
+    """One that the kernel knows not to is not asked; of others the first sector is read, by a child."""
+    from .patience import in_child
+    from .silent import silent_devices
+
+    if (os.major(number), os.minor(number)) in {device.number for device in silent_devices()}:
+        return False
+    return in_child(lambda: _touched(path), seconds) is not None
+
+
+def _touched(path: str) -> bool:
+    """True, also where it can't be read: whoever reads it is told so at once."""
+    try:
+        with open(path, "rb", buffering=0) as device:
+            device.read(_SECTOR)
+    except OSError:
+        pass
+    return True
 
 
 _HINT = "See whether the server is up and can be reached, or give the task a longer timeout."

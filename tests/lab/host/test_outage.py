@@ -183,9 +183,9 @@ class Away:
         assert _summaries(checked) == _summaries(done)
         return done
 
-    def tries(self, codes: tuple[str, ...], **params: Any) -> None:
+    def tries(self, module: str, *codes: str, **params: Any) -> None:
         """What only doing shows: check mode asks no server."""
-        checked, done = self._timed("storage_pool", check=True, **params), self._timed("storage_pool", **params)
+        checked, done = self._timed(module, check=True, **params), self._timed(module, **params)
         assert (_code(checked), checked["changed"]) == ("", True), checked
         assert _code(done) in codes, done
         assert _summaries(checked) == _summaries(done)
@@ -267,15 +267,16 @@ def _asked(away: Away, host: Guest) -> None:
     away.says("storage_volume", "deadline", pool="shared", name="text", state="absent")
     kept = away.does("storage_pool", False, name="disks", state="active", **POOLS["disks"])
     assert any("does not answer" in text for text in kept["warnings"]), kept
-    away.tries(("deadline",), name="late", state="active", **POOLS["late"])
-    away.tries(("deadline",), name="later", state="active", **POOLS["later"])
+    away.tries("storage_pool", "deadline", name="late", state="active", **POOLS["late"])
+    away.tries("storage_pool", "deadline", name="later", state="active", **POOLS["later"])
     away.does("storage_volume", True, pool="images", name="new", capacity="1MiB")
     away.does("storage_volume", True, pool="images", name="new", state="absent")
     away.does("storage_volume", True, pool="group", name="new", capacity="4MiB")
-    away.says("storage_volume", "deadline", **UNIT)
+    # Whether it is back by now, a look tells.
+    away.tries("storage_volume", "deadline", "source_missing", **UNIT)
     assert _sessions(host) == [f"{IQN}disks"]
     assert host.text("findmnt -rno TARGET -t nfs,nfs4").split() == ["/srv/shared", "/srv/other"]
-    away.tries(("", "deadline"), name="shared", state="inactive")  # it may need its server to be unmounted
+    away.tries("storage_pool", "", "deadline", name="shared", state="inactive")  # it may need its server to be unmounted
 
 
 def _intact(server: Guest, host: Guest, *whole: str) -> None:
@@ -336,7 +337,7 @@ def test_tasks_end_in_time_and_are_met_again(hosts: tuple[Guest, Guest, Caller, 
     away.says("storage_pool", "deadline", name="late", state="active", **POOLS["late"])
     away.does("storage_pool", True, name="disks", state="inactive")
     assert _sessions(host) == [f"{IQN}later"]
-    away.tries(("source_missing",), name="disks", state="active")
+    away.tries("storage_pool", "source_missing", name="disks", state="active")
     assert _sessions(host) == [f"{IQN}later"]
     server.run(f"set -eu; systemctl start nfs-server; {SERVE_UNITS}")
     _back(host)
