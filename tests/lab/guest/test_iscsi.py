@@ -548,7 +548,7 @@ def test_a_unit_that_grew_is_carried_up(host: Host, no_loops: None, target: Targ
     converges(host.volume, pool="san", name="unit:0:0:1", capacity="128MiB")
     carry_up(host, path_of(1))
     ok(host.pool(name="images", state="absent"))
-    ok(host.pool(name="guests", state="deleted", allow=["nonempty"]))
+    ok(host.pool(**guests, state="deleted", allow=["nonempty"]))
     forgotten(host)
 
 
@@ -568,7 +568,7 @@ def test_a_unit_that_grew_is_carried_up_by_its_map(
     carry_up(host, f"/dev/mapper/{maps[1]}")
     refuses(host.pool, "pool_in_use", name="san", state="inactive")
     ok(host.pool(name="images", state="absent"))
-    ok(host.pool(name="guests", state="deleted", allow=["nonempty"]))
+    ok(host.pool(**guests, state="deleted", allow=["nonempty"]))
     ok(host.pool(name="maps", state="absent"))
 
 
