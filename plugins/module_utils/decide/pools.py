@@ -55,11 +55,11 @@ def pool_at_stake(goal: PoolGoal, found: Found) -> dict[str, str]:
     existing = found.definition or found.live
     taken = goal.state == "deleted" and "nonempty" in goal.allow and existing is not None
     stops, goes = goal.state in ("inactive", "absent", "deleted") or "restart" in goal.allow, False
-    if stops or found.row.taken_away:
+    if stops:
         from .running import daemon_takes_down, goes_down, takes_away
 
         taken = taken or takes_away(goal, found)
-        goes = stops and (goes_down(goal, found) or bool(daemon_takes_down(found)))
+        goes = goes_down(goal, found) or bool(daemon_takes_down(found))
     stakes = dict.fromkeys(found.volumes, EVERYTHING) if taken or _builds_over_itself(goal, found) else {}
     if goes:
         stakes[ITSELF] = RUNNING

@@ -60,7 +60,7 @@ def observe_users(
             _overlays(found, identities, neighbours, look),
             _built(found, deep),
             _pools(found, deep, identities, neighbours, look),
-            _members(found, deep, unseen),
+            _members(found, deep, look),
             _beneath(found, deep, neighbours, guests, look),
         ):
             for name, user in source:
@@ -522,16 +522,18 @@ def guests_beneath(
         yield from ((node, User("guest", guest.name)) for node, own in beneath.items() if own & theirs)
 
 
-def _members(found: Found, paths: Mapping[str, str], unseen: set[str]) -> Iterator[tuple[str, User]]:
+def _members(found: Found, paths: Mapping[str, str], look: Files) -> Iterator[tuple[str, User]]:
     """What makes a block volume a member of something larger, which may not be assembled now."""
     for name, path in paths.items():
         if found.volumes[name].type != "block" or found.volumes[name].capacity is None:  # such as a drive, maybe empty
+            continue
+        if not look.readable(path):
             continue
         from ..host.signatures import MEMBERS, content_at
 
         content = content_at(path, _SECONDS)
         if content.problem and os.path.lexists(path):  # what is not active is not there
-            unseen.add(f"what {path} holds ({content.problem})")
+            look.unseen.add(f"what {path} holds ({content.problem})")
         for signature in content.names:
             if signature in MEMBERS:
                 yield name, User("member", MEMBERS[signature])
