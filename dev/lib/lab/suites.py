@@ -31,7 +31,7 @@ LAB_TESTS = ROOT / "tests" / "lab"
 GROUPS = ROOT / "tests" / "lab" / "groups.txt"
 COLLECTION = "/root/ansible_collections/virt/storage"
 _REPORT = "/root/report.xml"
-_GROUP_SECONDS = 45 * 60
+_GROUP_SECONDS = 20 * 60
 _PASSED_ON = (
     "CI",
     "HYPOTHESIS_PROFILE",
