@@ -506,12 +506,19 @@ def no_loops() -> Iterator[None]:
 def maps(host: Host, target: Target) -> Iterator[list[str]]:
     """The units, each under a map of its two paths."""
     sh("systemctl start multipathd")
-    ok(host.pool(**pool_of(source={"hosts": ["127.0.0.1", "127.0.0.2"]})))
-    sh("""for turn in $(seq 240); do test "$(multipath -ll | grep -c running)" = 4 && break; sleep 0.5; done
-        udevadm settle""")
-    yield [run("multipath", "-l", "-v1", path_of(lun)).strip() for lun in (0, 1)]
-    sh("multipath -F; systemctl stop multipathd.service multipathd.socket")
-    forgotten(host)
+    try:
+        ok(host.pool(**pool_of(source={"hosts": ["127.0.0.1", "127.0.0.2"]})))
+        sh("""for turn in $(seq 240); do test "$(multipath -ll | grep -c running)" = 4 && break; sleep 0.5; done
+            udevadm settle""")
+        yield [map_over(path_of(lun)) for lun in (0, 1)]
+    finally:
+        sh("multipath -F || true; systemctl stop multipathd.service multipathd.socket")
+        forgotten(host)
+
+
+def map_over(path: str) -> str:
+    told = [line.split() for line in run("lsblk", "-nro", "NAME,TYPE", path).splitlines()]
+    return next(name for name, kind in told if kind == "mpath")
 
 
 def carried(host: Host, volume: str, path: Path) -> list[dict[str, Any]]:
@@ -555,7 +562,7 @@ def test_a_unit_that_grew_is_carried_up(host: Host, no_loops: None, target: Targ
 def test_a_unit_that_grew_is_carried_up_by_its_map(
     host: Host, no_loops: None, target: Target, maps: list[str], tmp_path: Path
 ) -> None:
-    ok(host.pool(name="maps", type="mpath"))
+    ok(host.pool(name="maps", type="mpath", path="/dev/mapper"))
     guests, images = carried(host, f"maps/{maps[1]}", tmp_path / "images")
     ok(host.pool(**guests))
     ok(host.volume(pool="guests", name="data", capacity="32MiB"))

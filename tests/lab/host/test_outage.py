@@ -122,9 +122,9 @@ class Caller:
         return self.end()
 
     def kill(self) -> None:
-        """With what it has begun."""
+        """With what it has begun; what waits for its server within the kernel ends when that is back."""
         self._guest.run(f"kill -9 -- -{self._group}", check=False)
-        self._process.communicate()
+        self.leave()
 
     def leave(self) -> None:
         """Whatever it waits for: it ends with its guest."""
