@@ -190,7 +190,7 @@ def test_a_partition_table_in_the_boot_sector_of_a_filesystem(kind: str, by: str
 
 @pytest.mark.parametrize("by", ["wipefs", "blkid"])
 def test_a_filesystem_that_its_own_table_has_as_a_partition(by: str, disk: Path, monkeypatch) -> None:
-    """As mkfs.vfat leaves it on the disk of a machine, where the kernel then has a partition that is all of the disk."""
+    """As mkfs.vfat leaves it on the disk of a machine, of which the kernel then has all as a partition, too."""
     if by == "blkid":
         monkeypatch.setattr(signatures, "all_signatures", signatures.likely_signatures)
     make("mkfs.vfat --mbr=yes {}", disk)

@@ -276,7 +276,8 @@ def _asked(away: Away, host: Guest) -> None:
     away.tries("storage_volume", "deadline", "source_missing", **UNIT)
     assert _sessions(host) == [f"{IQN}disks"]
     assert host.text("findmnt -rno TARGET -t nfs,nfs4").split() == ["/srv/shared", "/srv/other"]
-    away.tries("storage_pool", "", "deadline", name="shared", state="inactive")  # it may need its server to be unmounted
+    # It may need its server to be unmounted.
+    away.tries("storage_pool", "", "deadline", name="shared", state="inactive")
 
 
 def _intact(server: Guest, host: Guest, *whole: str) -> None:
