@@ -47,6 +47,7 @@ from ..model.goal import Scope
 from ..model.pool import Pool, SourceDevice
 from ..model.tables import ALIGNMENT, Partition, Table, default_label, format_of, usage_of
 from ..model.types import spoken
+from ..model.units import listed
 from ..model.volume import Extent, Volume
 from .links import DEV, links_in
 
@@ -58,7 +59,6 @@ if TYPE_CHECKING:
 
 TABLE = "table"
 _OTHER_LABELS = "lvm2"
-_SHOWN = 5
 _SETTLING = 10  # seconds, as libvirt waits for udev
 _WHOLE = ("disk", "loop", "dm", "md", "other")
 
@@ -306,7 +306,7 @@ def _taken(device: Device) -> Problem | None:
     users = list(standing_on(device))
     if not users:
         return None
-    what = f"{device.node} is used as a whole by {', '.join(map(str, users[:_SHOWN]))}"
+    what = f"{device.node} is used as a whole by {listed(users)}"
     return Problem("device_in_use", what, "Free it there, or name that as the disk of the pool.")
 
 
@@ -325,7 +325,7 @@ def _kept(gone: Sequence[Seen], table: Table, look: Look) -> Problem | None:
         if users:
             what = (
                 f"the kernel still has {node}, which is no longer in the partition table of {table.device}, and can't "
-                f"forget it while it is used by {', '.join(map(str, users[:_SHOWN]))}"
+                f"forget it while it is used by {listed(users)}"
             )
             return Problem("device_in_use", what, f"Free {node}, then run the task again.")
     return None

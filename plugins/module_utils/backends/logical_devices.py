@@ -20,6 +20,7 @@ from ..model.errors import StorageError
 from ..model.found import ABSENT, BLANK, FOREIGN, READY, UNKNOWN_STORAGE, Part, Problem, User
 from ..model.pool import Pool
 from ..model.types import spoken
+from ..model.units import listed
 from . import lvm
 from .logical import GROUP
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from ..host.look import Look
 
 LABELS = "physical volumes"
-_SHOWN = 5
 _MEMBER = "LVM2_member"
 _VOLUME = "LVM-"  # how the device-mapper uuids of its volumes begin
 _NAME = re.compile(r"(?!-)(?!\.{1,2}\Z)[a-zA-Z0-9+_.-]{1,127}\Z", re.ASCII)  # lvm(8): valid names
@@ -152,8 +152,7 @@ def active_of(group: str) -> list[str]:
 
 def unshown(name: str, active: Sequence[str], lacking: StorageError | None) -> Problem:
     """Of a group that is active and that LVM does not show, or of which there is no LVM to ask."""
-    shown = ", ".join(active[:_SHOWN]) + (", ..." if len(active) > _SHOWN else "")
-    what = f"volumes of the volume group {name} are active ({shown})"
+    what = f"volumes of the volume group {name} are active ({listed(active)})"
     if lacking is not None:
         return Problem(lacking.code, f"{lacking.message}, and {what}", lacking.hint)
     hint = f"Show it its devices ({_SHOW}, or its filters), or take away what is left of them (dmsetup remove NAME)."

@@ -15,7 +15,7 @@ from ..model.change import Change
 from ..model.errors import StorageError
 from ..model.goal import VolumeGoal
 from ..model.pool import Permissions
-from ..model.units import format_size, round_up
+from ..model.units import format_size, listed, round_up
 from ..model.volume import Backing, Volume
 from .compare import Difference, format_row, shown
 from .creating import check_parents_stay, left_there, link_refused
@@ -86,7 +86,7 @@ def _refuse_running(have: Volume, doing: str, allow: frozenset[str], task: Volum
         raise task.refuse(
             "volume_in_use",
             have.name,
-            f"volume {task.goal.pool}/{have.name} would be {doing}, but is open: {', '.join(map(str, running[:5]))}",
+            f"volume {task.goal.pool}/{have.name} would be {doing}, but is open: {listed(running)}",
             "Stop what uses it first; a running guest's disk is resized with virsh blockresize.",
         )
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 from ..model.goal import VolumeGoal
 from ..model.types import THIN_POOL
-from ..model.units import format_size, round_up
+from ..model.units import format_size, listed, round_up
 from ..model.volume import Volume
 from .images import settle_content
 from .task import VolumesTask
@@ -186,6 +186,6 @@ def check_grows(have: Volume, size: int, task: VolumesTask) -> None:
         raise task.refuse(
             "volume_backing",
             have.name,
-            f"volume {task.goal.pool}/{have.name} can't be resized while it has snapshots: {', '.join(snapshots[:5])}",
+            f"volume {task.goal.pool}/{have.name} can't be resized while it has snapshots: {listed(snapshots)}",
             "Remove those first.",
         )

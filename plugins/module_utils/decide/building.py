@@ -18,6 +18,7 @@ from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, Found, Part, Proble
 from ..model.goal import PoolGoal
 from ..model.pool import Permissions, Pool
 from ..model.types import row_of
+from ..model.units import listed
 from .decision import change_of, subject_of
 from .guards import check_ownership
 
@@ -137,7 +138,7 @@ def check_unused(part: Part, goal: PoolGoal, doing: str) -> None:
         raise StorageError(
             "device_in_use",
             f"pool {goal.pool.name} can't be {doing}: {', '.join(part.devices) or part.what} is used by "
-            f"{', '.join(map(str, part.users[:5]))}",
+            f"{listed(part.users)}",
             subject=str(subject_of(goal)),
             hint="Free it there first, or name another source.",
         )

@@ -28,7 +28,7 @@ from ..model.tables import (
     type_made,
     type_of,
 )
-from ..model.units import format_size, spoken_size
+from ..model.units import format_size, listed, spoken_size
 from ..model.volume import Extent, Volume
 from .task import VolumesTask
 
@@ -265,11 +265,10 @@ def removal_refusal(
     doing, when = ("made anew", "in an earlier task") if anew else ("deleted", "in the same task, or before")
     staying = [other for other in within if other not in going]
     if staying:
-        more = f" and {len(staying) - _SHOWN} more" if len(staying) > _SHOWN else ""
         return task.refuse(
             "volume_in_use",
             name,
-            f"volume {task.goal.pool}/{name} would be {doing}, but {', '.join(staying[:_SHOWN])}{more} are in it",
+            f"volume {task.goal.pool}/{name} would be {doing}, but {listed(staying, _SHOWN)} are in it",
             f"Delete these {when}.",
         )
     other = next((other for other in moved if other not in going), None)

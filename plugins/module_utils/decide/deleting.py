@@ -7,8 +7,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import fields, replace
-from typing import Any
 
 from ..model.change import Change
 from ..model.definition import defined, keep_names
@@ -17,7 +17,7 @@ from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNKNOWN_STORAGE, UN
 from ..model.goal import PoolGoal, VolumeGoal, VolumesGoal
 from ..model.pool import Pool, Source
 from ..model.types import VOLUME_GROUP, PoolType, row_of
-from ..model.units import counted
+from ..model.units import counted, listed
 from ..model.volume import Volume
 from .building import check_unused, parts_of, unreadable
 from .decision import change_of, clean, subject_of
@@ -227,10 +227,9 @@ def _place(pool: Pool) -> str:
     return " ".join(filter(None, (pool.path, *hosts, *devices, source.dir, source.name)))
 
 
-def listing(names: Any) -> str:
-    names = sorted(names)
-    more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
-    return ", ".join(names[:_LISTED]) + more
+def listing(names: Iterable[str]) -> str:
+    """What would be lost, in the order of the names."""
+    return listed(sorted(names), _LISTED)
 
 
 def _delete_contents(goal: PoolGoal, found: Found, defined: bool) -> list[Change]:

@@ -15,11 +15,11 @@ from ..model.errors import StorageError
 from ..model.found import UNSEEN, Found, User
 from ..model.goal import VolumeGoal
 from ..model.pool import Permissions
+from ..model.units import listed
 from ..model.volume import Volume
 from .task import VolumesTask
 
 _WITH_IT = "Remove those first, or with it in the same task: they can't be without it."
-_SHOWN = 5
 _KEPT = "Free it first: the kernel takes no device away that is open, whatever is allowed."
 
 
@@ -53,10 +53,9 @@ def guard_unused(
         ("volume_in_use", "in_use", others, _KEPT if opened else ""),
     ):
         if group and (hint or word not in allow):
-            shown = ", ".join(str(user) for user in group[:5]) + (", ..." if len(group) > 5 else "")
             raise StorageError(
                 code,
-                f"{subject} would be {doing}, but is used by {shown}",
+                f"{subject} would be {doing}, but is used by {listed(group)}",
                 subject=subject,
                 hint=hint or f"Free it first, or add allow: [{word}] if you know that it is safe.",
                 word="" if hint else word,
@@ -69,7 +68,7 @@ def standing_on(found: Found, allow: frozenset[str], erased: bool = False) -> tu
     """
     standing = [user for user in found.beneath if user.running or "in_use" not in allow]
     if standing:
-        words, way_out = f"is used by {', '.join(map(str, standing[:_SHOWN]))}", "Free it there first"
+        words, way_out = f"is used by {listed(standing)}", "Free it there first"
         bound = any(user.running for user in standing)
     elif found.blind and (erased or "in_use" not in allow):
         words = f"may be in use, since {', '.join(found.blind)} could not be looked at"

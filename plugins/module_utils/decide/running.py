@@ -19,10 +19,9 @@ from ..model.found import ABSENT, DIRECTORY, FOREIGN, READY, UNSEEN, Found, Neig
 from ..model.goal import PoolGoal
 from ..model.pool import Pool
 from ..model.types import VOLUME_GROUP, row_of
+from ..model.units import listed
 from .decision import change_of, subject_of
 from .guards import check_not_fixed, stays_while_open
-
-_SHOWN = 5
 
 
 def goes_down(goal: PoolGoal, found: Found) -> bool:
@@ -209,9 +208,7 @@ def _check_not_busy(goal: PoolGoal, found: Found, how: str, path: str | None) ->
     if busy:
         raise StorageError(
             "pool_in_use",
-            f"pool {goal.pool.name} can't be stopped ({how}): it is used by "
-            + ", ".join(map(str, busy[:_SHOWN]))
-            + (f" and {len(busy) - _SHOWN} more" if len(busy) > _SHOWN else ""),
+            f"pool {goal.pool.name} can't be stopped ({how}): it is used by {listed(busy)}",
             subject=str(subject_of(goal)),
             hint="End or move these first.",
         )
@@ -222,7 +219,7 @@ def check_nothing_above(goal: PoolGoal, found: Found) -> None:
     if found.above and "in_use" not in goal.allow:
         raise StorageError(
             "pool_in_use",
-            f"pool {goal.pool.name} can't be stopped: on its volumes run {', '.join(map(str, found.above[:_SHOWN]))}",
+            f"pool {goal.pool.name} can't be stopped: on its volumes run {listed(found.above)}",
             subject=str(subject_of(goal)),
             hint="Stop that first (state: inactive), or add allow: [in_use] if you know that it is safe.",
             word="in_use",

@@ -15,7 +15,7 @@ from ..model.errors import StorageError
 from ..model.found import EVERYTHING, GROUND, PIN, READY, RUNNING, UNSEEN, Found
 from ..model.goal import VolumeGoal, VolumesGoal
 from ..model.types import THIN_POOL
-from ..model.units import format_size, spoken_size
+from ..model.units import format_size, listed, spoken_size
 from ..model.volume import Extent, Volume
 from .compare import Difference, differences, shown
 from .decision import Decision, clean, refresh, sealed_refusal, staging_refusal, unwritable
@@ -297,12 +297,11 @@ def _space_refusal(task: VolumesTask, changes: Iterable[Change]) -> StorageError
     asked, names = sum(reserved.values()), [name for name, size in reserved.items() if size]
     if usage is None or task.found.table is not None or asked <= usage.available + _freed(task):
         return None
-    which = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
     sparse = "make sparse volumes (leave allocation out)" if row.volumes == "file" else "give the pool another device"
     thin = ", or make thin volumes (options.thin_pool)" if THIN_POOL in row.made_here else ""
     return StorageError(
         "no_space",
-        f"{format_size(asked)} would be reserved for {which}, but pool {task.goal.pool} has "
+        f"{format_size(asked)} would be reserved for {listed(names)}, but pool {task.goal.pool} has "
         f"{spoken_size(usage.available)} left",
         subject=f"pool {task.goal.pool}",
         hint=f"Free some space, or {sparse}{thin}.",
@@ -314,10 +313,9 @@ def _tight_warning(task: VolumesTask, changes: Iterable[Change]) -> Iterator[str
     copied = {change.subject.volume or "": _copied(change, task) for change in changes}
     total, names = sum(copied.values()), [name for name, size in copied.items() if size]
     if task.found.usage is not None and task.found.row.volumes == "file" and total > task.found.usage.available:
-        which = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
         yield (
-            f"pool {task.goal.pool} has {spoken_size(task.found.usage.available)} left, and what is copied to {which} "
-            f"takes up {spoken_size(total)} where it is: what does not fit will fail (no_space)"
+            f"pool {task.goal.pool} has {spoken_size(task.found.usage.available)} left, and what is copied to "
+            f"{listed(names)} takes up {spoken_size(total)} where it is: what does not fit will fail (no_space)"
         )
 
 

@@ -13,6 +13,7 @@ import io
 from typing import Any, Callable
 
 from ..model.errors import StorageError
+from ..model.units import listed
 from .identity import changed_meanwhile
 
 
@@ -114,7 +115,7 @@ def _refresh(library: Any, connection: Any, op: Any) -> None:
     names, most = op.holds
     strange = sorted(set(pool.listVolumes()) - set(names))
     if strange:
-        raise changed_meanwhile(f"pool {op.pool}", f"turned out to hold {', '.join(strange[:5])}")
+        raise changed_meanwhile(f"pool {op.pool}", f"turned out to hold {listed(strange)}")
     if most is not None and pool.info()[2] > most:
         raise changed_meanwhile(f"pool {op.pool}", "turned out to hold more than its daemon lists")
 

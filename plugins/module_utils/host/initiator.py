@@ -13,6 +13,7 @@ from contextlib import suppress
 
 from ..model import operations as ops
 from ..model.errors import StorageError
+from ..model.units import listed
 from . import iscsiadm
 from .files import read_small_file
 from .iscsi import (
@@ -57,7 +58,6 @@ _POLL_SECONDS = 0.1
 _LONGEST_PAUSE = 2.0  # seconds
 _UNDOING = 5.0  # seconds, for a login to come up that nobody waits for any more
 _LOGIN_SECONDS = 15  # open-iscsi's own, for one try to log in
-_SHOWN = 5
 _GOES_ON = (
     " iscsid may go on with it for a while. What is logged in to then is the pool's: its next start uses that, and "
     "state: inactive logs out of it."
@@ -342,11 +342,9 @@ def _said(error: StorageError) -> str:
 
 
 def _not_offered(target: str, portal: Portal, offered: Sequence[str]) -> StorageError:
-    names = list(dict.fromkeys(offered))
-    shown = ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
     return StorageError(
         "source_missing",
-        f"{portal} does not offer {target} to this initiator; it offers {shown or 'nothing'}",
+        f"{portal} does not offer {target} to this initiator; it offers {listed(dict.fromkeys(offered)) or 'nothing'}",
         subject=target,
         hint="Name one that it offers, or have it served, and this initiator let in, where the target is.",
     )

@@ -3,7 +3,7 @@
 # SPDX-License-Identifier: GPL-3.0-or-later
 # Private to the virt.storage collection: no stable interface.
 
-"""Sizes and modes, parsed once at the edge.
+"""Sizes and modes, parsed once at the edge, and how sizes, numbers and lists are told.
 
 Sizes are bytes inside. The unit rules are libvirt's (formatstorage: "scaledInteger"): one letter or ``XiB`` scales by
 powers of 1024, ``XB`` by powers of 1000; units are case-insensitive.
@@ -12,6 +12,7 @@ powers of 1024, ``XB`` by powers of 1000; units are case-insensitive.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from .errors import StorageError
 
@@ -74,6 +75,13 @@ def spoken_size(size: int) -> str:
 def counted(number: int, noun: str) -> str:
     """``1 volume``, ``2 volumes``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def listed(names: Iterable[object], most: int = 5) -> str:
+    """``a, b``, or the first of many: ``a, b, c, d, e and 3 more``."""
+    told = [str(name) for name in names]
+    more = f" and {len(told) - most} more" if len(told) > most else ""
+    return ", ".join(told[:most]) + more
 
 
 def parse_mode(value: int | str, option: str, subject: str = "") -> int:

@@ -807,7 +807,7 @@ def test_what_is_used_is_not_destroyed_without_a_word(declared, who, code, word)
 def test_only_five_users_are_named():
     found = holding(RAW, users={"v": tuple(user("guest", f"vm{i}") for i in range(9))})
     message = refused(found, entry(state="absent")).message
-    assert "vm4, ..." in message
+    assert "vm4 and 4 more" in message
     assert "vm5" not in message
 
 

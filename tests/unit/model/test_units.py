@@ -202,3 +202,8 @@ def test_a_size_that_can_be_read(size, text):
 
 def test_counted():
     assert [units.counted(n, "volume") for n in (0, 1, 2)] == ["0 volumes", "1 volume", "2 volumes"]
+
+
+def test_listed():
+    assert [units.listed("abcd"[:n], 2) for n in range(5)] == ["", "a", "a, b", "a, b and 1 more", "a, b and 2 more"]
+    assert units.listed(range(6)) == "0, 1, 2, 3, 4 and 1 more"
