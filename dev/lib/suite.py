@@ -33,7 +33,7 @@ ANSIBLE_LINT = "ansible-lint"
 PROGRESS = ("----- group", "FAILED ")  # what the lab says of each of its groups, shown as it comes
 LAB = "lab"  # its guests take both cores: it runs only when it is asked for
 GROUPS = ("sanity", "integration", "unit", "lint", "docs", LAB)
-STEP_TIMEOUT, LAB_TIMEOUT = 30 * 60, 50 * 60
+STEP_TIMEOUT, LAB_TIMEOUT = 30 * 60, 80 * 60
 # What is random is the same in each run, so that a red run is the fault of a change; the long mode draws anew.
 REPEATABLE = {} if os.environ.get("HYPOTHESIS_PROFILE") == "long" else {"DECLARATIONS_SEED": "20261121"}
 # Several Pythons: the newest runs all integration tests that it can, the oldest (of the distribution, as is libvirt's

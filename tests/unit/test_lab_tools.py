@@ -183,7 +183,9 @@ def test_the_hub_passes_frames_to_all_others_and_ends_with_the_last_guest(tmp_pa
 def test_each_test_for_guests_is_in_one_group() -> None:
     from lab import suites
 
-    assert suites.groups()
+    found = suites.groups()
+    assert {group.thorough for group in found} == {False, True}
+    assert all(group.thorough for group in found if group.outside)
 
 
 def test_a_group_outside_of_guests_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ dev/lab push [NAME]                   the collection as it is here, into a guest
 dev/lab list                          the guests of this clone
 dev/lab prune                         removes images that neither this clone nor a running guest needs
 dev/lab test PATH... [--keep]         these tests of tests/lab/guest, in a clean guest; what follows "--" goes to pytest
-dev/lab groups [GROUP...]             all test groups (tests/lab/groups.txt), or some; after "--" as above
+dev/lab groups [GROUP...] [--quick]   all test groups (tests/lab/groups.txt), or some; after "--" as above
 dev/lab molecule [SCENARIO...]        the scenarios of tests/molecule, or some; after "--" other words than "test"
 """
 
@@ -154,6 +154,7 @@ def groups(arguments: list[str]) -> int:
     ours, for_pytest = _split(arguments)
     parser = argparse.ArgumentParser(prog="dev/lab groups")
     parser.add_argument("names", nargs="*", metavar="GROUP")
+    parser.add_argument("--quick", action="store_true", help="all but those that take long")
     parser.add_argument("--at-once", type=int, default=2, help="so many guests at a time")
     parser.add_argument("--report", type=Path, default=places.LOCAL / "reports" / "lab-guests.xml")
     options = parser.parse_args(ours)
@@ -162,6 +163,10 @@ def groups(arguments: list[str]) -> int:
     if unknown:
         raise Stop(f"No group {', '.join(unknown)}; there are: {', '.join(group.name for group in found)}")
     chosen = [group for group in found if not options.names or group.name in options.names]
+    if options.quick:
+        left_out = [group.name for group in chosen if group.thorough]
+        say(f"Left out, since they take long: {', '.join(left_out)}")
+        chosen = [group for group in chosen if not group.thorough]
     _prepare()
     return 0 if suites.run_groups(chosen, for_pytest, options.at_once, options.report) else 1
 

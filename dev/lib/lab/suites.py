@@ -31,7 +31,8 @@ LAB_TESTS = ROOT / "tests" / "lab"
 GROUPS = ROOT / "tests" / "lab" / "groups.txt"
 COLLECTION = "/root/ansible_collections/virt/storage"
 _REPORT = "/root/report.xml"
-_GROUP_SECONDS = 20 * 60
+_THOROUGH = "[thorough]"  # the groups that follow are
+_GROUP_SECONDS = 30 * 60
 _PASSED_ON = (
     "CI",
     "HYPOTHESIS_PROFILE",
@@ -123,10 +124,11 @@ def run_tests(guest: Guest, paths: list[str], arguments: list[str], report: Path
 
 @dataclass
 class Group:
-    """Tests that share a guest, or that start guests themselves."""
+    """Tests that share a guest, or that start guests themselves; ``thorough`` ones are left out of a quick run."""
 
     name: str
     paths: list[str]
+    thorough: bool = False
     status: int = -1
     output: str = ""
     seconds: float = 0.0
@@ -146,11 +148,13 @@ class Group:
 
 
 def groups() -> list[Group]:
-    found = []
+    found, thorough = [], False
     for line in GROUPS.read_text(encoding="utf-8").splitlines():
-        if line.strip() and not line.startswith("#"):
+        if line == _THOROUGH:
+            thorough = True
+        elif line.strip() and not line.startswith("#"):
             name, *paths = line.split()
-            found.append(Group(name, [f"tests/lab/{path}" for path in paths]))
+            found.append(Group(name, [f"tests/lab/{path}" for path in paths], thorough))
     _check_complete(found)
     return found
 
