@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import py_compile
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _KEPT = LOCAL / "lab" / "compiled" / str(sys.implementation.cache_tag)
 
 @contextlib.contextmanager
 def workspace() -> Iterator[Path]:
-    """An empty directory that is gone afterwards, on the filesystem of what is kept: results are linked into it."""
+    """An empty directory that is gone afterwards."""
     _KEPT.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=_KEPT.parent) as directory:
         yield Path(directory)
@@ -33,17 +33,17 @@ def workspace() -> Iterator[Path]:
 
 def compile_tree(tree: Path, target: Path, beside: bool = True) -> None:
     """Into ``target`` what ``tree`` compiles to, named by the hash of each source, and also ``beside`` the sources,
-    where Python looks first.
+    where Python looks first. They are copies, since several guests may be given theirs at the same time.
     """
     target.mkdir(parents=True, exist_ok=True)
     for source in sorted(tree.rglob("*.py")):
-        with contextlib.suppress(py_compile.PyCompileError, FileExistsError):
+        with contextlib.suppress(py_compile.PyCompileError):
             made = _compiled(source)
             if beside:
                 cached = Path(importlib.util.cache_from_source(str(source)))
                 cached.parent.mkdir(exist_ok=True)
-                os.link(made, cached)
-            os.link(made, target / made.name)
+                shutil.copyfile(made, cached)
+            shutil.copyfile(made, target / made.name)
 
 
 def _compiled(source: Path) -> Path:
